@@ -1,0 +1,104 @@
+"""Conditions of `status.conditions`: a list keyed by type, as kstatus, `kubectl wait` and Argo CD read it.
+
+`Ready` is always there; `Reconciling`, `Stalled` and `Paused` only while they are true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+Status = Literal["True", "False", "Unknown"]
+Condition = dict[str, Any]
+
+TRUE: Final = "True"
+FALSE: Final = "False"
+UNKNOWN: Final = "Unknown"
+
+READY: Final = "Ready"
+RECONCILING: Final = "Reconciling"
+STALLED: Final = "Stalled"
+PAUSED: Final = "Paused"
+TRANSIENT_TYPES: Final = frozenset({RECONCILING, STALLED, PAUSED})
+"""Types that are present only while true."""
+
+SOURCE_VALID: Final = "SourceValid"
+DEPENDENCIES_LOCKED: Final = "DependenciesLocked"
+IMAGE_BUILT: Final = "ImageBuilt"
+AVAILABLE: Final = "Available"
+
+REASON_PENDING: Final = "Pending"
+REASON_AS_SPECIFIED: Final = "AsSpecified"
+REASON_SUSPENDED: Final = "Suspended"
+REASON_AWAITING_APPROVAL: Final = "AwaitingApproval"
+REASON_NAME_CONFLICT: Final = "NameConflict"
+REASON_SOURCE_INVALID: Final = "SourceInvalid"
+REASON_DEPENDENCIES_UNSATISFIABLE: Final = "DependenciesUnsatisfiable"
+REASON_BUILDER_UNAVAILABLE: Final = "BuilderUnavailable"
+REASON_REGISTRY_UNAVAILABLE: Final = "RegistryUnavailable"
+REASON_BUILD_FAILED: Final = "BuildFailed"
+REASON_ROLLING_OUT: Final = "RollingOut"
+REASON_ROLLOUT_FAILED: Final = "RolloutFailed"
+
+MAX_MESSAGE_LENGTH: Final = 32768
+MAX_REASON_LENGTH: Final = 1024
+
+
+def find_condition(conditions: Iterable[Mapping[str, Any]], type_: str) -> Mapping[str, Any] | None:
+    """The condition of that type, or None."""
+    return next((c for c in conditions if c.get("type") == type_), None)
+
+
+def is_true(conditions: Iterable[Mapping[str, Any]], type_: str) -> bool:
+    """Whether the condition is there with status `True`."""
+    found = find_condition(conditions, type_)
+    return found is not None and found.get("status") == TRUE
+
+
+def set_condition(
+    conditions: Sequence[Mapping[str, Any]],
+    type_: str,
+    status: Status,
+    reason: str,
+    message: str,
+    *,
+    generation: int,
+    now: str,
+) -> list[Condition]:
+    """The list with one condition set, in its old place or at the end; the argument stays as it is.
+
+    Args:
+        conditions: What `status.conditions` holds now.
+        type_: Condition type.
+        status: `True`, `False` or `Unknown`.
+        reason: One CamelCase word.
+        message: For people; cut at 32,768 characters.
+        generation: `metadata.generation` that was looked at.
+        now: RFC 3339 time; used only where the status changes, so that a repeated write is equal to the last.
+    """
+    if not reason:
+        raise ValueError(f"condition {type_} must have a reason")
+    old = find_condition(conditions, type_)
+    unchanged = old is not None and old.get("status") == status
+    new: Condition = {
+        "type": type_,
+        "status": status,
+        "reason": reason[:MAX_REASON_LENGTH],
+        "message": _cut(message),
+        "observedGeneration": generation,
+        "lastTransitionTime": old.get("lastTransitionTime", now) if old is not None and unchanged else now,
+    }
+    if old is None:
+        return [*map(dict, conditions), new]
+    return [new if c.get("type") == type_ else dict(c) for c in conditions]
+
+
+def remove_condition(conditions: Sequence[Mapping[str, Any]], type_: str) -> list[Condition]:
+    """The list without the condition of that type; the argument stays as it is."""
+    return [dict(c) for c in conditions if c.get("type") != type_]
+
+
+def _cut(message: str) -> str:
+    if len(message) <= MAX_MESSAGE_LENGTH:
+        return message
+    return message[: MAX_MESSAGE_LENGTH - 1] + "…"

@@ -1,0 +1,54 @@
+"""Names that every part of Cloudmesh and every child of a resource share: group, labels, annotations, finalizers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+GROUP: Final = "cloudmesh.org"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+CATEGORY: Final = "cloudmesh"
+
+FIELD_MANAGER: Final = "cloudmesh-operator"
+
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY: Final = "cloudmesh"
+LABEL_OWNER_KIND: Final = f"{GROUP}/owner-kind"
+LABEL_OWNER_NAME: Final = f"{GROUP}/owner-name"
+LABEL_OWNER_UID: Final = f"{GROUP}/owner-uid"
+
+ANNOTATION_PAUSED: Final = f"{GROUP}/paused"
+"""`"true"` stops all changes to what the object owns."""
+ANNOTATION_REBUILD: Final = f"{GROUP}/rebuild"
+"""A new value builds the image again with today's base and runtime."""
+ANNOTATION_RELOCK: Final = f"{GROUP}/relock"
+"""A new value resolves the requirements again."""
+ANNOTATION_ABANDON: Final = f"{GROUP}/abandon"
+"""The object's uid gives up on purpose what the clean-up can't reach."""
+
+FINALIZER_CLEANUP: Final = f"{GROUP}/cleanup"
+FINALIZER_IN_USE: Final = f"{GROUP}/in-use"
+
+SECRET_TYPE_CREDENTIALS: Final = f"{GROUP}/credentials"
+SECRET_TYPE_REGISTRY: Final = "kubernetes.io/dockerconfigjson"  # noqa: S105 - a type, not a secret
+
+OBJECT_NAME_PATTERN: Final = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+OBJECT_NAME_MAX_LENGTH: Final = 48
+
+PLURALS: Final = {"FunctionService": "functionservices"}
+"""Resource name of each kind of the group."""
+
+
+def default_module(name: str) -> str:
+    """The Python module a function's source is imported as when `spec.source.module` is left out."""
+    return name.replace("-", "_")
+
+
+def owner_labels(kind: str, name: str, uid: str) -> dict[str, str]:
+    """Labels that mark an object as made by the operator for the named owner."""
+    return {
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_OWNER_KIND: kind,
+        LABEL_OWNER_NAME: name,
+        LABEL_OWNER_UID: uid,
+    }

@@ -1,0 +1,104 @@
+"""The base of all models of the API: camelCase aliases, strict types, rules shared with the API server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema, core_schema
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One check across fields, in CEL for the API server and in Python for everyone else.
+
+    Attributes:
+        cel: The rule over `self`, true when all is well.
+        message: What is said when it isn't; names the field and what to do.
+        holds: The same rule in Python.
+        field_path: The field the server names as the cause, relative to the model; empty: the model itself.
+    """
+
+    cel: str
+    message: str
+    holds: Callable[[Any], bool]
+    field_path: str = ""
+
+    def to_schema(self) -> dict[str, str]:
+        """The rule as an entry of `x-kubernetes-validations`."""
+        entry = {"rule": self.cel, "message": self.message}
+        return entry | {"fieldPath": self.field_path} if self.field_path else entry
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Annotation that puts rules on a scalar, a list or a map: `Annotated[str, Rules(Rule(...))]`."""
+
+    rules: tuple[Rule, ...]
+
+    def __init__(self, *rules: Rule) -> None:
+        object.__setattr__(self, "rules", rules)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], CoreSchema]) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        made = handler(schema)
+        rules = [rule.to_schema() for rule in self.rules]
+        return {**made, "x-kubernetes-validations": [*made.get("x-kubernetes-validations", []), *rules]}
+
+    def _check(self, value: Any) -> Any:
+        for rule in self.rules:
+            if not rule.holds(value):
+                raise ValueError(rule.message)
+        return value
+
+
+class Model(BaseModel):
+    """A struct of the API.
+
+    Two readers: `model_validate(obj)` takes what the API server returns and ignores fields of a newer version;
+    `model_validate(obj, extra="forbid")` takes what a user wrote and refuses fields that don't exist.
+    """
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        strict=True,
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    RULES: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any) -> Any:
+        """The API server prunes nulls before it fills in defaults; so do we."""
+        if isinstance(value, dict):
+            return {key: item for key, item in value.items() if item is not None}
+        return value
+
+    @model_validator(mode="after")
+    def _keep_rules(self) -> Self:
+        for rule in self.RULES:
+            if not rule.holds(self):
+                raise ValueError(rule.message)
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """The struct as the API server stores it: camelCase, defaults filled in, what is absent or empty left out."""
+        made: dict[str, Any] = _compact(self.model_dump(mode="json", by_alias=True))
+        return made
+
+
+def _compact(value: Any) -> Any:
+    """The value without members that are None, empty lists or empty maps; empty strings stay."""
+    if isinstance(value, dict):
+        return {key: kept for key, item in value.items() if (kept := _compact(item)) not in (None, [], {})}
+    if isinstance(value, list):
+        return [_compact(item) for item in value]
+    return value
