@@ -16,6 +16,7 @@ DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?
 _LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 _LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 _MAX_LABEL_KEY = 317
+_DECIMAL = r"^[0-9]{1,9}(\.[0-9]{1,3})?$"
 RESERVED_ENV = re.compile(r"\A(CLOUDMESH_.*|PYTHONPATH)\Z", re.DOTALL)
 
 
@@ -54,8 +55,9 @@ Quantity = Annotated[
 
 DecimalSeconds = Annotated[
     str,
+    Field(max_length=16, pattern=_DECIMAL),
     BeforeValidator(lambda v: f"{v:.3f}" if isinstance(v, float | int) and not isinstance(v, bool) else v),
-    Field(max_length=16, pattern=r"^[0-9]{1,9}(\.[0-9]{1,3})?$"),
+    WithJsonSchema({"type": "string", "maxLength": 16, "pattern": _DECIMAL}),
 ]
 """Measured seconds as a decimal string, since the API has no floats; numbers are written with three places."""
 

@@ -23,7 +23,7 @@ from cloudmesh.api.fields import (
 )
 from cloudmesh.api.functionservice_status import FunctionServiceStatus
 from cloudmesh.api.names import OBJECT_NAME_MAX_LENGTH, OBJECT_NAME_PATTERN, default_module
-from cloudmesh.api.schema import Model, Rule, Rules
+from cloudmesh.api.schema import Column, Definition, Model, Rule, Rules, Scale
 
 MAX_INLINE_LENGTH = 131072
 """Characters of `spec.source.inline`: kubectl copies the object into an annotation of at most 256 KiB."""
@@ -120,7 +120,7 @@ class Expose(Model):
 
     RULES: ClassVar = (
         Rule(
-            cel="has(self.functions) != has(self.__class__)",
+            cel="has(self.functions) != has(self.class)",
             message="`spec.expose` must have exactly one of `functions` and `class`",
             holds=lambda e: (e.functions is None) != (e.class_ is None),
         ),
@@ -256,13 +256,13 @@ class FunctionServiceSpec(Model):
     """Lets the number of Pods follow the load, between `replicas` and `maxReplicas`."""
     source: Source
     """Where the Python source comes from."""
-    expose: Expose = Field(default_factory=lambda: Expose(functions=ExposeFunctions(names=["*"])))
+    expose: Expose = Expose(functions=ExposeFunctions(names=["*"]))
     """What of the source is served, and where; default: all functions of the module."""
-    python: Python = Field(default_factory=Python)
+    python: Python = Python()
     """The Python that runs the function, and the packages it needs."""
-    image: Image = Field(default_factory=Image)
+    image: Image = Image()
     """Where the function's image goes."""
-    runtime: Runtime = Field(default_factory=Runtime)
+    runtime: Runtime = Runtime()
     """How the function's Pods run."""
     revision: Revision | None = None
     """Which revision serves; left out, the newest that works."""
@@ -273,7 +273,20 @@ class FunctionServiceSpec(Model):
 class FunctionService(Model):
     """A typed Python function, or several, or a class, running as an OpenAPI service."""
 
-    KIND: ClassVar = "FunctionService"
+    CRD: ClassVar = Definition(
+        kind="FunctionService",
+        plural="functionservices",
+        short_names=("fsvc",),
+        scale=Scale(".spec.replicas", ".status.replicas", ".status.selector"),
+        columns=(
+            Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the service works as asked."),
+            Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why, in one word."),
+            Column("URL", ".status.url", "Address inside the cluster."),
+            Column("Revision", ".status.servingRevision", "The revision that answers calls."),
+            Column("Replicas", ".status.replicas", "Number of Pods.", type="integer"),
+            Column("Age", ".metadata.creationTimestamp", "Time since the object was made.", type="date"),
+        ),
+    )
     RULES: ClassVar = (
         Rule(
             cel=(
@@ -312,7 +325,7 @@ class FunctionService(Model):
     """Name, namespace, labels and the like."""
     spec: FunctionServiceSpec
     """What the user asks for."""
-    status: FunctionServiceStatus = Field(default_factory=FunctionServiceStatus)
+    status: FunctionServiceStatus = FunctionServiceStatus()
     """What the operator found and did."""
 
     @property

@@ -57,6 +57,37 @@ class Rules:
         return value
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of `kubectl get`; priority 1 shows it with `-o wide` only."""
+
+    name: str
+    json_path: str
+    description: str
+    type: str = "string"
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Paths of the scale subresource."""
+
+    spec_replicas_path: str
+    status_replicas_path: str
+    label_selector_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What a kind's CRD says besides its schema."""
+
+    kind: str
+    plural: str
+    short_names: tuple[str, ...]
+    columns: tuple[Column, ...]
+    scale: Scale | None = None
+
+
 class Model(BaseModel):
     """A struct of the API.
 
@@ -73,6 +104,13 @@ class Model(BaseModel):
     )
 
     RULES: ClassVar[tuple[Rule, ...]] = ()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        made = handler(schema)
+        if cls.RULES:
+            handler.resolve_ref_schema(made)["x-kubernetes-validations"] = [rule.to_schema() for rule in cls.RULES]
+        return made
 
     @model_validator(mode="before")
     @classmethod
