@@ -38,7 +38,6 @@ _DROPPED = frozenset(
 _FIRST = ("description", "type", "format", "enum", "default", "required", "properties", "items", "additionalProperties")
 _API_VERSION = "Version of the schema of this object, here `cloudmesh.org/v1alpha1`."
 _KIND = "Kind of this object; can't be changed."
-_METADATA = "Standard metadata of the object."
 
 
 class _PlainDumper(yaml.SafeDumper):
@@ -121,7 +120,7 @@ def _root(model: type[Model]) -> dict[str, Any]:
     document["properties"] |= {
         "apiVersion": {"description": _API_VERSION, "type": "string"},
         "kind": {"description": _KIND, "type": "string"},
-        "metadata": {"description": _METADATA, "type": "object", "properties": {}},
+        "metadata": {"type": "object", "properties": {}},
     }
     root = _structural(document, document.get("$defs", {}), ())
     properties = root["properties"]
