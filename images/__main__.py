@@ -1,0 +1,92 @@
+"""`python -m images build [--out build/images]`: writes OCI archives and the chart values that name them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cloudmesh.engine.errors import CloudmeshError
+from cloudmesh.functions.image.layout import Image, write_archive
+from images.compose import Recipe, default_cache
+from images.debian import RecipeError
+
+NAMES = ("operator", "builder", "registry")
+
+
+@contextlib.contextmanager
+def _step(text: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    sys.stderr.write(f"images: {text} ({time.monotonic() - start:.1f} s)\n")
+    sys.stderr.flush()
+
+
+def _is_current(path: Path, image: Image) -> bool:
+    """Whether the archive at `path` already holds `image`."""
+    try:
+        with tarfile.open(path) as archive:
+            member = archive.extractfile("index.json")
+            return member is not None and any(
+                item.get("digest") == image.digest for item in json.load(member).get("manifests", [])
+            )
+    except (OSError, KeyError, ValueError, tarfile.TarError):
+        return False
+
+
+def build(out: Path, cache: Path, names: tuple[str, ...] = NAMES) -> dict[str, str]:
+    """Make the images.
+
+    Args:
+        out: folder for `NAME.tar` and `values.yaml`.
+        cache: folder kept between runs.
+        names: which of them.
+
+    Returns:
+        Image name -> full name with tag.
+    """
+    recipe = Recipe(cache)
+    with _step("base: Debian packages, Python's byte code"):
+        base = recipe.base
+    sys.stderr.write(f"images: base {base.image.layers[0].descriptor.size / 1e6:.1f} MB, Python {base.python}\n")
+    tags = {}
+    for name in names:
+        with _step(name):
+            image: Image = getattr(recipe, name)
+            tags[name] = f"cloudmesh.local/{name}:{recipe.version}-{image.digest.removeprefix('sha256:')[:12]}"
+            archive = out / f"{name}.tar"
+            if not _is_current(archive, image):
+                write_archive(archive, {tags[name]: image})
+    lines = ["# Written by `python -m images build`: the images that belong together.", "images:"]
+    lines += [f"  {name}: {tag}" for name, tag in tags.items()]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "values.yaml").write_text("\n".join(lines) + "\n")
+    return tags
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m images", description="Make this project's images without Docker.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("build", help="write OCI archives and values.yaml")
+    command.add_argument("--out", type=Path, default=Path("build/images"), help="folder for the archives")
+    command.add_argument("--cache", type=Path, default=default_cache(), help="folder kept between runs")
+    command.add_argument("--only", choices=NAMES, action="append", help="make only this image (may be repeated)")
+    options = parser.parse_args(arguments)
+    try:
+        tags = build(options.out, options.cache, tuple(options.only or NAMES))
+    except (RecipeError, CloudmeshError) as error:
+        sys.stderr.write(f"images: {error}\n")
+        return 1
+    for tag in tags.values():
+        sys.stdout.write(f"{tag}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
