@@ -1,0 +1,87 @@
+"""The transport over HTTPS, on the REST layer of the `kubernetes` client."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio.client.rest import RESTClientObject
+
+from cloudmesh.engine.errors import Transient
+from cloudmesh.engine.kube.access import Access
+from cloudmesh.engine.kube.transport import Request
+
+CONNECT_SECONDS = 5.0
+USER_AGENT = "cloudmesh-operator"
+
+
+class HttpReply:
+    """An aiohttp answer behind the port."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        try:
+            return await self._response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Transient(f"the API server's answer broke off: {_say(error)}") from error
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Lines as they arrive; the server may end the body at any time."""
+        try:
+            while line := await self._response.content.readline():
+                yield line
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise Transient(f"the watch broke off: {_say(error)}") from error
+
+    def close(self) -> None:
+        """Drops the connection if the body isn't read to its end, else gives it back to the pool."""
+        self._response.close()
+
+
+class HttpTransport:
+    """Sends requests through the client's connection pool, with a fresh token each time."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._rest: Any = RESTClientObject(access.configuration)
+
+    async def send(self, request: Request) -> HttpReply:
+        """Sends one request.
+
+        Raises:
+            Transient: No connection, time-out, TLS failure.
+        """
+        url = self._access.configuration.host.rstrip("/") + quote(request.path)
+        if request.query:
+            url += "?" + urlencode(request.query)
+        headers = {"Accept": request.accept, "Content-Type": request.content_type, "User-Agent": USER_AGENT}
+        if header := await self._access.authorization():
+            headers["Authorization"] = header
+        limit = aiohttp.ClientTimeout(
+            total=request.timeout_seconds, sock_connect=min(CONNECT_SECONDS, request.timeout_seconds or CONNECT_SECONDS)
+        )
+        try:
+            answer = await self._rest.request(
+                request.method, url, headers=headers, body=request.body, _request_timeout=limit
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError) as error:
+            raise Transient(f"{request.method} {request.path}: {_say(error)}") from error
+        return HttpReply(answer.response)
+
+    async def close(self) -> None:
+        """Closes the pool and lets TLS connections finish closing."""
+        await self._rest.close()
+        await asyncio.sleep(0)
+
+
+def _say(error: BaseException) -> str:
+    return "time-out" if isinstance(error, TimeoutError) else (str(error) or type(error).__name__)
