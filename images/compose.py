@@ -133,8 +133,17 @@ class Recipe:
         return {canonicalize_name(wheel.name): wheel for wheel in found}
 
     def _wheel_layer(self, wheel: LockedWheel, target: Target) -> Layer:
-        key = "\n".join(("wheel", _fingerprint(wheel_module, layer_module), wheel.sha256, wheel.filename,
-                         target.site, target.python, self.base.compiler.identity))
+        key = "\n".join(
+            (
+                "wheel",
+                _fingerprint(wheel_module, layer_module),
+                wheel.sha256,
+                wheel.filename,
+                target.site,
+                target.python,
+                self.base.compiler.identity,
+            )
+        )
 
         def make() -> Iterable[Entry]:
             with Wheel.open(wheel.path, target) as opened:
@@ -183,8 +192,13 @@ class Recipe:
                 raise debian.RecipeError(f"cloudmesh_function.parts names {name}, which requirements.lock doesn't have")
             chosen.append(wheel)
         key = "\n".join(
-            ("part", _fingerprint(wheel_module, layer_module), self.base.compiler.identity, _content_hash(own),
-             *sorted(wheel.sha256 for wheel in chosen))
+            (
+                "part",
+                _fingerprint(wheel_module, layer_module),
+                self.base.compiler.identity,
+                _content_hash(own),
+                *sorted(wheel.sha256 for wheel in chosen),
+            )
         )
 
         def make() -> Iterable[Entry]:
@@ -218,7 +232,9 @@ class Recipe:
     def builder(self) -> Image:
         """The builder's image: the operator's, and the layout it builds functions on."""
         entries = layout_entries(self.function_layout, f"{LAYOUT_DIR}/")
-        key = "\n".join(("layout", _fingerprint(layer_module), *(image.digest for image in self.function_layout.values())))
+        key = "\n".join(
+            ("layout", _fingerprint(layer_module), *(image.digest for image in self.function_layout.values()))
+        )
         layer = self._layers.get_or_make(key, lambda: entries)
         run = replace(self.operator.run, entrypoint=["/usr/bin/python3.11", "-m", "cloudmesh.functions.builder"])
         return Image(PLATFORM, run, (*self.operator.layers, layer))

@@ -32,10 +32,16 @@ _DROPPED = re.compile(
     r"|bindresvport|gai\.conf|issue)|(boot|dev|home|media|mnt|opt|proc|root|run|srv|sys|usr/(games|include|src|local)"
     r"|var)/"
 )
-_APPLETS = """[ awk base64 basename cat chmod cp cut date dd df dirname du echo env expr false find free grep gunzip gzip
-head hostname id kill ln ls md5sum mkdir mktemp more mv nproc nslookup od printenv printf ps pwd readlink realpath rm
-rmdir sed seq sh sha256sum sleep sort split stat tail tar tee test time timeout top touch tr true uname uniq uptime
-wc wget which whoami xargs yes zcat""".split()
+# fmt: off
+_APPLETS = [
+    "[", "awk", "base64", "basename", "cat", "chmod", "cp", "cut", "date", "dd", "df", "dirname", "du", "echo",
+    "env", "expr", "false", "find", "free", "grep", "gunzip", "gzip", "head", "hostname", "id", "kill", "ln", "ls",
+    "md5sum", "mkdir", "mktemp", "more", "mv", "nproc", "nslookup", "od", "printenv", "printf", "ps", "pwd",
+    "readlink", "realpath", "rm", "rmdir", "sed", "seq", "sh", "sha256sum", "sleep", "sort", "split", "stat", "tail",
+    "tar", "tee", "test", "time", "timeout", "top", "touch", "tr", "true", "uname", "uniq", "uptime", "wc", "wget",
+    "which", "whoami", "xargs", "yes", "zcat",
+]
+# fmt: on
 _ETC = {
     "etc/passwd": f"root:x:0:0:root:/root:/bin/sh\nnonroot:x:{USER}:{USER}:nonroot:/tmp:/bin/sh\n",
     "etc/group": f"root:x:0:\nnonroot:x:{USER}:\n",
@@ -70,7 +76,9 @@ def _apt(*arguments: str, cwd: Path | None = None, seconds: int = 300) -> str:
             ["apt-get", *arguments], cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False
         )
     except FileNotFoundError as error:
-        raise RecipeError("the base image is made of Debian packages: apt-get is needed, or a machine with it") from error
+        raise RecipeError(
+            "the base image is made of Debian packages: apt-get is needed, or a machine with it"
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise RecipeError(f"apt-get {arguments[0]} took over {seconds} s; is the package mirror reachable?") from error
     if run.returncode:
@@ -168,7 +176,9 @@ def base_entries(debs: Iterable[Path]) -> dict[str, Entry]:
         tree.update((entry.path, entry) for entry in read_deb(deb))
     for name in ("bin", "sbin", "lib", "lib64"):
         tree[name] = Symlink(name, f"usr/{name}")
-    tree["usr/lib64/ld-linux-x86-64.so.2"] = Symlink("usr/lib64/ld-linux-x86-64.so.2", f"../../{LIBRARIES}/ld-linux-x86-64.so.2")
+    tree["usr/lib64/ld-linux-x86-64.so.2"] = Symlink(
+        "usr/lib64/ld-linux-x86-64.so.2", f"../../{LIBRARIES}/ld-linux-x86-64.so.2"
+    )
     for applet in _APPLETS:
         tree[f"usr/bin/{applet}"] = Symlink(f"usr/bin/{applet}", "busybox")
     tree["etc/localtime"] = Symlink("etc/localtime", "/usr/share/zoneinfo/Etc/UTC")
@@ -241,8 +251,14 @@ def needed_libraries(data: bytes) -> list[str]:
         return []
     tags = [(number(at, 8), number(at + 8, 8)) for at in range(dynamic[0], sum(dynamic), 16)]
     strings = next((value for tag, value in tags if tag == 5), 0)
-    start = next((strings - address + offset for kind, offset, address, size in segments
-                  if kind == 1 and address <= strings < address + size), 0)
+    start = next(
+        (
+            strings - address + offset
+            for kind, offset, address, size in segments
+            if kind == 1 and address <= strings < address + size
+        ),
+        0,
+    )
     return [data[start + value : data.index(b"\0", start + value)].decode() for tag, value in tags if tag == 1]
 
 
@@ -261,8 +277,8 @@ def materialize(tree: Mapping[str, Entry], folder: Path) -> None:
                 place.symlink_to(entry.target)
             case _:
                 continue
-    for path in (folder / LIBRARIES).glob("ld-linux-*"):
-        path.chmod(0o755)
+    for loader in (folder / LIBRARIES).glob("ld-linux-*"):
+        loader.chmod(0o755)
 
 
 def python_command(folder: Path) -> list[str]:

@@ -109,7 +109,7 @@ class LayerStore:
         return Layer(diff_id, Blob(Descriptor(LAYER_ZSTD, digest, size), path))
 
     def _make(self, entries: Iterable[Entry]) -> Layer:
-        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=self._root) as spool:
+        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(self._root)) as spool:
             diff_id, size = write_tar(entries, spool)  # type: ignore[arg-type]  # it has all of BinaryIO that is used
             memo = self._root / "diff" / diff_id.removeprefix("sha256:")
             known = self._load(memo)

@@ -76,8 +76,8 @@ class Interpreter:
     def _batch(self, batch: Sequence[tuple[str, bytes]]) -> dict[str, bytes]:
         sent = bytearray()
         for path, source in batch:
-            name = path.encode("utf-8", "surrogateescape")
-            sent += struct.pack("<II", len(name), len(source)) + name + source
+            encoded = path.encode("utf-8", "surrogateescape")
+            sent += struct.pack("<II", len(encoded), len(source)) + encoded + source
         try:
             run = subprocess.run(
                 self._command,

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -270,7 +271,7 @@ class Wheel:
         """
         site = self._target.site
         files = {
-            path: File(path, member.info.file_size, lambda member=member: self._content(member), member.executable)
+            path: File(path, member.info.file_size, partial(self._content, member), member.executable)
             for path, member in self._members.items()
             if not member.script
         }
