@@ -41,7 +41,9 @@ def say(text: str) -> None:
 
 def run(name: str, command: list[str | Path]) -> tuple[bool, str]:
     """Runs a command, its output shown as it comes and given back."""
-    process = subprocess.Popen([str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        [str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
@@ -71,7 +73,9 @@ def wait_beside(started: dict[str, tuple[subprocess.Popen[bytes], Path]]) -> boo
     for name, (process, log) in started.items():
         began = time.monotonic()
         code = process.wait()
-        say(f"{name}: {'ready' if code == 0 else f'FAILED with exit code {code}'}, waited {time.monotonic() - began:.0f} s")
+        say(
+            f"{name}: {'ready' if code == 0 else f'FAILED with exit code {code}'}, waited {time.monotonic() - began:.0f} s"
+        )
         if code != 0 or "-v" in sys.argv:
             print(log.read_text(errors="replace")[-8000:], flush=True)
         good = good and code == 0

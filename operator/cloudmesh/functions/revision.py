@@ -1,0 +1,156 @@
+"""Revisions of a function: what was asked for, what was built of it, and the Pod template that runs it.
+
+A revision is a `ControllerRevision` owned by its FunctionService. It is written once, when the image exists, and holds
+everything that rolling back to it needs, the rendered Pod template included: a later operator neither rebuilds nor
+re-renders what it holds. What happened to it afterwards (it worked, it failed) stands in its annotations. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloudmesh.functions.resources import child_metadata
+
+Obj = dict[str, Any]
+
+WORKED = "cloudmesh.org/worked"
+FAILED = "cloudmesh.org/rollout-failed"
+
+
+def canonical(value: object) -> bytes:
+    """Canonical JSON bytes of `value`: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest(value: object) -> str:
+    """The first 32 hexadecimal digits of the SHA-256 of `value`'s canonical JSON."""
+    return hashlib.sha256(canonical(value)).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The part of a spec that makes a revision: all of it but replicas, autoscaling, pin and history.
+
+    `asked` is that part as the user wrote it, without defaults.
+    """
+
+    namespace: str
+    name: str
+    module: str
+    source: str
+    expose: Mapping[str, Any]
+    base_path: str
+    python: str
+    requirements: tuple[str, ...]
+    index_secret: str
+    image: Mapping[str, Any]
+    runtime: Mapping[str, Any]
+    asked: Mapping[str, Any]
+    rebuild: str = ""
+    relock: str = ""
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        return tuple(self.image["platforms"])
+
+    @property
+    def lock_inputs(self) -> str:
+        """What a lock depends on; a lock is made once for it and kept."""
+        if not self.requirements:
+            return ""
+        return digest([sorted(self.requirements), self.python, sorted(self.platforms), self.index_secret, self.relock])
+
+    @property
+    def content(self) -> str:
+        """Identifies the revision: the same content is the same revision.
+
+        `asked` leaves out what equals a default, so that a later operator with more fields finds its revisions again.
+        """
+        return digest({"source": self.source, "asked": self.asked, "rebuild": self.rebuild, "relock": self.relock})
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A ControllerRevision, read."""
+
+    name: str
+    number: int
+    content: str
+    data: Mapping[str, Any] = field(repr=False)
+    worked: bool = False
+    failed: str = ""
+
+    @property
+    def image(self) -> str:
+        return str(self.data["image"])
+
+    @property
+    def template(self) -> Obj:
+        return dict(self.data["template"])
+
+
+def revision_name(function: str, number: int) -> str:
+    """`stats`, 3 -> `stats-00003`."""
+    return f"{function}-{number:05d}"
+
+
+def read_revision(obj: Mapping[str, Any]) -> Revision | None:
+    """A ControllerRevision of ours as `Revision`; None if it isn't one that this version can read."""
+    data = obj.get("data")
+    if not isinstance(data, Mapping) or not {"content", "image", "template"} <= data.keys():
+        return None
+    annotations = obj["metadata"].get("annotations") or {}
+    return Revision(
+        name=obj["metadata"]["name"],
+        number=int(obj.get("revision", 0)),
+        content=str(data["content"]),
+        data=data,
+        worked=annotations.get(WORKED) == "true",
+        failed=annotations.get(FAILED, ""),
+    )
+
+
+def read_revisions(objects: Iterable[Mapping[str, Any]]) -> tuple[Revision, ...]:
+    """All readable revisions, oldest first."""
+    read = (read_revision(o) for o in objects if not o["metadata"].get("deletionTimestamp"))
+    return tuple(sorted((r for r in read if r is not None), key=lambda r: (r.number, r.name)))
+
+
+def next_number(function: str, objects: Iterable[Mapping[str, Any]]) -> int:
+    """The number after the highest one in use, whether by order or by name: a name is never given twice."""
+    highest = 0
+    for obj in objects:
+        highest = max(highest, int(obj.get("revision", 0)))
+        if match := re.fullmatch(re.escape(function) + r"-(\d{5,})", obj["metadata"]["name"]):
+            highest = max(highest, int(match[1]))
+    return highest + 1
+
+
+def make_revision(owner: Mapping[str, Any], wanted: Wanted, number: int, data: Mapping[str, Any]) -> Obj:
+    """The ControllerRevision `number` of the function `owner`.
+
+    Args:
+        owner: the FunctionService object.
+        wanted: what was asked for.
+        number: its place in the history, and in its name.
+        data: what the build gave: image, key, lock, base, runtime, document, operations, template, build.
+    """
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": child_metadata(owner, revision_name(wanted.name, number)),
+        "revision": number,
+        "data": {
+            "content": wanted.content,
+            "source": wanted.source,
+            "module": wanted.module,
+            "expose": dict(wanted.expose),
+            "lockInputs": wanted.lock_inputs,
+            **data,
+        },
+    }

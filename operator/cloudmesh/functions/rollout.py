@@ -1,0 +1,123 @@
+"""How far a Deployment has come with a revision, read from its status and its Pods. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cloudmesh.functions.resources import CONTAINER, REVISION_ANNOTATION
+from cloudmesh.functions.revision import Revision
+
+State = Literal["Absent", "Progressing", "Complete", "Failed"]
+
+# A container that died this often, and is in back-off, will not come up by itself.
+DEATHS = 3
+_PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """`available` and `replicas` count Pods of any revision."""
+
+    state: State
+    message: str
+    available: int = 0
+    replicas: int = 0
+    image_lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    message: str
+    fatal: bool = False
+    image_lost: bool = False
+    outside: bool = False  # not the function's fault: no image, no room
+
+
+def _trouble(pod: Mapping[str, Any]) -> _Trouble | None:
+    name = pod["metadata"]["name"]
+    status = pod.get("status") or {}
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return _Trouble(f"Pod '{name}' finds no node: {condition.get('message', '')}", outside=True)
+    for container in status.get("containerStatuses") or []:
+        if container.get("name") != CONTAINER:
+            continue
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason, text = waiting.get("reason", ""), waiting.get("message", "")
+        if reason in _PULL:
+            lost = "not found" in text.lower() or "manifest unknown" in text.lower()
+            return _Trouble(f"Pod '{name}' can't pull its image: {text}", image_lost=lost, outside=True)
+        if reason in ("CreateContainerConfigError", "CreateContainerError", "InvalidImageName"):
+            return _Trouble(f"Pod '{name}' can't be started: {reason}: {text}", outside=True)
+        terminated = (container.get("lastState") or {}).get("terminated") or (container.get("state") or {}).get(
+            "terminated"
+        )
+        if terminated:
+            last = str(terminated.get("message") or terminated.get("reason") or "").strip()
+            tail = last[-1500:]
+            fatal = reason == "CrashLoopBackOff" and int(container.get("restartCount", 0)) >= DEATHS - 1
+            code = terminated.get("exitCode")
+            return _Trouble(f"Pod '{name}' ended with exit code {code}: {tail}", fatal=fatal)
+    return None
+
+
+def read_rollout(
+    deployment: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]], target: Revision | None
+) -> Rollout:
+    """Where the roll-out of `target` stands.
+
+    A Pod that finds no image or no node doesn't fail the revision: that can mend without the user, and until then what
+    served before serves on.
+    """
+    if deployment is None or target is None:
+        return Rollout("Absent", "nothing runs yet")
+    status, spec = deployment.get("status") or {}, deployment.get("spec") or {}
+    available = int(status.get("availableReplicas", 0))
+    replicas = int(status.get("replicas", 0))
+    wanted = int(spec.get("replicas", 1))
+    seen = int(status.get("observedGeneration", 0)) >= int(deployment["metadata"].get("generation", 0))
+    held = (deployment["metadata"].get("annotations") or {}).get(REVISION_ANNOTATION)
+    if not seen or held != target.name:
+        return Rollout("Progressing", f"revision '{target.name}' is being rolled out", available, replicas)
+    updated = int(status.get("updatedReplicas", 0))
+    if updated == wanted == replicas and available >= wanted:
+        if wanted == 0:
+            return Rollout("Complete", f"revision '{target.name}', scaled to 0 replicas", 0, 0)
+        return Rollout("Complete", f"revision '{target.name}' serves with {available} replicas", available, replicas)
+    mine = [
+        p
+        for p in pods
+        if (p["metadata"].get("annotations") or {}).get(REVISION_ANNOTATION) == target.name
+        and not p["metadata"].get("deletionTimestamp")
+    ]
+    troubles = [t for t in map(_trouble, mine) if t is not None]
+    fatal = next((t for t in troubles if t.fatal), None)
+    if fatal is not None:
+        return Rollout("Failed", fatal.message, available, replicas)
+    outside = next((t for t in troubles if t.outside), None)
+    if outside is not None:
+        return Rollout("Progressing", outside.message, available, replicas, image_lost=outside.image_lost)
+    late = any(
+        x.get("type") == "Progressing" and x.get("status") == "False" and x.get("reason") == "ProgressDeadlineExceeded"
+        for x in status.get("conditions") or []
+    )
+    told = troubles[0].message if troubles else _not_ready(mine)
+    if late:
+        message = f"revision '{target.name}' did not become ready in {spec.get('progressDeadlineSeconds', 600)} s"
+        return Rollout("Failed", f"{message}: {told}" if told else message, available, replicas)
+    message = f"revision '{target.name}': {updated} of {wanted} replicas updated, {available} available"
+    return Rollout("Progressing", f"{message}; {told}" if told else message, available, replicas)
+
+
+def _not_ready(pods: Sequence[Mapping[str, Any]]) -> str:
+    waiting = [
+        p["metadata"]["name"]
+        for p in pods
+        if any(
+            x.get("type") == "Ready" and x.get("status") != "True"
+            for x in (p.get("status") or {}).get("conditions") or []
+        )
+    ]
+    return f"not ready: {', '.join(sorted(waiting)[:5])}" if waiting else ""
