@@ -266,7 +266,7 @@ def packaged_command(name: str) -> tuple[list[str], dict[str, str]]:
     """Arguments and environment to run a command of the Debian packages on the host."""
     root = packages() / "root"
     libraries = root / "usr/lib" / _debian_triple()
-    for folder in ("usr/sbin", "usr/bin"):
+    for folder in ("usr/sbin", "usr/bin", "sbin", "bin"):
         if (root / folder / name).exists():
             return [str(root / folder / name)], {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
     raise TestbedError(f"no package of tests/testbed/packages.txt has the command {name}")
