@@ -1,0 +1,190 @@
+"""Reads sources in a limited subprocess that is kept warm."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import cloudmesh
+import cloudmesh_function
+from cloudmesh.functions.signatures import MAX_SOURCE, Expose, Parsed, SourceError
+from cloudmesh_function import openapi
+
+SECONDS: Final = 15.0
+"""Wall time for one source; processor time ends earlier."""
+START_SECONDS: Final = 60.0
+_MAX_USES: Final = 1000
+_MAX_ANSWER: Final = 64 * 1024 * 1024
+
+
+class Sandbox:
+    """One warm subprocess; sources are read one after another.
+
+    Args:
+        seconds: wall time for one source.
+    """
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self._seconds = seconds
+        self._lock = asyncio.Lock()
+        self._process: asyncio.subprocess.Process | None = None
+        self._uses = 0
+
+    async def parse(
+        self,
+        source: str,
+        *,
+        name: str,
+        module: str,
+        expose: Expose | None = None,
+        base_path: str = "/cloudmesh",
+        requirements: Sequence[str] | None = None,
+    ) -> Parsed:
+        """`cloudmesh.functions.signatures.read` in the subprocess; same arguments, same errors.
+
+        Raises:
+            SourceError: the source can't be served, or reading it needs more memory or time than allowed.
+            OSError: the subprocess can't be started.
+        """
+        if len(source) > MAX_SOURCE:
+            raise SourceError(0, 0, f"the source has {len(source)} characters, at most {MAX_SOURCE} are allowed")
+        request = {
+            "source": source,
+            "name": name,
+            "module": module,
+            "expose": (expose or Expose()).to_json(),
+            "base_path": base_path,
+            "requirements": None if requirements is None else list(requirements),
+        }
+        data = json.dumps(request).encode()
+        async with self._lock:
+            answer = await self._ask(data)
+        return _parsed(answer)
+
+    async def _ask(self, data: bytes) -> dict[str, Any]:
+        process = await self._running()
+        try:
+            async with asyncio.timeout(self._seconds if self._uses else START_SECONDS):
+                self._uses += 1
+                return await _exchange(process, data)
+        except TimeoutError as error:
+            await self._stop()
+            raise SourceError(1, 1, f"reading the source takes longer than {self._seconds:g} s") from error
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            status = await self._stop()
+            raise SourceError(1, 1, f"reading the source takes too much time or memory (status {status})") from error
+        except BaseException:
+            # an answer that nobody waits for any more must not become the next one's
+            await self._stop()
+            raise
+
+    async def _running(self) -> asyncio.subprocess.Process:
+        if self._process is not None and (self._process.returncode is not None or self._uses >= _MAX_USES):
+            await self._stop()
+        if self._process is None:
+            places = {str(Path(str(package.__file__)).parent.parent) for package in (cloudmesh, cloudmesh_function)}
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-s",
+                "-m",
+                "cloudmesh.functions.signatures.worker",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                cwd="/",
+                env={
+                    "PYTHONPATH": os.pathsep.join(sorted(places)),
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                    "PATH": os.defpath,
+                    "LC_ALL": "C.UTF-8",
+                },
+            )
+            self._uses = 0
+        return self._process
+
+    async def _stop(self) -> int | None:
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        if process.stdin is not None:
+            process.stdin.close()
+        status = await process.wait()
+        with contextlib.suppress(Exception):
+            process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
+        return status
+
+    async def close(self) -> None:
+        """Ends the subprocess."""
+        async with self._lock:
+            await self._stop()
+
+
+async def _exchange(process: asyncio.subprocess.Process, data: bytes) -> dict[str, Any]:
+    if process.stdin is None or process.stdout is None:
+        raise ConnectionError("the subprocess has no pipes")
+    process.stdin.write(struct.pack(">I", len(data)) + data)
+    await process.stdin.drain()
+    (size,) = struct.unpack(">I", await process.stdout.readexactly(4))
+    if size > _MAX_ANSWER:
+        raise ConnectionError("the answer is too long")
+    found: dict[str, Any] = json.loads(await process.stdout.readexactly(size))
+    return found
+
+
+def _parsed(answer: dict[str, Any]) -> Parsed:
+    if "error" in answer:
+        line, column, message = answer["error"]
+        raise SourceError(int(line), int(column), str(message))
+    document = json.loads(answer["canonical"])
+    return Parsed(
+        document=document,
+        operations=openapi.operations(document),
+        imports=list(answer["imports"]),
+        needs=list(answer["needs"]),
+        warnings=list(answer["warnings"]),
+        canonical_openapi=answer["canonical"].encode(),
+        import_positions={name: (line, column) for name, (line, column) in answer["positions"].items()},
+    )
+
+
+_shared: dict[int, Sandbox] = {}
+
+
+async def parse(
+    source: str,
+    *,
+    name: str,
+    module: str,
+    expose: Expose | None = None,
+    base_path: str = "/cloudmesh",
+    requirements: Sequence[str] | None = None,
+) -> Parsed:
+    """Reads a source in the subprocess that the running event loop shares.
+
+    Raises:
+        SourceError: the source can't be served.
+    """
+    loop = asyncio.get_running_loop()
+    for key in [key for key in _shared if key != id(loop)]:
+        # subprocesses of loops that are gone
+        _shared.pop(key)
+    sandbox = _shared.setdefault(id(loop), Sandbox())
+    return await sandbox.parse(
+        source, name=name, module=module, expose=expose, base_path=base_path, requirements=requirements
+    )
+
+
+async def close() -> None:
+    """Ends the shared subprocess of the running event loop."""
+    sandbox = _shared.pop(id(asyncio.get_running_loop()), None)
+    if sandbox is not None:
+        await sandbox.close()

@@ -1,0 +1,219 @@
+"""The live front end: the imported module as it really is, by `inspect`."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+import types as pytypes
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from cloudmesh_function import types
+from cloudmesh_function.assemble import Argument, Sighting, interface
+from cloudmesh_function.model import (
+    EITHER,
+    KEYWORD,
+    MISSING,
+    NONE,
+    POSITIONAL,
+    VAR_KEYWORD,
+    VAR_POSITIONAL,
+    Enumeration,
+    Expose,
+    Field,
+    Interface,
+    InterfaceError,
+    Named,
+    Ref,
+    Structure,
+    Type,
+)
+from cloudmesh_function.outline import FunctionOutline, Outline
+
+_KINDS = {
+    inspect.Parameter.POSITIONAL_ONLY: POSITIONAL,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD: EITHER,
+    inspect.Parameter.KEYWORD_ONLY: KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL: VAR_POSITIONAL,
+    inspect.Parameter.VAR_KEYWORD: VAR_KEYWORD,
+}
+_PLACEHOLDER = Enumeration("", ())
+
+
+class LiveModule:
+    """An imported module beside the outline of its source."""
+
+    def __init__(self, module: pytypes.ModuleType, found: Outline, *, name: str, module_name: str) -> None:
+        self.module = module
+        self.outline = found
+        self.name = name
+        self.module_name = module_name
+        self.types: dict[str, Named] = {}
+        self.classes: dict[str, type] = {}
+
+    def interface(self, expose: Expose) -> Interface:
+        """The interface of what is exposed.
+
+        Raises:
+            InterfaceError: something can't be served, or the module lacks what its source defines.
+        """
+        return interface(
+            self.outline, expose, name=self.name, module=self.module_name, look=self._look, types=self.types
+        )
+
+    def function(self, full: str) -> Callable[..., Any]:
+        """The callable of an operation; a method of an instance is bound to a new instance."""
+        owner, _, method = full.rpartition(".")
+        if not owner:
+            return self._attribute(self.module, full)
+        holder = self._attribute(self.module, owner)
+        if self._binding(full) == "instance":
+            holder = holder()
+        return self._attribute(holder, method)
+
+    def _attribute(self, holder: Any, name: str) -> Any:
+        for part in name.split("."):
+            try:
+                holder = getattr(holder, part)
+            except AttributeError as error:
+                raise InterfaceError(f"{name!r} is in the source but not there after the import") from error
+        return holder
+
+    def _binding(self, full: str) -> str:
+        owner, _, method = full.rpartition(".")
+        if not owner:
+            return "function"
+        raw = inspect.getattr_static(self._attribute(self.module, owner), method, None)
+        if isinstance(raw, staticmethod):
+            return "static"
+        return "class" if isinstance(raw, classmethod) else "instance"
+
+    def _look(self, full: str, function: FunctionOutline) -> Sighting:
+        owner, _, method = full.rpartition(".")
+        binding = self._binding(full)
+        target = self._attribute(self._attribute(self.module, owner) if owner else self.module, method)
+        if not callable(target):
+            raise InterfaceError(f"{full!r} is no function after the import", function.node.lineno, 1)
+        try:
+            signature = inspect.signature(target)
+            hints = typing.get_type_hints(inspect.unwrap(target), include_extras=True)
+        except (TypeError, ValueError, NameError, AttributeError, SyntaxError) as error:
+            raise InterfaceError(f"the signature of {full!r} can't be read after the import: {error}") from error
+        parameters = list(signature.parameters.values())
+        if binding == "instance":
+            parameters = parameters[1:]
+        arguments = [self._argument(full, item, hints) for item in parameters]
+        returns = self.from_hint(hints["return"]) if "return" in hints else None
+        return Sighting(arguments, returns, binding)
+
+    def _argument(self, full: str, item: inspect.Parameter, hints: dict[str, Any]) -> Argument:
+        hint = hints.get(item.name, item.annotation)
+        try:
+            kind = None if hint is inspect.Parameter.empty else self.from_hint(hint)
+        except InterfaceError as error:
+            raise InterfaceError(f"parameter {item.name!r} of {full}: {error.message}") from error
+        empty = item.default is inspect.Parameter.empty
+        return Argument(item.name, _KINDS[item.kind], kind, not empty, MISSING if empty else item.default)
+
+    def from_hint(self, hint: Any) -> Type:
+        """The type that a run-time annotation stands for."""
+        if hint is None:
+            return NONE
+        if isinstance(hint, typing.NewType):
+            return self.from_hint(hint.__supertype__)
+        origin = typing.get_origin(hint)
+        arguments = typing.get_args(hint)
+        if origin is typing.Annotated or origin in (typing.Required, typing.NotRequired, typing.Final):
+            return self.from_hint(arguments[0])
+        if origin in (typing.Union, pytypes.UnionType):
+            return types.union(self.from_hint(item) for item in arguments)
+        if origin is typing.Literal:
+            return types.literal(arguments)
+        target = origin or hint
+        path = types.canonical(f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}")
+        if target is typing.Any:
+            path = "typing.Any"
+        if types.known(path):
+            return self._generic(path, hint, arguments)
+        if isinstance(target, type) and target.__module__ == self.module.__name__:
+            return self._named(target)
+        raise InterfaceError(f"the type {hint!r} can't be carried as JSON")
+
+    def _generic(self, path: str, hint: Any, arguments: tuple[Any, ...]) -> Type:
+        if types.SCALARS.get(path) == "ndarray":
+            return types.generic(path, ())
+        variadic = len(arguments) == 2 and arguments[1] is ...
+        parts = [self.from_hint(item) for item in (arguments[:1] if variadic else arguments)]
+        subscripted = typing.get_origin(hint) is not None and hint not in (tuple, typing.Tuple)  # noqa: UP006
+        return types.generic(path, parts, variadic=variadic, subscripted=subscripted)
+
+    def _named(self, found: type) -> Type:
+        name = found.__qualname__
+        reference = Ref(name)
+        if name in self.types:
+            return reference
+        self.types[name] = _PLACEHOLDER
+        self.classes[name] = found
+        known = self.outline.classes.get(name)
+        doc = (known.doc if known else None) or ""
+        if isinstance(found, enum.EnumMeta):
+            members: list[Any] = list(found)
+            self.types[name] = Enumeration(name, tuple(item.value for item in members), doc)
+            return reference
+        self.types[name] = Structure(name, *self._fields(found), doc)
+        return reference
+
+    def _fields(self, found: type) -> tuple[str, tuple[Field, ...]]:
+        hints = typing.get_type_hints(found, include_extras=True)
+        if dataclasses.is_dataclass(found):
+            chosen = [item for item in dataclasses.fields(found) if item.init]
+            return "dataclass", tuple(
+                self._field(
+                    found,
+                    item.name,
+                    hints[item.name],
+                    required=item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING,
+                    default=item.default,
+                )
+                for item in chosen
+            )
+        if typing.is_typeddict(found):
+            mend_required_keys(found, hints)
+            required: frozenset[str] = found.__required_keys__  # type: ignore[attr-defined]
+            return "typeddict", tuple(
+                self._field(found, name, hint, required=name in required) for name, hint in hints.items()
+            )
+        if issubclass(found, tuple) and hasattr(found, "_field_defaults"):
+            defaults: dict[str, Any] = found._field_defaults
+            return "namedtuple", tuple(
+                self._field(
+                    found, name, hints[name], required=name not in defaults, default=defaults.get(name, MISSING)
+                )
+                for name in found._fields  # type: ignore[attr-defined]
+            )
+        raise InterfaceError(f"the class {found.__qualname__} can't be carried as JSON: make it a dataclass")
+
+    def _field(self, owner: type, name: str, hint: Any, *, required: bool, default: Any = MISSING) -> Field:
+        shown = MISSING
+        for base in inspect.getmro(owner) if not typing.is_typeddict(owner) else ():
+            known = self.outline.classes.get(base.__qualname__)
+            if known and name in known.fields():
+                if known.fields()[name] is not MISSING:
+                    shown = types.json_default(default)
+                break
+        return Field(name, self.from_hint(hint), required, shown)
+
+
+def mend_required_keys(found: type, hints: dict[str, Any]) -> None:
+    """Sets a TypedDict's `__required_keys__` right: CPython 3.11 misses `NotRequired` in string annotations."""
+    required = set(found.__required_keys__)  # type: ignore[attr-defined]
+    for name, hint in hints.items():
+        origin = typing.get_origin(hint)
+        if origin is typing.NotRequired:
+            required.discard(name)
+        elif origin is typing.Required:
+            required.add(name)
+    found.__required_keys__ = frozenset(required)  # type: ignore[attr-defined]
+    found.__optional_keys__ = frozenset(set(hints) - required)  # type: ignore[attr-defined]

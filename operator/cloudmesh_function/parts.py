@@ -1,0 +1,17 @@
+"""Which distributions lie in the runtime layer of a function's image."""
+
+from __future__ import annotations
+
+from typing import Final
+
+RUNTIME: Final[tuple[str, ...]] = ("msgspec", "granian", "click", "swagger-ui-bundle-v2")
+"""Distributions of the runtime layer, with all they need to run (granian imports click; of the Swagger UI wheel only
+the assets are read, so that its Jinja2 stays out)."""
+
+OPTIONAL: Final[dict[str, tuple[str, ...]]] = {
+    "pydantic": ("pydantic", "pydantic-core", "annotated-types", "typing-extensions", "typing-inspection")
+}
+"""Parts that only some functions need, by the name that stands in `Parsed.needs`."""
+
+PROVIDES: Final[frozenset[str]] = frozenset({"cloudmesh_function", "msgspec", "granian", "click"})
+"""Top-level import names that the runtime layer provides."""

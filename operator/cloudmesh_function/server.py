@@ -1,0 +1,84 @@
+"""The process that serves a function: one event loop, granian inside it, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from typing import Any, Final
+
+from cloudmesh_function.app import App
+from cloudmesh_function.settings import Settings
+
+log = logging.getLogger("cloudmesh.function")
+_QUIET: Final = 1.0  # seconds without a call that make further waiting for load balancers needless
+
+
+def run(app: App, settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT; returns the process's exit status."""
+    return asyncio.run(_serve(app, settings))
+
+
+async def _serve(app: App, settings: Settings) -> int:
+    from granian.constants import HTTPModes, Interfaces
+    from granian.server.embed import Server
+
+    logging.getLogger("_granian").setLevel(logging.ERROR)
+    server: Any = Server(
+        app,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.auto,
+        websockets=False,
+        backlog=1024,
+        # connections beyond what is answered with 503 wait here, not in memory of ours
+        backpressure=max(settings.concurrency + 64, 128),
+        log_enabled=False,
+    )
+    loop = asyncio.get_running_loop()
+    ending = asyncio.Event()
+    hurried = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, ending.set)
+
+    def interrupt() -> None:
+        hurried.set()
+        ending.set()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    serving = loop.create_task(server.serve())
+    waiting = loop.create_task(ending.wait())
+    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        waiting.cancel()
+        log.error("the server ended by itself", exc_info=serving.exception())
+        return 1
+    begun = time.monotonic()
+    log.info("ending: %d requests run", app.state.open_requests)
+    app.state.draining = True
+    if not hurried.is_set():
+        await _wait_for_quiet(app, begun, min(settings.drain, settings.grace))
+    while app.state.open_requests and time.monotonic() < begun + settings.grace - 0.5:
+        await asyncio.sleep(0.01)
+    server.stop()
+    try:
+        await asyncio.wait_for(serving, max(0.2, begun + settings.grace - time.monotonic()))
+    except TimeoutError:
+        log.warning("requests were still open at the end")
+    return 0
+
+
+async def _wait_for_quiet(app: App, begun: float, longest: float) -> None:
+    """Goes on serving until no call came for a while: those who route to us hear of the end later than we do."""
+    while True:
+        await asyncio.sleep(0.05)
+        now = time.monotonic()
+        if now >= begun + longest or now >= max(begun, app.state.last_call) + min(_QUIET, longest):
+            return
+
+
+def configure_logging() -> None:
+    """One line a record on stderr."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
