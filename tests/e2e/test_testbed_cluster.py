@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +112,16 @@ def test_service_answers_pods_by_name_and_the_host_by_address(cluster: TestClust
     # its own Service too: a Pod reaches itself through it
     cluster.apply(service, pod("hello", image, serve, **temporary), namespace=namespace)
     cluster.kubectl("-n", namespace, "wait", "pod/hello", "--for=condition=Ready", "--timeout=60s")
-    ask = ["-n", namespace, "exec", "hello", "--", "/busybox", "wget", "-qO-", "-T2"]
-    assert until(lambda: cluster.kubectl(*ask, f"http://hello.{namespace}.svc.cluster.local")) == "hello\n"
+    address = cluster.get("-n", namespace, "service", "hello")["spec"]["clusterIP"]
+    execute = ["-n", namespace, "exec", "hello", "--", "/busybox"]
+    name = f"hello.{namespace}.svc.cluster.local"
+    until(lambda: address in cluster.kubectl(*execute, "nslookup", name))
+    ask = f"/busybox printf 'GET / HTTP/1.0\\r\\n\\r\\n' | /busybox nc -w 2 {address} 80"
+    until(lambda: "hello" in cluster.kubectl(*execute, "sh", "-c", ask))
     if cluster.info.kind == "own":
-        address = cluster.get("-n", namespace, "service", "hello")["spec"]["clusterIP"]
-        command, env = artifacts.packaged_command("busybox")
-        said = subprocess.run([*command, "wget", "-qO-", "-T5", f"http://{address}"], env=env, capture_output=True, timeout=20)
-        assert said.stdout == b"hello\n", said.stderr
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://{address}/", timeout=5) as answer:
+            assert answer.read() == b"hello\n"
 
 
 def test_pod_reaches_the_package_index(cluster: TestCluster, namespace: str, image: str, tmp_path: Path) -> None:
@@ -128,10 +132,23 @@ def test_pod_reaches_the_package_index(cluster: TestCluster, namespace: str, ima
     own = clusters.own()
     status = cluster.get("-n", namespace, "pod", "outside")["status"]
     container = status["containerStatuses"][0]["containerID"].removeprefix("containerd://")
-    tasks = subprocess.run(own.enter(["ctr", "-n", "k8s.io", "tasks", "ls"]), capture_output=True, text=True, timeout=30)
+    tasks = subprocess.run(
+        own.enter(["ctr", "-n", "k8s.io", "tasks", "ls"]), capture_output=True, text=True, timeout=30
+    )
     (process,) = [line.split()[1] for line in tasks.stdout.splitlines() if line.startswith(container)]
     # The machine's own pip with its settings, in the Pod's network: addresses, NAT and DNS are the Pod's.
-    download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-cache-dir", "-d", str(tmp_path), "idna"]
+    download = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--no-cache-dir",
+        "-d",
+        str(tmp_path),
+        "idna",
+    ]
     result = subprocess.run(
         own.enter(["nsenter", "-t", process, "-n", "--", *download]), capture_output=True, text=True, timeout=120
     )
@@ -174,8 +191,9 @@ def test_tools_are_those_of_the_cluster(cluster: TestCluster, tmp_path: Path) ->
     assert cluster.run("glua", str(tmp_path / "health.lua")) == "lua 42\n"
 
 
-
-def test_failure_names_the_folder_with_objects_events_and_logs(cluster: TestCluster, image: str, tmp_path: Path) -> None:
+def test_failure_names_the_folder_with_objects_events_and_logs(
+    cluster: TestCluster, image: str, tmp_path: Path
+) -> None:
     script = tmp_path / "test_that_fails.py"
     script.write_text(
         "def test_fails(cluster, namespace):\n"

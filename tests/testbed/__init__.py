@@ -1,1 +1,1 @@
-"""A real Kubernetes for the tests: a cluster that is already there, kind, k3d, or one of our own in namespaces of its own."""
+"""A real Kubernetes for the tests: one that is there already, kind, k3d, or our own in namespaces of its own."""

@@ -190,7 +190,7 @@ class OwnBed:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline and record.outer.alive():
             for child in _children(outer.pid):
-                if os.readlink(f"/proc/{child}/ns/net") != os.readlink("/proc/self/ns/net"):
+                if Path(f"/proc/{child}/ns/net").readlink() != Path("/proc/self/ns/net").readlink():
                     record.init = ProcessId.of(child)
                     record.save(self._file)
                     return
@@ -206,6 +206,7 @@ class OwnBed:
         began = time.monotonic() if began is None else began
         deadline = time.monotonic() + seconds
         checks = {
+            "all components answer": self._components_ready,
             "node is Ready": lambda: _node_ready(api),
             "default ServiceAccount and StorageClass": lambda: _defaults(api),
             "DNS answers": lambda: _answers(f"http://{record.plan.node}:8181/ready"),
@@ -219,6 +220,10 @@ class OwnBed:
                 time.sleep(0.1)
             say(f"  {time.monotonic() - began:5.1f} s  {text}")
         return True
+
+    def _components_ready(self) -> bool:
+        components = self.components()
+        return bool(components) and all(facts["ready"] for facts in components.values())
 
     # --- down --------------------------------------------------------------------------------------------------------
 

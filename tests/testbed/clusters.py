@@ -109,7 +109,8 @@ def _remembered() -> Kind | None:
 
 def _up_current() -> None:
     source = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube/config")
-    kubectl = str((_tools() or Path("/nonexistent")) / "kubectl") if _tools() else "kubectl"
+    tools = _tools()
+    kubectl = str(tools / "kubectl") if tools else "kubectl"
     shown = subprocess.run(
         [kubectl, "config", "view", "--raw", "--flatten", "--minify"],
         env={**os.environ, "KUBECONFIG": source}, capture_output=True, text=True, timeout=60, check=False,

@@ -27,9 +27,21 @@ def dump(cluster: TestCluster, namespace: str | None, folder: Path) -> None:
     _write(folder / "nodes.txt", cluster, "get", "nodes", "-o", "wide")
     _write(folder / "pods-everywhere.txt", cluster, "get", "pods", "-A", "-o", "wide")
     if namespace:
-        _write(folder / "events.txt", cluster, "-n", namespace, "get", "events", "--sort-by=.metadata.creationTimestamp")
+        _write(
+            folder / "events.txt", cluster, "-n", namespace, "get", "events", "--sort-by=.metadata.creationTimestamp"
+        )
         for kind in _kinds(cluster):
-            _write(folder / "objects" / f"{kind}.yaml", cluster, "-n", namespace, "get", kind, "-o", "yaml", drop_empty=True)
+            _write(
+                folder / "objects" / f"{kind}.yaml",
+                cluster,
+                "-n",
+                namespace,
+                "get",
+                kind,
+                "-o",
+                "yaml",
+                drop_empty=True,
+            )
         _logs(folder / "logs", cluster, "-n", namespace)
     _logs(folder / "operator", cluster, "-A", "-l", OPERATOR)
     for name in BED_LOGS:
