@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.testbed import artifacts, clusters, oci
 from tests.testbed.kubectl import CommandFailed, TestCluster
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-
 from tests.testbed import artifacts, clusters, config, host, oci, pki, prerequisites
 from tests.testbed.bed import ProcessId, Record
 from tests.testbed.console import TestbedError

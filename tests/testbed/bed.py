@@ -1,4 +1,4 @@
-"""The test bed's own cluster: a single-node Kubernetes in namespaces of its own, started, mended and ended from here."""
+"""Our own cluster: a single-node Kubernetes in namespaces of its own, started, mended and ended from here."""
 
 from __future__ import annotations
 

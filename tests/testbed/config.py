@@ -262,11 +262,21 @@ rules:
 
 
 def _corefile(plan: AddressPlan, nameservers: list[str]) -> str:
-    forward = f"  forward . {' '.join(nameservers)}\n" if nameservers else ""
-    return (
-        f".:53 {{\n  bind {plan.bridge}\n  errors\n  ready {plan.node}:8181\n  cache 5 {{\n    disable denial\n  }}\n"
-        f"  kubernetes cluster.local in-addr.arpa {{\n    kubeconfig {STATE}/conf/admin.kubeconfig bed\n  }}\n{forward}}}\n"
-    )
+    lines = [
+        ".:53 {",
+        f"  bind {plan.bridge}",
+        "  errors",
+        f"  ready {plan.node}:8181",
+        "  cache 5 {",
+        "    disable denial",  # a name that is about to come must not stay unknown
+        "  }",
+        "  kubernetes cluster.local in-addr.arpa {",
+        f"    kubeconfig {STATE}/conf/admin.kubeconfig bed",
+        "  }",
+        *([f"  forward . {' '.join(nameservers)}"] if nameservers else []),
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def files(plan: AddressPlan, nameservers: list[str]) -> dict[str, str]:

@@ -197,7 +197,8 @@ def warn_if_forwarding_is_dropped(plan: AddressPlan) -> None:
         return
     for entry in ruleset.get("nftables", []):
         chain = entry.get("chain", {})
-        if chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain.get("family") in ("ip", "inet"):
+        drops = chain.get("hook") == "forward" and chain.get("policy") == "drop"
+        if drops and chain.get("family") in ("ip", "inet"):
             say(
                 f"  note: the chain {chain['name']} of nftables table {chain['family']} {chain['table']} drops forwarded "
                 f"packets, so Pods may not reach the package index (the cluster itself works). To allow them where "
