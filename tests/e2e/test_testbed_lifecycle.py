@@ -278,3 +278,19 @@ def test_file_that_is_no_image_is_refused(bed: OwnBed, tmp_path: Path) -> None:
         bed.import_images([wrong])
     with pytest.raises(TestbedError, match=r"absent\.tar: No such file"):
         bed.import_images([tmp_path / "absent.tar"])
+
+
+def test_a_host_that_drops_forwarded_packets_is_noticed() -> None:
+    assert not any("cmbed" in what for what in host.forwarding_is_dropped_by())
+    rules = "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }\n}\n"
+    script = (
+        "import subprocess, sys; from tests.testbed import artifacts, host; "
+        "command, env = artifacts.packaged_command('nft'); "
+        "subprocess.run([*command, '-f', '-'], env=env, input=sys.argv[1], text=True, check=True); "
+        "print(host.forwarding_is_dropped_by())"
+    )
+    result = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", script, rules],
+        cwd=artifacts.ROOT, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert result.stdout.strip() == "['the chain FORWARD of nftables table ip filter']", result.stderr

@@ -167,11 +167,12 @@ def up() -> Cluster:
 
 
 def _describe(kind: Kind) -> Cluster:
+    record = OwnBed(STATE).record()
+    if not (STATE / "kubeconfig").exists() or (kind == "own" and not (record and record.alive())):
+        raise TestbedError("the cluster isn't up: start it with `make up`")
     if kind != "own":
         return Cluster(kind, STATE / "kubeconfig", _tools())
-    record = OwnBed(STATE).record()
-    if record is None or not record.alive():
-        raise TestbedError("the test bed isn't up: start it with `make up`")
+    assert record is not None
     return Cluster(kind, STATE / "kubeconfig", STATE / "bin", record.plan.host, STATE / "log/audit.log")
 
 
@@ -207,6 +208,8 @@ def down() -> None:
 def _down(kind: Kind) -> None:
     if kind == "own":
         OwnBed(STATE).down()
+    elif shutil.which(kind) is None:
+        pass  # it was asked for, but never there
     elif kind == "kind":
         artifacts.run(["kind", "delete", "cluster", "--name", _name()], cwd=STATE, timeout=300)
     elif kind == "k3d":

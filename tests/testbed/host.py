@@ -189,22 +189,37 @@ def _restore_forwarding() -> None:
         FORWARDING_BEFORE.unlink(missing_ok=True)
 
 
-def warn_if_forwarding_is_dropped(plan: AddressPlan) -> None:
-    """Say so when another table drops forwarded packets: an accept rule of ours couldn't overrule it."""
+def forwarding_is_dropped_by() -> list[str]:
+    """What drops forwarded packets on this host: an accept rule in a table of ours couldn't overrule it."""
+    found = []
     try:
         ruleset: dict[str, Any] = json.loads(_nft("", "-j", "list", "chains", check=False) or "{}")
     except json.JSONDecodeError:
-        return
+        ruleset = {}
     for entry in ruleset.get("nftables", []):
         chain = entry.get("chain", {})
         drops = chain.get("hook") == "forward" and chain.get("policy") == "drop"
         if drops and chain.get("family") in ("ip", "inet"):
-            say(
-                f"  note: the chain {chain['name']} of nftables table {chain['family']} {chain['table']} drops forwarded "
-                f"packets, so Pods may not reach the package index (the cluster itself works). To allow them where "
-                f"Docker made it: iptables -I DOCKER-USER -s {plan.transfer} -j ACCEPT; "
-                f"iptables -I DOCKER-USER -d {plan.transfer} -j ACCEPT"
-            )
+            found.append(f"the chain {chain['name']} of nftables table {chain['family']} {chain['table']}")
+    names = Path("/proc/net/ip_tables_names")  # only root reads it, and only old iptables fills it
+    if names.exists() and "filter" in names.read_text().split():
+        command, env = artifacts.packaged_command("iptables-legacy")
+        shown = subprocess.run(
+            [*command, "-S", "FORWARD"], env=env, capture_output=True, text=True, timeout=30, check=False
+        )
+        if "-P FORWARD DROP" in shown.stdout:
+            found.append("the iptables chain FORWARD")
+    return found
+
+
+def warn_if_forwarding_is_dropped(plan: AddressPlan) -> None:
+    """Say so when something drops forwarded packets, and how to allow ours."""
+    for what in forwarding_is_dropped_by():
+        say(
+            f"  note: {what} drops forwarded packets, so Pods may not reach the package index (the "
+            f"cluster itself works). Where Docker made it, this allows them: iptables -I DOCKER-USER -s {plan.transfer} -j ACCEPT; "
+            f"iptables -I DOCKER-USER -d {plan.transfer} -j ACCEPT"
+        )
 
 
 def nameservers() -> list[str]:
