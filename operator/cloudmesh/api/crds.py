@@ -144,7 +144,8 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any], path: tuple
             raise UnsupportedSchemaError(f"{'.'.join(path)}: a structural schema has no tuples")
         out["items"] = _structural(schema["items"], definitions, (*path, "[]"))
     elif schema.get("type") == "integer":
-        small = abs(schema.get("minimum", 0)) <= _INT32_MAX and schema.get("maximum", 2**53) <= _INT32_MAX
+        out |= _closed_bounds(out)
+        small = abs(out.get("minimum", 0)) <= _INT32_MAX and out.get("maximum", 2**53) <= _INT32_MAX
         out["format"] = "int32" if small else "int64"
     elif schema.get("type") == "number":
         raise UnsupportedSchemaError(f"{'.'.join(path)}: the API has no floats")
@@ -152,6 +153,16 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any], path: tuple
     if default is not None and default != []:
         out["default"] = _shorten(default, out)
     return {key: out[key] for key in sorted(out, key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST))}
+
+
+def _closed_bounds(out: dict[str, Any]) -> dict[str, int]:
+    """Numeric exclusive bounds are a boolean in OpenAPI 3.0: the next integer says the same."""
+    bounds = {}
+    if "exclusiveMinimum" in out:
+        bounds["minimum"] = out.pop("exclusiveMinimum") + 1
+    if "exclusiveMaximum" in out:
+        bounds["maximum"] = out.pop("exclusiveMaximum") - 1
+    return bounds
 
 
 def _members(schema: dict[str, Any], definitions: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:

@@ -62,13 +62,13 @@ DecimalSeconds = Annotated[
 """Measured seconds as a decimal string, since the API has no floats; numbers are written with three places."""
 
 NodeSelector = Annotated[
-    dict[LabelKey, LabelValue],
+    dict[str, LabelValue],
     Field(max_length=32),
     Rules(
         Rule(
             cel=f"self.all(k, k.size() <= {_MAX_LABEL_KEY} && k.matches('{_LABEL_KEY}'))",
             message="`nodeSelector` must have label names as keys, such as 'kubernetes.io/arch'",
-            holds=lambda _: True,  # LabelKey says the same
+            holds=lambda keys: all(len(k) <= _MAX_LABEL_KEY and re.search(_LABEL_KEY[:-1] + r"\Z", k) for k in keys),
         )
     ),
 ]

@@ -129,14 +129,14 @@ class Model(BaseModel):
 
     def to_dict(self) -> dict[str, Any]:
         """The struct as the API server stores it: camelCase, defaults filled in, what is absent or empty left out."""
-        made: dict[str, Any] = _compact(self.model_dump(mode="json", by_alias=True))
+        made: dict[str, Any] = drop_empty(self.model_dump(mode="json", by_alias=True))
         return made
 
 
-def _compact(value: Any) -> Any:
+def drop_empty(value: Any) -> Any:
     """The value without members that are None, empty lists or empty maps; empty strings stay."""
     if isinstance(value, dict):
-        return {key: kept for key, item in value.items() if (kept := _compact(item)) not in (None, [], {})}
+        return {key: kept for key, item in value.items() if (kept := drop_empty(item)) not in (None, [], {})}
     if isinstance(value, list):
-        return [_compact(item) for item in value]
+        return [drop_empty(item) for item in value]
     return value

@@ -1,0 +1,57 @@
+"""Conditions keep their order, their times while nothing changes, and the argument as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudmesh.api import conditions as c
+
+TYPES = st.sampled_from([c.READY, c.RECONCILING, c.STALLED, c.AVAILABLE])
+STATUSES = st.sampled_from([c.TRUE, c.FALSE, c.UNKNOWN])
+STEPS = st.lists(st.tuples(st.booleans(), TYPES, STATUSES, st.text(max_size=5)), max_size=20)
+
+
+@given(STEPS)
+def test_a_list_keyed_by_type(steps: list[tuple[bool, str, str, str]]) -> None:
+    held: list[c.Condition] = []
+    for number, (removes, type_, status, message) in enumerate(steps):
+        before, old = copy.deepcopy(held), c.find_condition(held, type_)
+        now = f"2026-01-01T00:00:{number:02d}Z"
+        if removes:
+            new = c.remove_condition(held, type_)
+            assert c.find_condition(new, type_) is None
+        else:
+            new = c.set_condition(held, type_, status, "Why", message, generation=number, now=now)  # type: ignore[arg-type]
+            found = c.find_condition(new, type_)
+            assert found is not None
+            assert (found["status"], found["message"], found["observedGeneration"]) == (status, message, number)
+            kept = old is not None and old["status"] == status
+            assert found["lastTransitionTime"] == (old["lastTransitionTime"] if old is not None and kept else now)
+            again = c.set_condition(new, type_, status, "Why", message, generation=number, now="later")  # type: ignore[arg-type]
+            assert again == new
+        assert held == before
+        kinds = [x["type"] for x in new]
+        assert len(kinds) == len(set(kinds))
+        order = [x["type"] for x in held if x["type"] in kinds]
+        assert [k for k in kinds if k in order] == order
+        held = new
+
+
+def test_is_true() -> None:
+    held = c.set_condition([], c.READY, c.UNKNOWN, c.REASON_PENDING, "", generation=1, now="t")
+    assert not c.is_true(held, c.READY)
+    assert not c.is_true(held, c.STALLED)
+    assert c.is_true(c.set_condition(held, c.READY, c.TRUE, "AsSpecified", "", generation=1, now="t"), c.READY)
+
+
+def test_limits() -> None:
+    made = c.set_condition([], c.READY, c.FALSE, "R" * 2000, "m" * 40000, generation=1, now="t")[0]
+    assert len(made["reason"]) == c.MAX_REASON_LENGTH
+    assert len(made["message"]) == c.MAX_MESSAGE_LENGTH
+    assert made["message"].endswith("…")
+    with pytest.raises(ValueError, match="Ready must have a reason"):
+        c.set_condition([], c.READY, c.FALSE, "", "", generation=1, now="t")
