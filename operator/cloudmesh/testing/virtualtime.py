@@ -1,0 +1,75 @@
+"""An event loop whose clock jumps to the next timer when nothing is left to do: back-off tests take milliseconds."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import selectors
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Deadlock(Exception):
+    """Nothing is ready, no timer is set, no file is open: the program would wait for ever."""
+
+
+class _Selector(selectors.DefaultSelector):
+    """Never waits for time to pass, only for real input of files that other threads or processes feed."""
+
+    loop: VirtualLoop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        found = super().select(0)
+        if found or timeout == 0:
+            return found
+        if timeout is None:
+            if len(self.get_map()) > 1:  # more than the loop's own wake-up pipe
+                return super().select(1.0)
+            raise Deadlock("every task waits for something that never comes")
+        self.loop.advance(timeout)
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop with a virtual clock.
+
+    Args:
+        seed: With one, callbacks that are ready at the same moment run in an order drawn from it, so that a run with
+            another interleaving can be had and repeated.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        selector = _Selector()
+        selector.loop = self
+        self._virtual = 1000.0
+        self._shuffle = random.Random(seed) if seed is not None else None  # noqa: S311 - a repeatable order
+        super().__init__(selector)
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self._virtual
+
+    def advance(self, seconds: float) -> None:
+        """Moves the clock on."""
+        self._virtual += max(0.0, seconds)
+
+    def _run_once(self) -> None:
+        ready: Any = self._ready  # type: ignore[attr-defined]
+        if self._shuffle is not None and len(ready) > 1:
+            items = list(ready)
+            self._shuffle.shuffle(items)
+            ready.clear()
+            ready.extend(items)
+        super()._run_once()  # type: ignore[misc]
+
+
+def run_virtual(main: Coroutine[Any, Any, T], *, seed: int | None = None) -> T:
+    """Runs a coroutine on a fresh virtual loop, as `asyncio.run` does on a real one.
+
+    Raises:
+        Deadlock: All tasks wait for ever.
+    """
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(seed)) as runner:
+        return runner.run(main)
