@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shutil
 import sys
 import tarfile
 import time
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cloudmesh.engine.errors import CloudmeshError
-from cloudmesh.functions.image.layout import Image, write_archive
+from cloudmesh.functions.image.layout import Image, layout_entries, write_archive, write_layout
 from images.compose import Recipe, default_cache
 from images.debian import RecipeError
 
@@ -39,6 +40,19 @@ def _is_current(path: Path, image: Image) -> bool:
         return False
 
 
+def _write_layout(folder: Path, images: dict[str, Image]) -> None:
+    """The layout that lies in the builder's image, for building functions on this machine."""
+    stamp = folder / "index.json"
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    expected = next(file.read() for file in layout_entries(images) if file.path == "index.json")
+    if stamp.exists() and stamp.read_bytes() == expected:
+        return
+    write_layout(part, images)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
 def build(out: Path, cache: Path, names: tuple[str, ...] = NAMES) -> dict[str, str]:
     """Make the images.
 
@@ -62,8 +76,13 @@ def build(out: Path, cache: Path, names: tuple[str, ...] = NAMES) -> dict[str, s
             archive = out / f"{name}.tar"
             if not _is_current(archive, image):
                 write_archive(archive, {tags[name]: image})
-    lines = ["# Written by `python -m images build`: the images that belong together.", "images:"]
-    lines += [f"  {name}: {tag}" for name, tag in tags.items()]
+    if "builder" in names:
+        with _step("layout"):
+            _write_layout(out / "layout", recipe.function_layout)
+    lines = ["# Written by `python -m images build`: the images that belong together.", "image:"]
+    for name, tag in tags.items():
+        repository, _, label = tag.rpartition(":")
+        lines += [f"  {name}:", f"    repository: {repository}", f"    tag: {label}"]
     out.mkdir(parents=True, exist_ok=True)
     (out / "values.yaml").write_text("\n".join(lines) + "\n")
     return tags

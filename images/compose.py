@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -29,8 +30,7 @@ from images.wheels import LockedWheel, fetch_wheels
 
 ROOT = Path(__file__).parent.parent
 PLATFORM = Platform("linux", "amd64")
-OPERATOR_DIR = "opt/cloudmesh/operator"
-SITE = "opt/cloudmesh/site"
+SITE = "usr/local/lib/python3.11/dist-packages"
 RUNTIME_DIR = "opt/cloudmesh/runtime"
 LAYOUT_DIR = "opt/cloudmesh/layout"
 USER = f"{debian.USER}:{debian.USER}"
@@ -145,11 +145,12 @@ class Recipe:
             )
         )
 
-        def make() -> Iterable[Entry]:
-            with Wheel.open(wheel.path, target) as opened:
-                return [_held(entry) for entry in opened.entries(self.base.compiler)]
+        with contextlib.ExitStack() as opened:  # members are read while the layer is written
 
-        return self._layers.get_or_make(key, make)
+            def make() -> Iterable[Entry]:
+                return opened.enter_context(Wheel.open(wheel.path, target)).entries(self.base.compiler)
+
+            return self._layers.get_or_make(key, make)
 
     def _code_layer(self, files: Sequence[File]) -> Layer:
         key = "\n".join(("code", self.base.compiler.identity, _fingerprint(layer_module), _content_hash(files)))
@@ -164,27 +165,27 @@ class Recipe:
     @cached_property
     def operator(self) -> Image:
         """The operator's image: base, one layer a wheel, our code."""
-        target = Target(site=SITE)
+        target = Target(site=SITE, scripts="usr/local/bin")
         with ThreadPoolExecutor(2) as pool:
             layers = list(pool.map(lambda wheel: self._wheel_layer(wheel, target), self.wheels.values()))
         code = self._code_layer(
             [
-                *package_files("cloudmesh", OPERATOR_DIR),
-                *package_files("cloudmesh_function", OPERATOR_DIR),
-                *metadata_files(OPERATOR_DIR, self.version),
+                *package_files("cloudmesh", SITE),
+                *package_files("cloudmesh_function", SITE),
+                *metadata_files(SITE, self.version),
             ]
         )
         run = replace(
             self.base.image.run,
             entrypoint=["/usr/bin/python3.11", "-m", "cloudmesh.operator"],
-            env={**_BASE_ENV, "PYTHONPATH": f"/{OPERATOR_DIR}:/{SITE}", "CLOUDMESH_VERSION": self.version},
+            env={**_BASE_ENV, "CLOUDMESH_VERSION": self.version},
             labels={"org.opencontainers.image.version": self.version},
         )
         return Image(PLATFORM, run, (*self.base.image.layers, *layers, code))
 
     def _part(self, distributions: Iterable[str], own: Sequence[File] = ()) -> tuple[Layer, dict[str, str]]:
         """One layer under the runtime's folder out of several wheels and files of ours."""
-        target = Target(site=RUNTIME_DIR)
+        target = Target(site=RUNTIME_DIR, scripts=f"{RUNTIME_DIR}/bin")
         chosen = []
         for name in distributions:
             wheel = self.wheels.get(canonicalize_name(name))
@@ -201,16 +202,18 @@ class Recipe:
             )
         )
 
-        def make() -> Iterable[Entry]:
-            sources = {file.path: file.read() for file in own if file.path.endswith(".py")}
-            compiled = self.base.compiler.compile(sources)
-            parts: list[list[File]] = [[*own, *(File.of(path, data) for path, data in compiled.items())]]
-            for wheel in chosen:
-                with Wheel.open(wheel.path, target) as opened:
-                    parts.append([_held(entry) for entry in opened.entries(self.base.compiler)])
-            return merge(parts)
+        with contextlib.ExitStack() as opened:
 
-        return self._layers.get_or_make(key, make), {wheel.name: wheel.version for wheel in chosen}
+            def make() -> Iterable[Entry]:
+                sources = {file.path: file.read() for file in own if file.path.endswith(".py")}
+                compiled = self.base.compiler.compile(sources)
+                parts: list[list[File]] = [[*own, *(File.of(path, data) for path, data in compiled.items())]]
+                parts += (
+                    opened.enter_context(Wheel.open(wheel.path, target)).entries(self.base.compiler) for wheel in chosen
+                )
+                return merge(parts)
+
+            return self._layers.get_or_make(key, make), {wheel.name: wheel.version for wheel in chosen}
 
     @cached_property
     def function_layout(self) -> dict[str, Image]:
@@ -259,17 +262,12 @@ class Recipe:
             ),
         )
         run = RunConfig(
-            entrypoint=["/usr/bin/registry", "serve", "/etc/registry/config.yml"],
+            entrypoint=["/usr/bin/registry"],
             env={"PATH": "/usr/bin", "OTEL_TRACES_EXPORTER": "none"},
             user=USER,
             labels={"org.opencontainers.image.version": self.version},
         )
         return Image(PLATFORM, run, layers)
-
-
-def _held(entry: File) -> File:
-    """`entry` with its content read, since the wheel is closed before the layer is written."""
-    return File.of(entry.path, entry.read(), executable=entry.executable)
 
 
 def package_files(package: str, folder: str) -> list[File]:

@@ -88,13 +88,18 @@ class LayerStore:
             input_key: names everything the entries depend on; equal keys mean equal entries.
             make: gives the entries.
         """
-        record = self._root / "input" / hashlib.sha256(input_key.encode()).hexdigest()
-        layer = self._load(record)
-        if layer is not None:
-            return layer
-        layer = self._make(make())
-        self._write(record, _dump(layer))
+        layer = self.find(input_key)
+        if layer is None:
+            layer = self._make(make())
+            self._write(self._record(input_key), _dump(layer))
         return layer
+
+    def find(self, input_key: str) -> Layer | None:
+        """The layer for `input_key` if it is at hand."""
+        return self._load(self._record(input_key))
+
+    def _record(self, input_key: str) -> Path:
+        return self._root / "input" / hashlib.sha256(input_key.encode()).hexdigest()
 
     def _load(self, record: Path) -> Layer | None:
         try:

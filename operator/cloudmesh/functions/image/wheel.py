@@ -7,6 +7,7 @@ import configparser
 import csv
 import hashlib
 import io
+import posixpath
 import re
 import stat
 import zipfile
@@ -45,9 +46,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a wheel's parts go inside the image; plain relative paths."""
+    """Where a wheel's parts go inside the image: plain relative paths; scripts start `python`."""
 
     site: str = "opt/cloudmesh/site"
+    scripts: str = "opt/cloudmesh/site/bin"
     python: str = "/usr/bin/python3.11"
 
     def scheme(self, name: str, distribution: str) -> str | None:
@@ -56,7 +58,7 @@ class Target:
             "purelib": self.site,
             "platlib": self.site,
             "data": self.site,
-            "scripts": f"{self.site}/bin",
+            "scripts": self.scripts,
             "headers": f"{self.site}/include/{distribution}",
         }.get(name)
 
@@ -244,7 +246,7 @@ class Wheel:
                 if not _OBJECT.fullmatch(attribute):
                     raise self._bad(f"entry_points.txt: {script!r} = {value!r} names no object")
                 launcher = Script(script, module, attribute, "console").generate(self._target.python, "posix")[1]
-                yield f"{self._target.site}/bin/{script}", launcher
+                yield f"{self._target.scripts}/{script}", launcher
 
     def import_names(self) -> set[str]:
         """The top-level names that the wheel lets one import."""
@@ -297,14 +299,13 @@ class Wheel:
         return list(files.values())
 
     def _new_record(self, kept: Mapping[str, RecordEntry], generated: Mapping[str, bytes]) -> bytes:
-        site = f"{self._target.site}/"
+        site = self._target.site
         rows = []
         for path, entry in kept.items():
             _, digest, size = entry.to_row()
-            rows.append((path.removeprefix(site), digest, size))
+            rows.append((posixpath.relpath(path, site), digest, size))
         for path, data in generated.items():
-            row = RecordEntry.from_elements(path.removeprefix(site), _record_hash(data), str(len(data))).to_row()
-            rows.append(row)
+            rows.append((posixpath.relpath(path, site), _record_hash(data), str(len(data))))
         rows.append((f"{self._dist_info}/RECORD", "", ""))
         out = io.StringIO()
         csv.writer(out, lineterminator="\n").writerows(sorted(rows))
