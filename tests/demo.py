@@ -1,0 +1,114 @@
+"""`make demo`: a real Kubernetes, the operator installed with Helm, a function applied, and what it answers."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+from tests import install
+from tests.testbed import clusters
+from tests.testbed.clusters import Cluster
+from tests.testbed.console import TestbedError
+
+EXAMPLE = "manifests/examples/functions/processor-name.yaml"
+NAME = "processor-name"
+NAMESPACE = "demo"
+PATH = "/cloudmesh/get_processor_name"
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def show(command: str) -> None:
+    say(f"\n$ {command}")
+
+
+@contextlib.contextmanager
+def port_forward(cluster: Cluster, namespace: str, target: str, port: int = 80) -> Iterator[str]:
+    """`kubectl port-forward` to a free port of the loopback; gives the base URL."""
+    command = ["kubectl", "port-forward", "-n", namespace, target, f":{port}", "--address", "127.0.0.1"]
+    process = subprocess.Popen(
+        command, env=cluster.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        match = re.search(r"127\.0\.0\.1:(\d+)", line)
+        if match is None:
+            raise install.InstallError(f"{' '.join(command)}: {line}{process.stdout.read()}")
+        # Its further lines, one a connection, must go somewhere.
+        threading.Thread(target=process.stdout.read, daemon=True).start()
+        yield f"http://127.0.0.1:{match[1]}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def fetch(url: str, *, seconds: float = 30) -> tuple[int, str]:
+    """One GET; gives status and body. Errors of the connection are tried again for a few seconds."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+def main() -> int:
+    began = time.monotonic()
+    images = subprocess.Popen([sys.executable, "-m", "images", "build"], cwd=install.ROOT, stdout=subprocess.DEVNULL)
+    try:
+        cluster = clusters.up()
+        if images.wait() != 0:
+            raise install.InstallError("the images could not be built, see above")
+        say("installing the chart with Helm …")
+        install.install(cluster)
+        install.run(cluster, "kubectl", "create", "namespace", NAMESPACE) if not _has_namespace(cluster) else None
+        show(f"kubectl apply -f {EXAMPLE}")
+        applied = time.monotonic()
+        say(install.run(cluster, "kubectl", "apply", "-n", NAMESPACE, "-f", EXAMPLE).strip())
+        show(f"kubectl wait --for=condition=Ready fsvc/{NAME}")
+        wait = ("kubectl", "wait", "-n", NAMESPACE, "--for=condition=Ready", f"fsvc/{NAME}", "--timeout=180s")
+        say(install.run(cluster, *wait).strip())
+        seconds = time.monotonic() - applied
+        show("kubectl get fsvc")
+        say(install.run(cluster, "kubectl", "get", "-n", NAMESPACE, "fsvc").rstrip())
+        with port_forward(cluster, NAMESPACE, f"service/{NAME}") as base:
+            show(f"curl -X GET {base}{PATH}")
+            status, body = fetch(base + PATH)
+            say(body.strip())
+    except (TestbedError, install.InstallError) as error:
+        print(f"\ndemo: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if images.poll() is None:
+            images.terminate()
+    if status != 200:
+        print(f"\ndemo: the function answered {status}", file=sys.stderr)
+        return 1
+    say(f"\napplied and ready in {seconds:.1f} s; the demo took {time.monotonic() - began:.0f} s.")
+    say(f"Go on with it: . .testbed/env; kubectl -n {NAMESPACE} get fsvc      End it: make down")
+    return 0
+
+
+def _has_namespace(cluster: Cluster) -> bool:
+    return bool(
+        install.run(cluster, "kubectl", "get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name").strip()
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
