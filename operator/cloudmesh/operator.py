@@ -100,6 +100,10 @@ class Shell(threading.Thread):
         """Asks kopf to end; doesn't wait."""
         self._stop.set()
 
+    def ended(self) -> str:
+        """Says if kopf ended by itself; a check for the probes."""
+        return "kopf has ended" if self.ident is not None and not self.is_alive() and not self._stop.is_set() else ""
+
     def run(self) -> None:
         """Runs kopf until it is asked to end."""
         error: BaseException | None = None
@@ -173,11 +177,7 @@ def settings_of_kopf() -> kopf.OperatorSettings:
 
 
 async def serve(settings: Settings, access: Access, factories: Sequence[Factory], stop: asyncio.Event) -> int:
-    """Runs the operator until `stop` is set; returns the exit code.
-
-    Raises:
-        LeaseLost: The process must end at once.
-    """
+    """Runs the operator until `stop` is set; returns the exit code. Ends the process when the lease is lost."""
     metrics = Metrics()
     kube = Kube(HttpTransport(access), metrics=metrics)
     elector = Elector(kube, settings.namespace, settings.lease_name, settings.identity, metrics=metrics)
@@ -188,6 +188,7 @@ async def serve(settings: Settings, access: Access, factories: Sequence[Factory]
         instance=settings.identity,
         elector=elector,
         workers=settings.workers,
+        on_lease_lost=step_down,
     )
     for factory in factories:
         engine.add(factory(engine, settings))
@@ -201,7 +202,7 @@ async def serve(settings: Settings, access: Access, factories: Sequence[Factory]
     shell = Shell(access, engine.primaries, settings.watch_namespaces, engine.observe, on_end)
     probes = Probes(
         metrics,
-        alive=(engine.watch_silence, engine.queue_standstill),
+        alive=(engine.watch_silence, engine.queue_standstill, shell.ended),
         ready=(engine.unsynced,),
         refresh=engine.queue.observe,
     )
@@ -221,6 +222,13 @@ async def serve(settings: Settings, access: Access, factories: Sequence[Factory]
         await probes.stop()
         await kube.close()
     return EXIT_FAILED if ended else 0
+
+
+def step_down(error: LeaseLost) -> NoReturn:
+    """Ends the process at once: whatever it is doing may belong to somebody else now."""
+    log.critical("step down", extra={"error": str(error)})
+    sys.stderr.flush()
+    os._exit(EXIT_LEASE_LOST)
 
 
 async def main(factories: Sequence[Factory] | None = None) -> int:
@@ -244,9 +252,6 @@ def run(factories: Sequence[Factory] | None = None) -> NoReturn:
     except (SettingsError, AccessMissing) as error:
         sys.stderr.write(f"cloudmesh operator: {error}\n")
         code = EXIT_CONFIGURATION
-    except LeaseLost as error:
-        log.critical("step down", extra={"error": str(error)})
-        code = EXIT_LEASE_LOST
     sys.stdout.flush()
     sys.stderr.flush()
     # kopf's thread and pool threads must not keep a process alive that has released its lease

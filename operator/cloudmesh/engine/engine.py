@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
@@ -16,13 +17,13 @@ from cloudmesh.engine.events import Events
 from cloudmesh.engine.finalizers import Finalizers
 from cloudmesh.engine.informer import CacheSink, Informer
 from cloudmesh.engine.kube.client import Kube
-from cloudmesh.engine.lease import Elector
+from cloudmesh.engine.lease import Elector, LeaseLost
 from cloudmesh.engine.metrics import Metrics
 from cloudmesh.engine.owners import MANAGED_SELECTOR, owner_key
 from cloudmesh.engine.queue import Queue
 from cloudmesh.engine.reconciler import RECONCILE_SECONDS, Reconciler, Workers
 from cloudmesh.engine.references import References, ReferenceSink
-from cloudmesh.engine.resources import CONFIG_MAP, EVENT, LEASE, SECRET, Key, Obj, Resource, key_of
+from cloudmesh.engine.resources import CONFIG_MAP, EVENT, LEASE, SECRET, Key, Obj, Resource, key_of, resource_version
 from cloudmesh.engine.status import Status
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class Engine:
         backoff: Waits after failed reconciles.
         rng: Source of all jitter.
         reconcile_seconds: Limit on one reconcile.
+        on_lease_lost: Called at the moment the lease is lost, before anything is tidied up; the operator ends the
+            process there.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Engine:
         backoff: Backoff | None = None,
         rng: random.Random | None = None,
         reconcile_seconds: float = RECONCILE_SECONDS,
+        on_lease_lost: Callable[[LeaseLost], object] | None = None,
     ) -> None:
         self.kube = kube
         self.metrics = metrics or Metrics()
@@ -89,6 +93,8 @@ class Engine:
         self._backgrounds: list[tuple[str, Background]] = []
         self._size = workers
         self._relisted = asyncio.Event()
+        self._unseen: dict[Resource, tuple[int, float]] = {}
+        self._on_lease_lost = on_lease_lost
         self._failure: asyncio.Future[None] = asyncio.get_event_loop().create_future()
         self._workers = Workers(
             self.queue,
@@ -137,6 +143,8 @@ class Engine:
         """Takes in what a watch of a reconciled kind told; `type_` None means that it was listed."""
         if type_ is None:
             self._relisted.set()
+        if resource in self._unseen and resource_version(obj) >= self._unseen[resource][0]:
+            del self._unseen[resource]
         change = self.cache.remove(resource, obj) if type_ == "DELETED" else self.cache.put(resource, obj)
         if change is not None:
             self.queue.add(key_of(resource, obj))
@@ -181,7 +189,12 @@ class Engine:
             if self.elector is not None:
                 await self._or_stop(self.elector.hold(), stop)
             else:
-                await self._or_stop(asyncio.Event().wait(), stop)
+                await stop.wait()
+        except LeaseLost as error:
+            if self._on_lease_lost is not None:
+                self._on_lease_lost(error)
+            grace_seconds = 0.0
+            raise
         finally:
             await self.stop(grace_seconds=grace_seconds)
 
@@ -201,6 +214,15 @@ class Engine:
         else:
             self._failure.cancel()
 
+    def require_lease(self, margin_seconds: float = 0.0) -> None:
+        """Makes sure that nobody else leads for so long; to be called before an outside effect, with its time limit.
+
+        Raises:
+            Transient: The lease isn't held, or not for long enough.
+        """
+        if self.elector is not None and not self.elector.is_valid(margin_seconds):
+            raise Transient(f"nothing may be changed: the lease isn't held for another {margin_seconds:g} s")
+
     # checks for the probes: an empty string when all is well
 
     def watch_silence(self) -> str:
@@ -208,6 +230,9 @@ class Engine:
         for informer in self._informers:
             if informer.silence_seconds > SILENCE_SECONDS:
                 return f"no sign of the watch of {informer.resource.kind} for {informer.silence_seconds:.0f} s"
+        for resource, (_, since) in self._unseen.items():
+            if (silence := asyncio.get_running_loop().time() - since) > SILENCE_SECONDS:
+                return f"the watch of {resource.kind} hasn't told a write of ours for {silence:.0f} s"
         return ""
 
     def queue_standstill(self) -> str:
@@ -310,14 +335,16 @@ class Engine:
             return
         # the answer may hold a change by somebody else whose own event will now count as old
         if resource in self._primaries:
+            if change.new is not None:
+                self._unseen.setdefault(resource, (resource_version(obj), asyncio.get_running_loop().time()))
             if change.besides_status:
                 self.queue.add(key_of(resource, obj))
         else:
             self._child_changed(change)
 
     def _guard(self, resource: Resource) -> None:
-        if self.elector is not None and resource not in (LEASE, EVENT) and not self.elector.is_valid():
-            raise Transient(f"{resource.kind} may not be written: this process doesn't hold the lease")
+        if resource not in (LEASE, EVENT):
+            self.require_lease()
 
     def _gone(self, key: Key, uid: str) -> None:
         self.references.set(key, ())
@@ -355,7 +382,8 @@ class Engine:
                 if not self._failure.done():
                     self._failure.set_exception(error)
 
-        task = asyncio.create_task(run(), name=name)
+        # an empty context: the key of the reconcile that happened to start it would stand in all its log lines
+        task = asyncio.create_task(run(), name=name, context=contextvars.Context())
         group.add(task)
 
     async def _or_stop(self, work: Awaitable[Any], stop: asyncio.Event) -> bool:

@@ -94,7 +94,8 @@ class Workers:
 
     def release(self, key: Key) -> None:
         """Lets a stopped key be tried again, since something outside its object changed."""
-        self._stopped.pop(key, None)
+        if self._stopped.pop(key, None) is not None:
+            self._metrics.stopped.labels(key.kind).dec()
 
     async def handle(self, key: Key) -> None:
         """Reconciles one key; only cancellation gets out."""
@@ -113,7 +114,7 @@ class Workers:
         if key in self._stopped:
             if self._stopped[key] == mark:
                 return
-            del self._stopped[key]
+            self.release(key)
         begin = time.monotonic()
         result = "error"
         try:
@@ -133,7 +134,6 @@ class Workers:
             log.exception("reconcile failed unexpectedly", extra={"retry_seconds": round(delay, 2)})
         finally:
             self._metrics.reconcile_seconds.labels(key.kind, result).observe(time.monotonic() - begin)
-            self._metrics.stopped.labels(key.kind).set(sum(1 for stopped in self._stopped if stopped.kind == key.kind))
 
     async def _call(self, reconciler: Reconciler, key: Key, obj: Obj) -> Done:
         limit = asyncio.timeout(self._limit)
@@ -151,6 +151,7 @@ class Workers:
         match error:
             case InvalidRequest() | Unsupported():
                 self._stopped[key] = mark
+                self._metrics.stopped.labels(key.kind).inc()
                 self._queue.reset(key)
                 log.warning("reconcile stopped until the object changes", extra=told)
                 return
@@ -177,7 +178,7 @@ class Workers:
 
     def _forget(self, reconciler: Reconciler, key: Key) -> None:
         self._queue.discard(key)
-        self._stopped.pop(key, None)
+        self.release(key)
         uid = self._uids.pop(key, "")
         if self._on_gone is not None:
             self._on_gone(key, uid)

@@ -11,7 +11,7 @@ from cloudmesh.engine.errors import AlreadyExists, Conflict, Transient
 from cloudmesh.engine.kube.answers import decode, error_of, is_missing_object, status_of
 from cloudmesh.engine.kube.transport import Reply, Request, Transport
 from cloudmesh.engine.metrics import Metrics
-from cloudmesh.engine.resources import Obj, Objs, Resource
+from cloudmesh.engine.resources import SECRET, Obj, Objs, Resource
 
 PAGE_SIZE = 500
 CALL_SECONDS = 10.0
@@ -166,7 +166,7 @@ class Kube:
         """
         meta = obj["metadata"]
         path = resource.path(meta.get("namespace"))
-        return await self._write(resource, "create", self._request("POST", path, obj))
+        return await self._write(resource, "create", self._request("POST", path, _typed(resource, obj)))
 
     async def replace(self, resource: Resource, obj: Obj) -> Obj:
         """Replaces an object; with a resourceVersion in it, only that version.
@@ -176,7 +176,7 @@ class Kube:
         """
         meta = obj["metadata"]
         path = resource.path(meta.get("namespace"), meta["name"])
-        return await self._write(resource, "update", self._request("PUT", path, obj))
+        return await self._write(resource, "update", self._request("PUT", path, _typed(resource, obj)))
 
     async def apply(self, resource: Resource, obj: Obj, *, subresource: str = "", force: bool = True) -> Obj:
         """Server-side apply as field manager `cloudmesh-operator`: what is left out is given up.
@@ -187,9 +187,10 @@ class Kube:
             Conflict: Another manager owns a field and `force` is off, or the uid is another.
         """
         meta = obj["metadata"]
-        body = {"apiVersion": resource.api_version, "kind": resource.kind} | obj
         path = resource.path(meta.get("namespace"), meta["name"], subresource)
-        request = self._request("PATCH", path, body, APPLY_PATCH, {"force": "true" if force else "false"})
+        request = self._request(
+            "PATCH", path, _typed(resource, obj), APPLY_PATCH, {"force": "true" if force else "false"}
+        )
         return await self._write(resource, "apply", request)
 
     async def patch(
@@ -236,7 +237,10 @@ class Kube:
             if self.on_write is not None:
                 self.on_write(resource, obj)
             return obj
-        raise error_of(code, status_of(body), headers, f"{verb} {request.path}")
+        status = status_of(body)
+        if resource == SECRET:  # the server quotes what it refuses, and errors are logged
+            status = status | {"message": f"the API server refused the Secret ({status.get('reason')})"}
+        raise error_of(code, status, headers, f"{verb} {request.path}")
 
     def _request(
         self,
@@ -291,6 +295,10 @@ async def create_or_get(kube: Kube, resource: Resource, obj: Obj) -> Obj:
         if found is None:
             raise Conflict(f"{resource.kind} {meta['name']} was there and is gone") from None
         return found
+
+
+def _typed(resource: Resource, obj: Obj) -> Obj:
+    return {"apiVersion": resource.api_version, "kind": resource.kind} | obj
 
 
 def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:

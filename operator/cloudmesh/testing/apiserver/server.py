@@ -195,6 +195,12 @@ class MemoryApi:
             if query.get("watch") in ("true", "1"):
                 return self._watch(resource, namespace, query, partial="PartialObjectMetadata" in request.accept)
             return 200, self._list(resource, namespace, query, partial="PartialObjectMetadata" in request.accept)
+        if request.method in ("POST", "PUT") or "apply-patch" in request.content_type:
+            told = (request.body.get("apiVersion"), request.body.get("kind"))
+            if told != (resource.api_version, resource.kind):
+                raise Refused(
+                    400, "BadRequest", f"the object provided is unrecognized (must be of type {resource.kind})"
+                )
         if request.method == "POST" and name is None:
             return 201, self._create(resource, namespace, copy.deepcopy(request.body))
         if name is None:
