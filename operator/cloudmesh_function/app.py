@@ -67,6 +67,7 @@ class State:
         self.draining = False
         self.last_call = 0.0
         self.open_requests = 0
+        self.idle = asyncio.Event()
 
 
 class App:
@@ -148,12 +149,16 @@ class App:
             await send({"type": "http.response.body", "body": body})
         finally:
             self.state.open_requests -= 1
+            if self.state.draining and not self.state.open_requests:
+                self.state.idle.set()
 
     async def _dispatch(self, path: str, scope: Scope, receive: Receive) -> Response:
         methods = self._routes.get(path)
         if methods is None:
             if path.startswith(self._ui_prefix):
                 methods = {"GET": self._asset}
+            elif self.state.not_ready and path.startswith(self._base + "/"):
+                raise Problem(503, "not-ready", self.state.not_ready, headers=[(b"retry-after", b"1")])
             else:
                 raise Problem(404, "not-found", f"nothing is served at {path[:200]}: see {self._base}/openapi.json")
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
@@ -237,7 +242,7 @@ class App:
             if future.cancelled():
                 raise self._failed(served, RuntimeError("the call was cancelled")) from None
             raise
-        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        except Exception as error:
             raise self._failed(served, error) from error
         return self._respond(served, result, _header(scope, b"accept"))
 

@@ -73,12 +73,8 @@ def warnings(of: Interface) -> list[str]:
         f"{item.name}: the parameter {parameter.name!r} has no type: every value is taken as it comes"
         for item in of.operations
         for parameter in item.parameters
-        if _untyped(parameter) and parameter.name not in item.doc.parameter_types
+        if not parameter.typed
     ]
-
-
-def _untyped(parameter: Parameter) -> bool:
-    return parameter.type == ANY or parameter.type == Array("list", ANY) and parameter.kind == VAR_POSITIONAL
 
 
 def _outline_of(found: Outline, full: str) -> FunctionOutline:
@@ -100,16 +96,18 @@ def _parameter(argument: Argument, doc: Doc, literals: dict[str, object]) -> Par
     item = argument.type
     if item is None:
         named = doc.parameter_types.get(argument.name)
-        item = (docstring.named_type(named) if named else None) or ANY
+        item = docstring.named_type(named) if named else None
+    typed = item is not None
+    item = item or ANY
     if argument.kind == VAR_POSITIONAL:
-        return Parameter(argument.name, Array("list", item), argument.kind, required=False)
+        return Parameter(argument.name, Array("list", item), argument.kind, required=False, typed=typed)
     if argument.kind == VAR_KEYWORD:
-        return Parameter(argument.name, item, argument.kind, required=False)
+        return Parameter(argument.name, item, argument.kind, required=False, typed=typed)
     if not argument.has_default:
-        return Parameter(argument.name, item, argument.kind)
+        return Parameter(argument.name, item, argument.kind, typed=typed)
     default = MISSING
     if argument.name in literals:
         default = literals[argument.name] if argument.default is MISSING else types.json_default(argument.default)
     if default is None:
         item = types.optional(item)
-    return Parameter(argument.name, item, argument.kind, required=False, default=default)
+    return Parameter(argument.name, item, argument.kind, required=False, default=default, typed=typed)

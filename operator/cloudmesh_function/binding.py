@@ -140,7 +140,7 @@ class Binder:
             try:
                 if convert is not None:
                     found[name] = convert(values)
-                elif self._query_extra is not None:
+                elif self._query_extra is not None and not ("[" in name or "]" in name):
                     more[name] = self._query_extra(_single(values))
                 else:
                     errors.append(_error(name, "query", unknown(name, self.parameters)))

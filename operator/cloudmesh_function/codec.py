@@ -6,11 +6,13 @@ numbers, arrays of numpy) goes through converters made of the same types here, s
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import datetime
 import enum
 import math
 import re
+import types
 import typing
 import uuid
 from collections.abc import Callable
@@ -109,18 +111,18 @@ class Codec:
                 found = self.carried(inner)
                 if found is NotImplemented:
                     return found
-                return tuple[found, ...] if kind == "tuple" else _CONTAINERS[kind][found]
+                return types.GenericAlias(tuple, (found, ...)) if kind == "tuple" else _CONTAINERS[kind][found]
             case Fixed(items):
                 parts = [self.carried(inner) for inner in items]
-                return NotImplemented if NotImplemented in parts else tuple[tuple(parts)]  # type: ignore[misc]
+                return NotImplemented if NotImplemented in parts else types.GenericAlias(tuple, tuple(parts))
             case Mapping(key, value):
                 parts = [self.carried(key), self.carried(value)]
                 if NotImplemented in parts or key in (Scalar("float"), Scalar("timedelta"), Scalar("time")):
                     return NotImplemented
-                return dict[parts[0], parts[1]]  # type: ignore[misc, valid-type]
+                return types.GenericAlias(dict, tuple(parts))
             case Choice(members):
                 parts = [self.carried(member) for member in members]
-                return NotImplemented if NotImplemented in parts else typing.Union[tuple(parts)]
+                return NotImplemented if NotImplemented in parts else typing.Union[tuple(parts)]  # noqa: UP007 - made at run time
             case Values(values):
                 if any(isinstance(value, bool) for value in values):
                     return NotImplemented
@@ -433,16 +435,18 @@ def _enc_hook(value: Any) -> Any:
         convert = getattr(value, name, None)
         if convert is not None and type(value).__module__.partition(".")[0] in ("numpy", "array"):
             return convert()
-    if isinstance(value, (complex, *_TEXTUAL())):
+    if isinstance(value, complex):
+        return str(value).strip("()")
+    if isinstance(value, _textual()):
         return str(value)
-    if isinstance(value, typing.Mapping):
+    if isinstance(value, collections.abc.Mapping):
         return dict(value)
-    if isinstance(value, (typing.Sequence, typing.Set, typing.Iterator)):
+    if isinstance(value, (collections.abc.Sequence, collections.abc.Set, collections.abc.Iterator)):
         return list(value)
     raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} can't be written as JSON")
 
 
-def _TEXTUAL() -> tuple[type, ...]:  # noqa: N802
+def _textual() -> tuple[type, ...]:
     from cloudmesh_function.scalars import textual
 
     return textual()

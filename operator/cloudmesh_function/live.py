@@ -67,11 +67,17 @@ class LiveModule:
         """The callable of an operation; a method of an instance is bound to a new instance."""
         owner, _, method = full.rpartition(".")
         if not owner:
-            return self._attribute(self.module, full)
+            return self._callable(self.module, full)
         holder = self._attribute(self.module, owner)
         if self._binding(full) == "instance":
             holder = holder()
-        return self._attribute(holder, method)
+        return self._callable(holder, method)
+
+    def _callable(self, holder: Any, name: str) -> Callable[..., Any]:
+        found = self._attribute(holder, name)
+        if not callable(found):
+            raise InterfaceError(f"{name!r} is no function after the import")
+        return found  # type: ignore[no-any-return]
 
     def _attribute(self, holder: Any, name: str) -> Any:
         for part in name.split("."):

@@ -6,12 +6,13 @@ import importlib.machinery
 import importlib.util
 import sys
 import types
+from typing import Any
 
 
 class _SourceLoader(importlib.machinery.SourceFileLoader):
     """Keeps no bytecode: the file system is read-only and the source is small."""
 
-    def set_data(self, path: str, data: bytes | bytearray, *, _mode: int = 0o666) -> None:
+    def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
         """Writes nothing."""
 
 

@@ -97,7 +97,7 @@ class Choice:
 class Values:
     """`typing.Literal`."""
 
-    values: tuple[None | bool | int | str, ...]
+    values: tuple[bool | int | str | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +153,14 @@ VAR_KEYWORD = "**"
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter. For `*args: T` the type is T's array, for `**kw: T` it is T."""
+    """A parameter. For `*args: T` the type is T's array, for `**kw: T` it is T. `typed`: the source names the type."""
 
     name: str
     type: Type
     kind: str = EITHER
     required: bool = True
     default: Any = MISSING
+    typed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,16 +193,29 @@ def _query(item: Operation, parameter: Parameter) -> dict[str, Any]:
     if parameter.kind == VAR_KEYWORD:
         found["style"] = "form"
         found["explode"] = True
-        found["schema"] = {"type": "object", "additionalProperties": schema(parameter.type)}
+        found["schema"] = {
+            "type": "object",
+            "propertyNames": {"pattern": r"^[^\[\]]*$"},
+            "additionalProperties": _query_schema(parameter.type),
+        }
         return found
     shape = parameter.type
     if isinstance(shape, Choice) and parameter.default is None and is_array(shape):
         # an absent list is None: a query has no other way to say it
         shape = next(member for member in shape.members if member != NONE)
-        found["schema"] = schema(shape)
+        found["schema"] = _query_schema(shape)
         return found
-    found["schema"] = with_default(schema(shape), parameter.default)
+    found["schema"] = with_default(_query_schema(shape), parameter.default)
+    if isinstance(shape, Array) and parameter.required:
+        found["schema"]["minItems"] = 1  # a query can't tell an empty list from an absent one
     return found
+
+
+def _query_schema(item: Type) -> dict[str, Any]:
+    if isinstance(item, Array):
+        return {"type": "array", "items": _query_schema(item.item)}
+    # any text may stand in a query, but no array and no object
+    return {"type": ["string", "number", "boolean", "null"]} if item == ANY else schema(item)
 
 
 def _body(item: Operation) -> dict[str, Any]:

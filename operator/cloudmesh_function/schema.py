@@ -21,15 +21,16 @@ from cloudmesh_function.model import (
 
 BASE64: Final = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 DECIMAL: Final = r"^[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,3})?$"
-DURATION: Final = (
-    r"^-?P(?:[0-9]{1,6}D(?:T(?:[0-9]{1,6}H)?(?:[0-9]{1,6}M)?[0-9]{1,6}(?:\.[0-9]{1,6})?S)?"
+_FRACTION_OF_SECOND: Final = r"(?:\.[0-9]{1,6})?"
+_DURATION: Final = (
+    r"P(?:[0-9]{1,6}D(?:T(?:[0-9]{1,6}H)?(?:[0-9]{1,6}M)?[0-9]{1,6}(?:\.[0-9]{1,6})?S)?"
     r"|T(?:[0-9]{1,6}H)?(?:[0-9]{1,6}M)?[0-9]{1,6}(?:\.[0-9]{1,6})?S"
     r"|[0-9]{1,6}DT(?:[0-9]{1,6}H|[0-9]{1,6}M|[0-9]{1,6}H[0-9]{1,6}M)"
     r"|T(?:[0-9]{1,6}H|[0-9]{1,6}M|[0-9]{1,6}H[0-9]{1,6}M))$"
 )
-COMPLEX: Final = (
-    r"^\(?[+-]?(?:[0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?:[+-][0-9]{1,20}(?:\.[0-9]{0,20})?j|j)?\)?$"
-)
+DURATION: Final = "^-?" + _DURATION
+_REAL: Final = r"(?:[0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?:[eE][+-]?[0-9]{1,2})?"
+COMPLEX: Final = f"^[+-]?{_REAL}(?:j|[+-]{_REAL}j)?$"
 FRACTION: Final = r"^-?[0-9]{1,40}(?:/0*[1-9][0-9]{0,39})?$"
 
 SCHEMAS: Final[dict[str, dict[str, Any]]] = {
@@ -45,7 +46,13 @@ SCHEMAS: Final[dict[str, dict[str, Any]]] = {
     "datetime": {"type": "string", "format": "date-time"},
     "date": {"type": "string", "format": "date"},
     "time": {"type": "string", "format": "time"},
-    "timedelta": {"type": "string", "format": "duration", "pattern": DURATION},
+    "timedelta": {
+        "anyOf": [
+            # RFC 3339's `duration` knows neither sign nor fraction
+            {"type": "string", "format": "duration", "pattern": "^" + _DURATION.replace(_FRACTION_OF_SECOND, "")},
+            {"type": "string", "pattern": DURATION},
+        ]
+    },
     "uuid": {"type": "string", "format": "uuid"},
     "decimal": {"anyOf": [{"type": "number"}, {"type": "string", "format": "decimal", "pattern": DECIMAL}]},
     "fraction": {"type": "string", "format": "fraction", "pattern": FRACTION},

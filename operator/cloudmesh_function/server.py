@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -60,8 +61,10 @@ async def _serve(app: App, settings: Settings) -> int:
     app.state.draining = True
     if not hurried.is_set():
         await _wait_for_quiet(app, begun, min(settings.drain, settings.grace))
-    while app.state.open_requests and time.monotonic() < begun + settings.grace - 0.5:
-        await asyncio.sleep(0.01)
+    if app.state.open_requests:
+        app.state.idle.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(app.state.idle.wait(), max(0.0, begun + settings.grace - 0.5 - time.monotonic()))
     server.stop()
     try:
         await asyncio.wait_for(serving, max(0.2, begun + settings.grace - time.monotonic()))

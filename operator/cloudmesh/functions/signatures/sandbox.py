@@ -119,7 +119,7 @@ class Sandbox:
             process.stdin.close()
         status = await process.wait()
         with contextlib.suppress(Exception):
-            process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
+            process._transport.close()  # type: ignore[attr-defined]
         return status
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
@@ -170,7 +171,7 @@ class StaticModule:
                 case ast.Subscript(value, inner):
                     return self._subscript(self._path(value, scope, here), inner, scope, here)
                 case _:
-                    raise InterfaceError(f"{ast.unparse(node)[:60]!r} is no type")
+                    return _no_type(node)
         except InterfaceError as error:
             if error.line:
                 raise
@@ -212,7 +213,7 @@ class StaticModule:
         found = [self._type(part, scope, here) for part in (parts[:1] if variadic else parts)]
         return types.generic(path, found, variadic=variadic)
 
-    def _literal(self, node: ast.expr, scope: griffe.Object, here: _Place) -> list[None | bool | int | str]:
+    def _literal(self, node: ast.expr, scope: griffe.Object, here: _Place) -> list[bool | int | str | None]:
         if isinstance(node, ast.Subscript) and self._path(node.value, scope, here) == "typing.Literal":
             parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
             return [value for part in parts for value in self._literal(part, scope, here)]
@@ -237,7 +238,7 @@ class StaticModule:
         name = node.id
         if name in self.imports.type_checking:
             raise InterfaceError(
-                f"{name} is imported under TYPE_CHECKING only, so it is missing when the function runs: import it always"
+                f"{name} is imported under TYPE_CHECKING only, so it is missing at run time: import it always"
             )
         try:
             path = scope.resolve(name)
@@ -252,8 +253,6 @@ class StaticModule:
             path = types.canonical(f"{module}.{name}")
             if module in _STAR_MODULES and (types.known(path) or path in _WRAPPERS or module == "typing"):
                 return path
-        import builtins
-
         if hasattr(builtins, name):
             return f"builtins.{name}"
         raise InterfaceError(f"the name {name!r} is not defined: import or define it")
@@ -270,14 +269,14 @@ class StaticModule:
             if isinstance(value, (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp)) or (
                 isinstance(value, ast.Constant) and isinstance(value.value, str | None)
             ):
-                found = self._type(value, self.tree, _Place(here.line, here.column, here.depth, fixed=True))
-                return found
+                return self._type(value, self.tree, _Place(here.line, here.column, here.depth, fixed=True))
         if name in self.outline.functions:
             raise InterfaceError(f"{name} is a function, not a type")
         raise InterfaceError(f"{name} is no type that can be read from the source")
 
     def _called(self, name: str, value: ast.Call, here: _Place) -> Type:
-        path = self._path(value.func, self.tree, here) if isinstance(value.func, (ast.Name, ast.Attribute)) else ""
+        named = isinstance(value.func, (ast.Name, ast.Attribute))
+        path = self._path(value.func, self.tree, here) if named else ""
         if path == "typing.NewType" and len(value.args) == 2:
             return self._type(value.args[1], self.tree, _Place(here.line, here.column, here.depth, fixed=True))
         raise InterfaceError(f"{name} is made by a call, so it can't be read from the source: write it as a class")
@@ -425,6 +424,10 @@ def _binding(function: FunctionOutline) -> str:
     if "staticmethod" in names:
         return "static"
     return "class" if "classmethod" in names else "instance"
+
+
+def _no_type(node: ast.expr) -> NoReturn:
+    raise InterfaceError(f"{ast.unparse(node)[:60]!r} is no type")
 
 
 def _fail(message: str, node: ast.expr | ast.stmt) -> NoReturn:
