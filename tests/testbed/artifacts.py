@@ -7,12 +7,14 @@ when it is whole, so that an interrupted build leaves nothing that a later one c
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -113,6 +115,12 @@ def _need_space(folder: Path) -> None:
         )
 
 
+def _end_with_parent() -> None:
+    """Ask the kernel to interrupt this process when its parent is killed: a long build must not go on unseen."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGINT)
+
+
 def run(arguments: list[str], *, cwd: Path, env: dict[str, str] | None = None, timeout: float = 3600) -> str:
     """Run a build command quietly.
 
@@ -122,7 +130,7 @@ def run(arguments: list[str], *, cwd: Path, env: dict[str, str] | None = None, t
     try:
         result = subprocess.run(
             arguments, cwd=cwd, env=env, timeout=timeout, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, preexec_fn=_end_with_parent,
         )  # fmt: skip
     except FileNotFoundError:
         raise TestbedError(f"{arguments[0]} is not on this machine") from None

@@ -216,9 +216,9 @@ def warn_if_forwarding_is_dropped(plan: AddressPlan) -> None:
     """Say so when something drops forwarded packets, and how to allow ours."""
     for what in forwarding_is_dropped_by():
         say(
-            f"  note: {what} drops forwarded packets, so Pods may not reach the package index (the "
-            f"cluster itself works). Where Docker made it, this allows them: iptables -I DOCKER-USER -s {plan.transfer} -j ACCEPT; "
-            f"iptables -I DOCKER-USER -d {plan.transfer} -j ACCEPT"
+            f"  note: {what} drops forwarded packets, so Pods may not reach the package index; the cluster itself works. "
+            "Where Docker made it, this allows them: "
+            f"for way in -s -d; do iptables -I DOCKER-USER $way {plan.transfer} -j ACCEPT; done"
         )
 
 
