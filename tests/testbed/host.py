@@ -19,6 +19,7 @@ from tests.testbed.console import TestbedError, say
 
 CGROUPS = Path("/sys/fs/cgroup")
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+LOCK = Path("/run/lock/cloudmesh-testbed.lock")
 FORWARDING_BEFORE = Path("/run/cloudmesh-testbed.ip_forward")
 PLANS = 256
 
@@ -90,7 +91,7 @@ def _nft(script: str, *arguments: str, check: bool = True) -> str:
 @contextlib.contextmanager
 def lock() -> Iterator[None]:
     """Only one bed of this machine at a time changes what beds share: address plans and IP forwarding."""
-    with artifacts.locked(artifacts.cache_root() / "host.lock", "another bed of this machine is being set up"):
+    with artifacts.locked(LOCK, "another bed of this machine is being set up"):
         yield
 
 
@@ -216,8 +217,8 @@ def warn_if_forwarding_is_dropped(plan: AddressPlan) -> None:
     """Say so when something drops forwarded packets, and how to allow ours."""
     for what in forwarding_is_dropped_by():
         say(
-            f"  note: {what} drops forwarded packets, so Pods may not reach the package index; the cluster itself works. "
-            "Where Docker made it, this allows them: "
+            f"  note: {what} drops forwarded packets, so Pods may not reach the package index. "
+            "The cluster itself works. Where Docker made it, this allows them: "
             f"for way in -s -d; do iptables -I DOCKER-USER $way {plan.transfer} -j ACCEPT; done"
         )
 
