@@ -35,6 +35,7 @@ from cloudmesh.functions.revision import (
     Wanted,
     make_revision,
     next_number,
+    read_revision,
     read_revisions,
 )
 from cloudmesh.functions.secrets import ensure_secrets
@@ -185,14 +186,10 @@ class FunctionReconciler:
             except AlreadyExists:
                 there = await self._engine.kube.get(REVISION, wanted.namespace, body["metadata"]["name"])
                 # A lost answer of ours: the same content under the same name.
-                if (
-                    there is not None
-                    and _ours(there, obj)
-                    and (there.get("data") or {}).get("content") == wanted.content
-                ):
-                    stored = there
-                else:
-                    continue
+                read = read_revision(there) if there is not None and _ours(there, obj) else None
+                if read is not None and read.content == wanted.content:
+                    return read
+                continue
             return read_revisions([stored])[0]
         raise InvalidRequest(f"no free name for a revision of '{wanted.name}' after {known[-1]['metadata']['name']}")
 

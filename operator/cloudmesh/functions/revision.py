@@ -3,13 +3,19 @@
 A revision is a `ControllerRevision` owned by its FunctionService. It is written once, when the image exists, and holds
 everything that rolling back to it needs, the rendered Pod template included: a later operator neither rebuilds nor
 re-renders what it holds. What happened to it afterwards (it worked, it failed) stands in its annotations. Pure.
+
+The data is packed (JSON, deflated, base64 under one key): the API server compares it byte by byte to keep it from changing,
+but writes JSON in another form than it got, so that it would refuse a patch of an annotation beside plain data.
 """
 
 from __future__ import annotations
 
+import base64
+import functools
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +31,20 @@ FAILED = "cloudmesh.org/rollout-failed"
 def canonical(value: object) -> bytes:
     """Canonical JSON bytes of `value`: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def pack(data: Mapping[str, Any]) -> dict[str, str]:
+    """What a ControllerRevision holds of `data`."""
+    return {"zlib": base64.b64encode(zlib.compress(canonical(data), 9)).decode()}
+
+
+@functools.lru_cache(maxsize=1024)
+def _unpack(packed: str) -> Mapping[str, Any] | None:
+    try:
+        data = json.loads(zlib.decompress(base64.b64decode(packed, validate=True)))
+    except (ValueError, zlib.error):
+        return None
+    return data if isinstance(data, dict) and {"content", "image", "template"} <= data.keys() else None
 
 
 def digest(value: object) -> str:
@@ -101,8 +121,9 @@ def revision_name(function: str, number: int) -> str:
 
 def read_revision(obj: Mapping[str, Any]) -> Revision | None:
     """A ControllerRevision of ours as `Revision`; None if it isn't one that this version can read."""
-    data = obj.get("data")
-    if not isinstance(data, Mapping) or not {"content", "image", "template"} <= data.keys():
+    held = obj.get("data")
+    data = _unpack(str(held.get("zlib", ""))) if isinstance(held, Mapping) else None
+    if data is None:
         return None
     annotations = obj["metadata"].get("annotations") or {}
     return Revision(
@@ -145,12 +166,14 @@ def make_revision(owner: Mapping[str, Any], wanted: Wanted, number: int, data: M
         "kind": "ControllerRevision",
         "metadata": child_metadata(owner, revision_name(wanted.name, number)),
         "revision": number,
-        "data": {
-            "content": wanted.content,
-            "source": wanted.source,
-            "module": wanted.module,
-            "expose": dict(wanted.expose),
-            "lockInputs": wanted.lock_inputs,
-            **data,
-        },
+        "data": pack(
+            {
+                "content": wanted.content,
+                "source": wanted.source,
+                "module": wanted.module,
+                "expose": dict(wanted.expose),
+                "lockInputs": wanted.lock_inputs,
+                **data,
+            }
+        ),
     }

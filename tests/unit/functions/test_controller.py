@@ -20,6 +20,7 @@ from cloudmesh.functions.controller import (
     SERVICE,
     FunctionReconciler,
 )
+from cloudmesh.functions.revision import read_revisions
 from cloudmesh.testing import CrashPoint, World, for_every_crash, run_virtual
 
 SOURCE = "def f(x: int) -> int:\n    return x\n"
@@ -333,7 +334,7 @@ async def _edit_with_crash(point: CrashPoint) -> None:
     assert s.status()["servingRevision"] == names[-1]
     assert len(names) <= 2
     assert len(s.api.all(DEPLOYMENT)) == len(s.api.all(SERVICE)) == 1
-    contents = [r["data"]["content"] for r in s.api.all(REVISION)]
+    contents = [r.content for r in read_revisions(s.api.all(REVISION))]
     assert len(contents) == len(set(contents)), "the same content was kept twice"
 
 
