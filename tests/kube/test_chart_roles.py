@@ -1,0 +1,100 @@
+"""The chart's roles on a real API server: what view, edit, admin and the operator may do, and nothing beyond."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.testbed.kubectl import TestCluster
+
+pytestmark = [pytest.mark.kube]
+CHART = Path(__file__).resolve().parents[2] / "charts/cloudmesh"
+PREFIX = f"t{secrets.token_hex(3)}-"
+
+
+def renamed(obj: dict[str, Any]) -> dict[str, Any]:
+    """The same role under another name, beside those of the release that other tests share."""
+    obj["metadata"] |= {"name": PREFIX + obj["metadata"]["name"]}
+    return obj
+
+
+@pytest.fixture(scope="module")
+def roles(cluster: TestCluster, namespace: str) -> Iterator[str]:
+    """Aggregated roles, the operator's role, and users who have one each in the test's namespace."""
+    text = cluster.helm("template", "cloudmesh", str(CHART), "-n", namespace)
+    made = [renamed(o) for o in yaml.safe_load_all(text) if o and o["kind"] == "ClusterRole"]
+    bindings = [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": user, "namespace": namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": PREFIX + user}],
+        }
+        for user, role in (
+            ("viewer", "view"),
+            ("editor", "edit"),
+            ("administrator", "admin"),
+            ("operator", f"{PREFIX}cloudmesh-operator"),
+        )
+    ]
+    cluster.apply(*made, *bindings)
+    try:
+        until = time.monotonic() + 30
+        while not may(cluster, namespace, "administrator", "delete", "functionservices.cloudmesh.org"):
+            assert time.monotonic() < until, "the controller manager didn't aggregate the roles"
+            time.sleep(0.2)
+        yield namespace
+    finally:
+        cluster.kubectl("delete", "clusterrole", *(o["metadata"]["name"] for o in made), "--wait=false")
+
+
+def may(cluster: TestCluster, namespace: str, user: str, verb: str, resource: str) -> bool:
+    """Whether a user may do something with `resource.group` or `resource.group/subresource`."""
+    whole, _, subresource = resource.partition("/")
+    plural, _, group = whole.partition(".")
+    attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": plural, "subresource": subresource}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": PREFIX + user, "resourceAttributes": attributes},
+    }
+    answer = json.loads(cluster.kubectl("create", "-f", "-", "-o", "json", stdin=json.dumps(review)))
+    return bool(answer["status"]["allowed"])
+
+
+@pytest.mark.parametrize(
+    ("user", "verb", "resource", "allowed"),
+    [
+        ("viewer", "list", "functionservices.cloudmesh.org", True),
+        ("viewer", "get", "functionservices.cloudmesh.org/status", True),
+        ("viewer", "create", "functionservices.cloudmesh.org", False),
+        ("viewer", "patch", "functionservices.cloudmesh.org/scale", False),
+        ("editor", "watch", "functionservices.cloudmesh.org", True),
+        ("editor", "create", "functionservices.cloudmesh.org", True),
+        ("editor", "patch", "functionservices.cloudmesh.org/scale", True),
+        ("editor", "patch", "functionservices.cloudmesh.org/status", False),
+        ("editor", "create", "cloudaccounts.cloudmesh.org", False),
+        ("administrator", "deletecollection", "functionservices.cloudmesh.org", True),
+        ("administrator", "create", "cloudaccounts.cloudmesh.org", True),
+        ("operator", "patch", "functionservices.cloudmesh.org", True),
+        ("operator", "patch", "functionservices.cloudmesh.org/status", True),
+        ("operator", "create", "functionservices.cloudmesh.org", False),
+        ("operator", "delete", "functionservices.cloudmesh.org", False),
+        ("operator", "create", "deployments.apps", True),
+        ("operator", "create", "pods", False),
+        ("operator", "create", "pods/exec", False),
+        ("operator", "create", "secrets", False),
+        ("operator", "patch", "secrets", False),
+        ("operator", "create", "rolebindings.rbac.authorization.k8s.io", False),
+        ("operator", "create", "serviceaccounts/token", False),
+    ],
+)
+def test_may(cluster: TestCluster, roles: str, user: str, verb: str, resource: str, allowed: bool) -> None:
+    assert may(cluster, roles, user, verb, resource) is allowed
