@@ -91,7 +91,7 @@ def test_pause_image_is_a_whole_oci_archive_and_equal_each_time(tmp_path: Path) 
 
 def test_a_record_survives_writing_and_knows_another_process(tmp_path: Path) -> None:
     me = ProcessId.of(1)
-    record = Record(7, "name", "/packages", "/kubernetes", ["/a"], init=me)
+    record = Record(7, "name", artifacts.Parts("/packages", "/kubernetes", "/registry"), ["/a"], init=me)
     record.save(tmp_path / "bed.json")
     loaded = Record.load(tmp_path / "bed.json")
     assert loaded == record and loaded is not None and loaded.alive()

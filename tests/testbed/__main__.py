@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.testbed import artifacts, clusters
+from tests.testbed import artifacts, clusters, config
 from tests.testbed.console import TestbedError, say
 
 
@@ -57,6 +57,7 @@ def _status() -> None:
         plan = record.plan
         status["node"], status["host"], status["link"] = plan.node, plan.host, plan.link
         status["pods"], status["services"], status["dns"] = plan.pods, plan.services, plan.bridge
+        status["registry"] = config.registry(plan)
         status["components"] = clusters.own().components()
     print(json.dumps(status, indent=1))
 
@@ -65,8 +66,7 @@ def _main(options: argparse.Namespace) -> None:
     command: str = options.command
     match command:
         case "build":
-            artifacts.packages()
-            artifacts.kubernetes()
+            artifacts.parts()
         case "up":
             began = time.monotonic()
             cluster = clusters.up()

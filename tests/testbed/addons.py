@@ -129,7 +129,7 @@ def _volume(claim: Obj, folder: Path) -> Obj:
     }
 
 
-def _provide(api: Api, volumes: Path) -> None:
+def _provide(api: Api, volumes: Path, log: Log) -> None:
     """Make a volume for each claim of the class that waits for one."""
     for claim in api.follow("/api/v1/persistentvolumeclaims"):
         spec = claim["spec"]
@@ -138,7 +138,10 @@ def _provide(api: Api, volumes: Path) -> None:
             continue
         folder = volumes / claim["metadata"]["uid"]
         folder.mkdir(mode=0o755, exist_ok=True)  # the kubelet gives it to the Pod's fsGroup
-        api.create("/api/v1/persistentvolumes", _volume(claim, folder))
+        try:
+            api.create("/api/v1/persistentvolumes", _volume(claim, folder))
+        except ApiError as error:  # the other claims mustn't wait for this one
+            log(f"no volume for claim {claim['metadata']['namespace']}/{claim['metadata']['name']}: {error}")
 
 
 def _release(api: Api, volumes: Path) -> None:
@@ -196,7 +199,7 @@ def _again(work: Callable[[], None], what: str, log: Log, *, once: bool) -> None
             work()
             if once:
                 return
-        except (ApiError, OSError, KeyError) as error:
+        except (ApiError, OSError, KeyError, ValueError) as error:
             if str(error) != said:
                 said = str(error)
                 log(f"{what}: {error}; trying again")
@@ -217,7 +220,7 @@ def start(node: str, pki: Path, volumes: Path, log: Log) -> None:
     tasks: list[tuple[Callable[[], None], str, bool]] = [
         (lambda: api.create(storage, _storage_class()), "StorageClass", True),
         (lambda: _metrics(api, node), "metrics API", True),
-        (lambda: _provide(api, volumes), "volumes", False),
+        (lambda: _provide(api, volumes, log), "volumes", False),
         (lambda: _release(api, volumes), "released volumes", False),
     ]
     for work, what, once in tasks:

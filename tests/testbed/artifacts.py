@@ -21,6 +21,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.testbed import oci
@@ -259,11 +260,28 @@ def kubernetes() -> Path:
 
 
 def registry() -> Path:
-    """The static registry binary (module `images/registry`)."""
+    """Folder with the static binary `registry` (module `images/registry`)."""
     module = ROOT / "images/registry"
     fingerprint = _fingerprint(_go_sources(module))
-    folder = _part("registry", fingerprint, lambda work: _go_build(module, ".", work / "registry"), "registry")
-    return folder / "registry"
+    return _part("registry", fingerprint, lambda work: _go_build(module, ".", work / "registry"), "registry")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Folders of everything that an own bed is made of."""
+
+    packages: str
+    kubernetes: str
+    registry: str
+
+
+def parts() -> Parts:
+    """All parts, built where they aren't there yet.
+
+    Raises:
+        TestbedError: one can't be built; the message has the end of what the failing command said.
+    """
+    return Parts(str(packages()), str(kubernetes()), str(registry()))
 
 
 def _debian_triple() -> str:

@@ -53,8 +53,7 @@ class Record:
 
     index: int
     name: str
-    packages: str
-    kubernetes: str
+    parts: artifacts.Parts
     cgroups: list[str] = field(default_factory=list)
     outer: ProcessId | None = None
     init: ProcessId | None = None
@@ -78,13 +77,15 @@ class Record:
     def load(cls, file: Path) -> Record | None:
         """Read it; None when there is none."""
         try:
-            fields: dict[str, Any] = json.loads(file.read_text())
+            found: dict[str, Any] = json.loads(file.read_text())
         except FileNotFoundError:
             return None
-        for name in ("outer", "init"):
-            if fields[name]:
-                fields[name] = ProcessId(**fields[name])
-        return cls(**fields)
+        # Written by another version of this code, it must still be enough to remove the bed.
+        record = cls(found["index"], found["name"], artifacts.Parts("", "", ""), found["cgroups"])
+        record.outer, record.init = (ProcessId(**found[n]) if found[n] else None for n in ("outer", "init"))
+        if found.get("parts", {}).keys() == asdict(record.parts).keys():
+            record.parts = artifacts.Parts(**found["parts"])
+        return record
 
 
 class OwnBed:
@@ -121,8 +122,7 @@ class OwnBed:
         self._start()
 
     def _mend(self, record: Record) -> bool:
-        new = (str(artifacts.packages()), str(artifacts.kubernetes()))
-        if new != (record.packages, record.kubernetes):
+        if artifacts.parts() != record.parts:
             say("  note: the bed that runs was built from other versions; `make down` and `make up` bring the new ones")
         for component in self.components():
             with contextlib.suppress(TestbedError):
@@ -135,18 +135,18 @@ class OwnBed:
         return self._wait(record, MEND_SECONDS)
 
     def _start(self) -> None:
-        packages, kubernetes = artifacts.packages(), artifacts.kubernetes()
+        parts = artifacts.parts()
         began = time.monotonic()
         self._clear()
-        for folder in ("log", "pki", "conf/cni", "var", "run"):
+        for folder in ("log", "pki", "conf", "var", "run"):
             (self.state / folder).mkdir(parents=True)
-        (self.state / "bin").symlink_to(kubernetes / "bin")
+        (self.state / "bin").symlink_to(Path(parts.kubernetes, "bin"))
         with host.lock():
             plan = host.free_plan(self.state)
-            record = Record(plan.index, f"cloudmesh-bed-{plan.index}", str(packages), str(kubernetes))
+            record = Record(plan.index, f"cloudmesh-bed-{plan.index}", parts)
             record.cgroups = [str(group) for group in host.make_cgroups(record.name)]
             record.save(self._file)
-            self._configure(plan, packages, kubernetes)
+            self._configure(plan, parts)
             self._spawn(record)
             assert record.init is not None
             host.connect(plan, record.init.pid)
@@ -157,18 +157,19 @@ class OwnBed:
                 f"begin with supervisor.log"
             )
 
-    def _configure(self, plan: host.AddressPlan, packages: Path, kubernetes: Path) -> None:
+    def _configure(self, plan: host.AddressPlan, parts: artifacts.Parts) -> None:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         settings = {
-            "packages": str(packages),
-            "kubernetes": str(kubernetes),
+            **asdict(parts),
             "node": plan.node,
             "host": plan.host,
             "bridge": plan.bridge,
             "image_bytes": memory * 2 // 5 if memory >= 12 * 2**30 else 0,
         }
         for name, content in config.files(plan, host.nameservers()).items():
-            (self.state / "conf" / name).write_text(content)
+            target = self.state / "conf" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(content)
         (self.state / "conf/settings.json").write_text(json.dumps(settings, indent=1))
         pki.write_all(self.state, plan.node, plan.kubernetes, config.NODE)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tests.testbed import artifacts
+from tests.testbed import artifacts, config
 from tests.testbed.bed import OwnBed
 from tests.testbed.console import TestbedError, say, step
 
@@ -44,6 +44,8 @@ class Cluster:
         kubeconfig: for an administrator, from the host.
         bin: folder with `kubectl`, `helm` and `glua`; None when those of the machine serve.
         host_address: address at which Pods reach servers of this host; empty when not known.
+        registry: name of a registry outside of the cluster (plain HTTP, no password) that the host and Pods push to and
+            nodes pull from; empty when there is none.
         audit_log: the API server's audit log (JSON lines); None when we don't run the API server.
     """
 
@@ -51,6 +53,7 @@ class Cluster:
     kubeconfig: Path
     bin: Path | None
     host_address: str = ""
+    registry: str = ""
     audit_log: Path | None = None
 
     def environment(self) -> dict[str, str]:
@@ -173,7 +176,14 @@ def _describe(kind: Kind) -> Cluster:
     if kind != "own":
         return Cluster(kind, STATE / "kubeconfig", _tools())
     assert record is not None
-    return Cluster(kind, STATE / "kubeconfig", STATE / "bin", record.plan.host, STATE / "log/audit.log")
+    return Cluster(
+        kind,
+        STATE / "kubeconfig",
+        STATE / "bin",
+        host_address=record.plan.host,
+        registry=config.registry(record.plan),
+        audit_log=STATE / "log/audit.log",
+    )
 
 
 def _write_environment(cluster: Cluster) -> None:

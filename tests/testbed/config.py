@@ -142,6 +142,20 @@ def _metrics_server() -> Component:
     return Component("metrics-server", ["metrics-server", *flags], ready="tcp:127.0.0.1:4443", after=["kubelet"])
 
 
+def registry(plan: AddressPlan) -> str:
+    """Name of the bed's registry in image references: outside of the cluster, plain HTTP, no password."""
+    return f"{plan.node}:5000"
+
+
+def _registry(plan: AddressPlan) -> dict[str, Any]:
+    return {
+        "version": 0.1,
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": "/var/registry"}, "delete": {"enabled": True}},
+        "http": {"addr": registry(plan)},
+    }
+
+
 def components(plan: AddressPlan) -> list[Component]:
     """Every process of the bed, in the order in which they start."""
     images = ["ctr", "--address", SOCKET, "-n", "k8s.io", "images", "import", "/run/bed/kubernetes/pause.tar"]
@@ -174,6 +188,7 @@ def components(plan: AddressPlan) -> list[Component]:
         Component("proxy", ["kube-proxy", *proxy], after=["apiserver"]),
         Component("coredns", ["coredns", "-conf", f"{conf}/Corefile"], f"http://{plan.node}:8181/ready", ["apiserver"]),
         _metrics_server(),
+        Component("registry", ["registry", "serve", f"{conf}/registry.yaml"], f"http://{registry(plan)}/v2/"),
     ]
 
 
@@ -240,6 +255,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
   # a negative score needs a capability that containers and some virtual machines lack
   restrict_oom_score_adj = true
   enable_unprivileged_ports = true
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{STATE}/conf/registries"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{STATE}/conf/cni"
@@ -291,6 +308,8 @@ def files(plan: AddressPlan, nameservers: list[str]) -> dict[str, str]:
         "audit.yaml": _AUDIT,
         "kubelet.yaml": json.dumps(_kubelet(plan), indent=1),
         "cni/10-bed.conflist": json.dumps(_cni(plan), indent=1),
+        "registry.yaml": json.dumps(_registry(plan), indent=1),
+        f"registries/{registry(plan)}/hosts.toml": f'server = "http://{registry(plan)}"\n',
         "Corefile": _corefile(plan, nameservers),
         "resolv.conf": "".join(f"nameserver {address}\n" for address in nameservers),
         "components.json": json.dumps([asdict(component) for component in components(plan)], indent=1),

@@ -54,7 +54,7 @@ def mount(source: str, target: str | Path, kind: str = "", flags: int = 0, data:
 
 def set_up_mounts(state: Path, settings: dict[str, Any]) -> None:
     """Give the bed its own /usr, /var, /run, /sys and the folder /run/bed; the host sees none of it."""
-    sources = {"state": state, "packages": Path(settings["packages"]), "kubernetes": Path(settings["kubernetes"])}
+    sources = {"state": state} | {part: Path(settings[part]) for part in ("packages", "kubernetes", "registry")}
     # Opened before anything is covered: the checkout or the cache may lie in a folder that is about to be.
     handles = {name: os.open(path, os.O_PATH | os.O_DIRECTORY) for name, path in sources.items()}
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
@@ -194,7 +194,7 @@ class Supervisor:
         self._status: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
         self._env = {
-            "PATH": f"{BED}/kubernetes/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": f"{BED}/kubernetes/bin:{BED}/registry:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": "/run/tmp",
             "TMPDIR": "/run/tmp",
             "OTEL_TRACES_EXPORTER": "none",
