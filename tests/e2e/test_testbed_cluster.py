@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -153,6 +154,45 @@ def test_pod_reaches_the_package_index(cluster: TestCluster, namespace: str, ima
     )
     assert result.returncode == 0, result.stderr
     assert list(tmp_path.glob("idna-*.whl"))
+
+
+def push(archive: Path, registry: str, repository: str, tag: str) -> None:
+    """Push an OCI archive by the registry's API over plain HTTP."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def send(method: str, url: str, content: bytes, kind: str) -> str:
+        request = urllib.request.Request(url, content, {"Content-Type": kind}, method=method)
+        with opener.open(request, timeout=20) as answer:
+            return str(answer.headers["Location"])
+
+    with tarfile.open(archive) as members:
+        blobs = {member.name: members.extractfile(member).read() for member in members}  # type: ignore[union-attr]
+    entry = json.loads(blobs["index.json"])["manifests"][0]
+    manifest = blobs["blobs/sha256/" + entry["digest"].removeprefix("sha256:")]
+    base = f"http://{registry}/v2/{repository}"
+    for part in [json.loads(manifest)["config"], *json.loads(manifest)["layers"]]:
+        place = send("POST", f"{base}/blobs/uploads/", b"", "application/octet-stream")
+        content = blobs["blobs/sha256/" + part["digest"].removeprefix("sha256:")]
+        send("PUT", f"{place}&digest={part['digest']}", content, "application/octet-stream")
+    send("PUT", f"{base}/manifests/{tag}", manifest, entry["mediaType"])
+
+
+def test_image_pushed_to_the_registry_is_pulled(
+    cluster: TestCluster, namespace: str, image: str, tmp_path: Path
+) -> None:
+    if not cluster.info.registry:
+        pytest.skip("this kind of cluster has no registry outside of it")
+    archive = tmp_path / "image.tar"
+    command, _ = artifacts.packaged_command("busybox")
+    oci.write_archive(archive, IMAGE, Path(command[0]), artifacts.architecture())
+    tag = f"t{time.time_ns()}"
+    push(archive, cluster.info.registry, "tests/busybox", tag)
+    reference = f"{cluster.info.registry}/tests/busybox:{tag}"
+    cluster.apply(
+        pod("pulled", reference, "/busybox echo pulled", container={"imagePullPolicy": "Always"}), namespace=namespace
+    )
+    cluster.kubectl("-n", namespace, "wait", "pod/pulled", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
+    assert cluster.kubectl("-n", namespace, "logs", "pulled") == "pulled\n"
 
 
 def test_metrics_of_node_and_pods(cluster: TestCluster, namespace: str, image: str) -> None:

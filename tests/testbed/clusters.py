@@ -181,7 +181,7 @@ def _describe(kind: Kind) -> Cluster:
         STATE / "kubeconfig",
         STATE / "bin",
         host_address=record.plan.host,
-        registry=config.registry(record.plan),
+        registry=config.registry(record.plan) if "registry" in OwnBed(STATE).components() else "",
         audit_log=STATE / "log/audit.log",
     )
 
