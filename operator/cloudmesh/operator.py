@@ -38,6 +38,8 @@ RECONCILERS: tuple[str, ...] = ("cloudmesh.functions.controller:reconciler",)
 LOGIN_SECONDS = 600
 """Service account tokens are replaced at 80 % of an hour: read the file again well before the rest is over."""
 
+END_SECONDS = 3.0
+
 EXIT_CONFIGURATION = 2
 EXIT_LEASE_LOST = 3
 EXIT_FAILED = 1
@@ -94,15 +96,20 @@ class Shell(threading.Thread):
         self._observe = observe
         self._on_end = on_end
         self._engine_loop = asyncio.get_running_loop()
-        self._stop = threading.Event()
+        self._ending = threading.Event()
 
     def stop(self) -> None:
         """Asks kopf to end; doesn't wait."""
-        self._stop.set()
+        self._ending.set()
+
+    def end(self) -> None:
+        """Waits until kopf has closed its connections, but not for long."""
+        if self.ident is not None:
+            self.join(END_SECONDS)
 
     def ended(self) -> str:
         """Says if kopf ended by itself; a check for the probes."""
-        return "kopf has ended" if self.ident is not None and not self.is_alive() and not self._stop.is_set() else ""
+        return "kopf has ended" if self.ident is not None and not self.is_alive() and not self._ending.is_set() else ""
 
     def run(self) -> None:
         """Runs kopf until it is asked to end."""
@@ -111,7 +118,7 @@ class Shell(threading.Thread):
             asyncio.run(self._serve())
         except BaseException as caught:  # noqa: BLE001 - told to the engine's loop, which ends the process
             error = caught
-        if not self._stop.is_set():
+        if not self._ending.is_set():
             self._tell(self._on_end, error)
 
     async def _serve(self) -> None:
@@ -127,7 +134,7 @@ class Shell(threading.Thread):
                 standalone=True,
                 clusterwide=not self._namespaces,
                 namespaces=list(self._namespaces),
-                stop_flag=self._stop,
+                stop_flag=self._ending,
             )
 
     def _handler(self, resource: Resource) -> Callable[..., Any]:
@@ -219,6 +226,7 @@ async def serve(settings: Settings, access: Access, factories: Sequence[Factory]
         await running
     finally:
         shell.stop()
+        await asyncio.to_thread(shell.end)
         await probes.stop()
         await kube.close()
     return EXIT_FAILED if ended else 0

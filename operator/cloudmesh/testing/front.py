@@ -76,7 +76,7 @@ class Front:
             return await self._answer(request, call, reply)
         except Transient:
             _break(request)
-            raise web.HTTPBadGateway from None
+            return web.Response(status=502)  # nobody hears it
 
     async def _answer(self, request: web.Request, call: Request, reply: Reply) -> web.StreamResponse:
         headers = {name: reply.headers[name] for name in ("Retry-After", "Content-Type") if name in reply.headers}

@@ -10,6 +10,7 @@ from typing import Any
 from kubernetes.aio import config
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.config_exception import ConfigException
+from yaml import YAMLError
 
 from cloudmesh.engine.errors import AuthFailed
 
@@ -63,7 +64,7 @@ class Access:
                 await config.load_kube_config(  # type: ignore[no-untyped-call]
                     config_file=path, context=context, client_configuration=settings, persist_config=False
                 )
-        except (ConfigException, OSError, TypeError, KeyError, ValueError) as error:
+        except (ConfigException, YAMLError, OSError, TypeError, KeyError, ValueError) as error:
             where = (
                 "the Pod's service account" if not path and in_cluster else f"kubeconfig {path or '~/.kube/config'!r}"
             )
