@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import msgspec
 from kubernetes.aio.client.rest import RESTClientObject
 
 from cloudmesh.engine.errors import Transient
@@ -52,7 +53,14 @@ class HttpTransport:
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._rest: Any = RESTClientObject(access.configuration)
+        configuration = access.configuration
+        self._rest: Any = RESTClientObject(configuration)
+        route = {
+            "server_hostname": configuration.tls_server_name,
+            "proxy": configuration.proxy,
+            "proxy_headers": configuration.proxy_headers,
+        }
+        self._route: dict[str, Any] = {k: v for k, v in route.items() if v}
 
     async def send(self, request: Request) -> HttpReply:
         """Sends one request.
@@ -66,16 +74,25 @@ class HttpTransport:
         headers = {"Accept": request.accept, "Content-Type": request.content_type, "User-Agent": USER_AGENT}
         if header := await self._access.authorization():
             headers["Authorization"] = header
+        # Compact, which the client's own encoding isn't: the API server keeps the data of a ControllerRevision byte by byte
+        # as it was sent, and takes the compact form that it makes of it at a later patch for a change.
+        data = None if request.body is None else msgspec.json.encode(request.body)
         limit = aiohttp.ClientTimeout(
             total=request.timeout_seconds, sock_connect=min(CONNECT_SECONDS, request.timeout_seconds or CONNECT_SECONDS)
         )
         try:
-            answer = await self._rest.request(
-                request.method, url, headers=headers, body=request.body, _request_timeout=limit
+            answer = await self._session().request(
+                request.method, url, headers=headers, data=data, timeout=limit, **self._route
             )
         except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError) as error:
             raise Transient(f"{request.method} {request.path}: {_say(error)}") from error
-        return HttpReply(answer.response)
+        return HttpReply(answer)
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._rest.pool_manager is None:
+            self._rest.pool_manager = self._rest._create_pool_manager()  # its hook for subclasses
+        session: aiohttp.ClientSession = self._rest.pool_manager
+        return session
 
     async def close(self) -> None:
         """Closes the pool and lets TLS connections finish closing."""
