@@ -182,6 +182,7 @@ class BuildRequest:
 
     namespace: str
     parse: ParseRequest
+    expose: Mapping[str, Any] = field(hash=False)
     lock: str
     python: str
     platforms: tuple[Platform, ...]
@@ -201,6 +202,7 @@ class BuildRequest:
         return cls(
             namespace=body.matching("namespace", _NAME),
             parse=ParseRequest.from_body(body),
+            expose=body.raw("expose") or {},
             lock=body.text("lock", longest=_LONGEST_LOCK, default=""),
             python=_python(body),
             platforms=_platforms(body),

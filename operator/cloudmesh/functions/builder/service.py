@@ -7,8 +7,7 @@ import contextlib
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest
@@ -190,7 +189,7 @@ class Service:
             module=parse.module,
             name=parse.name,
             base_path=parse.base_path,
-            expose=parse.expose.to_json(),
+            expose=request.expose,
             lock=request.lock,
             python=request.python,
             platforms=[str(platform) for platform in request.platforms],
@@ -291,14 +290,8 @@ class Service:
 
 
 @contextlib.contextmanager
-def _registry_errors() -> Any:
+def _registry_errors() -> Iterator[None]:
     try:
         yield
     except CloudmeshError as error:
         raise RegistryUnavailable(str(error)) from error
-
-
-def cache_folder(path: Path) -> Path:
-    """Make the cache folder, which may be an empty mount."""
-    path.mkdir(parents=True, exist_ok=True)
-    return path

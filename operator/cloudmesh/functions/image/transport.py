@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import random
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,11 @@ from cloudmesh.engine.errors import (
 from cloudmesh.functions.image.auth import Challenge, Credentials, TokenCache, parse_challenge
 
 _REDIRECTS = 5
+_REGISTRY = re.compile(
+    r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-f:]+\])(:\d{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*/?"
+)
 _SHOWN = 300
+_ERROR_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +70,9 @@ class Endpoint:
         Raises:
             InvalidRequest: the name is no host.
         """
-        try:
-            url = URL(f"{'http' if self.insecure else 'https'}://{self.host}")
-        except ValueError as error:
-            raise InvalidRequest(f"registry {self.name!r}: not a host name with an optional port and path") from error
-        if not url.host or url.user or url.path != "/":
-            raise InvalidRequest(f"registry {self.name!r}: not a host name with an optional port and path")
-        return url
+        if not _REGISTRY.fullmatch(self.name):
+            raise InvalidRequest(f"registry {self.name!r}: write it as host, host:port or host:port/path")
+        return URL(f"{'http' if self.insecure else 'https'}://{self.host}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,10 +332,15 @@ class Transport:
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The body; of an error only the beginning."""
+    failed = response.status >= 300
     data = bytearray()
     async for chunk in response.content.iter_chunked(65536):
         data += chunk
-        if len(data) > limit:
+        if failed and len(data) > _ERROR_BYTES:
+            response.close()
+            break
+        if not failed and len(data) > limit:
             response.close()
             raise InvalidRequest(f"{response.url.host}: the answer is over {limit} bytes")
     return bytes(data)

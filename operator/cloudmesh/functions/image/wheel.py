@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import configparser
 import csv
+import errno
 import hashlib
 import io
 import posixpath
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +30,16 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from cloudmesh.engine.errors import InvalidRequest
 from cloudmesh.functions.image.layer import File, check_path
 
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+)
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 _SCRIPT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 _OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -113,8 +125,12 @@ class Wheel:
         try:
             parse_wheel_filename(path.name)
             archive = zipfile.ZipFile(path)
-        except (InvalidWheelFilename, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        except (InvalidWheelFilename, *_DAMAGED) as error:
             raise InvalidRequest(f"wheel {path.name}: {error}") from error
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise InvalidRequest(f"wheel {path.name}: damaged") from error
+            raise
         with archive:
             yield cls(archive, path.name, target or Target(), limits or Limits())
 
@@ -210,8 +226,12 @@ class Wheel:
         try:
             with self._zip.open(info) as stream:  # refuses a local header whose name differs
                 data = stream.read(info.file_size + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except _DAMAGED as error:
             raise self._bad(f"member {info.filename!r}: {error}") from error
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # an offset before the beginning
+                raise self._bad(f"member {info.filename!r}: damaged") from error
+            raise
         if len(data) != info.file_size:
             raise self._bad(f"member {info.filename!r}: not {info.file_size} bytes as its directory entry says")
         return data
