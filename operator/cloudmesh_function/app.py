@@ -94,6 +94,7 @@ class App:
     ) -> None:
         self.settings = settings
         self.state = state
+        self.served = served
         self._flask = flask_app
         self._document = document
         self._base = base_path.rstrip("/")

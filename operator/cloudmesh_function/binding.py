@@ -47,7 +47,11 @@ class Binder:
         signature = inspect.signature(target).parameters
         self._defaults = {name: signature[name].default for name in self.parameters if name in signature}
         self._codec = codec
+        self.types = codec.types
         self._decoder = self._fast_decoder()
+        self._completers = [
+            (name, found) for name, item in self.parameters.items() if (found := codec.completer(item.type))
+        ]
         self._plain = all(item.kind in (POSITIONAL, EITHER) for item in operation.parameters)
         self.queryable = openapi.queryable(operation, codec.types)
         self._query = (
@@ -85,6 +89,9 @@ class Binder:
                         for name, value in zip(self.parameters, values, strict=True)
                         if value is not msgspec.UNSET
                     }
+                    for name, complete in self._completers:
+                        if name in found:
+                            complete(found[name])
                     return self._bind(found, {})
                 except msgspec.ValidationError:
                     pass  # once more, slowly, to name every wrong parameter
@@ -140,7 +147,7 @@ class Binder:
             try:
                 if convert is not None:
                     found[name] = convert(values)
-                elif self._query_extra is not None and not ("[" in name or "]" in name):
+                elif self._query_extra is not None and name and not set("[]") & set(name):
                     more[name] = self._query_extra(_single(values))
                 else:
                     errors.append(_error(name, "query", unknown(name, self.parameters)))

@@ -88,6 +88,7 @@ class Codec:
         self.types = types
         self.classes = classes
         self._carried: dict[Type, Any] = {}
+        self._defaults = {made: found for made in classes.values() if (found := _class_defaults(made))}
         self._general: dict[Type, Converter] = {}
 
     def carried(self, item: Type) -> Any:
@@ -136,12 +137,63 @@ class Codec:
             return NotImplemented
         return self.classes[name]
 
+    def completer(self, item: Type) -> Converter | None:
+        """A function that completes what msgspec decoded; None when there is nothing to complete.
+
+        msgspec leaves a dataclass's plain defaults to the class, so that `vars(value)` and its own encoder miss them.
+        """
+        if not self._defaults or not any(self.classes[name] in self._defaults for name in self._mentions(item, set())):
+            return None
+        return self._complete
+
+    def _mentions(self, item: Type, seen: set[str]) -> set[str]:
+        match item:
+            case Array(_, inner):
+                self._mentions(inner, seen)
+            case Fixed(parts) | Choice(parts):
+                for part in parts:
+                    self._mentions(part, seen)
+            case Mapping(key, value):
+                self._mentions(key, seen)
+                self._mentions(value, seen)
+            case Ref(name) if name not in seen:
+                seen.add(name)
+                found = self.types[name]
+                if isinstance(found, Structure):
+                    for field in found.fields:
+                        self._mentions(field.type, seen)
+            case _:
+                pass
+        return seen
+
+    def _complete(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in (str, int, float, bool, bytes, type(None)):
+            return value
+        if kind in self._defaults:
+            own = value.__dict__
+            for name, default in self._defaults[kind].items():
+                own.setdefault(name, default)
+        if isinstance(value, dict):
+            for part in value.values():
+                self._complete(part)
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            for part in value:
+                self._complete(part)
+        elif dataclasses.is_dataclass(value):
+            for field in dataclasses.fields(value):
+                self._complete(getattr(value, field.name, None))
+        return value
+
     def converter(self, item: Type) -> Converter:
         """A function from decoded JSON to the value; raises ConvertError, msgspec.ValidationError or TypeError."""
         native = self.carried(item)
         if native is not NotImplemented:
             if native is Any:
                 return lambda value: value
+            complete = self.completer(item)
+            if complete is not None:
+                return lambda value: complete(msgspec.convert(value, native, str_keys=True))
             return lambda value: msgspec.convert(value, native, str_keys=True)
         if item not in self._general:
             # a class may contain itself: its converter is looked up when it is called
@@ -227,6 +279,12 @@ class Codec:
         rank, text = self._rank(item)
         # "1" and "null" are what a text parameter says, unless text is no choice
         return (rank + 10 if item in (Scalar("int"), Scalar("float"), Scalar("bool"), Scalar("None")) else rank), text
+
+
+def _class_defaults(made: type) -> dict[str, Any]:
+    if not dataclasses.is_dataclass(made) or "__slots__" in vars(made):
+        return {}
+    return {item.name: item.default for item in dataclasses.fields(made) if item.default is not dataclasses.MISSING}
 
 
 def kind_of(value: Any) -> str:

@@ -52,6 +52,7 @@ class LiveModule:
         self.module_name = module_name
         self.types: dict[str, Named] = {}
         self.classes: dict[str, type] = {}
+        self._instances: dict[str, Any] = {}
 
     def interface(self, expose: Expose) -> Interface:
         """The interface of what is exposed.
@@ -64,13 +65,15 @@ class LiveModule:
         )
 
     def function(self, full: str) -> Callable[..., Any]:
-        """The callable of an operation; a method of an instance is bound to a new instance."""
+        """The callable of an operation; all methods of a class are bound to one instance."""
         owner, _, method = full.rpartition(".")
         if not owner:
             return self._callable(self.module, full)
         holder = self._attribute(self.module, owner)
         if self._binding(full) == "instance":
-            holder = holder()
+            if owner not in self._instances:
+                self._instances[owner] = holder()
+            holder = self._instances[owner]
         return self._callable(holder, method)
 
     def _callable(self, holder: Any, name: str) -> Callable[..., Any]:

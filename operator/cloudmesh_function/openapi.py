@@ -195,8 +195,9 @@ def _query(item: Operation, parameter: Parameter) -> dict[str, Any]:
         found["explode"] = True
         found["schema"] = {
             "type": "object",
-            "propertyNames": {"pattern": r"^[^\[\]]*$"},
-            "additionalProperties": _query_schema(parameter.type),
+            "propertyNames": {"pattern": r"^[^\[\]]+$"},
+            # any text is a str, also one that looks like something else
+            "additionalProperties": _query_schema(ANY if parameter.type == Scalar("str") else parameter.type),
         }
         return found
     shape = parameter.type

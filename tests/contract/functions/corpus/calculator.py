@@ -1,3 +1,4 @@
+# ruff: noqa
 """A class whose methods are served."""
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa
 """Dataclasses, TypedDicts, NamedTuples and Enums."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa
 """Signatures of the earlier Cloudmesh's examples."""
 
 import re

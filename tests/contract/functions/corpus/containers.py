@@ -1,3 +1,4 @@
+# ruff: noqa
 """Lists, sets, tuples and dicts."""
 
 import collections.abc

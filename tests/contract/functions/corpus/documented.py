@@ -1,3 +1,4 @@
+# ruff: noqa
 """Docstrings in the three usual styles.
 
 The module's description has two lines.

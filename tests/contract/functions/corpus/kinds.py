@@ -1,3 +1,4 @@
+# ruff: noqa
 """Kinds of parameters."""
 
 from typing import Any

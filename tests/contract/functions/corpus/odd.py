@@ -1,3 +1,4 @@
+# ruff: noqa
 """Odd but legal sources."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa
 """One function for each scalar type, required, optional and with a default."""
 
 import datetime

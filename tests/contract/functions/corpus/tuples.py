@@ -1,3 +1,4 @@
+# ruff: noqa
 """Results that are tuples of fixed length."""
 
 from typing import NamedTuple, Optional

@@ -1,3 +1,4 @@
+# ruff: noqa
 """Optional, Union and Literal."""
 
 import typing as t
