@@ -101,10 +101,10 @@ def test_both_accept_and_fill_in_the_same(api: httpx.Client, name: str) -> None:
     ours = FunctionService.model_validate(make_object(name, VALID[name]), extra="forbid").to_dict()["spec"]
     theirs = FunctionService.model_validate(answer.json() | {"apiVersion": "cloudmesh.org/v1alpha1"})
     assert theirs.to_dict()["spec"] == ours
-    assert drop_empty(_numbers_as_text(answer.json()["spec"])) == ours
+    assert drop_empty(numbers_as_text(answer.json()["spec"])) == ours
 
 
-def _numbers_as_text(stored: dict[str, Any]) -> dict[str, Any]:
+def numbers_as_text(stored: dict[str, Any]) -> dict[str, Any]:
     """The server keeps `cpu: 1` as a number, the model as text."""
     for amounts in stored.get("runtime", {}).get("resources", {}).values():
         amounts.update({key: str(value) for key, value in amounts.items()})
