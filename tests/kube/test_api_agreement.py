@@ -89,7 +89,7 @@ def structs(draw: st.DrawFn, schema: dict[str, Any]) -> dict[str, Any]:
 def test_one_mind(api: httpx.Client) -> None:
     seen: Counter[bool] = Counter()
 
-    @settings(max_examples=80, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(values(SPEC))
     def agree(spec: Any) -> None:
         answer = create(api, make_object("a", spec, API_VERSION))
