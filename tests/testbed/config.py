@@ -309,7 +309,7 @@ def files(plan: AddressPlan, nameservers: list[str]) -> dict[str, str]:
         "kubelet.yaml": json.dumps(_kubelet(plan), indent=1),
         "cni/10-bed.conflist": json.dumps(_cni(plan), indent=1),
         "registry.yaml": json.dumps(_registry(plan), indent=1),
-        f"registries/{registry(plan)}/hosts.toml": f'server = "http://{registry(plan)}"\n',
+        f"registries/{registry(plan)}/hosts.toml": f'[host."http://{registry(plan)}"]\ncapabilities = ["pull", "resolve"]\n',
         "Corefile": _corefile(plan, nameservers),
         "resolv.conf": "".join(f"nameserver {address}\n" for address in nameservers),
         "components.json": json.dumps([asdict(component) for component in components(plan)], indent=1),

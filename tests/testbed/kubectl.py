@@ -35,7 +35,7 @@ class TestCluster:
         """The administrator's kubeconfig."""
         return self.info.kubeconfig
 
-    def run(self, *command: str, stdin: str | None = None, check: bool = True, timeout: float = 60) -> str:
+    def run(self, *command: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:
         """Run any command with KUBECONFIG and PATH set for this cluster; return its standard output.
 
         Args:
@@ -61,7 +61,7 @@ class TestCluster:
             raise CommandFailed(f"`{shown}` ended with status {result.returncode}: {said}", said)
         return result.stdout
 
-    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 60) -> str:
+    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:
         """Run kubectl; see `run`."""
         return self.run("kubectl", *arguments, stdin=stdin, check=check, timeout=timeout)
 
