@@ -50,7 +50,7 @@ def crd(cluster: TestCluster) -> Iterator[dict[str, Any]]:
         cluster.kubectl("wait", "--for=condition=Established", f"crd/{RESOURCE}", "--timeout=30s")
         yield cluster.get("crd", RESOURCE)
     finally:
-        cluster.kubectl("delete", "crd", RESOURCE, "--wait=false")
+        cluster.kubectl("delete", "crd", RESOURCE, "--timeout=50s")  # another module makes it again
 
 
 @pytest.fixture(scope="module")
