@@ -219,12 +219,16 @@ class Locker:
         cache: folder for uv's cache; it may be lost at any time.
         constraints: distribution -> version that lies in the runtime, so that a user's wheels fit it.
         seconds: bound on one run.
+        retries: how often uv asks the index again after a fault.
     """
 
-    def __init__(self, cache: Path, constraints: Mapping[str, str], *, seconds: float = _SECONDS) -> None:
+    def __init__(
+        self, cache: Path, constraints: Mapping[str, str], *, seconds: float = _SECONDS, retries: int = 2
+    ) -> None:
         self._cache = cache
         self._constraints = dict(constraints)
         self._seconds = seconds
+        self._retries = retries
 
     @property
     def identity(self) -> str:
@@ -309,7 +313,7 @@ class Locker:
             "UV_NO_CONFIG": "1",
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_HTTP_TIMEOUT": "20",
-            "UV_HTTP_RETRIES": "2",
+            "UV_HTTP_RETRIES": str(self._retries),
             "UV_KEYRING_PROVIDER": "disabled",
             "NO_COLOR": "1",
         }

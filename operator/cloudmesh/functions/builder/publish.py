@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudmesh.functions.image.blobs import Blob, Layer
@@ -35,16 +35,6 @@ class Place:
     shared: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """An image in a registry."""
-
-    image: str
-    digest: str
-    reused: bool
-    openapi: str
-
-
 def key_tag(key: str) -> str:
     """The tag of a build."""
     return f"k-{key}"
@@ -67,8 +57,18 @@ async def publish(
     signer: Signer,
     openapi: bytes,
     transfer: Transfer,
+    sources: Mapping[str, str],
 ) -> Descriptor:
     """Push an image (an index, if it is for several platforms) with its signature and document.
+
+    Args:
+        place: where it goes.
+        images: one for each platform.
+        key: the build's key.
+        signer: signs it.
+        openapi: the document's bytes.
+        transfer: counts what is sent.
+        sources: digest of a layer -> repository of the same registry that it is mounted from.
 
     Everything is there before the key's tag is: whoever finds the tag finds a whole image.
 
@@ -76,23 +76,20 @@ async def publish(
         CloudmeshError: the registry refused or doesn't answer; nothing is under the tag then that wasn't before.
     """
     repository = Repository(place.transport, place.name, transfer)
-    base = Repository(place.transport, "base", transfer)
-    layers = Repository(place.transport, "layers", transfer)
-    sources = (base, layers) if place.shared else ()
     document = Blob.of(OPENAPI, openapi)
     top = top_of(images)
     subject = top.descriptor
     bundle, signature, signature_listed = signer.artifact(subject, key)
     attached, attached_listed = artifact_manifest(document, OPENAPI, subject, {})
     small = {blob.descriptor.digest: blob for blob in (document, bundle, _EMPTY, *(image.config for image in images))}
-    big: dict[str, tuple[Blob, tuple[Repository, ...]]] = {}
-    for image in images:
-        for position, layer in enumerate(image.layers):
-            code = position == len(image.layers) - 1
-            big[layer.descriptor.digest] = (layer.blob, () if code else sources)
+    layers = {layer.descriptor.digest: layer.blob for image in images for layer in image.layers}
+    mounts = {name: Repository(place.transport, name, transfer) for name in sources.values()}
     await asyncio.gather(
         *(repository.push_blob(blob) for blob in small.values()),
-        *(repository.push_blob(blob, froms) for blob, froms in big.values()),
+        *(
+            repository.push_blob(blob, [mounts[sources[digest]]] if place.shared and digest in sources else [])
+            for digest, blob in layers.items()
+        ),
     )
     if len(images) > 1:
         await asyncio.gather(*(repository.put_manifest(image.digest, image.manifest) for image in images))

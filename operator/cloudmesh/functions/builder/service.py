@@ -62,6 +62,8 @@ class Service:
         self._endpoint: Endpoint | None = None
         self._parsed: OrderedDict[str, Parsed] = OrderedDict()
         self._listed: set[str] = set()
+        shared = (self.foundation.base, self.foundation.runtime, *self.foundation.parts.values())
+        self._sources = {layer.descriptor.digest: "base" for image in shared for layer in image.layers}
 
     # --- readiness
 
@@ -233,6 +235,7 @@ class Service:
                     signer=self._signer,
                     openapi=parsed.canonical_openapi,
                     transfer=transfer,
+                    sources=self._sources | {layer.descriptor.digest: "layers" for layer in layers},
                 )
             return self._result(place, described.digest, request, parsed, transfer, reused=False)
 

@@ -70,9 +70,12 @@ class Wheelhouse:
             found = dict(urls or {})
             unknown = [wheel for wheel in missing if wheel.sha256 not in found]
             found |= await self._locker.locate(unknown, target, index)
-            async with _session(index) as session, asyncio.TaskGroup() as group:
-                for wheel in missing:
-                    group.create_task(self._download(session, wheel, found[wheel.sha256], index))
+            try:
+                async with _session(index) as session, asyncio.TaskGroup() as group:
+                    for wheel in missing:
+                        group.create_task(self._download(session, wheel, found[wheel.sha256], index))
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from errors
             self._evict(keep={self._path(wheel) for wheel in wheels})
         for wheel in wheels:
             with contextlib.suppress(OSError):
