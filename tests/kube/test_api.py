@@ -1,6 +1,7 @@
 """The CRD on a real API server: established, explained, and of one mind with the pydantic models.
 
-Objects are tried on a copy of the CRD in a group of the test's own, so that no operator takes them for its own.
+Objects are tried on a copy of the CRD with another group and other names, so that no operator takes them for its own
+and no `kubectl get functionservices` of another test finds them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ pytestmark = [pytest.mark.kube]
 CRDS = Path(__file__).resolve().parents[2] / "crds"
 GROUP = "api-test.cloudmesh.org"
 API_VERSION = f"{GROUP}/v1alpha1"
-RESOURCE = f"functionservices.{GROUP}"
+PLURAL = "apitrials"
+RESOURCE = f"{PLURAL}.{GROUP}"
+TYPE = {"apiVersion": API_VERSION, "kind": "ApiTrial"}
+OURS = {"apiVersion": "cloudmesh.org/v1alpha1", "kind": "FunctionService"}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,7 @@ def crd(cluster: TestCluster) -> Iterator[dict[str, Any]]:
     copy = yaml.safe_load((CRDS / "functionservices.cloudmesh.org.yaml").read_text())
     copy["metadata"]["name"] = RESOURCE
     copy["spec"]["group"] = GROUP
+    copy["spec"]["names"] = {"kind": "ApiTrial", "listKind": "ApiTrialList", "plural": PLURAL, "singular": "apitrial"}
     cluster.apply(copy)
     try:
         cluster.kubectl("wait", "--for=condition=Established", f"crd/{RESOURCE}", "--timeout=30s")
@@ -60,7 +65,7 @@ def api(cluster: TestCluster, crd: dict[str, Any], namespace: str) -> Iterator[h
     with subprocess.Popen(command, env=cluster.info.environment(), stdout=subprocess.PIPE, text=True) as proxy:
         assert proxy.stdout is not None
         address = proxy.stdout.readline().split()[-1]
-        base = f"http://{address}/apis/{API_VERSION}/namespaces/{namespace}/functionservices"
+        base = f"http://{address}/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}"
         with httpx.Client(base_url=base, trust_env=False, timeout=30) as client:
             until = time.monotonic() + 30
             while client.get("").status_code != 200 and time.monotonic() < until:
@@ -96,10 +101,10 @@ def test_established_and_structural(crd: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", VALID)
 def test_both_accept_and_fill_in_the_same(api: httpx.Client, name: str) -> None:
-    answer = create(api, make_object(name, VALID[name], API_VERSION))
+    answer = create(api, make_object(name, VALID[name], **TYPE))
     assert answer.status_code == 201, answer.text
     ours = FunctionService.model_validate(make_object(name, VALID[name]), extra="forbid").to_dict()["spec"]
-    theirs = FunctionService.model_validate(answer.json() | {"apiVersion": "cloudmesh.org/v1alpha1"})
+    theirs = FunctionService.model_validate(answer.json() | OURS)
     assert theirs.to_dict()["spec"] == ours
     assert drop_empty(numbers_as_text(answer.json()["spec"])) == ours
 
@@ -113,7 +118,7 @@ def numbers_as_text(stored: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("name", "bad"), INVALID.items(), ids=INVALID)
 def test_both_refuse(api: httpx.Client, name: str, bad: Bad) -> None:
-    answer = create(api, make_object(name, bad.spec, API_VERSION))
+    answer = create(api, make_object(name, bad.spec, **TYPE))
     assert answer.status_code == 422, answer.text
     told = causes(answer)
     assert any(field.startswith(bad.field) for field in told), told
@@ -123,23 +128,23 @@ def test_both_refuse(api: httpx.Client, name: str, bad: Bad) -> None:
 @pytest.mark.parametrize(("name", "unknown"), UNKNOWN.items(), ids=UNKNOWN)
 def test_unknown_fields(api: httpx.Client, name: str, unknown: tuple[dict[str, Any], str]) -> None:
     body, field = unknown
-    answer = create(api, make_object(name, body, API_VERSION))
+    answer = create(api, make_object(name, body, **TYPE))
     assert answer.status_code == 400
     assert f'unknown field "{field}"' in causes(answer)[""]
 
 
 def test_names(api: httpx.Client) -> None:
     for name in GOOD_NAMES:
-        assert create(api, make_object(name, spec(), API_VERSION)).status_code == 201
+        assert create(api, make_object(name, spec(), **TYPE)).status_code == 201
     for name in BAD_NAMES:
-        answer = create(api, make_object(name, spec(), API_VERSION))
+        answer = create(api, make_object(name, spec(), **TYPE))
         assert answer.status_code == 422
         assert NAME_MESSAGE in causes(answer)[""]
 
 
 def test_explain_has_text_for_every_field(cluster: TestCluster, crd: dict[str, Any]) -> None:
     shown = cluster.kubectl(
-        "explain", "functionservices", "--recursive", f"--api-version={API_VERSION}", "-o", "plaintext-openapiv2"
+        "explain", PLURAL, "--recursive", f"--api-version={API_VERSION}", "-o", "plaintext-openapiv2"
     )
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     fields = [
@@ -147,13 +152,13 @@ def test_explain_has_text_for_every_field(cluster: TestCluster, crd: dict[str, A
     ]
     assert all(path.rpartition(".")[2] in shown for path in fields)
     for path in ("spec", "spec.runtime", "spec.source.configMapRef", "status.build", "status.conditions"):
-        told = cluster.kubectl("explain", f"functionservices.{path}", f"--api-version={API_VERSION}")
+        told = cluster.kubectl("explain", f"{PLURAL}.{path}", f"--api-version={API_VERSION}")
         assert "<no description>" not in told
         assert "DESCRIPTION" in told
 
 
 def test_columns_scale_and_status(cluster: TestCluster, api: httpx.Client, namespace: str) -> None:
-    cluster.apply(make_object("columns", spec(), API_VERSION), namespace=namespace)
+    cluster.apply(make_object("columns", spec(), **TYPE), namespace=namespace)
     status = {
         "observedGeneration": 1,
         "replicas": 2,
@@ -190,7 +195,7 @@ def test_columns_scale_and_status(cluster: TestCluster, api: httpx.Client, names
 
 
 def test_message_that_a_user_sees(cluster: TestCluster, crd: dict[str, Any], namespace: str) -> None:
-    two = make_object("two", {"source": {"inline": "x", "configMapRef": {"name": "a"}}}, API_VERSION)
+    two = make_object("two", {"source": {"inline": "x", "configMapRef": {"name": "a"}}}, **TYPE)
     with pytest.raises(CommandFailed) as caught:
         cluster.apply(two, namespace=namespace)
     assert "spec.source: Invalid value" in caught.value.output

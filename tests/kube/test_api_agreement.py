@@ -13,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tests.kube.test_api import API_VERSION, create, numbers_as_text
+from tests.kube.test_api import TYPE, create, numbers_as_text
 from tests.kube.test_api import api as api
 from tests.kube.test_api import crd as crd
 from tests.unit.api.corpus import make_object
@@ -92,7 +92,7 @@ def test_one_mind(api: httpx.Client) -> None:
     @settings(max_examples=150, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(values(SPEC))
     def agree(spec: Any) -> None:
-        answer = create(api, make_object("a", spec, API_VERSION))
+        answer = create(api, make_object("a", spec, **TYPE))
         ours: FunctionService | ValidationError
         try:
             ours = FunctionService.model_validate(make_object("a", spec), extra="forbid")

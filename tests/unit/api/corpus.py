@@ -280,7 +280,8 @@ GOOD_NAMES = ("a", "a0", "a-b-0", "n" * 48)
 NAME_MESSAGE = "`metadata.name` must be at most 48 lower-case letters, digits and '-'"
 
 
-def make_object(name: str, spec: Any, api_version: str = "cloudmesh.org/v1alpha1") -> dict[str, Any]:
-    """A FunctionService with that name and spec; no spec at all for None."""
-    made: dict[str, Any] = {"apiVersion": api_version, "kind": "FunctionService", "metadata": {"name": name}}
+def make_object(name: str, spec: Any, **type_: str) -> dict[str, Any]:
+    """A FunctionService with that name and spec, or of another type; no spec at all for None."""
+    made: dict[str, Any] = {"apiVersion": "cloudmesh.org/v1alpha1", "kind": "FunctionService", **type_}
+    made["metadata"] = {"name": name}
     return made if spec is None else {**made, "spec": spec}
