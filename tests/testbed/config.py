@@ -156,6 +156,10 @@ def _registry(plan: AddressPlan) -> dict[str, Any]:
     }
 
 
+def _registry_host(plan: AddressPlan) -> str:
+    return f'[host."http://{registry(plan)}"]\n  capabilities = ["pull", "resolve"]\n'
+
+
 def components(plan: AddressPlan) -> list[Component]:
     """Every process of the bed, in the order in which they start."""
     images = ["ctr", "--address", SOCKET, "-n", "k8s.io", "images", "import", "/run/bed/kubernetes/pause.tar"]
@@ -309,7 +313,7 @@ def files(plan: AddressPlan, nameservers: list[str]) -> dict[str, str]:
         "kubelet.yaml": json.dumps(_kubelet(plan), indent=1),
         "cni/10-bed.conflist": json.dumps(_cni(plan), indent=1),
         "registry.yaml": json.dumps(_registry(plan), indent=1),
-        f"registries/{registry(plan)}/hosts.toml": f'[host."http://{registry(plan)}"]\ncapabilities = ["pull", "resolve"]\n',
+        f"registries/{registry(plan)}/hosts.toml": _registry_host(plan),
         "Corefile": _corefile(plan, nameservers),
         "resolv.conf": "".join(f"nameserver {address}\n" for address in nameservers),
         "components.json": json.dumps([asdict(component) for component in components(plan)], indent=1),
