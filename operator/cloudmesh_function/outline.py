@@ -8,10 +8,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from cloudmesh_function import types
 from cloudmesh_function.model import MISSING, Expose, InterfaceError
+
+RESERVED: Final = frozenset({"ui"})
+"""Names below the base path that the server itself uses."""
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -111,8 +114,19 @@ def selected(found: Outline, expose: Expose) -> list[str]:
     Raises:
         InterfaceError: a name is unknown, private or stands for nothing callable.
     """
-    if expose.class_name is not None:
-        return _methods(found, expose.class_name)
+    names = _methods(found, expose.class_name) if expose.class_name is not None else _functions(found, expose)
+    for name in names:
+        if name.partition(".")[0] in RESERVED:
+            owner = found.functions.get(name) or found.classes[name.partition(".")[0]]
+            raise InterfaceError(
+                f"the name {name.partition('.')[0]!r} is taken by the page to try functions: choose another",
+                owner.node.lineno,
+                owner.node.col_offset + 1,
+            )
+    return names
+
+
+def _functions(found: Outline, expose: Expose) -> list[str]:
     names = list(dict.fromkeys(expose.names))
     wanted = set(found.public()) if "*" in names else set()
     for name in names:

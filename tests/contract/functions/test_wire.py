@@ -208,7 +208,7 @@ def test_limit_of_the_body(client: httpx.Client, served: Served) -> None:
             yield b"1.25, "
         yield b"1]}"
 
-    with httpx.Client(base_url=f"{served.url}/cloudmesh") as chunked:
+    with httpx.Client(base_url=f"{served.url}/cloudmesh") as chunked:  # noqa: SIM117 - only the inner one may fail
         with contextlib.suppress(httpx.WriteError):  # the server may hang up before all is sent
             problem(chunked.post("/mean", content=parts()), 413, "body-too-large")
     assert client.get("/add?a=1").status_code == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
@@ -251,7 +252,9 @@ class StaticModule:
     def _unresolved(self, name: str) -> str:
         for module in self.imports.star:
             path = types.canonical(f"{module}.{name}")
-            if module in _STAR_MODULES and (types.known(path) or path in _WRAPPERS or module == "typing"):
+            if module in _STAR_MODULES and (
+                types.known(path) or path in _WRAPPERS or (module == "typing" and name in typing.__all__)
+            ):
                 return path
         if hasattr(builtins, name):
             return f"builtins.{name}"
