@@ -146,23 +146,34 @@ def run(arguments: list[str], *, cwd: Path, env: dict[str, str] | None = None, t
 # --- Debian packages -------------------------------------------------------------------------------------------------
 
 
-def _package_names() -> list[str]:
+def _pinned_packages() -> list[str]:
+    """The list's lines: `NAME=VERSION`."""
     lines = (HERE / "packages.txt").read_text().splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def _download(folder: Path) -> None:
+    pinned = _pinned_packages()
+    newest = [f"{package.partition('=')[0]}/{SUITE}" for package in pinned]
     apt = ["apt-get", "-q", "-o", "APT::Sandbox::User=root"]
-    names = [f"{name}/{SUITE}" for name in _package_names()]
+    with contextlib.suppress(TestbedError):
+        run([*apt, "download", *pinned], cwd=folder, timeout=900)
+        return
+    # Lists that are missing or older than the mirror: fresh ones, in a folder of ours, so that the host's stay.
+    lists = folder / "lists"
+    (lists / "partial").mkdir(parents=True)
+    apt += ["-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={folder / 'cache'}"]
+    run([*apt, "update"], cwd=folder, timeout=900)
     try:
-        run([*apt, "download", *names], cwd=folder, timeout=900)
+        run([*apt, "download", *pinned], cwd=folder, timeout=900)
     except TestbedError:
-        # Lists that are missing or older than the mirror: fresh ones, in a folder of ours, so that the host's stay.
-        lists = folder / "lists"
-        (lists / "partial").mkdir(parents=True)
-        apt += ["-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={folder / 'cache'}"]
-        run([*apt, "update"], cwd=folder, timeout=900)
-        run([*apt, "download", *names], cwd=folder, timeout=900)
+        say(f"  note: the mirror has other versions than tests/testbed/packages.txt; those of {SUITE} are taken")
+        for archive in folder.glob("*.deb"):
+            archive.unlink()
+        try:
+            run([*apt, "download", *newest], cwd=folder, timeout=900)
+        except TestbedError as error:
+            raise TestbedError(f"apt must know a source of the Debian suite {SUITE}, main: {error}") from None
 
 
 def _build_packages(work: Path) -> None:
