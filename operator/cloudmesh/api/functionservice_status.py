@@ -46,7 +46,7 @@ class Operation(Model):
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     """HTTP method."""
     path: Annotated[str, Field(min_length=1, max_length=1024)]
-    """Path, below the base path."""
+    """Path, with the base path."""
 
 
 class OpenAPI(Model):
