@@ -275,7 +275,7 @@ class Locker:
         for locked in wheels:
             if locked.sha256 not in urls:
                 raise DependenciesUnsatisfiable(
-                    f"{locked.name} {locked.version}: the index doesn't have {locked.filename} with the hash in the lock"
+                    f"{locked.name} {locked.version}: the index has no {locked.filename} with the hash in the lock"
                     " any more; lock anew with the annotation cloudmesh.org/relock"
                 )
         return urls

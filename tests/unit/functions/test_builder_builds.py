@@ -145,7 +145,7 @@ async def test_wheels_become_layers_that_are_mounted(builder: Bench, registry: F
     source = "import demo\n" + SOURCE
     first = await builder.build(builder.body(source, lock=lock, requirements=["demo"]))
     assert first["state"] == "Succeeded", first
-    manifest, config, _ = _image(registry, "fn/default/stats", first["result"]["digest"])
+    manifest, _, _ = _image(registry, "fn/default/stats", first["result"]["digest"])
     assert len(manifest["layers"]) == 4  # base, runtime, demo, code: click lies in the runtime already
     wheel_digest = manifest["layers"][2]["digest"]
     assert wheel_digest in registry.blobs["layers"]
