@@ -1,0 +1,229 @@
+"""Runs the pages of docs/ word for word: files are written, commands run, and what they print is compared.
+
+A page's blocks of `console`, `yaml` and `python` are taken in order, in one shell and one empty folder:
+
+- A block of `yaml` or `python` is a file; the sentence before it names it: "Save this as `loan.yaml`:".
+- In a block of `console` a line with `$ ` is a command, the lines up to the next one are its output, on both channels.
+- `…` in the output stands for any text in a line; as a line of its own it stands for any lines.
+- Runs of blanks are equal, since columns move with the length of what stands in them.
+- A command that ends in `&` goes on beside the others; the next one waits until its port takes connections. What the
+  shell says of its jobs isn't compared.
+
+Two things are changed in commands and in output, so that a test may run beside others: the page's namespace is one of
+the test's own, and its local port a free one.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, Queue
+
+import pytest
+from tests import install
+from tests.testbed.kubectl import TestCluster
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+DOCS = install.ROOT / "docs"
+SECONDS = 120.0
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE_NAME = re.compile(r"Save this as `([\w-]+\.\w+)`[^`]*:\s*$")
+LOCAL_PORT = re.compile(r"--port=(\d+)")
+JOB = re.compile(r"\[\d+\]|bash: line \d+: +\d+ Terminated ")
+SHOWN = {"", "text", "sh"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that the reader does: writes a file, or runs a command."""
+
+    line: int
+    file: str = ""
+    text: str = ""
+    command: str = ""
+    output: str = ""
+
+
+def read_steps(page: Path) -> Iterator[Step]:
+    """All steps of a page, in order."""
+    text = page.read_text()
+    for block in FENCE.finditer(text):
+        language, body = block[1], block[2]
+        line = text[: block.start()].count("\n") + 1
+        if language in ("yaml", "python"):
+            name = FILE_NAME.search(text[: block.start()].rstrip())
+            assert name, (
+                f"{page.name}:{line}: no sentence before the block names the file, as in: Save this as `x.yaml`:"
+            )
+            yield Step(line, file=name[1], text=body)
+        elif language == "console":
+            commands = list(re.finditer(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", body, re.MULTILINE))
+            assert commands and commands[0].start() == 0, f"{page.name}:{line}: a console block begins with `$ `"
+            for found in commands:
+                at = line + 1 + body[: found.start()].count("\n")
+                yield Step(at, command=found[1], output=found[2])
+        else:
+            assert language in SHOWN, f"{page.name}:{line}: a block of {language} is neither run nor just shown"
+
+
+def pattern(expected: str) -> re.Pattern[str]:
+    """What the output must match."""
+    lines = []
+    for line in expected.strip().splitlines():
+        if line.strip() == "…":
+            lines.append(r"(?:.*\n)*?.*")
+            continue
+        words = [re.escape(word).replace("…", ".*") for word in line.split()]
+        lines.append(r"[ \t]*" + r"[ \t]+".join(words) + r"[ \t]*")
+    return re.compile("\n".join(lines))
+
+
+class Shell:
+    """One bash, fed with one command after the other; background jobs and variables stay."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self._folder = folder
+        self._mark = secrets.token_hex(8)
+        self._process = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"],
+            cwd=folder, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        self._lines: Queue[str] = Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+
+    def _send(self, text: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(text + "\n")
+        self._process.stdin.flush()
+
+    def run(self, command: str) -> tuple[int, str]:
+        """Runs a command; gives its status and output."""
+        background = command.rstrip().endswith("&")
+        log = self._folder / ".background.log"
+        if background:
+            command = f"{command.rstrip()[:-1]} >{log.name} 2>&1 &"
+        self._send(f"{{ {command}\n}} </dev/null 2>&1\nprintf '\\n%s %s\\n' {self._mark} $?")
+        output, deadline = "", time.monotonic() + SECONDS
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except Empty:
+                raise AssertionError(f"`{command}` did not end within {SECONDS:.0f} s: {output}") from None
+            if line.startswith(self._mark):
+                status = int(line.split()[1])
+                break
+            output += line
+        if background:
+            _wait_for_port(command)
+            output = log.read_text()
+        return status, output
+
+    def close(self) -> None:
+        """Ends the shell and what it left running."""
+        self._send("kill $(jobs -p) 2>/dev/null; exit")
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(5)
+
+
+def _wait_for_port(command: str) -> None:
+    port = LOCAL_PORT.search(command)
+    assert port, f"`{command}` runs in the background: it must name its port with --port=N"
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", int(port[1])), timeout=1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def follow(page: Path, folder: Path, environment: dict[str, str], changes: dict[str, str]) -> int:
+    """Does what a page says.
+
+    Args:
+        page: the Markdown file.
+        folder: an empty folder to do it in.
+        environment: of the shell.
+        changes: word of the page -> word of this run.
+
+    Returns:
+        How many commands were run.
+    """
+    words = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in changes) or r"(?!)")
+
+    def changed(text: str) -> str:
+        return words.sub(lambda match: changes[match[0]], text)
+
+    shell, count = Shell(folder, environment), 0
+    try:
+        for step in read_steps(page):
+            where = f"{page.relative_to(install.ROOT)}:{step.line}"
+            if step.file:
+                (folder / step.file).write_text(step.text)
+                continue
+            command, expected = changed(step.command), changed(step.output)
+            status, output = shell.run(command)
+            assert status == 0, f"{where}: `{command}` ended with status {status}:\n{output}"
+            assert pattern(expected).fullmatch(_plain(output)), (
+                f"{where}: `{command}` printed\n{output}\nand the page says\n{expected}"
+            )
+            count += 1
+    finally:
+        shell.close()
+    return count
+
+
+def _plain(output: str) -> str:
+    """The output without what the shell says of its jobs, blanks at the end of lines and empty lines at either end."""
+    return "\n".join(line.rstrip() for line in output.splitlines() if not JOB.match(line)).strip()
+
+
+@pytest.fixture
+def environment(cluster: TestCluster, tmp_path: Path) -> dict[str, str]:
+    """KUBECONFIG is a copy, since pages change the namespace in it; kubectl's cache is new, as on a new machine."""
+    kubeconfig = tmp_path / "kubeconfig"
+    shutil.copy(cluster.kubeconfig, kubeconfig)
+    found = {**cluster.info.environment(), "KUBECONFIG": str(kubeconfig), "KUBECACHEDIR": str(tmp_path / "cache")}
+    return {**found, "PATH": f"{Path(sys.executable).parent}:{found['PATH']}", "LC_ALL": "C.UTF-8"}
+
+
+@pytest.mark.usefixtures("cloudmesh")
+@pytest.mark.parametrize("name", ["tutorials/function.md"])
+def test_page_says_what_happens(name: str, cluster: TestCluster, environment: dict[str, str], tmp_path: Path) -> None:
+    """Every command of the page works, and prints what the page says."""
+    namespace = f"t-docs-{secrets.token_hex(3)}"
+    changes = {"tutorial": namespace, "8001": _free_port()}
+    folder = tmp_path / "work"
+    folder.mkdir()
+    try:
+        assert follow(DOCS / name, folder, environment, changes) > 5
+    finally:
+        cluster.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
