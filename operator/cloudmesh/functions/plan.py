@@ -33,6 +33,7 @@ from cloudmesh.functions.revision import Revision
 from cloudmesh.functions.rollout import Rollout, read_rollout
 
 Obj = dict[str, Any]
+MAX_OPERATIONS = 256  # the bound of the schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,15 +323,15 @@ def _status(
         status["servingRevision"] = serving
     if target is not None:
         data = target.data
-        status["url"] = function_url(
-            metadata["namespace"], metadata["name"], str(data.get("basePath", asked.base_path))
-        )
+        status["url"] = function_url(metadata["namespace"], metadata["name"], str(data["basePath"]))
         status["image"] = target.image
         status["build"] = dict(data.get("build", {}))
         status["openapi"] = {
             "digest": data["openapiDigest"],
             "configMapRef": {"name": openapi_name(metadata["name"])},
-            "operations": [dict(o) for o in data["operations"]],
+            "operations": [
+                {**o, "path": f"{data['basePath']}{o['path']}"} for o in data["operations"][:MAX_OPERATIONS]
+            ],
         }
     if isinstance(line, Failed) and line.line and wanted is None and not asked.pin:
         error = {"line": line.line, "column": line.column, "message": line.message}

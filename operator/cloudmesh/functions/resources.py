@@ -25,8 +25,9 @@ FUNCTION_LABEL = "cloudmesh.org/function"
 REVISION_ANNOTATION = "cloudmesh.org/revision"
 APPLIED_ANNOTATION = "cloudmesh.org/applied"
 PROGRESS_DEADLINE_SECONDS = 120
-# A Pod that ends is still sent requests until every node has heard of it: it goes on serving for so long.
-LAME_DUCK_SECONDS = 3
+# After SIGTERM the runtime serves on for 4 s, since load balancers hear of the end later, and finishes what runs.
+DRAIN_SECONDS = 5
+KILL_AFTER_SECONDS = 5
 DEFAULT_CPU = "10m"
 DEFAULT_CPU_AUTOSCALED = "100m"  # utilisation is a share of the request: of 10m any request is a burst
 DEFAULT_MEMORY = "64Mi"
@@ -63,6 +64,7 @@ def make_pod_template(owner: Mapping[str, Any], wanted: Wanted, image: str, *, a
         {"name": "CLOUDMESH_TIMEOUT_SECONDS", "value": str(timeout)},
         {"name": "CLOUDMESH_CONCURRENCY", "value": str(runtime["concurrency"])},
         {"name": "CLOUDMESH_MAX_BODY_BYTES", "value": str(runtime["maxBodyBytes"])},
+        {"name": "CLOUDMESH_GRACE_SECONDS", "value": str(timeout + DRAIN_SECONDS)},
         {"name": "CLOUDMESH_PORT", "value": str(PORT)},
     ]
     environment += [dict(e) for e in runtime.get("env") or []]
@@ -86,7 +88,6 @@ def make_pod_template(owner: Mapping[str, Any], wanted: Wanted, image: str, *, a
             "timeoutSeconds": 5,
             "failureThreshold": 3,
         },
-        "lifecycle": {"preStop": {"sleep": {"seconds": LAME_DUCK_SECONDS}}},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - the container's own
         "securityContext": {
@@ -101,7 +102,7 @@ def make_pod_template(owner: Mapping[str, Any], wanted: Wanted, image: str, *, a
         "containers": [container],
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": timeout + LAME_DUCK_SECONDS + 12,
+        "terminationGracePeriodSeconds": timeout + DRAIN_SECONDS + KILL_AFTER_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": 65532,

@@ -11,8 +11,11 @@ from cloudmesh.functions.revision import Revision
 
 State = Literal["Absent", "Progressing", "Complete", "Failed"]
 
-# A container that died this often, and is in back-off, will not come up by itself.
+# A container that died this often will not come up by itself; the second number is for one that says so itself.
 DEATHS = 3
+DEATHS_LOADING = 2
+EXIT_NOT_LOADED = 3
+"""Exit code of the runtime for a function that can't be imported, or isn't the one that its document tells of."""
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable"})
 
 
@@ -57,8 +60,9 @@ def _trouble(pod: Mapping[str, Any]) -> _Trouble | None:
         if terminated:
             last = str(terminated.get("message") or terminated.get("reason") or "").strip()
             tail = last[-1500:]
-            fatal = reason == "CrashLoopBackOff" and int(container.get("restartCount", 0)) >= DEATHS - 1
             code = terminated.get("exitCode")
+            deaths = int(container.get("restartCount", 0)) + 1
+            fatal = deaths >= (DEATHS_LOADING if code == EXIT_NOT_LOADED else DEATHS)
             return _Trouble(f"Pod '{name}' ended with exit code {code}: {tail}", fatal=fatal)
     return None
 

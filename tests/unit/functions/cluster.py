@@ -39,7 +39,7 @@ class MemoryBuilder:
             compile(body["source"], "function.py", "exec")
         except SyntaxError as error:
             raise Refused("SourceInvalid", str(error.msg), error.lineno or 0, error.offset or 0) from None
-        operation = {"operationId": f"{body['module']}.f", "method": "GET", "path": f"{body['basePath']}/f"}
+        operation = {"operationId": f"{body['module']}.f", "method": "GET", "path": "/f"}
         return {"document": {"openapi": "3.1.0"}, "operations": [operation], "digest": "sha256:" + "d" * 64}
 
     async def lock(self, body: Json) -> Json:

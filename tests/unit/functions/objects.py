@@ -49,7 +49,7 @@ def revision(number: int, *, content: str = "", worked: bool = False, failed: st
             "key": f"{number:032x}",
             "lock": "",
             "document": {"openapi": "3.1.0"},
-            "operations": [{"operationId": "stats.f", "method": "GET", "path": "/cloudmesh/f"}],
+            "operations": [{"operationId": "stats.f", "method": "GET", "path": "/f"}],
             "openapiDigest": f"sha256:{number:064x}",
             "basePath": "/cloudmesh",
             "build": {"key": f"{number:032x}"},
