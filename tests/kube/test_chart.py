@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/cloudmesh"
 CI = sorted((CHART / "ci").glob("*.yaml"))
 RIGHTS = Path(__file__).parent / "chart-rights.txt"
+TRIAL = "trials.chart-test.cloudmesh.org"
 WORKLOADS = {"Deployment", "DaemonSet"}
 Objects = list[dict[str, Any]]
 
@@ -229,6 +231,34 @@ def test_images(cluster: TestCluster) -> None:
             assert rest.startswith(f"{part}:" if part == "registry" else f"{part}@sha256:")
 
 
+def test_service_monitor_finds_the_operator(cluster: TestCluster) -> None:
+    objects = render(cluster, "-f", str(CHART / "ci/observed-values.yaml"))
+    monitor = by_kind(objects, "ServiceMonitor")["cloudmesh-operator"]
+    service = by_kind(objects, "Service")["cloudmesh-operator"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert [e["port"] for e in monitor["spec"]["endpoints"]] == [p["name"] for p in service["spec"]["ports"]]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert not by_kind(render(cluster), "ServiceMonitor")
+
+
+def test_network_policies_select_the_parts(cluster: TestCluster) -> None:
+    objects = render(cluster)
+    labels = [o["spec"]["template"]["metadata"]["labels"] for o in objects if o["kind"] == "Deployment"]
+    policies = by_kind(objects, "NetworkPolicy")
+    assert len(policies) == len(labels) == 3
+    for policy in policies.values():
+        chosen = policy["spec"]["podSelector"]["matchLabels"].items()
+        assert sum(chosen <= pod.items() for pod in labels) == 1
+    assert policies["cloudmesh-registry"]["spec"]["egress"] == []
+    blocked = [
+        to["ipBlock"]
+        for rule in policies["cloudmesh-builder"]["spec"]["egress"]
+        for to in rule.get("to", [])
+        if "ipBlock" in to
+    ]
+    assert {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]} in blocked
+
+
 def test_health_for_argo_cd(cluster: TestCluster) -> None:
     assert "cloudmesh-argocd-health" not in by_kind(render(cluster), "ConfigMap")
     made = by_kind(render(cluster, "--set", "argocd.healthConfigMap=true"), "ConfigMap")["cloudmesh-argocd-health"]
@@ -276,12 +306,31 @@ def free_namespace(cluster: TestCluster) -> Iterator[str]:
         cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
-def test_install_upgrade_uninstall_install(cluster: TestCluster, free_namespace: str) -> None:
-    """What functions that run need outlives the release, and the next install takes it over."""
+@pytest.fixture
+def chart_with_trial_kind(cluster: TestCluster, tmp_path: Path) -> Iterator[Path]:
+    """The chart with a CRD of other names, so that users' real objects are out of the way."""
+    chart = tmp_path / "cloudmesh"
+    shutil.copytree(CHART, chart)
+    for file in (chart / "files/crds").iterdir():
+        crd = yaml.safe_load(file.read_text())
+        file.unlink()
+    crd["metadata"]["name"] = TRIAL
+    crd["spec"]["group"] = TRIAL.partition(".")[2]
+    crd["spec"]["names"] = {"kind": "Trial", "listKind": "TrialList", "plural": "trials", "singular": "trial"}
+    (chart / "files/crds/trials.yaml").write_text(yaml.safe_dump(crd, sort_keys=False))
+    try:
+        yield chart
+    finally:
+        cluster.kubectl("delete", "crd", TRIAL, "--ignore-not-found", "--timeout=50s")
+
+
+def test_install_upgrade_uninstall_install(
+    cluster: TestCluster, free_namespace: str, chart_with_trial_kind: Path
+) -> None:
+    """Users' objects and what functions that run need outlive the release, and the next install takes them over."""
     values = {
         # Beside the release that other tests share: nothing that is cluster-wide, and no Pod that runs.
         "watchNamespaces": [free_namespace],
-        "crds": {"install": False},
         "rbac": {"aggregateRoles": False},
         "operator": {"nodeSelector": {"cloudmesh.org/nowhere": "x"}},
         "builder": {"nodeSelector": {"cloudmesh.org/nowhere": "x"}},
@@ -293,7 +342,7 @@ def test_install_upgrade_uninstall_install(cluster: TestCluster, free_namespace:
         },
     }
     text = yaml.safe_dump(values)
-    arguments = ("cloudmesh", str(CHART), "-n", free_namespace, "-f", "-")
+    arguments = ("cloudmesh", str(chart_with_trial_kind), "-n", free_namespace, "-f", "-")
     notes = cluster.helm("install", *arguments, stdin=text)
     assert "localhost:25500" in notes
     assert "kubectl wait" in notes
@@ -309,6 +358,15 @@ def test_install_upgrade_uninstall_install(cluster: TestCluster, free_namespace:
         }
 
     installed = uids()
+    cluster.kubectl("wait", "--for=condition=Established", f"crd/{TRIAL}", "--timeout=30s")
+    mine = {
+        "apiVersion": f"{TRIAL.partition('.')[2]}/v1alpha1",
+        "kind": "Trial",
+        "metadata": {"name": "mine"},
+        "spec": {"source": {"inline": "def f() -> int: return 1"}},
+    }
+    cluster.apply(mine, namespace=free_namespace)
+    uid = cluster.get("-n", free_namespace, f"{TRIAL}/mine")["metadata"]["uid"]
     cluster.helm("upgrade", *arguments, "--set", "operator.logLevel=debug", stdin=text)
     assert uids() == installed
     cluster.helm("uninstall", "cloudmesh", "-n", free_namespace)
@@ -318,10 +376,10 @@ def test_install_upgrade_uninstall_install(cluster: TestCluster, free_namespace:
         "Service/cloudmesh-registry",
         "ConfigMap/cloudmesh-registry",
         "PersistentVolumeClaim/cloudmesh-registry",
-        "NetworkPolicy/cloudmesh-registry",
     }
     assert uids() == {name: uid for name, uid in installed.items() if name in kept}
     cluster.helm("install", *arguments, stdin=text)
+    assert cluster.get("-n", free_namespace, f"{TRIAL}/mine")["metadata"]["uid"] == uid
     again = uids()
     assert again.keys() == installed.keys()
     assert all(again[name] == installed[name] for name in kept)
