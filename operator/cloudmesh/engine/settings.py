@@ -26,6 +26,7 @@ class Settings:
         builder_url: Base URL of the builder.
         registry_push: Host and port that images are pushed to.
         registry_pull: Host and port that nodes pull from.
+        registry_pull_secret: Secret, in each namespace with functions, that nodes pull with; empty for none.
         version: Version of this operator.
         pod_name: Name of this Pod.
         identity: Unique to this process.
@@ -40,6 +41,7 @@ class Settings:
     builder_url: str = ""
     registry_push: str = ""
     registry_pull: str = "localhost:25500"
+    registry_pull_secret: str = ""
     version: str = "0.0.0"
     pod_name: str = ""
     identity: str = ""
@@ -81,6 +83,7 @@ class Settings:
             builder_url=builder_url.rstrip("/"),
             registry_push=environ.get("CLOUDMESH_REGISTRY_PUSH") or f"cloudmesh-registry.{namespace}.svc:5000",
             registry_pull=environ.get("CLOUDMESH_REGISTRY_PULL") or "localhost:25500",
+            registry_pull_secret=environ.get("CLOUDMESH_REGISTRY_PULL_SECRET") or "",
             version=environ.get("CLOUDMESH_VERSION") or "0.0.0",
             pod_name=pod_name,
             identity=f"{pod_name}_{secrets.token_hex(4)}",

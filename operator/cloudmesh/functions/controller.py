@@ -61,6 +61,7 @@ class FunctionReconciler:
     Args:
         engine: access to the cluster.
         builder: parses, locks and builds.
+        pull_secret: name of the Secret that nodes pull with from the installation's registry; empty for none.
         now: the time as RFC 3339; a parameter for tests.
         monotonic: seconds on a clock that never goes back.
     """
@@ -73,12 +74,14 @@ class FunctionReconciler:
         engine: Engine,
         builder: Builder,
         *,
+        pull_secret: str = "",
         now: Callable[[], str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._inputs = Inputs(engine.kube)
         self._line = BuildLine(builder)
+        self._pull_secret = pull_secret
         self._now = now or _utc_now
         self._monotonic = monotonic
         self._repaired: dict[Key, float] = {}
@@ -176,7 +179,8 @@ class FunctionReconciler:
 
     async def _keep(self, obj: Obj, wanted: Wanted, built: Built, function: FunctionService) -> Revision:
         """Writes the revision; its name is the next that is free, also if another one took it a moment ago."""
-        template = make_pod_template(obj, wanted, built.image, autoscaled=function.spec.autoscaling is not None)
+        autoscaled = function.spec.autoscaling is not None
+        template = make_pod_template(obj, wanted, built.image, autoscaled=autoscaled, pull_secret=self._pull_secret)
         known = list(self._engine.cache.children(obj["metadata"]["uid"], REVISION))
         number = next_number(wanted.name, known)
         for candidate in range(number, number + 20):
@@ -373,4 +377,4 @@ def reconciler(engine: Engine, settings: Settings) -> FunctionReconciler:
             await asyncio.sleep(SECRETS_EVERY_SECONDS)
 
     engine.background("installation secrets", keep_secrets)
-    return FunctionReconciler(engine, client)
+    return FunctionReconciler(engine, client, pull_secret=settings.registry_pull_secret)

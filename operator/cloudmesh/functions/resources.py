@@ -48,8 +48,18 @@ def selector_labels(name: str) -> dict[str, str]:
     return {FUNCTION_LABEL: name}
 
 
-def make_pod_template(owner: Mapping[str, Any], wanted: Wanted, image: str, *, autoscaled: bool) -> Obj:
-    """The Pod template of a revision: passes Pod Security `restricted`, runs `image` by digest."""
+def make_pod_template(
+    owner: Mapping[str, Any], wanted: Wanted, image: str, *, autoscaled: bool, pull_secret: str = ""
+) -> Obj:
+    """The Pod template of a revision: passes Pod Security `restricted`, runs `image` by digest.
+
+    Args:
+        owner: the FunctionService.
+        wanted: what it asks for.
+        image: name and digest.
+        autoscaled: whether an autoscaler reads its use of CPU.
+        pull_secret: name of the Secret that nodes pull with from the installation's own registry; empty for none.
+    """
     runtime = wanted.runtime
     resources = {k: dict(v) for k, v in (runtime.get("resources") or {}).items()}
     requests = resources.setdefault("requests", {})
@@ -116,8 +126,10 @@ def make_pod_template(owner: Mapping[str, Any], wanted: Wanted, image: str, *, a
         spec["nodeSelector"] = dict(node_selector)
     if tolerations := runtime.get("tolerations"):
         spec["tolerations"] = [dict(t) for t in tolerations]
-    if pull_secret := wanted.image.get("pullSecretRef"):
-        spec["imagePullSecrets"] = [{"name": pull_secret["name"]}]
+    if wanted.image.get("repository"):
+        pull_secret = (wanted.image.get("pullSecretRef") or {}).get("name", "")
+    if pull_secret:
+        spec["imagePullSecrets"] = [{"name": pull_secret}]
     return {"metadata": {"labels": {**_labels(owner), **selector_labels(wanted.name)}}, "spec": spec}
 
 

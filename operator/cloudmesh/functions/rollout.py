@@ -87,6 +87,10 @@ def read_rollout(
         return Rollout("Progressing", f"revision '{target.name}' is being rolled out", available, replicas)
     updated = int(status.get("updatedReplicas", 0))
     if updated == wanted == replicas and available >= wanted:
+        if ending := _of_others(pods, target):
+            # They are sent calls until every node has heard of their end, and would answer with the old code.
+            message = f"revision '{target.name}' serves; Pods of the one before are ending: {', '.join(ending)}"
+            return Rollout("Progressing", message, available, replicas)
         if wanted == 0:
             return Rollout("Complete", f"revision '{target.name}', scaled to 0 replicas", 0, 0)
         return Rollout("Complete", f"revision '{target.name}' serves with {available} replicas", available, replicas)
@@ -115,13 +119,24 @@ def read_rollout(
     return Rollout("Progressing", f"{message}; {told}" if told else message, available, replicas)
 
 
+def _of_others(pods: Sequence[Mapping[str, Any]], target: Revision) -> list[str]:
+    """Pods of other revisions that still answer."""
+    return sorted(
+        p["metadata"]["name"]
+        for p in pods
+        if (p["metadata"].get("annotations") or {}).get(REVISION_ANNOTATION) != target.name
+        and any(x.get("type") == "Ready" and x.get("status") == "True" for x in _conditions(p))
+    )
+
+
+def _conditions(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list((pod.get("status") or {}).get("conditions") or [])
+
+
 def _not_ready(pods: Sequence[Mapping[str, Any]]) -> str:
     waiting = [
         p["metadata"]["name"]
         for p in pods
-        if any(
-            x.get("type") == "Ready" and x.get("status") != "True"
-            for x in (p.get("status") or {}).get("conditions") or []
-        )
+        if any(x.get("type") == "Ready" and x.get("status") != "True" for x in _conditions(p))
     ]
     return f"not ready: {', '.join(sorted(waiting)[:5])}" if waiting else ""
