@@ -1,4 +1,4 @@
-"""Runs the pages of docs/ word for word: files are written, commands run, and what they print is compared.
+"""Runs README and pages of docs/ word for word: files are written, commands run, and what they print is compared.
 
 A page's blocks of `console`, `yaml` and `python` are taken in order, in one shell and one empty folder:
 
@@ -9,8 +9,9 @@ A page's blocks of `console`, `yaml` and `python` are taken in order, in one she
 - A command that ends in `&` goes on beside the others; the next one waits until its port takes connections. What the
   shell says of its jobs isn't compared.
 
-Two things are changed in commands and in output, so that a test may run beside others: the page's namespace is one of
-the test's own, and its local port a free one.
+Two things are changed in commands and in output, so that a test may run beside others: the namespace `tutorial` is one
+of the test's own, and the local ports 8001 and 8080 are free ones. A page that makes none begins in an
+empty one.
 """
 
 from __future__ import annotations
@@ -34,11 +35,14 @@ from tests.testbed.kubectl import TestCluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
-DOCS = install.ROOT / "docs"
+PAGES = (
+    "README.md",
+    "docs/tutorials/function.md",
+)
 SECONDS = 120.0
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"Save this as `([\w-]+\.\w+)`[^`]*:\s*$")
-LOCAL_PORT = re.compile(r"--port=(\d+)")
+LOCAL_PORT = re.compile(r"(?:--port[= ]| )(\d+)(?::\d+| |$)")
 JOB = re.compile(r"\[\d+\]|bash: line \d+: +\d+ Terminated ")
 SHOWN = {"", "text", "sh"}
 
@@ -117,7 +121,7 @@ class Shell:
         background = command.rstrip().endswith("&")
         log = self._folder / ".background.log"
         if background:
-            command = f"{command.rstrip()[:-1]} >{log.name} 2>&1 &"
+            command = f">{log.name} 2>&1 {command}"
         self._send(f"{{ {command}\n}} </dev/null 2>&1\nprintf '\\n%s %s\\n' {self._mark} $?")
         output, deadline = "", time.monotonic() + SECONDS
         while True:
@@ -131,6 +135,7 @@ class Shell:
             output += line
         if background:
             _wait_for_port(command)
+            time.sleep(0.3)  # what it says of its port comes a moment later
             output = log.read_text()
         return status, output
 
@@ -146,7 +151,7 @@ class Shell:
 
 def _wait_for_port(command: str) -> None:
     port = LOCAL_PORT.search(command)
-    assert port, f"`{command}` runs in the background: it must name its port with --port=N"
+    assert port, f"`{command}` runs in the background: it must name its port, as in --port=N or N:80"
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -216,14 +221,18 @@ def environment(cluster: TestCluster, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("cloudmesh")
-@pytest.mark.parametrize("name", ["tutorials/function.md"])
-def test_page_says_what_happens(name: str, cluster: TestCluster, environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_page_says_what_happens(page: str, cluster: TestCluster, environment: dict[str, str], tmp_path: Path) -> None:
     """Every command of the page works, and prints what the page says."""
-    namespace = f"t-docs-{secrets.token_hex(3)}"
-    changes = {"tutorial": namespace, "8001": _free_port()}
+    namespace, own = f"t-docs-{secrets.token_hex(3)}", "namespace/tutorial created" in (install.ROOT / page).read_text()
+    changes = {"tutorial": namespace, "8001": _free_port(), "8080": _free_port()}
     folder = tmp_path / "work"
     folder.mkdir()
+    if not own:
+        cluster.kubectl("create", "namespace", namespace)
+        config = ["--kubeconfig", environment["KUBECONFIG"]]
+        cluster.kubectl(*config, "config", "set-context", "--current", f"--namespace={namespace}")
     try:
-        assert follow(DOCS / name, folder, environment, changes) > 5
+        assert follow(install.ROOT / page, folder, environment, changes) >= 3
     finally:
         cluster.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
