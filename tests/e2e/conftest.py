@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tests import install
 from tests.e2e.functions import Functions
 from tests.testbed.kubectl import TestCluster

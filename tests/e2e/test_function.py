@@ -7,7 +7,6 @@ import time
 
 import pytest
 import yaml
-
 from tests.e2e.functions import Functions, query
 from tests.install import ROOT
 

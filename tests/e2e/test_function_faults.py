@@ -10,7 +10,6 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-
 from tests import install
 from tests.e2e.functions import Functions
 

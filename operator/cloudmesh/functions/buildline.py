@@ -140,9 +140,8 @@ class BuildLine:
         }
         if state.parsed is None:
             state.parsed = await self._builder.parse({**source, "requirements": list(wanted.requirements)})
-        if state.lock is None:
-            if (waiting := await self._lock(state, wanted, known_lock, sources)) is not None:
-                return waiting
+        if state.lock is None and (waiting := await self._lock(state, wanted, known_lock, sources)) is not None:
+            return waiting
         assert state.lock is not None  # noqa: S101 - _lock just set it
         if state.info is None:
             state.info = await self._builder.info()

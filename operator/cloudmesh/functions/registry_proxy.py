@@ -171,7 +171,7 @@ async def serve(listen: list[tuple[str, int]], to: tuple[str, int]) -> int:
             listening += 1
         except OSError as error:
             if ":" not in host:
-                _log.error("%s:%d can't be used: %s", host, port, error)  # noqa: TRY400  # the message says it all
+                _log.error("%s:%d can't be used: %s", host, port, error)  # the message says it all
                 await proxy.close()
                 return 1
             _log.warning("no IPv6 on this node, going on without it: %s", error)

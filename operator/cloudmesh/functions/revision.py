@@ -4,8 +4,8 @@ A revision is a `ControllerRevision` owned by its FunctionService. It is written
 everything that rolling back to it needs, the rendered Pod template included: a later operator neither rebuilds nor
 re-renders what it holds. What happened to it afterwards (it worked, it failed) stands in its annotations. Pure.
 
-The data is packed (JSON, deflated, base64 under one key): the API server compares it byte by byte to keep it from changing,
-but writes JSON in another form than it got, so that it would refuse a patch of an annotation beside plain data.
+The data is packed (JSON, deflated, base64 under one key): the API server compares it byte by byte to keep it from
+changing, but writes JSON in another form than it got, and would refuse a patch of an annotation beside plain data.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Secrets that the parts of an installation share, made by the operator where they are absent and never changed by Helm.
+"""Secrets that the parts of an installation share: made by the operator where they are absent, never by Helm.
 
 | Secret | keys | who mounts it |
 |---|---|---|

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -35,7 +35,7 @@ class HttpReply:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Transient(f"the API server's answer broke off: {_say(error)}") from error
 
-    async def lines(self) -> AsyncIterator[bytes]:
+    async def lines(self) -> AsyncGenerator[bytes, None]:
         """Lines as they arrive; the server may end the body at any time."""
         try:
             while line := await self._response.content.readline():
@@ -74,8 +74,8 @@ class HttpTransport:
         headers = {"Accept": request.accept, "Content-Type": request.content_type, "User-Agent": USER_AGENT}
         if header := await self._access.authorization():
             headers["Authorization"] = header
-        # Compact, which the client's own encoding isn't: the API server keeps the data of a ControllerRevision byte by byte
-        # as it was sent, and takes the compact form that it makes of it at a later patch for a change.
+        # Compact, which the client's own encoding isn't: the API server keeps the data of a ControllerRevision byte by
+        # byte as it was sent, and takes the compact form that it makes of it at a later patch for a change.
         data = None if request.body is None else msgspec.json.encode(request.body)
         limit = aiohttp.ClientTimeout(
             total=request.timeout_seconds, sock_connect=min(CONNECT_SECONDS, request.timeout_seconds or CONNECT_SECONDS)
