@@ -73,9 +73,8 @@ def wait_beside(started: dict[str, tuple[subprocess.Popen[bytes], Path]]) -> boo
     for name, (process, log) in started.items():
         began = time.monotonic()
         code = process.wait()
-        say(
-            f"{name}: {'ready' if code == 0 else f'FAILED with exit code {code}'}, waited {time.monotonic() - began:.0f} s"
-        )
+        outcome = "ready" if code == 0 else f"FAILED with exit code {code}"
+        say(f"{name}: {outcome}, waited {time.monotonic() - began:.0f} s")
         if code != 0 or "-v" in sys.argv:
             print(log.read_text(errors="replace")[-8000:], flush=True)
         good = good and code == 0
