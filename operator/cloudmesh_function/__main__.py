@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ def main() -> int:
     """Reads the environment and the function's files, and serves."""
     from cloudmesh_function import server, service, settings
 
+    # as process 1 of a container a signal without handler does nothing, and imports may take long
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     server.configure_logging()
     try:
         found = settings.from_environment()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import inspect
 import json
@@ -11,7 +10,6 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +17,7 @@ from cloudmesh_function import codec, ui, yaml
 from cloudmesh_function.binding import Arguments, Binder
 from cloudmesh_function.metrics import CONTENT_TYPE, Metrics
 from cloudmesh_function.model import Operation, Scalar
+from cloudmesh_function.pool import ExpiredError, ThreadPool
 from cloudmesh_function.problem import Problem
 from cloudmesh_function.settings import Settings
 
@@ -98,7 +97,8 @@ class App:
         self._flask = flask_app
         self._document = document
         self._base = base_path.rstrip("/")
-        self._pool = ThreadPoolExecutor(min(settings.concurrency, _THREADS), thread_name_prefix="function")
+        # a slot is free when its call ends, which a time-out can't make a thread do
+        self._pool = ThreadPool(min(settings.concurrency, _THREADS), self._ended)
         self._routes: dict[str, dict[str, Handler]] = {}
         self._names: dict[str, str] = {}
         for item in served:
@@ -185,7 +185,12 @@ class App:
                 raise Problem(415, "unsupported-media-type", "send the parameters as application/json", headers=headers)
         if scope["query_string"]:
             raise Problem(422, "invalid-parameters", "POST takes its parameters from the body, not from the query")
-        body = await self._body(scope, receive)
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                body = await self._body(scope, receive)
+        except TimeoutError as error:
+            headers = [(b"connection", b"close")]
+            raise Problem(408, "slow-body", "the body didn't arrive in time", headers=headers) from error
         return await self._call(served, served.binder.from_body(body), scope)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
@@ -223,37 +228,35 @@ class App:
             raise Problem(503, "overloaded", detail, headers=[(b"retry-after", b"1")])
         metrics.in_flight += 1
         try:
-            future = self._start(served, arguments)
-        except BaseException:
-            metrics.in_flight -= 1
-            raise
-        # the slot is free when the call ends, which a time-out can't make a thread do
-        future.add_done_callback(self._ended)
-        try:
-            async with asyncio.timeout(self.settings.timeout):
-                result = await (future if served.is_async else asyncio.shield(future))
-        except TimeoutError as error:
-            if future.done() and not future.cancelled() and isinstance(future.exception(), TimeoutError):
-                raise self._failed(served, error) from error
+            if served.is_async:
+                result = await self._awaited(served, arguments)
+            else:
+                result = await self._pool.run(self.settings.timeout, self._run, served.target, *arguments)
+        except ExpiredError as error:
             detail = f"{served.operation.name} took longer than {self.settings.timeout:g} s"
             raise Problem(504, "timeout", detail) from error
-        except Problem:
-            raise
         except asyncio.CancelledError:
-            if future.cancelled():
-                raise self._failed(served, RuntimeError("the call was cancelled")) from None
             raise
         except Exception as error:
             raise self._failed(served, error) from error
         return self._respond(served, result, _header(scope, b"accept"))
 
-    def _start(self, served: Served, arguments: Arguments) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
-        positional, named = arguments
-        if served.is_async:
-            return loop.create_task(_finish_async(served.target(*positional, **named)))
-        context = contextvars.copy_context()
-        return loop.run_in_executor(self._pool, context.run, self._run, served.target, positional, named)
+    async def _awaited(self, served: Served, arguments: Arguments) -> Any:
+        deadline = asyncio.timeout(self.settings.timeout)
+        try:
+            async with deadline:
+                return await _finish_async(served.target(*arguments[0], **arguments[1]))
+        except TimeoutError as error:
+            if deadline.expired():
+                raise ExpiredError from error
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise RuntimeError("the function was cancelled by itself") from error
+        finally:
+            self._ended()
 
     def _run(self, target: Callable[..., Any], positional: list[Any], named: dict[str, Any]) -> Any:
         try:
@@ -281,10 +284,8 @@ class App:
             [item for item in headers if item[0] not in skipped],
         )
 
-    def _ended(self, future: asyncio.Future[Any]) -> None:
+    def _ended(self) -> None:
         self.state.metrics.in_flight -= 1
-        if not future.cancelled():
-            future.exception()  # a call that timed out may fail later: nobody waits for it
 
     def _failed(self, served: Served, error: BaseException) -> Problem:
         log.error("%s failed", served.operation.name, exc_info=error)

@@ -32,11 +32,11 @@ async def _serve(app: App, settings: Settings) -> int:
         address=settings.host,
         port=settings.port,
         interface=Interfaces.ASGINL,
-        http=HTTPModes.auto,
+        http=HTTPModes.http1,
         websockets=False,
         backlog=1024,
-        # connections beyond what is answered with 503 wait here, not in memory of ours
-        backpressure=max(settings.concurrency + 64, 128),
+        # granian counts connections, and idle ones of a proxy must not keep probes out
+        backpressure=max(4096, 2 * settings.concurrency),
         log_enabled=False,
     )
     loop = asyncio.get_running_loop()

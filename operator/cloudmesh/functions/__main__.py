@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     expose = Expose(names=names or ("*",), class_name=options.class_name)
     try:
-        parsed = asyncio.run(_parse(source, name, module, expose, options.base_path))
+        needed = options.requirement if options.command == "build" else None
+        parsed = asyncio.run(_parse(source, name, module, expose, options.base_path, needed))
     except SourceError as error:
         place = f"{file}:{error.line}:{error.column}: " if error.line else f"{file}: "
         return _complain(place + error.message, 1)
@@ -47,14 +48,18 @@ def main(arguments: list[str] | None = None) -> int:
         "source": "function.py",
     }
     if options.command == "build":
-        return _build(options, source, definition, parsed)
+        return _build(options, source, name, module, expose, parsed)
     return _serve(source, definition, parsed, options.host, options.port)
 
 
-async def _parse(source: str, name: str, module: str, expose: Expose, base_path: str) -> Parsed:
+async def _parse(
+    source: str, name: str, module: str, expose: Expose, base_path: str, requirements: list[str] | None
+) -> Parsed:
     sandbox = Sandbox()
     try:
-        return await sandbox.parse(source, name=name, module=module, expose=expose, base_path=base_path)
+        return await sandbox.parse(
+            source, name=name, module=module, expose=expose, base_path=base_path, requirements=requirements
+        )
     finally:
         await sandbox.close()
 
@@ -99,11 +104,21 @@ def _serve(source: str, definition: dict[str, object], parsed: Parsed, host: str
         return server.run(app, found)
 
 
-def _build(options: argparse.Namespace, source: str, definition: dict[str, object], parsed: Parsed) -> int:
-    from cloudmesh.functions import image
+def _build(options: argparse.Namespace, source: str, name: str, module: str, expose: Expose, parsed: Parsed) -> int:
+    from cloudmesh.engine.errors import CloudmeshError
+    from cloudmesh.functions.builder.local import build_archive
+    from cloudmesh.functions.builder.requests import ParseRequest
 
-    _ = image
-    return _complain("building images isn't wired up yet", 1)
+    request = ParseRequest(name, module, source, options.base_path, expose, tuple(options.requirement))
+    layout = Path(options.layout) if options.layout else None
+    try:
+        built = build_archive(request, parsed, Path(options.output), requirements=options.requirement, layout=layout)
+    except SourceError as error:
+        return _complain(str(error), 1)
+    except (CloudmeshError, OSError) as error:
+        return _complain(f"the image can't be built: {error}", 1)
+    print(f"{built.archive}: {built.name}@{built.digest}")  # noqa: T201
+    return 0
 
 
 def _complain(text: str, status: int = 2) -> int:
@@ -136,9 +151,10 @@ def _parser() -> argparse.ArgumentParser:
             found.add_argument("--port", type=int, default=8080)
         else:
             found.add_argument(
-                "--requirement", "-r", action="append", default=[], help="a requirement; may be repeated"
+                "--requirement", action="append", default=[], help="what it needs, as numpy>=2; may be repeated"
             )
             found.add_argument("--output", "-o", metavar="FILE", required=True, help="the archive")
+            found.add_argument("--layout", metavar="FOLDER", help="base and runtime, as `make images` writes them")
     return parser
 
 
