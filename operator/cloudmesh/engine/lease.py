@@ -229,10 +229,11 @@ class Elector:
                     timeout_seconds=60,
                     field_selector=f"metadata.name={self._name}",
                 )
-                async for event in stream:
-                    spec = event["object"].get("spec") or {}
-                    if not spec.get("holderIdentity") or event["type"] == "DELETED":
-                        self._news.set()
+                async with contextlib.aclosing(stream):
+                    async for event in stream:
+                        spec = event["object"].get("spec") or {}
+                        if not spec.get("holderIdentity") or event["type"] == "DELETED":
+                            self._news.set()
             except CloudmeshError as error:
                 log.debug("lease watch ended", extra={"error": str(error)})
             await asyncio.sleep(self._retry * self._rng.uniform(0.5, 1.0))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -122,7 +123,7 @@ class MadeReply:
         """The whole body."""
         return self._body
 
-    async def lines(self) -> AsyncIterator[bytes]:
+    async def lines(self) -> AsyncGenerator[bytes, None]:
         """The body's lines."""
         for line in self._body.splitlines(keepends=True):
             yield line
@@ -141,14 +142,15 @@ class _CutReply:
     async def read(self) -> bytes:
         return await self._reply.read()
 
-    async def lines(self) -> AsyncIterator[bytes]:
+    async def lines(self) -> AsyncGenerator[bytes, None]:
         left = self._fault.events
         if left > 0:
-            async for line in self._reply.lines():
-                yield line
-                left -= 1
-                if left <= 0:
-                    break
+            async with contextlib.aclosing(self._reply.lines()) as lines:
+                async for line in lines:
+                    yield line
+                    left -= 1
+                    if left <= 0:
+                        break
         if self._fault.action == "expire":
             error = Fault(status=410).body()
             yield json.dumps({"type": "ERROR", "object": json.loads(error)}).encode() + b"\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +33,7 @@ class Front:
     async def __aenter__(self) -> Front:
         app = web.Application(client_max_size=MAX_BODY)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
@@ -86,9 +86,10 @@ class Front:
             answer = web.StreamResponse(status=reply.status, headers=headers)
             await answer.prepare(request)
             try:
-                async for line in reply.lines():
-                    await answer.write(line)
-            except (ConnectionError, asyncio.CancelledError):
+                async with contextlib.aclosing(reply.lines()) as lines:
+                    async for line in lines:
+                        await answer.write(line)
+            except ConnectionError:
                 return answer
             await answer.write_eof()
             return answer

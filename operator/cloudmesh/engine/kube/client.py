@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -147,14 +148,15 @@ class Kube:
         try:
             if reply.status != 200:
                 raise error_of(reply.status, status_of(await reply.read()), reply.headers, f"watch {request.path}")
-            async for line in reply.lines():
-                if not line.strip():
-                    continue
-                event = _object(line)
-                if event.get("type") == "ERROR":
-                    status = event.get("object") or {}
-                    raise error_of(int(status.get("code") or 500), status, {}, f"watch {request.path}")
-                yield event
+            async with contextlib.aclosing(reply.lines()) as lines:
+                async for line in lines:
+                    if not line.strip():
+                        continue
+                    event = _object(line)
+                    if event.get("type") == "ERROR":
+                        status = event.get("object") or {}
+                        raise error_of(int(status.get("code") or 500), status, {}, f"watch {request.path}")
+                    yield event
         finally:
             reply.close()
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import copy
 import datetime
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import Any
 
 from cloudmesh.engine.kube.transport import Reply, Request
@@ -64,7 +65,7 @@ Admission = Callable[[str, Resource, Obj], None]
 class MemoryReply:
     """An answer that lies ready, or a watch."""
 
-    def __init__(self, status: int, body: bytes, stream: AsyncIterator[bytes] | None = None) -> None:
+    def __init__(self, status: int, body: bytes, stream: AsyncGenerator[bytes, None] | None = None) -> None:
         self.status = status
         self.headers: Mapping[str, str] = {"Content-Type": "application/json"}
         self._body = body
@@ -76,14 +77,15 @@ class MemoryReply:
             return b"".join([line async for line in self._stream])
         return self._body
 
-    async def lines(self) -> AsyncIterator[bytes]:
+    async def lines(self) -> AsyncGenerator[bytes, None]:
         """The body's lines as they arrive."""
         if self._stream is None:
             for line in self._body.splitlines(keepends=True):
                 yield line
             return
-        async for line in self._stream:
-            yield line
+        async with contextlib.aclosing(self._stream) as stream:
+            async for line in stream:
+                yield line
 
     def close(self) -> None:
         """A watch ends with its iterator."""
@@ -181,7 +183,7 @@ class MemoryApi:
     async def close(self) -> None:
         """Other clients may go on."""
 
-    def handle(self, request: Request) -> tuple[int, Obj] | AsyncIterator[bytes]:
+    def handle(self, request: Request) -> tuple[int, Obj] | AsyncGenerator[bytes, None]:
         """Answers with a status and an object, or with a watch.
 
         Raises:
@@ -370,7 +372,7 @@ class MemoryApi:
 
     def _watch(
         self, resource: Resource, namespace: str, query: Mapping[str, str], *, partial: bool
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         since = int(query.get("resourceVersion") or 0)
         if since and since < self.store.compacted:
             raise Refused(410, "Expired", f"too old resource version: {since} ({self.store.compacted})")
@@ -399,7 +401,7 @@ class MemoryApi:
         matches: Predicate,
         *,
         partial: bool,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         loop = asyncio.get_running_loop()
         end = loop.time() + float(query.get("timeoutSeconds") or 1800)
         bookmarks = query.get("allowWatchBookmarks") == "true"
