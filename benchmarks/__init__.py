@@ -1,0 +1,1 @@
+"""Figures beside a peer, measured in one run: `make bench NAME=engine`."""

@@ -1,0 +1,1 @@
+"""What the engine benchmark runs: the same small operator twice, on our engine and on plain kopf."""
