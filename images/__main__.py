@@ -88,17 +88,36 @@ def build(out: Path, cache: Path, names: tuple[str, ...] = NAMES) -> dict[str, s
     return tags
 
 
+def write_base(out: Path, cache: Path) -> str:
+    """Write the base image as `base.tar`.
+
+    Returns:
+        Its full name with tag.
+    """
+    recipe = Recipe(cache)
+    image = recipe.base.image
+    tag = f"cloudmesh.local/base:{recipe.version}-{image.digest.removeprefix('sha256:')[:12]}"
+    if not _is_current(out / "base" / "base.tar", image):
+        write_archive(out / "base" / "base.tar", {tag: image})
+    return tag
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m images", description="Make this project's images without Docker.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("build", help="write OCI archives and values.yaml")
-    command.add_argument("--out", type=Path, default=Path("build/images"), help="folder for the archives")
-    command.add_argument("--cache", type=Path, default=default_cache(), help="folder kept between runs")
+    base = commands.add_parser("base", help="write the base image alone, to build the Dockerfile on")
+    for parsed in (command, base):
+        parsed.add_argument("--out", type=Path, default=Path("build/images"), help="folder for the archives")
+        parsed.add_argument("--cache", type=Path, default=default_cache(), help="folder kept between runs")
     command.add_argument("--only", choices=NAMES, action="append", help="make only this image (may be repeated)")
     options = parser.parse_args(arguments)
     try:
-        tags = build(options.out, options.cache, tuple(options.only or NAMES))
+        if options.command == "base":
+            tags = {"base": write_base(options.out, options.cache)}
+        else:
+            tags = build(options.out, options.cache, tuple(options.only or NAMES))
     except (RecipeError, CloudmeshError) as error:
         sys.stderr.write(f"images: {error}\n")
         return 1
