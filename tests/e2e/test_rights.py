@@ -1,0 +1,92 @@
+"""The operator's rights are what it uses: no more is granted, and nothing that it asked for was refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tests import install
+from tests.e2e.functions import Functions
+
+pytestmark = pytest.mark.e2e
+
+Right = tuple[str, str, str]  # group, resource, verb
+
+USER = f"system:serviceaccount:{install.NAMESPACE}:cloudmesh-operator"
+
+# Granted, but not seen in every run of the tests; each with its reason.
+EXCEPTIONS: dict[Right, str] = {
+    ("", "configmaps", "patch"): "the document of a function whose operations changed",
+    ("", "secrets", "list"): "only while a function refers to a Secret with credentials",
+    ("", "secrets", "watch"): "only while a function refers to a Secret with credentials",
+    ("", "secrets", "patch"): "the builder's certificate, renewed after ten years",
+    ("", "services", "patch"): "a Service that somebody changed by hand",
+    ("", "services", "get"): "a name that is taken",
+    ("apps", "deployments", "get"): "a name that is taken",
+    ("apps", "controllerrevisions", "get"): "a name that is taken",
+    ("apps", "controllerrevisions", "delete"): "more revisions than the limit",
+    ("autoscaling", "horizontalpodautoscalers", "get"): "a name that is taken",
+    ("autoscaling", "horizontalpodautoscalers", "patch"): "limits of an autoscaler that changed",
+    ("autoscaling", "horizontalpodautoscalers", "delete"): "autoscaling that was taken away",
+    ("cloudmesh.org", "functionservices", "get"): "after a conflict of two writers",
+    (
+        "cloudmesh.org",
+        "functionservices",
+        "patch",
+    ): "finalizers, for kinds with clean-up outside of the cluster",
+    ("cloudmesh.org", "functionservices/finalizers", "update"): "asked for by the admission of blockOwnerDeletion",
+    ("events.k8s.io", "events", "patch"): "an event that happens again",
+    ("coordination.k8s.io", "leases", "create"): "the first start only",
+}
+
+
+def _granted(rules: list[dict[str, Any]]) -> set[Right]:
+    return {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule.get("apiGroups", [])
+        for resource in rule.get("resources", [])
+        for verb in rule["verbs"]
+    }
+
+
+def _terminating(event: dict[str, Any]) -> bool:
+    """A create in a namespace that is going is refused with 403 too."""
+    return "being terminated" in json.dumps(event.get("responseStatus", {}))
+
+
+def test_what_is_granted_is_what_is_used(functions: Functions) -> None:
+    cluster = functions.cluster
+    audit = cluster.info.audit_log
+    assert audit is not None, "this cluster's API server keeps no audit log that can be read: run on the test bed"
+    functions.apply("rights", "def f() -> int:\n    return 1\n", autoscaling={"maxReplicas": 2})
+    functions.wait("rights")
+    since = cluster.get("-n", functions.namespace, "functionservices.cloudmesh.org", "rights")["metadata"][
+        "creationTimestamp"
+    ]
+    granted = _granted(cluster.get("clusterrole", "cloudmesh-operator")["rules"])
+    granted |= _granted(cluster.get("-n", install.NAMESPACE, "role", "cloudmesh-operator-own")["rules"])
+    used: set[Right] = set()
+    refused: list[str] = []
+    with audit.open() as lines:
+        for line in lines:
+            if USER not in line:
+                continue
+            event = json.loads(line)
+            target = event.get("objectRef")
+            if event["user"]["username"] != USER or not target or "resource" not in target:
+                continue
+            resource = target["resource"] + (f"/{target['subresource']}" if "subresource" in target else "")
+            right = (target.get("apiGroup", ""), resource, event["verb"])
+            code = event.get("responseStatus", {}).get("code", 0)
+            if code == 403 and event["requestReceivedTimestamp"] > since and not _terminating(event):
+                refused.append(f"{right}: {event['requestURI']}")
+            elif code != 403:
+                used.add(right)
+    assert not refused
+    assert used <= granted, "used without being granted: is the service account bound to more roles?"
+    unused = granted - used - EXCEPTIONS.keys()
+    assert not unused, "granted, never used and not among the exceptions"
+    strange = EXCEPTIONS.keys() - granted
+    assert not strange, "exceptions for what isn't granted"
