@@ -110,4 +110,5 @@ def _parameter(argument: Argument, doc: Doc, literals: dict[str, object]) -> Par
         default = literals[argument.name] if argument.default is MISSING else types.json_default(argument.default)
     if default is None:
         item = types.optional(item)
+    default = types.fitting(default, item)
     return Parameter(argument.name, item, argument.kind, required=False, default=default, typed=typed)

@@ -355,13 +355,18 @@ def _mapping(key: Converter, inner: Converter) -> Converter:
 
 def _first(parts: list[Converter]) -> Converter:
     def convert(value: Any) -> Any:
-        reasons: list[str] = []
+        reasons: list[tuple[str, str]] = []
         for part in parts:
             try:
                 return part(value)
-            except (ValueError, TypeError, msgspec.ValidationError) as error:
-                reasons.append(split(str(error))[0])
-        raise ConvertError("; or ".join(dict.fromkeys(reasons)))
+            except ConvertError as error:
+                reasons.append((error.message, error.path))
+            except (ValueError, TypeError) as error:
+                reasons.append(split(str(error)))
+        inner = [reason for reason in reasons if reason[1] != "$"]
+        if len(inner) == 1:  # only one choice has this shape
+            raise ConvertError(*inner[0])
+        raise ConvertError("; or ".join(dict.fromkeys(message for message, _ in reasons)))
 
     return convert
 

@@ -212,7 +212,8 @@ class LiveModule:
                 if known.fields()[name] is not MISSING:
                     shown = types.json_default(default)
                 break
-        return Field(name, self.from_hint(hint), required, shown)
+        found = self.from_hint(hint)
+        return Field(name, found, required, types.fitting(shown, found))
 
 
 def mend_required_keys(found: type, hints: dict[str, Any]) -> None:

@@ -174,6 +174,8 @@ def union(members: Iterable[Type]) -> Type:
         flat += member.members if isinstance(member, Choice) else [member]
     if ANY in flat:
         return ANY
+    if any(isinstance(member, Values) and None in member.values for member in flat):
+        flat = [member for member in flat if member != NONE]
     unique = sorted(dict.fromkeys(flat), key=lambda item: (item == NONE, repr(item)))
     return unique[0] if len(unique) == 1 else Choice(tuple(unique))
 
@@ -203,6 +205,45 @@ def literal(values: Iterable[Any]) -> Values:
         kept.setdefault((type(value), value), value)
     ordered = sorted(kept.values(), key=lambda item: (type(item).__name__, str(item)))
     return Values(tuple(ordered))
+
+
+def fitting(value: Any, item: Type) -> Any:
+    """A default as JSON where it fits its type's schema, else `MISSING`: `x: int = "a"` is legal but no default."""
+    return value if value is MISSING or _fits(value, item) else MISSING
+
+
+def _fits(value: Any, item: Type) -> bool:
+    match item:
+        case Scalar("any"):
+            return True
+        case Scalar("None"):
+            return value is None
+        case Scalar("bool"):
+            return isinstance(value, bool)
+        case Scalar("int"):
+            return isinstance(value, int) and not isinstance(value, bool)
+        case Scalar("float" | "decimal" | "complex"):
+            return isinstance(value, (int, float)) and not isinstance(value, bool)
+        case Scalar("str"):
+            return isinstance(value, str)
+        case Array(_, inner):
+            return isinstance(value, list) and all(_fits(part, inner) for part in value)
+        case Fixed(items):
+            return (
+                isinstance(value, list)
+                and len(value) == len(items)
+                and all(_fits(part, inner) for part, inner in zip(value, items, strict=True))
+            )
+        case Mapping(key, inner):
+            return (
+                isinstance(value, dict) and key == Scalar("str") and all(_fits(part, inner) for part in value.values())
+            )
+        case Choice(members):
+            return any(_fits(value, member) for member in members)
+        case Values(values):
+            return any(value == known and type(value) is type(known) for known in values)
+        case _:
+            return False
 
 
 def json_default(value: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -61,14 +63,14 @@ async def test_memory_and_time_are_limited(box: Sandbox) -> None:
     await quick.parse(GOOD, name="n", module="m")
     first = quick._process
     assert first is not None
-    first.send_signal(19)  # SIGSTOP: a process that hangs
+    first.send_signal(signal.SIGSTOP)  # a process that hangs
     begun = time.monotonic()
     with pytest.raises(SourceError, match="takes longer than"):
         await quick.parse(GOOD, name="n", module="m")
     assert time.monotonic() - begun < 5
     assert (await quick.parse(GOOD, name="n", module="m")).operations
     assert quick._process is not first
-    quick._process.kill()  # type: ignore[union-attr]
+    os.kill(quick._process.pid, signal.SIGKILL)  # type: ignore[union-attr]
     await quick._process.wait()  # type: ignore[union-attr]
     assert (await quick.parse(GOOD, name="n", module="m")).operations
     await quick.close()
@@ -78,11 +80,11 @@ async def test_a_process_that_dies_over_a_source(box: Sandbox) -> None:
     await box.parse(GOOD, name="n", module="m")
     process = box._process
     assert process is not None
-    process.send_signal(19)
+    process.send_signal(signal.SIGSTOP)
     waiting = asyncio.create_task(box.parse(GOOD, name="n", module="m"))
     await asyncio.sleep(0.05)
-    process.kill()  # as the kernel does beyond the limits
-    with pytest.raises(SourceError, match=r"too much time or memory \(status -9\)"):
+    os.kill(process.pid, signal.SIGKILL)  # as the kernel does beyond the limits
+    with pytest.raises(SourceError, match="too much time or memory"):
         await waiting
     assert (await box.parse(GOOD, name="n", module="m")).operations
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import struct
 import sys
 from collections.abc import Sequence
@@ -78,8 +79,8 @@ class Sandbox:
             await self._stop()
             raise SourceError(1, 1, f"reading the source takes longer than {self._seconds:g} s") from error
         except (asyncio.IncompleteReadError, ConnectionError) as error:
-            status = await self._stop()
-            raise SourceError(1, 1, f"reading the source takes too much time or memory (status {status})") from error
+            await self._stop()
+            raise SourceError(1, 1, "reading the source takes too much time or memory") from error
         except BaseException:
             # an answer that nobody waits for any more must not become the next one's
             await self._stop()
@@ -109,18 +110,19 @@ class Sandbox:
             self._uses = 0
         return self._process
 
-    async def _stop(self) -> int | None:
+    async def _stop(self) -> None:
         process, self._process = self._process, None
         if process is None:
-            return None
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            return
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                # not process.kill(): that one may reap the child before asyncio's watcher does
+                os.kill(process.pid, signal.SIGKILL)
         if process.stdin is not None:
             process.stdin.close()
-        status = await process.wait()
+        await process.wait()
         with contextlib.suppress(Exception):
             process._transport.close()  # type: ignore[attr-defined]
-        return status
 
     async def close(self) -> None:
         """Ends the subprocess."""

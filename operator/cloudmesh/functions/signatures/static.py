@@ -387,7 +387,7 @@ class StaticModule:
             if isinstance(init, ast.Constant) and init.value is False:
                 return None
             return Field(name, found, not {"default", "default_factory"} & set(words))
-        return Field(name, found, node.value is None, default)
+        return Field(name, found, node.value is None, types.fitting(default, found))
 
     def _head(self, node: ast.expr, scope: griffe.Object) -> str:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
