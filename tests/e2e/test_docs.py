@@ -58,9 +58,8 @@ class Step:
     output: str = ""
 
 
-def read_steps(page: Path) -> Iterator[Step]:
-    """All steps of a page, in order."""
-    text = page.read_text()
+def read_steps(page: Path, text: str) -> Iterator[Step]:
+    """All steps of a page, in order; `page` is only named."""
     for block in FENCE.finditer(text):
         language, body = block[1], block[2]
         line = text[: block.start()].count("\n") + 1
@@ -104,7 +103,8 @@ class Shell:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         self._lines: Queue[str] = Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -147,6 +147,10 @@ class Shell:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(5)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._reader.join(10)
+        self._process.stdout.close()
 
 
 def _wait_for_port(command: str) -> None:
@@ -170,7 +174,7 @@ def _free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def follow(page: Path, folder: Path, environment: dict[str, str], changes: dict[str, str]) -> int:
+def follow(page: Path, folder: Path, environment: dict[str, str], changes: dict[str, str], *, text: str = "") -> int:
     """Does what a page says.
 
     Args:
@@ -178,6 +182,7 @@ def follow(page: Path, folder: Path, environment: dict[str, str], changes: dict[
         folder: an empty folder to do it in.
         environment: of the shell.
         changes: word of the page -> word of this run.
+        text: what to follow instead of the file's text.
 
     Returns:
         How many commands were run.
@@ -189,7 +194,7 @@ def follow(page: Path, folder: Path, environment: dict[str, str], changes: dict[
 
     shell, count = Shell(folder, environment), 0
     try:
-        for step in read_steps(page):
+        for step in read_steps(page, text or page.read_text()):
             where = f"{page.relative_to(install.ROOT)}:{step.line}"
             if step.file:
                 (folder / step.file).write_text(step.text)

@@ -41,8 +41,8 @@ def make_page(crd: dict[str, Any]) -> str:
         f"`apiVersion: {api}`, `kind: {names['kind']}`; for `kubectl`: `{names['plural']}.{spec['group']}`, short"
         f" {_codes(names['shortNames'])}, with others by the category {_codes(names['categories'])}.",
         "",
-        "`a[].b` is a member of each item of the list `a`. A field in **bold** must be there when what it is part of is;"
-        " one that doesn't stand here is refused by `kubectl`. `kubectl explain` has the same texts.",
+        "`a[].b` is a member of each item of the list `a`. A field in **bold** must be there when its parent is."
+        " `kubectl` refuses fields that don't stand here, and `kubectl explain` has the same texts.",
     ]
     for part, title, head in (("spec", "Spec", _SPEC_HEAD), ("status", "Status", _STATUS_HEAD)):
         lines += ["", f"## {title}", "", schema["properties"][part]["description"], "", *head]

@@ -1,0 +1,210 @@
+"""The pages of the documentation: links and named tests exist, tables and the generated page say what the code does."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.e2e import test_docs
+
+from cloudmesh.api import reference
+from cloudmesh.functions.signatures import Expose, SourceError, read
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+ROW = re.compile(r"^\| `(.+?)` \| (.+?) \|(?: (yes|no) \|)?$", re.MULTILINE)
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+FORBIDDEN = re.compile(r"/work/|/root/")
+IMPORTS = """\
+import array, datetime, decimal, fractions, ipaddress, pathlib, uuid
+import numpy, pandas
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Optional, Union
+"""
+
+
+def pages() -> list[Path]:
+    """All Markdown files of the repository."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return sorted(ROOT / name for name in listed.stdout.split() if (ROOT / name).is_file())
+
+
+def _anchors(page: Path) -> set[str]:
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in HEADING.findall(page.read_text())}
+
+
+def _without_code(text: str) -> str:
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Relative links name files that exist and headings that they have."""
+    for target in LINK.findall(_without_code(page.read_text())):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{target}: there is no {found}"
+        assert found.is_relative_to(ROOT), f"{target} leads out of the repository"
+        assert not anchor or anchor in _anchors(found), f"{target}: {found.name} has no such heading"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_name_no_registry_and_no_place_of_this_machine(page: Path) -> None:
+    """Installs go to whatever index a machine is set up for."""
+    assert not FORBIDDEN.search(page.read_text())
+
+
+def test_every_page_of_docs_is_reached_from_the_readme() -> None:
+    """Following links from README.md leads to every page."""
+    reached, waiting = set[Path](), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached or not page.is_file():
+            continue
+        reached.add(page)
+        targets = (target.partition("#")[0] for target in LINK.findall(_without_code(page.read_text())))
+        waiting += [(page.parent / target).resolve() for target in targets if target.endswith(".md")]
+    assert {page for page in pages() if "docs" in page.relative_to(ROOT).parts} <= reached
+
+
+@cache
+def _functions(file: Path) -> frozenset[str]:
+    tree = ast.parse(file.read_text())
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def test_named_tests_exist() -> None:
+    """Every test that a page names as proof is there."""
+    named = {(page, *match) for page in pages() for match in NAMED_TEST.findall(page.read_text())}
+    assert len({test for _, _, test in named}) >= 25
+    for page, file, test in sorted(named):
+        assert (ROOT / file).is_file(), f"{page.name}: there is no {file}"
+        assert test in _functions(ROOT / file), f"{page.name}: {file} has no {test}"
+
+
+def test_every_promise_names_its_proof() -> None:
+    """Each row of the tables of guarantees.md ends with a test."""
+    rows = [line for line in (ROOT / "docs/explanation/guarantees.md").read_text().splitlines() if line[:2] == "| "]
+    promises = [row for row in rows if not row.startswith("| promise")]
+    assert len(promises) >= 20
+    assert [row for row in promises if not NAMED_TEST.search(row)] == []
+
+
+def test_generated_reference_is_current(tmp_path: Path) -> None:
+    """`python -m cloudmesh.api.reference --check` finds nothing, and finds a page that was changed by hand."""
+    assert reference.main(["--check", "--root", str(ROOT)]) == 0
+    assert reference.main(["--root", str(tmp_path)]) == 0
+    page = tmp_path / "docs/reference/functionservice.md"
+    assert page.read_text() == (ROOT / "docs/reference/functionservice.md").read_text()
+    page.write_text(page.read_text().replace("`replicas`", "`copies`"))
+    assert reference.main(["--check", "--root", str(tmp_path)]) == 1
+
+
+def test_reference_has_every_field() -> None:
+    """A row for each property of the schema, at any depth."""
+    text = next(iter(reference.make_pages().values()))
+    for field in ("source.configMapRef.key", "runtime.env[].valueFrom.secretKeyRef.name", "build.error.line"):
+        assert f"`{field}`" in text
+    assert "`default`" not in text
+    assert "| `timeoutSeconds` |" not in text, "fields have their whole path"
+    assert "| `runtime.timeoutSeconds` | integer, 1 to 3600 | `30` |" in text
+
+
+def _without_patterns(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {key: _without_patterns(value) for key, value in schema.items() if key != "pattern"}
+    return [_without_patterns(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _document(annotation: str) -> dict[str, Any]:
+    source = f"{IMPORTS}\n\ndef f(x: {annotation}) -> None: ...\n"
+    parsed = read(source, name="f", module="f", expose=Expose(("f",)), requirements=("numpy", "pandas"))
+    found: dict[str, Any] = parsed.document["paths"]["/f"]
+    return found
+
+
+def _rows(heading: str) -> list[tuple[str, str, str]]:
+    text = (ROOT / "docs/reference/types.md").read_text()
+    section = text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return [(a.replace("\\|", "|"), b, c) for a, b, c in ROW.findall(section)]
+
+
+@pytest.mark.parametrize("heading", ["Scalars", "Containers", "Choices"])
+def test_types_are_what_the_table_says(heading: str) -> None:
+    """Each annotation gives the schema, and has GET or not, as in docs/reference/types.md."""
+    rows = _rows(heading)
+    assert len(rows) >= 5
+    for annotation, schema, query in rows:
+        operations = _document(annotation)
+        body = operations["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert json.loads(schema.strip("`")) == _without_patterns(body["properties"]["x"]), annotation
+        assert query == ("yes" if "get" in operations else "no"), annotation
+
+
+def test_refused_types_are_refused() -> None:
+    """With the reason that the page gives, and a place."""
+    rows = _rows("Refused")
+    assert len(rows) >= 4
+    for annotation, reason, _ in rows:
+        with pytest.raises(SourceError) as caught:
+            _document(annotation)
+        assert reason in caught.value.message, annotation
+        assert caught.value.line, annotation
+
+
+RIGHT = """\
+Save this as `name.yaml`:
+
+```yaml
+name: Ada
+```
+
+```console
+$ cat name.yaml
+name: Ada
+$ NAME=Ada; date +%s
+…
+$ printf 'a   b\\nc\\nd\\nHello, %s, it is %s\\n' $NAME $$
+a b
+…
+Hello, Ada, it is …
+```
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("", "", ""),
+        ("name: Ada\n$", "name: Eve\n$", "name: Eve"),
+        ("Hello, Ada, it is …", "Hello, Ada", "the page says"),
+        ("a b\n…", "a b\nc", "the page says"),
+        ("$ cat name.yaml", "$ cat name.yaml; false", "status 1"),
+        ("$ cat", "cat", "begins with"),
+        ("Save this as `name.yaml`", "A file", "names the file"),
+        ("```yaml", "```json", "neither run nor just shown"),
+    ],
+)
+def test_runner_of_pages_finds_what_is_wrong(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    """The end-to-end test of the pages fails where a page and the world differ."""
+    page, folder = test_docs.install.ROOT / "docs" / "unused.md", tmp_path / "work"
+    folder.mkdir()
+    text = RIGHT.replace(old, new, 1) if old else RIGHT
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+    if not complaint:
+        assert test_docs.follow(page, folder, environment, {}, text=text) == 3
+        return
+    with pytest.raises(AssertionError, match=complaint):
+        test_docs.follow(page, folder, environment, {}, text=text)
