@@ -99,11 +99,13 @@ class Cache:
         kind = self._objects.setdefault(resource, {})
         old = kind.get(name)
         uid = meta.get("uid", "")
-        if uid in self._gone or (old is not None and resource_version(obj) <= resource_version(old)):
+        if uid in self._gone:
             return None
         if meta.get("deletionTimestamp") and not meta.get("finalizers") and not _lingers(meta):
-            # the answer to the removal of the last finalizer: the server has no such object any more
+            # the answer to the removal of the last finalizer, with the version from before: the object is gone
             return self.remove(resource, obj)
+        if old is not None and resource_version(obj) <= resource_version(old):
+            return None
         new = compact(obj)
         if old is not None:
             self._unindex(resource, name, old)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cloudmesh.engine.cache import Cache
+from cloudmesh.engine.errors import Conflict
 from cloudmesh.engine.kube.client import Kube
 from cloudmesh.engine.metrics import Metrics
 from cloudmesh.engine.resources import Obj, Resource, resource_version
@@ -62,10 +63,13 @@ class Status:
         if wanted == held or self._sent.get(uid) == (sent, _digest(held)):
             self._metrics.status_writes.labels(resource.kind, "skipped").inc()
             return current
-        target = {"metadata": {"name": name, "uid": uid}, "status": wanted}
+        target = {"metadata": {"name": name}, "status": wanted}
         if namespace:
             target["metadata"]["namespace"] = namespace
         answer = await self._kube.apply(resource, target, subresource="status")
+        if answer["metadata"]["uid"] != uid:
+            # an apply of status can't be bound to a uid; the new object's own reconcile puts it right
+            raise Conflict(f"{resource.kind} {name} was deleted and made anew")
         self._metrics.status_writes.labels(resource.kind, "written").inc()
         self._sent[uid] = (sent, _digest(answer.get("status") or {}))
         self._sent.move_to_end(uid)

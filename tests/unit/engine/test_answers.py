@@ -30,6 +30,7 @@ def status(reason: str, message: str = "", **details: object) -> dict[str, objec
         (413, {}, errors.InvalidRequest),
         (415, status("UnsupportedMediaType"), errors.InvalidRequest),
         (422, status("Invalid"), errors.InvalidRequest),
+        (422, status("Invalid", causes=[{"field": "metadata.uid"}]), errors.Conflict),
         (429, status("TooManyRequests"), errors.RateLimited),
         (500, status("InternalError"), errors.Transient),
         (500, status("ServerTimeout", retryAfterSeconds=2), errors.RateLimited),

@@ -86,12 +86,20 @@ def error_of(code: int, status: Mapping[str, Any], headers: Mapping[str, str], w
             return Expired(message)
         case 429:
             return RateLimited(message, retry_after(status, headers))
+        case 422 if _is_another_object(status):
+            return Conflict(message)
         case 400 | 411 | 413 | 414 | 415 | 422 | 431:
             return InvalidRequest(message)
         case 500 | 503 | 504 if (wait := retry_after(status, headers)) is not None:
             return RateLimited(message, wait)
         case _:
             return Transient(message)
+
+
+def _is_another_object(status: Mapping[str, Any]) -> bool:
+    """Whether a patch was refused because the object of that name has another uid: it was made anew."""
+    causes = (status.get("details") or {}).get("causes") or ()
+    return any(cause.get("field") == "metadata.uid" for cause in causes)
 
 
 def retry_after(status: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:

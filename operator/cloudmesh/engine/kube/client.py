@@ -183,7 +183,8 @@ class Kube:
     async def apply(self, resource: Resource, obj: Obj, *, subresource: str = "", force: bool = True) -> Obj:
         """Server-side apply as field manager `cloudmesh-operator`: what is left out is given up.
 
-        With `metadata.uid` in it, an object of another uid is never touched or made.
+        With `metadata.uid` in it, an object of another uid is never touched or made (but for its status: there the API
+        server ignores the uid).
 
         Raises:
             Conflict: Another manager owns a field and `force` is off, or the uid is another.

@@ -264,7 +264,7 @@ class MemoryApi:
 
     def _merge(self, resource: Resource, where: Name, subresource: str, patch: Obj) -> Obj:
         old = self._existing(resource, where)
-        self._check_preconditions(resource, old, patch.get("metadata") or {})
+        self._check_preconditions(resource, old, patch.get("metadata") or {}, patching=True)
         return self._store(resource, where, subresource, old, merge_patch(old, patch))
 
     def _apply(
@@ -289,7 +289,8 @@ class MemoryApi:
             apply_fields(made, applied, owned, manager, force=True)
             self.store.owned[made["metadata"]["uid"]] = owned
             return 201, made
-        self._check_preconditions(resource, old, meta)
+        if subresource != "status":  # there the real one doesn't mind the uid either
+            self._check_preconditions(resource, old, meta, patching=True)
         uid = old["metadata"]["uid"]
         owned = copy.deepcopy(self.store.owned.get(uid, {}))
         if subresource == "status":
@@ -327,8 +328,14 @@ class MemoryApi:
         self._check_preconditions(resource, obj, options.get("preconditions") or {})
         return self.store.delete(resource, where)
 
-    def _check_preconditions(self, resource: Resource, old: Obj, wanted: Mapping[str, Any]) -> None:
+    def _check_preconditions(
+        self, resource: Resource, old: Obj, wanted: Mapping[str, Any], *, patching: bool = False
+    ) -> None:
         for field, told in (("uid", "UID"), ("resourceVersion", "resource version")):
+            if patching and field == "uid" and wanted.get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
+                refused = Refused(422, "Invalid", "metadata.uid: Invalid value: field is immutable")
+                refused.status["details"] = {"name": old["metadata"]["name"], "causes": [{"field": "metadata.uid"}]}
+                raise refused
             if wanted.get(field) and wanted[field] != old["metadata"][field]:
                 raise Refused(
                     409,

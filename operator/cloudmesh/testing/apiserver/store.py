@@ -73,9 +73,8 @@ class Store:
         if has_status and _asked(new) != _asked(old):
             new["metadata"]["generation"] += 1
         if old["metadata"].get("deletionTimestamp") and not new["metadata"].get("finalizers"):
-            new["metadata"]["resourceVersion"] = str(self.version + 1)
             self._record("delete", resource, name, new, None)
-            return copy.deepcopy(new)
+            return copy.deepcopy(new)  # with the version from before, as the real one answers
         self._record("update", resource, name, old, new)
         return copy.deepcopy(new)
 
