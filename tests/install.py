@@ -113,7 +113,7 @@ def _host_values(cluster: Cluster) -> list[str]:
 
 def build_images() -> None:
     """Builds the images into build/images; seconds when nothing changed."""
-    subprocess.run([sys.executable, "-m", "images", "build"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "images", "build"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 def _import_images(cluster: Cluster) -> None:
