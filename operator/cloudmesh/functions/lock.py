@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 import ssl
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from uv import find_uv_bin
 
 from cloudmesh.engine.errors import InvalidRequest, Transient
+from cloudmesh.functions.image.guard import check_host
 from cloudmesh.functions.image.oci import Platform
 
 _SECONDS = 90.0
@@ -53,12 +55,13 @@ class IndexUnavailable(Transient):
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A package index. An empty URL is uv's own default."""
+    """A package index. An empty URL is uv's own default; a guarded one may not lead to the cluster's own addresses."""
 
     url: str = ""
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     ca: str = field(default="", repr=False)
+    guarded: bool = False
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -210,6 +213,25 @@ def check_requirements(requirements: Iterable[str]) -> list[Requirement]:
             )
         checked.append(requirement)
     return checked
+
+
+async def check_address(index: Index) -> None:
+    """Look at where an index that a user named leads, before uv goes there.
+
+    Raises:
+        InvalidRequest: to a loopback, link-local or API server address.
+        IndexUnavailable: nowhere.
+    """
+    host = urlsplit(index.url).hostname
+    if not host or not index.guarded:
+        return
+    check_host(host)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise IndexUnavailable(f"package index {host}: {error}") from error
+    for item in found:
+        check_host(str(item[4][0]))
 
 
 class Locker:

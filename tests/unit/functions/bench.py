@@ -70,6 +70,7 @@ def make_settings(
         "CLOUDMESH_REGISTRY_INSECURE": "true",
         "CLOUDMESH_INDEX_URL": index,
         "CLOUDMESH_VERSION": "1.2.3",
+        "CLOUDMESH_ALLOW_LOCAL_ENDPOINTS": "true",
     }
     if credentials:
         (folder / "registry").mkdir(exist_ok=True)

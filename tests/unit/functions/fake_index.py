@@ -19,6 +19,7 @@ class FakeIndex:
         login: `user:password` that it demands, if any.
         log: paths asked for.
         broken: answer 500 to everything.
+        moved: file name -> address that it redirects to.
         swapped: file name -> content to serve in place of the right one.
     """
 
@@ -26,8 +27,10 @@ class FakeIndex:
         self.files: dict[str, bytes] = {}
         self.login = login
         self.log: list[str] = []
+        self.authorizations: list[str] = []
         self.broken = False
         self.swapped: dict[str, bytes] = {}
+        self.moved: dict[str, str] = {}
         self.url = ""
 
     def add(self, filename: str, data: bytes) -> str:
@@ -55,6 +58,7 @@ class FakeIndex:
 
     def _refused(self, request: web.Request) -> web.Response | None:
         self.log.append(request.path)
+        self.authorizations.append(request.headers.get("Authorization", ""))
         if self.broken:
             return web.Response(status=500)
         expected = "Basic " + base64.b64encode(self.login.encode()).decode()
@@ -81,6 +85,8 @@ class FakeIndex:
         if refused := self._refused(request):
             return refused
         name = request.match_info["name"]
+        if name in self.moved:
+            raise web.HTTPFound(self.moved[name])
         if name not in self.files:
             return web.Response(status=404)
         return web.Response(body=self.swapped.get(name, self.files[name]))

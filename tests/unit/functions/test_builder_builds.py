@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import json
 import tarfile
@@ -17,8 +18,11 @@ from tests.unit.functions.fake_index import FakeIndex
 from tests.unit.functions.fake_registry import FakeRegistry, times
 from tests.unit.functions.wheels import wheel_bytes
 
+from cloudmesh.engine.errors import InvalidRequest
 from cloudmesh.functions.builder.publish import OPENAPI
+from cloudmesh.functions.builder.requests import Body, LockRequest, request_id
 from cloudmesh.functions.image.layer import decompress
+from cloudmesh.functions.image.oci import MANIFEST
 from cloudmesh.functions.image.signing import BUNDLE
 
 
@@ -175,6 +179,21 @@ async def test_a_wheel_that_differs_from_its_hash_is_never_used(builder: Bench, 
         await builder.lock(["demo"])
 
 
+async def test_wheels_may_lie_elsewhere_and_credentials_stay(tmp_path: Path, registry: FakeRegistry) -> None:
+    name = "demo-1.0-py3-none-any.whl"
+    async with FakeIndex(login="user:word").running() as index, FakeIndex().running() as storage:
+        index.add(name, wheel_bytes())
+        storage.add(name, wheel_bytes())
+        index.moved[name] = storage.url.replace("/simple", f"/files/{name}")
+        settings = make_settings(tmp_path, registry.host, credentials=("user", "word"))
+        async with bench(settings) as builder:
+            own = {"url": index.url, "username": "user", "password": "word"}
+            request = LockRequest.from_body(Body({"requirements": ["demo"], "index": own}))
+            assert (await builder.service.lock(request))["provides"] == {"demo": "demo"}
+        assert storage.log == [f"/files/{name}"]
+        assert storage.authorizations == [""]
+
+
 async def test_a_wrong_source_names_line_and_column(builder: Bench) -> None:
     build = await builder.build(builder.body("def f(x: int) -> int:\n    return (\n"))
     assert build["state"] == "Failed"
@@ -197,6 +216,38 @@ async def test_a_registry_of_the_users_own(builder: Bench) -> None:
         assert build["result"]["layersMounted"] == 0
 
 
+async def test_addresses_of_the_cluster_itself_are_refused(registry: FakeRegistry, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, registry.host, credentials=("user", "word"))
+    async with bench(dataclasses.replace(settings, local_endpoints=False)) as builder:
+        for push in ("127.0.0.1:1/x", "169.254.169.254/x", "localhost:1/x", "[::1]:1/x"):
+            build = await builder.build(builder.body(repository={"push": push, "insecure": True}))
+            assert "not taken" in build["error"]["message"], push
+        for url in ("http://127.0.0.1:1/simple", "http://169.254.169.254/", "http://localhost/simple"):
+            request = LockRequest.from_body(Body({"requirements": ["x"], "index": {"url": url}}))
+            with pytest.raises(InvalidRequest, match="not taken"):
+                await builder.service.lock(request)
+
+
+async def test_a_lock_is_made_once_for_all_builders(
+    builder: Bench, registry: FakeRegistry, index: FakeIndex, tmp_path: Path
+) -> None:
+    index.add("demo-1.0-py3-none-any.whl", wheel_bytes())
+    first = await builder.lock(["demo"])
+    index.add("demo-2.0-py3-none-any.whl", wheel_bytes(version="2.0"))
+    settings = make_settings(tmp_path, registry.host, index=index.url, credentials=("user", "word"))
+    other = dataclasses.replace(settings, cache=tmp_path / "other-cache")
+    async with bench(other) as second:
+        assert await second.lock(["demo"]) == first
+        request = LockRequest.from_body(Body({"requirements": ["demo"], "relock": True}))
+        assert (await second.service.lock(request))["packages"] == [{"name": "demo", "version": "2.0"}]
+        # A lock that somebody else wrote doesn't count.
+        (tag,) = (name for name in registry.manifests["layers"] if name.startswith("lock-"))
+        forged = json.loads(registry.manifests["layers"][tag][1])
+        forged["annotations"] = {}
+        registry.manifests["layers"][tag] = (MANIFEST, json.dumps(forged).encode())
+        assert 'version = "2.0"' in await second.lock(["demo"])
+
+
 async def test_two_requests_at_once_are_one_build(builder: Bench, registry: FakeRegistry) -> None:
     registry.log.clear()
     results = await asyncio.gather(*(builder.build(builder.body()) for _ in range(5)))
@@ -206,8 +257,6 @@ async def test_two_requests_at_once_are_one_build(builder: Bench, registry: Fake
 
 
 async def test_the_id_does_not_depend_on_what_only_lets_one_in(builder: Bench) -> None:
-    from cloudmesh.functions.builder.requests import request_id
-
     one = builder.body(index={"url": "https://host.example/simple", "username": "a", "password": "b"})
     two = builder.body(index={"url": "https://host.example/simple", "username": "c", "password": "d"})
     three = builder.body(index={"url": "https://other.example/simple"})

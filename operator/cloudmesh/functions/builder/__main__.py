@@ -11,6 +11,7 @@ import sys
 from aiohttp import web
 
 from cloudmesh.engine.errors import CloudmeshError
+from cloudmesh.engine.logs import set_up
 from cloudmesh.functions.builder.http import application, tls_context
 from cloudmesh.functions.builder.service import Service
 from cloudmesh.functions.builder.settings import Settings
@@ -48,8 +49,7 @@ async def serve(settings: Settings) -> None:
 
 def main() -> int:
     """The process."""
-    level = os.environ.get("CLOUDMESH_LOG_LEVEL", "info").upper()
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    set_up(os.environ.get("CLOUDMESH_LOG_LEVEL") or "info")
     try:
         asyncio.run(serve(Settings.from_environment()))
     except CloudmeshError as error:

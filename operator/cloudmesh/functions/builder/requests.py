@@ -120,6 +120,7 @@ class LockRequest:
     python: str
     platforms: tuple[Platform, ...]
     index: Index | None
+    relock: bool = False
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
@@ -133,6 +134,7 @@ class LockRequest:
             python=_python(body),
             platforms=_platforms(body),
             index=_index(body),
+            relock=body.flag("relock"),
         )
 
 
@@ -164,6 +166,7 @@ def _index(body: Body) -> Index | None:
         part.text("username", default=""),
         part.text("password", longest=8192, default=""),
         part.text("caCrt", longest=1 << 20, default=""),
+        guarded=True,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import logging
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from typing import Any
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest
 from cloudmesh.functions.builder.assemble import Foundation, assemble
 from cloudmesh.functions.builder.builds import Build, Builds, RegistryUnavailable
+from cloudmesh.functions.builder.locks import find_lock, keep_lock, lock_key
 from cloudmesh.functions.builder.publish import Place, find, publish, push_shared, push_wheel_layer
 from cloudmesh.functions.builder.requests import BuildRequest, LockRequest, ParseRequest
 from cloudmesh.functions.builder.settings import Settings
@@ -20,10 +22,11 @@ from cloudmesh.functions.builder.wheelhouse import Wheelhouse
 from cloudmesh.functions.image.blobs import LayerStore
 from cloudmesh.functions.image.bytecode import Interpreter
 from cloudmesh.functions.image.oci import canonical_json, sha256
+from cloudmesh.functions.image.registry import Repository
 from cloudmesh.functions.image.signing import Signer, Verifier
 from cloudmesh.functions.image.transport import Endpoint, Transfer, Transport
 from cloudmesh.functions.key import build_key
-from cloudmesh.functions.lock import Index, Lock, LockedWheel, Locker, Target
+from cloudmesh.functions.lock import Index, Lock, LockedWheel, Locker, Target, check_address, check_requirements
 from cloudmesh.functions.signatures import Parsed, SourceError, missing_imports, sandbox
 from cloudmesh_function.parts import PROVIDES
 
@@ -159,9 +162,9 @@ class Service:
             DependenciesUnsatisfiable: the requirements can't be met.
             IndexUnavailable: the index doesn't answer.
         """
-        index = request.index or self.settings.index()
+        index = self._index(request.index)
         target = self._target(request.python)
-        lock, urls = await self._locker.lock(request.requirements, target, index)
+        lock, urls = await self._locked(request, target, index)
         wheels = self.foundation.wheels(lock.wheels, ())
         await self._wheelhouse.fetch(wheels, target, index, urls)
         provides = await self._wheelhouse.import_names(wheels, target, index)
@@ -170,6 +173,26 @@ class Service:
             "packages": [{"name": wheel.name, "version": wheel.version} for wheel in lock.wheels],
             "provides": provides,
         }
+
+    def _index(self, own: Index | None) -> Index:
+        if own is None:
+            return self.settings.index()
+        return dataclasses.replace(own, guarded=not self.settings.local_endpoints)
+
+    async def _locked(self, request: LockRequest, target: Target, index: Index) -> tuple[Lock, dict[str, str]]:
+        if not request.requirements:
+            return await self._locker.lock((), target, index)
+        check_requirements(request.requirements)
+        await check_address(index)
+        repository = Repository(await self._shared_transport(), "layers")
+        key = lock_key(request, index.url, self._locker.identity)
+        if not request.relock:
+            kept = await find_lock(repository, key, self._verifier)
+            if kept is not None:
+                return kept, {}
+        lock, urls = await self._locker.lock(request.requirements, target, index)
+        await keep_lock(repository, key, lock, self._signer)
+        return lock, urls
 
     def _target(self, python: str) -> Target:
         target = self.foundation.target
@@ -214,7 +237,8 @@ class Service:
                 if found is not None:
                     return self._result(place, found.digest, request, parsed, transfer, reused=True)
             build.stage = "Fetching"
-            wheels, index = self._wheels(request, parsed), request.index or self.settings.index()
+            wheels, index = self._wheels(request, parsed), self._index(request.index)
+            await check_address(index)
             await self._check_imports(request, parsed, wheels, index)
             layers = await self._wheelhouse.layers(wheels, self.foundation.target, index)
             build.stage = "Assembling"
@@ -265,7 +289,7 @@ class Service:
     async def _place(self, request: BuildRequest) -> AsyncIterator[Place]:
         own = request.destination
         if own is not None:
-            async with Transport(own.endpoint) as transport:
+            async with Transport(own.endpoint, guarded=not self.settings.local_endpoints) as transport:
                 yield Place(transport, own.name, own.pull, shared=False)
             return
         name = f"fn/{request.namespace}/{request.parse.name}"

@@ -35,6 +35,7 @@ class Settings:
     index_credentials: Path | None
     version: str
     builds: int
+    local_endpoints: bool
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -72,6 +73,7 @@ class Settings:
             index_credentials=path("CLOUDMESH_INDEX_CREDENTIALS"),
             version=environment.get("CLOUDMESH_VERSION", "0.0.0"),
             builds=number("CLOUDMESH_BUILDER_CONCURRENCY", 4, 1, 64),
+            local_endpoints=environment.get("CLOUDMESH_ALLOW_LOCAL_ENDPOINTS", "false").lower() == "true",
         )
 
     def endpoint(self) -> Endpoint:

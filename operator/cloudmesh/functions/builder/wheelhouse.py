@@ -9,17 +9,20 @@ import os
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import BinaryIO
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
 from cloudmesh.engine.errors import InvalidRequest
 from cloudmesh.functions.image.blobs import Layer, LayerStore
+from cloudmesh.functions.image.guard import GuardedResolver, check_host
 from cloudmesh.functions.image.wheel import Compiler, Wheel
 from cloudmesh.functions.lock import Index, IndexUnavailable, LockedWheel, Locker, Target
 
 _FORMAT = "1"
 _TRIES = 4
+_REDIRECTS = 5
 _SECONDS = 300.0
 _LARGEST = 1 << 30
 
@@ -139,28 +142,13 @@ class Wheelhouse:
                     await asyncio.sleep(0.3 * 2**attempt)
 
     async def _download_once(self, session: aiohttp.ClientSession, wheel: LockedWheel, url: str, index: Index) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("https", "http"):
-            raise InvalidRequest(f"{wheel.filename}: the index names an address that isn't http(s)")
-        auth = None
-        if (index.username or index.password) and parts.netloc == urlsplit(index.url).netloc:
-            auth = aiohttp.BasicAuth(index.username, index.password)
         path = self._path(wheel)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        hashed, size = hashlib.sha256(), 0
         try:
             with part.open("wb") as out:
-                async with session.get(url, auth=auth) as answer:
-                    if answer.status != 200:
-                        raise IndexUnavailable(f"{wheel.filename}: the index answered {answer.status}")
-                    async for chunk in answer.content.iter_chunked(1 << 18):
-                        size += len(chunk)
-                        if size > _LARGEST:
-                            raise InvalidRequest(f"{wheel.filename}: over {_LARGEST} bytes")
-                        hashed.update(chunk)
-                        out.write(chunk)
-            if hashed.hexdigest() != wheel.sha256:
+                digest = await _receive(session, url, index, out, wheel.filename)
+            if digest != wheel.sha256:
                 raise IndexUnavailable(f"{wheel.filename}: the index gave content that differs from the lock's hash")
             part.replace(path)
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -183,6 +171,38 @@ class Wheelhouse:
                 total -= size
 
 
+async def _receive(session: aiohttp.ClientSession, url: str, index: Index, out: BinaryIO, name: str) -> str:
+    """Write what lies at `url` to `out`, redirects followed by hand: each address is looked at.
+
+    Returns:
+        Its SHA-256 in hexadecimal.
+    """
+    for _ in range(_REDIRECTS):
+        parts = urlsplit(url)
+        if parts.scheme not in ("https", "http"):
+            raise InvalidRequest(f"{name}: the index names an address that isn't http(s)")
+        if index.guarded:
+            check_host(parts.hostname or "")
+        auth = None
+        if (index.username or index.password) and parts.netloc == urlsplit(index.url).netloc:
+            auth = aiohttp.BasicAuth(index.username, index.password)
+        async with session.get(url, auth=auth, allow_redirects=False) as answer:
+            if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
+                url = urljoin(url, answer.headers["Location"])
+                continue
+            if answer.status != 200:
+                raise IndexUnavailable(f"{name}: the index answered {answer.status}")
+            hashed, size = hashlib.sha256(), 0
+            async for chunk in answer.content.iter_chunked(1 << 18):
+                size += len(chunk)
+                if size > _LARGEST:
+                    raise InvalidRequest(f"{name}: over {_LARGEST} bytes")
+                hashed.update(chunk)
+                out.write(chunk)
+            return hashed.hexdigest()
+    raise IndexUnavailable(f"{name}: over {_REDIRECTS} redirects")
+
+
 def _import_names(path: Path) -> list[str]:
     with Wheel.open(path) as wheel:
         return sorted(wheel.import_names())
@@ -194,7 +214,7 @@ def _session(index: Index) -> aiohttp.ClientSession:
         context = ssl.create_default_context()
         context.load_verify_locations(cadata=index.ca)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=8, ssl=context),
+        connector=aiohttp.TCPConnector(limit=8, ssl=context, resolver=GuardedResolver() if index.guarded else None),
         timeout=aiohttp.ClientTimeout(total=_SECONDS, sock_connect=10, sock_read=60),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=True,

@@ -28,6 +28,7 @@ from cloudmesh.engine.errors import (
     Unsupported,
 )
 from cloudmesh.functions.image.auth import Challenge, Credentials, TokenCache, parse_challenge
+from cloudmesh.functions.image.guard import GuardedResolver, check_host
 
 _REDIRECTS = 5
 _REGISTRY = re.compile(
@@ -115,15 +116,19 @@ class Transport:
         endpoint: the registry.
         timing: time-outs and retries.
         connections: connections at once.
+        guarded: refuse loopback, link-local and API server addresses: the registry's name comes from a user.
 
     Attributes:
         has_referrers: whether the registry has the referrers API; None until it was asked.
     """
 
-    def __init__(self, endpoint: Endpoint, timing: Timing | None = None, *, connections: int = 16) -> None:
+    def __init__(
+        self, endpoint: Endpoint, timing: Timing | None = None, *, connections: int = 16, guarded: bool = False
+    ) -> None:
         self.endpoint = endpoint
         self._root = endpoint.url()
         self._timing = timing or Timing()
+        self._guarded = guarded
         self._tokens = TokenCache()
         self._challenge: Challenge | None = None
         self.has_referrers: bool | None = None
@@ -135,7 +140,9 @@ class Transport:
             except (ssl.SSLError, ValueError) as error:
                 raise InvalidRequest(f"registry {endpoint.host}: the CA is no PEM certificate ({error})") from error
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, ssl=context, keepalive_timeout=30),
+            connector=aiohttp.TCPConnector(
+                limit=connections, ssl=context, keepalive_timeout=30, resolver=GuardedResolver() if guarded else None
+            ),
             timeout=aiohttp.ClientTimeout(total=self._timing.request, sock_connect=self._timing.connect),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -308,6 +315,8 @@ class Transport:
         limit: int,
     ) -> Answer:
         what = f"registry {self.endpoint.host}: {method} {url.path}"
+        if self._guarded:
+            check_host(url.host or "")
         transfer.requests += 1
         transfer.uploaded_bytes += len(body) if body else 0
         sent = dict(headers)
