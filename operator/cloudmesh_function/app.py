@@ -245,7 +245,10 @@ class App:
         deadline = asyncio.timeout(self.settings.timeout)
         try:
             async with deadline:
-                return await _finish_async(served.target(*arguments[0], **arguments[1]))
+                if self._flask is None:
+                    return await _finish_async(served.target(*arguments[0], **arguments[1]))
+                with self._flask.app_context():
+                    return self._from_flask(await _finish_async(served.target(*arguments[0], **arguments[1])))
         except TimeoutError as error:
             if deadline.expired():
                 raise ExpiredError from error

@@ -77,7 +77,7 @@ def to_openapi(interface: Interface, base_path: str = "/cloudmesh") -> dict[str,
     return {
         "openapi": VERSION,
         "info": info,
-        "servers": [{"url": base_path}],
+        "servers": [{"url": base_path.rstrip("/") or "/"}],
         "paths": {item.path: _path(interface, item) for item in interface.operations},
         "components": {
             "schemas": {**schemas, "cloudmesh.Problem": _PROBLEM_SCHEMA},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 RUNTIME: Final[tuple[str, ...]] = ("msgspec", "granian", "click", "swagger-ui-bundle-v2")
-"""Distributions of the runtime layer, with all they need to run (granian imports click; of the Swagger UI wheel only
-the assets are read, so that its Jinja2 stays out)."""
+"""Distributions of the runtime layer, with what they declare to need (of the Swagger UI wheel only the
+assets are read, so that its Jinja2 stays out)."""
 
 OPTIONAL: Final[dict[str, tuple[str, ...]]] = {
     "pydantic": ("pydantic", "pydantic-core", "annotated-types", "typing-extensions", "typing-inspection")

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -375,6 +376,10 @@ def teapot() -> str:
 
 def plain() -> str:
     return current_app.name
+
+
+async def later() -> str:
+    return jsonify(later=current_app.name)
 '''
 
 
@@ -386,6 +391,7 @@ def test_flask_responses_pass_through(tmp_path: Path) -> None:
         assert answer.headers["content-type"] == "application/json"
         assert httpx.get(f"{served.url}/cloudmesh/teapot").status_code == 418
         assert httpx.get(f"{served.url}/cloudmesh/plain").json() == "wire"
+        assert httpx.get(f"{served.url}/cloudmesh/later").json() == {"later": "wire"}
 
 
 def test_sigterm_fails_no_request(tmp_path: Path) -> None:
@@ -440,10 +446,86 @@ def test_sigterm_while_a_call_never_ends(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 5
 
 
+def test_sigterm_with_idle_connections(tmp_path: Path) -> None:
+    with Served(write(tmp_path, SOURCE)) as served, httpx.Client(base_url=served.url) as client:
+        assert client.get("/healthz").status_code == 200  # the connection stays open
+        begun = time.monotonic()
+        served.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        answer = client.get("/cloudmesh/add?a=1")
+        assert answer.json() == 2
+        assert answer.headers["connection"] == "close"
+        assert httpx.get(f"{served.url}/readyz").status_code == 503
+        assert httpx.get(f"{served.url}/healthz").status_code == 200
+        assert served.process.wait(8) == 0
+        assert time.monotonic() - begun < 6
+
+
+def test_sigterm_while_the_module_is_imported(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a process namespace needs root")
+    folder = write(tmp_path, "import time\ntime.sleep(60)\ndef f(): ...\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "CLOUDMESH_APP_DIR": str(folder)}
+    # process 1 of a namespace of its own, as in a container: signals without handler do nothing there
+    command = ["unshare", "--pid", "--fork", sys.executable, "-m", "cloudmesh_function"]
+    process = subprocess.Popen(command, env={**environment, "CLOUDMESH_PORT": str(free_port())}, cwd="/")
+    try:
+        child = None
+        for _ in range(200):
+            time.sleep(0.05)
+            found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            if found and b"cloudmesh_function" in Path(f"/proc/{found[0]}/cmdline").read_bytes():
+                child = int(found[0])
+                break
+        assert child is not None
+        time.sleep(1.0)
+        os.kill(child, signal.SIGTERM)
+        assert process.wait(5) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+NUMPY = """
+import numpy
+from numpy import array
+
+
+def scale(X: array, by: float = 2.0) -> array:
+    return X * by
+
+
+def total(X: numpy.ndarray) -> float:
+    return X.sum()
+"""
+
+
+def test_arrays_of_numpy(tmp_path: Path) -> None:
+    pytest.importorskip("numpy")
+    with Served(write(tmp_path, NUMPY)) as served:
+        url = f"{served.url}/cloudmesh"
+        assert httpx.post(f"{url}/scale", json={"X": [[1, 2], [3, 4.5]]}).json() == [[2.0, 4.0], [6.0, 9.0]]
+        assert httpx.post(f"{url}/total", json={"X": [1, 2]}).json() == 3
+        problem(httpx.post(f"{url}/total", json={"X": [[1], [1, 2]]}), 422, "invalid-parameters")
+        assert httpx.get(f"{url}/total?X=1").status_code == 405
+
+
 def test_one_process_serves(tmp_path: Path) -> None:
     """PID 1 of a container is the one that serves: no supervisor that costs memory and must pass on signals."""
     with Served(write(tmp_path, SOURCE)) as served:
         assert httpx.get(f"{served.url}/cloudmesh/process").json() == served.process.pid
+
+
+def test_starting_is_cheap(tmp_path: Path) -> None:
+    """The figure is 400 ms from start to ready; on a busy machine only processor time says something."""
+    with Served(write(tmp_path, "def f(x: int) -> int:\n    return x\n")) as served:
+        fields = Path(f"/proc/{served.process.pid}/stat").read_text().rpartition(")")[2].split()
+        seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        memory = Path(f"/proc/{served.process.pid}/smaps_rollup").read_text()
+    assert seconds <= 0.4
+    resident = next(int(line.split()[1]) for line in memory.splitlines() if line.startswith("Rss:"))
+    assert resident <= 60 * 1024
 
 
 def test_wrong_settings_are_named(tmp_path: Path) -> None:

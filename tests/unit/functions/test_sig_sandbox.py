@@ -114,6 +114,7 @@ async def test_many_at_once_and_cancelled_ones(box: Sandbox) -> None:
 
 
 async def test_the_shared_one() -> None:
+    await sandbox.warm()
     assert (await sandbox.parse(GOOD, name="n", module="m")).operations
     await sandbox.close()
 

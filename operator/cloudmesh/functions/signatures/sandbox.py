@@ -175,14 +175,26 @@ async def parse(
     Raises:
         SourceError: the source can't be served.
     """
+    return await _own().parse(
+        source, name=name, module=module, expose=expose, base_path=base_path, requirements=requirements
+    )
+
+
+async def warm() -> None:
+    """Starts the shared subprocess, so that the first source need not wait for it.
+
+    Raises:
+        OSError: it can't be started.
+    """
+    await _own().parse("def warm() -> None: ...\n", name="warm", module="warm")
+
+
+def _own() -> Sandbox:
     loop = asyncio.get_running_loop()
     for key in [key for key in _shared if key != id(loop)]:
         # subprocesses of loops that are gone
         _shared.pop(key)
-    sandbox = _shared.setdefault(id(loop), Sandbox())
-    return await sandbox.parse(
-        source, name=name, module=module, expose=expose, base_path=base_path, requirements=requirements
-    )
+    return _shared.setdefault(id(loop), Sandbox())
 
 
 async def close() -> None:
