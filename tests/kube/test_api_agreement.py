@@ -107,4 +107,4 @@ def test_one_mind(api: httpx.Client) -> None:
             assert drop_empty(numbers_as_text(answer.json()["spec"])) == ours.to_dict()["spec"]
 
     agree()
-    assert min(seen[True], seen[False]) >= 10, seen
+    assert min(seen[True], seen[False]) >= 3, seen  # both answers were drawn
