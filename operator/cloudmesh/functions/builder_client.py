@@ -13,6 +13,7 @@ import aiohttp
 from cloudmesh.engine.errors import AuthFailed, RateLimited, Transient
 
 Json = dict[str, Any]
+TOKEN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class BuilderClient:
         self._lock_seconds = lock_seconds
         self._session: aiohttp.ClientSession | None = None
         self._material: tuple[str, str] | None = None
+        self._known = asyncio.Event()
         self._ssl: ssl.SSLContext | bool = True
 
     async def close(self) -> None:
@@ -74,13 +76,22 @@ class BuilderClient:
         if self._material != (token, ca):
             self._material = (token, ca)
             self._ssl = ssl.create_default_context(cadata=ca) if ca else True
+        self._known.set()
+
+    async def _token(self) -> str:
+        # A new leader reads the Secret beside its first objects.
+        try:
+            async with asyncio.timeout(TOKEN_SECONDS):
+                await self._known.wait()
+        except TimeoutError:
+            raise Transient("the builder's token isn't there yet") from None
+        assert self._material is not None  # noqa: S101 - set before the event
+        return self._material[0]
 
     async def _call(
         self, method: str, path: str, body: Json | None = None, *, seconds: float | None = None
     ) -> tuple[int, Json]:
-        if self._material is None:
-            raise Transient("the builder's token isn't there yet")
-        token, _ = self._material
+        token = await self._token()
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=30))
         try:
