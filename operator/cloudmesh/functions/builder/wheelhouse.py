@@ -15,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 
 from cloudmesh.engine.errors import InvalidRequest
+from cloudmesh.functions.image.auth import Credentials
 from cloudmesh.functions.image.blobs import Layer, LayerStore
 from cloudmesh.functions.image.guard import GuardedResolver, check_host
 from cloudmesh.functions.image.wheel import Compiler, Wheel
@@ -183,10 +184,10 @@ async def _receive(session: aiohttp.ClientSession, url: str, index: Index, out: 
             raise InvalidRequest(f"{name}: the index names an address that isn't http(s)")
         if index.guarded:
             check_host(parts.hostname or "")
-        auth = None
+        headers = {}
         if (index.username or index.password) and parts.netloc == urlsplit(index.url).netloc:
-            auth = aiohttp.BasicAuth(index.username, index.password)
-        async with session.get(url, auth=auth, allow_redirects=False) as answer:
+            headers["Authorization"] = Credentials(index.username, index.password).basic()
+        async with session.get(url, headers=headers, allow_redirects=False) as answer:
             if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
                 url = urljoin(url, answer.headers["Location"])
                 continue
