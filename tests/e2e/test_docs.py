@@ -38,6 +38,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 PAGES = (
     "README.md",
     "docs/tutorials/function.md",
+    "docs/how-to/debug-a-function.md",
+    "docs/how-to/pin-and-roll-back.md",
+    "docs/how-to/serve-without-a-cluster.md",
 )
 SECONDS = 120.0
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -222,7 +225,12 @@ def environment(cluster: TestCluster, tmp_path: Path) -> dict[str, str]:
     kubeconfig = tmp_path / "kubeconfig"
     shutil.copy(cluster.kubeconfig, kubeconfig)
     found = {**cluster.info.environment(), "KUBECONFIG": str(kubeconfig), "KUBECACHEDIR": str(tmp_path / "cache")}
-    return {**found, "PATH": f"{Path(sys.executable).parent}:{found['PATH']}", "LC_ALL": "C.UTF-8"}
+    return {
+        **found,
+        "PATH": f"{Path(sys.executable).parent}:{found['PATH']}",
+        "LC_ALL": "C.UTF-8",
+        "CLOUDMESH_LAYOUT": str(install.IMAGES / "layout"),
+    }
 
 
 @pytest.mark.usefixtures("cloudmesh")

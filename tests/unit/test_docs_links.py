@@ -14,7 +14,9 @@ import pytest
 from tests.e2e import test_docs
 
 from cloudmesh.api import reference
+from cloudmesh.engine import metrics
 from cloudmesh.functions.signatures import Expose, SourceError, read
+from cloudmesh_function.metrics import Metrics as FunctionMetrics
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -162,6 +164,31 @@ def test_refused_types_are_refused() -> None:
             _document(annotation)
         assert reason in caught.value.message, annotation
         assert caught.value.line, annotation
+
+
+def _table_of_metrics(heading: str) -> dict[str, tuple[str, tuple[str, ...]]]:
+    section = (ROOT / "docs/reference/metrics.md").read_text().split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|([\w, ]*)\|", section, re.MULTILINE)
+    return {name: (kind, tuple(re.findall(r"\w+", labels))) for name, kind, labels in rows}
+
+
+def test_metrics_of_the_operator_are_those_of_the_page() -> None:
+    """Name, type and labels."""
+    told = {}
+    for collector in vars(metrics.Metrics()).values():
+        if (kind := getattr(collector, "_type", "")) and isinstance(kind, str):
+            name = collector._name + ("_total" if kind == "counter" else "")
+            told[name] = (kind, tuple(collector._labelnames))
+    assert len(told) >= 10
+    assert _table_of_metrics("Operator") == told
+
+
+def test_metrics_of_a_function_are_those_of_the_page() -> None:
+    """Name and type."""
+    figures = FunctionMetrics(["f"])
+    figures.observe("f", 200, 0.1)
+    told = dict(re.findall(r"^# TYPE (\w+) (\w+)$", figures.render().decode(), re.MULTILINE))
+    assert {name: kind for name, (kind, _) in _table_of_metrics("Function").items()} == told
 
 
 RIGHT = """\
