@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Any
 
 from cloudmesh.engine import Obj, Resource
 
-GROUP = "bench.cloudmesh.org"
+GROUP = os.environ.get("BENCH_GROUP", "bench.cloudmesh.org")
+"""Others, such as tests, take a group of their own."""
 WIDGET = Resource(f"{GROUP}/v1", "Widget", "widgets")
 CRD = Resource("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
 NAMESPACE = Resource("v1", "Namespace", "namespaces", namespaced=False)

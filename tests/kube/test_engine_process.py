@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from benchmarks.engine_parts.process import Process
-from benchmarks.engine_parts.widgets import CRD, WIDGET, definition, widget
+from benchmarks.engine_parts.widgets import CRD, definition, widget
 from tests.testbed.kubectl import TestCluster
 
-from cloudmesh.engine import LEASE, Kube, connect
+from cloudmesh.engine import LEASE, Kube, Resource, connect
 from cloudmesh.operator import EXIT_LEASE_LOST
 
 pytestmark = pytest.mark.kube
 
+GROUP = f"t{secrets.token_hex(3)}.process.cloudmesh.org"
+WIDGET = Resource(f"{GROUP}/v1", "Widget", "widgets")
+DEFINITION = {"apiVersion": CRD.api_version, "kind": CRD.kind} | definition("widgets", "Widget", GROUP)
+
 
 @pytest.fixture(scope="module")
-def served(cluster: TestCluster) -> None:
-    """The kind of these tests; the benchmark uses it too, so it stays."""
-    cluster.apply({"apiVersion": CRD.api_version, "kind": CRD.kind} | definition("widgets", "Widget"))
+def served(cluster: TestCluster) -> Iterator[None]:
+    """The kind of these tests."""
+    cluster.apply(DEFINITION)
     cluster.kubectl("wait", "--for=condition=Established", f"crd/{WIDGET.plural}.{WIDGET.group}", "--timeout=30s")
+    yield
+    cluster.kubectl("delete", "crd", f"{WIDGET.plural}.{WIDGET.group}", "--wait=false")
 
 
 @pytest.fixture
@@ -43,7 +50,8 @@ class Replicas:
         self.all: list[Process] = []
 
     async def start(self, name: str) -> Process:
-        process = Process("ours", self._cluster.kubeconfig, self._namespace, CLOUDMESH_POD_NAME=name)
+        more = {"CLOUDMESH_POD_NAME": name, "BENCH_GROUP": GROUP}
+        process = Process("ours", self._cluster.kubeconfig, self._namespace, **more)
         self.all.append(process)
         return await process.start()
 
@@ -138,7 +146,7 @@ async def test_the_operator_waits_for_its_kind(
     await replicas.start("one")
     await asyncio.sleep(4)
     assert await holder(kube, namespace) == "", "not ready, so no candidate"
-    cluster.apply({"apiVersion": CRD.api_version, "kind": CRD.kind} | definition("widgets", "Widget"))
+    cluster.apply(DEFINITION)
     cluster.kubectl("wait", "--for=condition=Established", f"crd/{WIDGET.plural}.{WIDGET.group}", "--timeout=30s")
     await wait_for_holder(kube, namespace, "one")
     async with asyncio.timeout(20):
