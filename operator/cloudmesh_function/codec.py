@@ -59,7 +59,7 @@ _CONTAINERS: Final[dict[str, Any]] = {
     "tuple": tuple,
     "iterator": list,
 }
-_INTEGER: Final = re.compile(r"-?[0-9]{1,4300}")
+_INTEGER: Final = re.compile(r"([+-]?[0-9]{1,4300})(?:\.0{1,100})?")  # JSON Schema's integers have 1.0 too
 
 
 class ConvertError(ValueError):
@@ -427,12 +427,10 @@ def _spell_all(values: tuple[Any, ...]) -> str:
 
 
 def _word_int(text: str) -> int:
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    try:
-        return msgspec.convert(text, int, strict=False)
-    except msgspec.ValidationError:
-        raise ConvertError(f"Expected `int`, got {text[:60]!r}") from None
+    found = _INTEGER.fullmatch(text)
+    if found is None:
+        raise ConvertError(f"Expected `int`, got {text[:60]!r}")
+    return int(found[1])
 
 
 def _word_float(text: str) -> float:

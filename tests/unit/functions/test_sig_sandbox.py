@@ -51,6 +51,8 @@ async def test_bombs_are_errors_and_the_next_source_is_read(box: Sandbox) -> Non
         "x = " + "(" * 5_000 + ")" * 5_000 + "\n",
         "def f(): ...\n\0",
         "x = " + "[" * 60_000,
+        "A0 = int\n" + "".join(f"A{i + 1} = tuple[A{i}, A{i}]\n" for i in range(16)) + "def f(x: A16): ...\n",
+        "A0 = int\n" + "".join(f"A{i + 1} = tuple[A{i}, A{i}]\n" for i in range(60)) + "def f(x: A60): ...\n",
         "x = '" + "{" * 100_000 + "'\nf'" + "{a!r:" * 1000 + "'\n",
     ):
         with pytest.raises(SourceError):

@@ -17,6 +17,10 @@ MAX_SOURCE: Final = 131_072
 """Characters of source that are read at most."""
 
 
+MAX_DOCUMENT: Final = 900_000
+"""Bytes of an OpenAPI document at most: it must fit into a ConfigMap."""
+
+
 class SourceError(Exception):
     """A source that can't be served.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
-from cloudmesh.functions.signatures import MAX_SOURCE, Parsed, SourceError
+from cloudmesh.functions.signatures import MAX_DOCUMENT, MAX_SOURCE, Parsed, SourceError
 from cloudmesh.functions.signatures.imports import check_requirements, read_imports
 from cloudmesh.functions.signatures.static import StaticModule
 from cloudmesh_function import assemble, openapi
@@ -47,6 +47,13 @@ def _read(
         check_requirements(imports, requirements)
     interface = StaticModule(source, found, imports, name=name, module=module).interface(expose)
     document = openapi.to_openapi(interface, base_path)
+    canonical = openapi.canonical(document)
+    if len(canonical) > MAX_DOCUMENT:
+        raise SourceError(
+            0,
+            0,
+            f"the OpenAPI document has {len(canonical)} bytes, at most {MAX_DOCUMENT} are allowed: expose fewer functions",
+        )
     notes = assemble.warnings(interface)
     skipped = [item.name for item in found.functions.values() if item.conditional and not item.name.startswith("_")]
     if expose.class_name is None and "*" in expose.names:
@@ -61,6 +68,6 @@ def _read(
         imports=sorted(imports.needed),
         needs=[],
         warnings=notes,
-        canonical_openapi=openapi.canonical(document),
+        canonical_openapi=canonical,
         import_positions=dict(imports.needed),
     )
