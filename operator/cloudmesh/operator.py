@@ -213,7 +213,10 @@ async def serve(settings: Settings, access: Access, factories: Sequence[Factory]
         ready=(engine.unsynced,),
         refresh=engine.queue.observe,
     )
-    await probes.start(None, settings.http_port)
+    try:
+        await probes.start(None, settings.http_port)
+    except OSError as error:
+        raise SettingsError(f"CLOUDMESH_HTTP_PORT {settings.http_port} can't be listened on: {error}") from error
     log.info("operator starts", extra={"version": settings.version, "identity": settings.identity})
     running = asyncio.create_task(engine.run(stop, grace_seconds=GRACE_SECONDS), name="engine")
     try:
@@ -260,6 +263,9 @@ def run(factories: Sequence[Factory] | None = None) -> NoReturn:
     except (SettingsError, AccessMissing) as error:
         sys.stderr.write(f"cloudmesh operator: {error}\n")
         code = EXIT_CONFIGURATION
+    except Exception:
+        log.exception("the operator failed")
+        code = EXIT_FAILED
     sys.stdout.flush()
     sys.stderr.flush()
     # kopf's thread and pool threads must not keep a process alive that has released its lease

@@ -433,6 +433,16 @@ def test_the_process_says_what_is_missing(environ: dict[str, str], told: str) ->
     assert "Traceback" not in done.stderr
 
 
+async def test_a_port_in_use_is_named(front: tuple[MemoryApi, Faults, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(front[2]))
+    other = Probes(Metrics())
+    await other.start(None, 0)
+    settings = Settings(namespace="default", identity="me", http_port=other.port)
+    with pytest.raises(SettingsError, match=f"CLOUDMESH_HTTP_PORT {other.port} can't be listened on"):
+        await composition.serve(settings, await Access.load(), [], asyncio.Event())
+    await other.stop()
+
+
 def test_a_reconciler_that_can_t_be_loaded_is_named() -> None:
     with pytest.raises(SettingsError, match=r"cloudmesh\.nowhere:reconciler"):
         composition.load(["cloudmesh.nowhere:reconciler"])

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from cloudmesh.engine import CONFIG_MAP, Done, Engine, InvalidRequest, Key, Obj, Resource, Transient, own
-from cloudmesh.testing import CrashPoint, Faults, FaultyTransport, World, for_every_crash, run_virtual
+from cloudmesh.engine import CONFIG_MAP, Done, Engine, InvalidRequest, Key, Kube, Obj, Resource, Transient, own
+from cloudmesh.testing import CrashPoint, Faults, FaultyTransport, MemoryApi, World, for_every_crash, run_virtual
 
 WIDGET = Resource("test.cloudmesh.org/v1", "Widget", "widgets")
 GADGET = Resource("test.cloudmesh.org/v1", "Gadget", "gadgets")
@@ -252,6 +252,45 @@ def test_unexpected_errors_back_off_and_are_counted() -> None:
             text = engine.metrics.text().decode()
             assert 'cloudmesh_reconcile_errors_total{kind="Widget",reason="Unexpected"} 3.0' in text
             assert 'cloudmesh_reconcile_errors_total{kind="Widget",reason="Transient"} 2.0' in text
+
+    run_virtual(main())
+
+
+def test_what_went_unseen_is_forgotten() -> None:
+    class Quiet(Copier):
+        async def _reconcile(self, key: Key, obj: Obj) -> Done:
+            if obj["spec"].get("write"):
+                await self.engine.status.write(WIDGET, obj, {"seen": key.name})
+            return Done()
+
+    async def main() -> None:
+        api = MemoryApi([WIDGET])
+        engine = Engine(Kube(api))
+        reconciler = Quiet(engine)
+        engine.add(reconciler)
+        for name in ("a", "b", "c"):
+            api.put(WIDGET, widget(name))
+        stop = asyncio.Event()
+        running = asyncio.create_task(engine.run(stop))
+        await engine.synced.wait()
+        await asyncio.sleep(1)
+
+        api.remove(WIDGET, "default", "a")
+        engine.observe(WIDGET, None, api.get(WIDGET, "default", "b"))  # listed again, which tells no delete
+        await asyncio.sleep(12)
+        assert reconciler.forgotten == [Key("Widget", "default", "a")]
+
+        api.remove(WIDGET, "default", "b")
+        await asyncio.sleep(4000)
+        assert reconciler.forgotten[1:] == [Key("Widget", "default", "b")], "at the hourly resync"
+
+        ghost = api.put(WIDGET, widget("c", write=1))
+        api.remove(WIDGET, "default", "c")
+        engine.observe(WIDGET, "MODIFIED", ghost)
+        await asyncio.sleep(10)
+        assert reconciler.forgotten[2:] == [Key("Widget", "default", "c")], "a write found nobody"
+        stop.set()
+        await running
 
     run_virtual(main())
 
