@@ -177,6 +177,7 @@ class Informer:
             label_selector=self._labels,
             field_selector=self._fields,
             metadata_only=self._metadata_only,
+            on_open=self._touch,
         )
         begin = asyncio.get_running_loop().time()
         got_any = False

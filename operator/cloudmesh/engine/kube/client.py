@@ -125,8 +125,11 @@ class Kube:
         label_selector: str = "",
         field_selector: str = "",
         metadata_only: bool = False,
+        on_open: Callable[[], None] | None = None,
     ) -> AsyncGenerator[Obj]:
         """Events `{"type", "object"}` after a resourceVersion, bookmarks among them, until the server ends the watch.
+
+        `on_open` is called when the server has taken the watch on, which can be long before the first event.
 
         Raises:
             Expired: The resourceVersion is too old.
@@ -148,6 +151,8 @@ class Kube:
         try:
             if reply.status != 200:
                 raise error_of(reply.status, status_of(await reply.read()), reply.headers, f"watch {request.path}")
+            if on_open is not None:
+                on_open()
             async with contextlib.aclosing(reply.lines()) as lines:
                 async for line in lines:
                     if not line.strip():
