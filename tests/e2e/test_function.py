@@ -39,6 +39,7 @@ def test_the_slide_s_function_answers(functions: Functions) -> None:
     status = functions.get("processor-name")["status"]
     assert {o["operationId"] for o in status["openapi"]["operations"]} >= {"cpu.get_processor_name"}
     assert "@sha256:" in status["image"]
+    assert float(status["importSeconds"]) > 0
     page = functions.call("processor-name", "/cloudmesh/ui")
     assert page.status == 200
     assert "swagger" in page.body.lower()

@@ -87,6 +87,8 @@ class FunctionServiceStatus(Model):
     """How the newest image was made."""
     openapi: OpenAPI | None = None
     """The service's OpenAPI document."""
+    import_seconds: DecimalSeconds | None = None
+    """How long the imports of the serving revision took in one of its Pods, in seconds."""
     replicas: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     """Number of Pods there are."""
     selector: Annotated[str, Field(min_length=1, max_length=1024)] | None = None

@@ -27,6 +27,7 @@ from cloudmesh.functions.builder_client import BuilderClient
 from cloudmesh.functions.buildline import Builder, BuildLine, Built, Failed, Waiting
 from cloudmesh.functions.inputs import Inputs, SourceMissing, references
 from cloudmesh.functions.plan import Asked, Event, Line, Observed, Plan, Unreachable, plan
+from cloudmesh.functions.pod_metrics import HttpPodMetrics, PodMetrics, import_seconds
 from cloudmesh.functions.resources import make_pod_template, openapi_name
 from cloudmesh.functions.revision import (
     FAILED,
@@ -61,6 +62,7 @@ class FunctionReconciler:
     Args:
         engine: access to the cluster.
         builder: parses, locks and builds.
+        pod_metrics: reads the metrics of Pods; a parameter for tests.
         pull_secret: name of the Secret that nodes pull with from the installation's registry; empty for none.
         now: the time as RFC 3339; a parameter for tests.
         monotonic: seconds on a clock that never goes back.
@@ -74,6 +76,7 @@ class FunctionReconciler:
         engine: Engine,
         builder: Builder,
         *,
+        pod_metrics: PodMetrics | None = None,
         pull_secret: str = "",
         now: Callable[[], str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -81,6 +84,7 @@ class FunctionReconciler:
         self._engine = engine
         self._inputs = Inputs(engine.kube)
         self._line = BuildLine(builder)
+        self._pod_metrics = pod_metrics or HttpPodMetrics()
         self._pull_secret = pull_secret
         self._now = now or _utc_now
         self._monotonic = monotonic
@@ -126,12 +130,25 @@ class FunctionReconciler:
             decided = plan(obj, asked, kept, line, observed, self._now())
         if decided.repair:
             await self._repair(key, obj, decided.repair, observed, function)
+        await self._add_import_seconds(obj, decided.status, observed)
         await self._engine.status.write(FUNCTION_SERVICE, obj, decided.status)
         for event in decided.events:
             self._tell(obj, event)
         if raised is not None:
             raise raised
         return Done(requeue_after=decided.requeue_after)
+
+    async def _add_import_seconds(self, obj: Obj, status: Obj, observed: Observed) -> None:
+        """Asks a Pod once a revision; what is known is kept."""
+        old, serving = obj.get("status") or {}, status.get("servingRevision")
+        if not serving:
+            return
+        if old.get("servingRevision") == serving and "importSeconds" in old:
+            status["importSeconds"] = old["importSeconds"]
+        elif c.is_true(status["conditions"], c.READY):
+            seconds = await import_seconds(self._pod_metrics, observed.pods, serving)
+            if seconds is not None:
+                status["importSeconds"] = seconds
 
     # -- observing ---------------------------------------------------------------------------------------------------
 
