@@ -1,6 +1,6 @@
 """Runs README and pages of docs/ word for word: files are written, commands run, and what they print is compared.
 
-A page's blocks of `console`, `yaml` and `python` are taken in order, in one shell and one empty folder:
+A page's blocks of `console`, `yaml` and `python` are taken in order, in one shell and one folder of their own:
 
 - A block of `yaml` or `python` is a file; the sentence before it names it: "Save this as `loan.yaml`:".
 - In a block of `console` a line with `$ ` is a command, the lines up to the next one are its output, on both channels.
@@ -9,9 +9,9 @@ A page's blocks of `console`, `yaml` and `python` are taken in order, in one she
 - A command that ends in `&` goes on beside the others; the next one waits until its port takes connections. What the
   shell says of its jobs isn't compared.
 
-Two things are changed in commands and in output, so that a test may run beside others: the namespace `tutorial` is one
-of the test's own, and the local ports 8001 and 8080 are free ones. A page that makes none begins in an
-empty one.
+The folder has links to `build`, `charts` and `manifests` of the checkout, since some pages are read in one. Two things are
+changed in commands and in output, so that a test may run beside others: the namespace `tutorial` is one of the test's
+own, and the local ports 8001 and 8080 are free ones. A page that makes no namespace begins in an empty one.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 PAGES = (
     "README.md",
     "docs/tutorials/function.md",
+    "docs/how-to/install.md",
     "docs/how-to/debug-a-function.md",
     "docs/how-to/pin-and-roll-back.md",
     "docs/how-to/serve-without-a-cluster.md",
@@ -229,7 +230,6 @@ def environment(cluster: TestCluster, tmp_path: Path) -> dict[str, str]:
         **found,
         "PATH": f"{Path(sys.executable).parent}:{found['PATH']}",
         "LC_ALL": "C.UTF-8",
-        "CLOUDMESH_LAYOUT": str(install.IMAGES / "layout"),
     }
 
 
@@ -241,6 +241,8 @@ def test_page_says_what_happens(page: str, cluster: TestCluster, environment: di
     changes = {"tutorial": namespace, "8001": _free_port(), "8080": _free_port()}
     folder = tmp_path / "work"
     folder.mkdir()
+    for name in ("build", "charts", "manifests"):
+        (folder / name).symlink_to(install.ROOT / name)
     if not own:
         cluster.kubectl("create", "namespace", namespace)
         config = ["--kubeconfig", environment["KUBECONFIG"]]
