@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import shutil
 import sys
@@ -64,7 +65,13 @@ def build(out: Path, cache: Path, names: tuple[str, ...] = NAMES) -> dict[str, s
     Returns:
         Image name -> full name with tag.
     """
-    recipe = Recipe(cache)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:  # ends with the process; two builds of one checkout take turns
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build(out, Recipe(cache), names)
+
+
+def _build(out: Path, recipe: Recipe, names: tuple[str, ...]) -> dict[str, str]:
     with _step("base: Debian packages, Python's byte code"):
         base = recipe.base
     sys.stderr.write(f"images: base {base.image.layers[0].descriptor.size / 1e6:.1f} MB, Python {base.python}\n")
@@ -83,7 +90,6 @@ def build(out: Path, cache: Path, names: tuple[str, ...] = NAMES) -> dict[str, s
     for name, tag in tags.items():
         repository, _, label = tag.rpartition(":")
         lines += [f"  {name}:", f"    repository: {repository}", f"    tag: {label}"]
-    out.mkdir(parents=True, exist_ok=True)
     (out / "values.yaml").write_text("\n".join(lines) + "\n")
     return tags
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,9 +120,8 @@ def fetch(packages: Iterable[Package], cache: Path) -> dict[Package, Path]:
     paths = {package: cache / f"{package.sha256}.deb" for package in packages}
     missing = [package for package, path in paths.items() if not path.exists()]
     if missing:
-        folder = cache / "incoming"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(dir=cache, prefix="incoming-"))
+        folder.chmod(0o755)
         wanted = []
         for package in missing:
             name, version, _ = unquote(package.file).split("_")

@@ -131,7 +131,9 @@ def fetch_wheels(lock: Path, cache: Path, *, python: str, glibc: tuple[int, int]
             _download(url, wheel)
         wheels.append(wheel)
     values = [{"name": w.name, "version": w.version, "filename": w.filename, "sha256": w.sha256} for w in wheels]
-    record.write_text(json.dumps(values))
+    part = record.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(values))
+    part.replace(record)
     return wheels
 
 
@@ -159,6 +161,6 @@ def _download(url: str, wheel: LockedWheel) -> None:
     if hashlib.sha256(data).hexdigest() != wheel.sha256:
         raise RecipeError(f"{wheel.filename}: differs from its hash in requirements.lock")
     wheel.path.parent.mkdir(parents=True, exist_ok=True)
-    part = wheel.path.with_suffix(".part")
+    part = wheel.path.with_suffix(f".{os.getpid()}.part")
     part.write_bytes(data)
     part.replace(wheel.path)
