@@ -72,7 +72,7 @@ class Recipe:
 
     @cached_property
     def _debs(self) -> dict[debian.Package, Path]:
-        return debian.fetch(debian.resolve(debian.package_names()), self._cache / "debs")
+        return debian.packages(debian.package_names(), self._cache / "debs")
 
     @cached_property
     def base(self) -> Base:

@@ -138,6 +138,20 @@ def fetch(packages: Iterable[Package], cache: Path) -> dict[Package, Path]:
     return paths
 
 
+def packages(names: Iterable[str], cache: Path) -> dict[Package, Path]:
+    """Resolve and fetch, once more with new lists if the machine's name versions that the mirror has dropped.
+
+    Raises:
+        RecipeError: a package isn't to be had.
+    """
+    wanted = list(names)
+    try:
+        return fetch(resolve(wanted), cache)
+    except RecipeError:
+        _apt("update")
+        return fetch(resolve(wanted), cache)
+
+
 def _merged_usr(path: str) -> str:
     first = path.partition("/")[0]
     return f"usr/{path}" if first in ("bin", "sbin", "lib", "lib64") else path

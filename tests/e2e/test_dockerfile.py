@@ -47,7 +47,7 @@ class Buildah:
         self._folder = folder
         self._packages = folder / "packages"
         self._packages.mkdir(parents=True)
-        debs = debian.fetch(debian.resolve(_PACKAGES), default_cache() / "debs")
+        debs = debian.packages(_PACKAGES, default_cache() / "debs")
         for path in debs.values():
             subprocess.run(["dpkg-deb", "-x", path, self._packages], check=True)
         self.policy = self._packages / "etc" / "containers" / "policy.json"

@@ -89,6 +89,31 @@ def test_uv_is_checked_against_the_lock(tmp_path: Path, monkeypatch: pytest.Monk
         install.fetch_uv(_LOCK, "https://host.example/simple", tmp_path)
 
 
+def test_old_package_lists_are_renewed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def apt(*arguments: str, cwd: Path | None = None, seconds: int = 300) -> str:
+        calls.append(arguments[0])
+        if arguments[0] == "update":
+            return ""
+        if "--print-uris" in arguments:
+            version = 2 if "update" in calls else 1
+            digest = hashlib.sha256(b"deb").hexdigest()
+            return f"'http://mirror.example/x_{version}_all.deb' x_{version}_all.deb 3 SHA256:{digest}\n"
+        if "x=1" in arguments:
+            raise debian.RecipeError("404")
+        assert cwd is not None
+        (cwd / "x_2_all.deb").write_bytes(b"deb")
+        return ""
+
+    monkeypatch.setattr(debian, "_apt", apt)
+    (path,) = debian.packages(["x"], tmp_path).values()
+    assert path.read_bytes() == b"deb"
+    assert calls.count("update") == 1
+    (tmp_path / "again").mkdir()
+    assert list(debian.packages(["x"], tmp_path).values()) == [path]
+
+
 def test_a_deb_is_read_into_a_merged_usr(tmp_path: Path) -> None:
     """A package as dpkg-deb lays it out, made by hand: an ar archive of three members."""
     data = io.BytesIO()
