@@ -14,6 +14,8 @@ from cloudmesh_function.app import App
 from cloudmesh_function.settings import Settings
 
 log = logging.getLogger("cloudmesh.function")
+EXIT_NOT_LOADED: Final = 3
+"""Exit status for a function that can't be imported, or isn't the one that its document tells of."""
 _QUIET: Final = 1.0  # seconds without a call that make further waiting for load balancers needless
 
 
@@ -51,6 +53,16 @@ async def _serve(app: App, settings: Settings) -> int:
     loop.add_signal_handler(signal.SIGINT, interrupt)
     serving = loop.create_task(server.serve())
     waiting = loop.create_task(ending.wait())
+    if app.state.not_ready:
+        await asyncio.wait({serving, waiting}, timeout=settings.fault, return_when=asyncio.FIRST_COMPLETED)
+        if not ending.is_set() and not serving.done():
+            # A new start may find what the import missed, and the last words stand in the Pod's status.
+            log.error("ending: %s", app.state.not_ready)
+            server.stop()
+            waiting.cancel()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(serving, 1.0)
+            return EXIT_NOT_LOADED
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         waiting.cancel()

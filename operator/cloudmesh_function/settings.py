@@ -25,6 +25,7 @@ class Settings:
         app_dir: folder with function.py, function.json and openapi.json.
         drain: seconds after SIGTERM in which new connections are still served, since load balancers hear of it late.
         grace: seconds after SIGTERM by which the process ends.
+        fault: seconds for which a function that can't be loaded answers its probes with the reason, before it ends.
     """
 
     timeout: float = 30.0
@@ -35,6 +36,7 @@ class Settings:
     app_dir: str = "/opt/cloudmesh/app"
     drain: float = 4.0
     grace: float = 9.0
+    fault: float = 5.0
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -66,4 +68,5 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         app_dir=environment.get("CLOUDMESH_APP_DIR") or fall_back.app_dir,
         drain=number("CLOUDMESH_DRAIN_SECONDS", fall_back.drain, 0, 600),
         grace=number("CLOUDMESH_GRACE_SECONDS", fall_back.grace, 0.1, 3600),
+        fault=number("CLOUDMESH_FAULT_SECONDS", fall_back.fault, 0, 3600),
     )

@@ -8,14 +8,13 @@ from typing import Any, Literal
 
 from cloudmesh.functions.resources import CONTAINER, REVISION_ANNOTATION
 from cloudmesh.functions.revision import Revision
+from cloudmesh_function.server import EXIT_NOT_LOADED
 
 State = Literal["Absent", "Progressing", "Complete", "Failed"]
 
 # A container that died this often will not come up by itself; the second number is for one that says so itself.
 DEATHS = 3
 DEATHS_LOADING = 2
-EXIT_NOT_LOADED = 3
-"""Exit code of the runtime for a function that can't be imported, or isn't the one that its document tells of."""
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable"})
 
 

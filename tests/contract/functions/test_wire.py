@@ -568,3 +568,18 @@ def test_serve_from_the_command_line(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         process.stderr.close()  # type: ignore[union-attr]
+
+
+def test_a_function_that_cannot_be_loaded_ends_with_its_reason(tmp_path: Path) -> None:
+    folder = write(tmp_path, "raise RuntimeError('no licence')\n\n\ndef f() -> int:\n    return 1\n")
+    environment = {
+        **os.environ,
+        "CLOUDMESH_APP_DIR": str(folder),
+        "CLOUDMESH_FAULT_SECONDS": "0.2",
+        "CLOUDMESH_HOST": "127.0.0.1",
+        "CLOUDMESH_PORT": "18097",
+    }
+    command = [sys.executable, "-m", "cloudmesh_function"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].endswith("importing the function failed: RuntimeError: no licence")
