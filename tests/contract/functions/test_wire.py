@@ -464,23 +464,25 @@ def test_sigterm_with_idle_connections(tmp_path: Path) -> None:
 def test_sigterm_while_the_module_is_imported(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("a process namespace needs root")
-    folder = write(tmp_path, "import time\ntime.sleep(60)\ndef f(): ...\n")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "CLOUDMESH_APP_DIR": str(folder)}
+    marker = tmp_path / "importing"
+    source = f"import time\nopen({str(marker)!r}, 'w').close()\ntime.sleep(60)\ndef f(): ...\n"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "operator"),
+        "CLOUDMESH_APP_DIR": str(write(tmp_path, source)),
+        "CLOUDMESH_PORT": str(free_port()),
+    }
     # process 1 of a namespace of its own, as in a container: signals without handler do nothing there
-    command = ["unshare", "--pid", "--fork", sys.executable, "-m", "cloudmesh_function"]
-    process = subprocess.Popen(command, env={**environment, "CLOUDMESH_PORT": str(free_port())}, cwd="/")
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "cloudmesh_function"]
+    process = subprocess.Popen(command, env=environment, cwd="/")
     try:
-        child = None
-        for _ in range(200):
-            time.sleep(0.05)
-            found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            if found and b"cloudmesh_function" in Path(f"/proc/{found[0]}/cmdline").read_bytes():
-                child = int(found[0])
+        for _ in range(600):
+            if marker.exists():
                 break
-        assert child is not None
-        time.sleep(1.0)
-        os.kill(child, signal.SIGTERM)
-        assert process.wait(5) == 0
+            time.sleep(0.05)
+        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGTERM)
+        assert process.wait(20) == 0
     finally:
         if process.poll() is None:
             process.kill()
@@ -577,7 +579,7 @@ def test_a_function_that_cannot_be_loaded_ends_with_its_reason(tmp_path: Path) -
         "CLOUDMESH_APP_DIR": str(folder),
         "CLOUDMESH_FAULT_SECONDS": "0.2",
         "CLOUDMESH_HOST": "127.0.0.1",
-        "CLOUDMESH_PORT": "18097",
+        "CLOUDMESH_PORT": str(free_port()),
     }
     command = [sys.executable, "-m", "cloudmesh_function"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
