@@ -9,9 +9,9 @@ A page's blocks of `console`, `yaml` and `python` are taken in order, in one she
 - A command that ends in `&` goes on beside the others; the next one waits until its port takes connections. What the
   shell says of its jobs isn't compared.
 
-The folder has links to `build`, `charts` and `manifests` of the checkout, since some pages are read in one. Two things are
-changed in commands and in output, so that a test may run beside others: the namespace `tutorial` is one of the test's
-own, and the local ports 8001 and 8080 are free ones. A page that makes no namespace begins in an empty one.
+The folder has links to `build`, `charts` and `manifests` of the checkout, since some pages are read in one. Two things
+are changed in commands and in output, so that a test may run beside others: the namespace `tutorial` is one of the
+test's own, and the local ports 8001 and 8080 are free ones. A page that makes no namespace begins in an empty one.
 """
 
 from __future__ import annotations

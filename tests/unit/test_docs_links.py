@@ -191,6 +191,17 @@ def test_metrics_of_a_function_are_those_of_the_page() -> None:
     assert {name: kind for name, (kind, _) in _table_of_metrics("Function").items()} == told
 
 
+def test_every_example_is_run() -> None:
+    """Each tutorial and how-to is followed end to end; no other page of docs/ has something to follow."""
+    followed = {ROOT / name for name in test_docs.PAGES}
+    assert all(page.is_file() for page in followed)
+    for page in (path for path in pages() if "docs" in path.relative_to(ROOT).parts):
+        if page.parent.name in ("tutorials", "how-to"):
+            assert page in followed, page.name
+        else:
+            assert not list(test_docs.read_steps(page, page.read_text())), page.name
+
+
 RIGHT = """\
 Save this as `name.yaml`:
 
