@@ -58,11 +58,10 @@ def test_live_equals_static(case: Case) -> None:
     assert openapi.canonical(document) == case.parse().canonical_openapi
 
 
-@ALL
-def test_same_bytes_with_another_hash_seed(case: Case) -> None:
+def test_same_bytes_with_another_hash_seed() -> None:
     code = (
-        "import sys; sys.path.insert(0, '.'); from tests.contract.functions.corpus_index import Case; "
-        f"sys.stdout.buffer.write(Case({case.name!r}).parse().canonical_openapi)"
+        "import sys; sys.path.insert(0, '.'); from tests.contract.functions.corpus_index import CASES; "
+        "sys.stdout.buffer.write(b''.join(case.parse().canonical_openapi for case in CASES))"
     )
     found = subprocess.run(
         [sys.executable, "-c", code],
@@ -72,12 +71,12 @@ def test_same_bytes_with_another_hash_seed(case: Case) -> None:
         check=True,
         timeout=60,
     )
-    assert found.stdout == case.parse().canonical_openapi
+    assert found.stdout == b"".join(case.parse().canonical_openapi for case in CASES)
 
 
 # schemathesis 4.32 turns a response's prefixItems into the `items: [...]` of older drafts and then refuses it;
 # test_wire.py checks those results by jsonschema
-_EXAMPLES = "40" if os.environ.get("CI_FULL") else "4"
+_EXAMPLES = "40" if os.environ.get("CI_FULL") else "2"
 _EXCLUDED = {"tuples": ["--exclude-checks", "response_schema_conformance"]}
 
 
