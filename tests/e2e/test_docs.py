@@ -45,7 +45,7 @@ PAGES = (
 )
 SECONDS = 120.0
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE_NAME = re.compile(r"Save this as `([\w-]+\.\w+)`[^`]*:\s*$")
+FILE_NAME = re.compile(r"Save\s+this\s+as\s+`([\w-]+\.\w+)`[^`]*:\s*$")
 LOCAL_PORT = re.compile(r"(?:--port[= ]| )(\d+)(?::\d+| |$)")
 JOB = re.compile(r"\[\d+\]|bash: line \d+: +\d+ Terminated ")
 SHOWN = {"", "text", "sh"}
