@@ -52,7 +52,7 @@ def _read(
         raise SourceError(
             0,
             0,
-            f"the OpenAPI document has {len(canonical)} bytes, at most {MAX_DOCUMENT} are allowed: expose fewer functions",
+            f"the OpenAPI document has {len(canonical)} bytes and may have {MAX_DOCUMENT}: expose fewer functions",
         )
     notes = assemble.warnings(interface)
     skipped = [item.name for item in found.functions.values() if item.conditional and not item.name.startswith("_")]
