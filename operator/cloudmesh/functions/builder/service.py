@@ -71,7 +71,11 @@ class Service:
     # --- readiness
 
     async def prepare(self) -> None:
-        """Bring base and runtime into the registry, trying until it works; then the service is ready."""
+        """Start the reader of sources and bring base and runtime into the registry, until both are there."""
+        try:
+            await sandbox.warm()
+        except (OSError, SourceError) as error:
+            _log.warning("the reader of sources can't be started yet: %s", error)  # the first source tries again
         pause = _FIRST_PAUSE
         images = [self.foundation.base, self.foundation.runtime, *self.foundation.parts.values()]
         while not self.ready:
