@@ -22,6 +22,7 @@ LINT = (
     ("mypy", [BIN / "mypy"]),
     ("imports", [BIN / "lint-imports"]),
     ("crds", [sys.executable, "-m", "cloudmesh.api.crds", "--check"]),
+    ("reference", [sys.executable, "-m", "cloudmesh.api.reference", "--check"]),
 )
 PYTEST = {
     # what to run, and on how many processes: tests that share the cluster's operator run one after another

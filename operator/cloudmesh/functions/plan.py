@@ -30,7 +30,7 @@ from cloudmesh.functions.resources import (
     openapi_name,
 )
 from cloudmesh.functions.revision import Revision
-from cloudmesh.functions.rollout import Rollout, read_rollout
+from cloudmesh.functions.rollout import Rollout, counted, read_rollout
 
 Obj = dict[str, Any]
 MAX_OPERATIONS = 256  # the bound of the schema
@@ -258,7 +258,12 @@ def _stages(wanted: Revision | None, line: Line, pinned: bool) -> list[tuple[str
         locked = wanted.data.get("lock")
         count = len(wanted.data.get("operations", ()))
         return [
-            (c.SOURCE_VALID, "True", "Parsed", "; ".join([f"{count} operations", *wanted.data.get("warnings", ())])),
+            (
+                c.SOURCE_VALID,
+                "True",
+                "Parsed",
+                "; ".join([counted(count, "operation"), *wanted.data.get("warnings", ())]),
+            ),
             (c.DEPENDENCIES_LOCKED, "True", "Locked" if locked else "NoRequirements", ""),
             (c.IMAGE_BUILT, "True", "Built", wanted.image),
         ]
@@ -304,7 +309,7 @@ def _status(
     for type_, state, reason, message in _stages(wanted, line, bool(asked.pin)):
         put(type_, state, reason, message)
     if rollout.available or (target is not None and rollout.state == "Complete"):
-        put(c.AVAILABLE, "True", "Serving", f"{rollout.available} replicas answer")
+        put(c.AVAILABLE, "True", "Serving", f"{counted(rollout.available, 'replica')} available")
     else:
         put(c.AVAILABLE, "False", "NoReplica", "no replica answers")
     for type_, on in ((c.RECONCILING, verdict.reconciling), (c.STALLED, verdict.stalled)):
@@ -321,7 +326,7 @@ def _status(
     serving = target.name if target is not None and rollout.state == "Complete" else old.get("servingRevision")
     if serving:
         status["servingRevision"] = serving
-    if target is not None:
+    if target is not None and not observed.conflict:
         data = target.data
         status["url"] = function_url(metadata["namespace"], metadata["name"], str(data["basePath"]))
         status["image"] = target.image

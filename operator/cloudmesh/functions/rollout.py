@@ -18,6 +18,11 @@ DEATHS_LOADING = 2
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable"})
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 replica`, `2 replicas`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """`available` and `replicas` count Pods of any revision."""
@@ -92,7 +97,9 @@ def read_rollout(
             return Rollout("Progressing", message, available, replicas)
         if wanted == 0:
             return Rollout("Complete", f"revision '{target.name}', scaled to 0 replicas", 0, 0)
-        return Rollout("Complete", f"revision '{target.name}' serves with {available} replicas", available, replicas)
+        return Rollout(
+            "Complete", f"revision '{target.name}' serves with {counted(available, 'replica')}", available, replicas
+        )
     mine = [
         p
         for p in pods

@@ -286,7 +286,9 @@ class Service:
         for name in missing_imports(parsed.imports, provided):
             line, column = parsed.import_positions.get(name, (0, 0))
             raise SourceError(
-                line, column, f"import of {name!r}: no requirement provides it; add its package to python.requirements"
+                line,
+                column,
+                f"import of {name!r}: no requirement provides it; add its package to `spec.python.requirements`",
             )
 
     @contextlib.asynccontextmanager

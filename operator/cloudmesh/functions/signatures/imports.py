@@ -102,7 +102,9 @@ def check_requirements(imports: Imports, requirements: Iterable[str]) -> None:
         return
     for name, (line, column) in imports.needed.items():
         raise InterfaceError(
-            f"nothing provides the import {name!r}: add {project_of(name)!r} to python.requirements", line, column
+            f"nothing provides the import {name!r}: add {project_of(name)!r} to `spec.python.requirements`",
+            line,
+            column,
         )
 
 
