@@ -32,7 +32,7 @@ down: $(VENV)/.done ## end the test bed; nothing stays behind
 
 # Budgets in minutes on 2 cores, for a machine whose caches are warm; a part that takes longer is told.
 test: $(VENV)/.done ## all gates and tests, with the time each part took
-	@$(PY) -m tests.run lint=1 unit=2 property=2 contract=3 kube=4 e2e=8
+	@$(PY) -m tests.run lint=1 unit=2 property=2 contract=3 kube=3 e2e=10
 
 bench: $(VENV)/.done ## measure beside a peer: make bench NAME=function-deploy
 	@$(PY) -m benchmarks $(NAME)
