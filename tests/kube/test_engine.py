@@ -94,7 +94,7 @@ async def error_of(call: Awaitable[Any]) -> type[CloudmeshError] | None:
     return None
 
 
-async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 90.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)
@@ -322,7 +322,7 @@ async def test_converges_through_a_faulty_api_server(
                         return False
                 return True
 
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(150):
                 while not await converged():
                     await asyncio.sleep(0.2)
             await engine.queue.wait_idle()
@@ -337,7 +337,7 @@ async def test_converges_through_a_faulty_api_server(
 
             for name in names:
                 await real.delete(WIDGET, namespace, name)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 while (await real.list(WIDGET, namespace))[0]:
                     await asyncio.sleep(0.1)
             left, _ = await real.list(CONFIG_MAP, namespace, label_selector="app.kubernetes.io/managed-by=cloudmesh")
@@ -381,7 +381,7 @@ async def test_electors_hand_over(cluster: TestCluster, real: Kube, namespace: s
     begin = asyncio.get_running_loop().time()
     await first.release()
     await acquiring
-    assert asyncio.get_running_loop().time() - begin <= 2
+    assert asyncio.get_running_loop().time() - begin < 8, "by release, not by expiry"
     lease = await real.get(LEASE, namespace, name)
     assert lease is not None
     assert lease["spec"]["holderIdentity"] == "two"

@@ -79,6 +79,7 @@ class Elector:
         self._seen: tuple[Any, ...] | None = None
         self._seen_at = 0.0
         self._news = asyncio.Event()
+        self._released: Obj | None = None
 
     @property
     def valid_until(self) -> float:
@@ -136,7 +137,10 @@ class Elector:
         begin = _clock()
         try:
             async with asyncio.timeout(self._renew / 2):
-                lease = await self._kube.get(LEASE, self._namespace, self._name)
+                # a release that the watch told is acted on as it is: if it is old, the replace fails
+                lease, self._released = self._released, None
+                if lease is None:
+                    lease = await self._kube.get(LEASE, self._namespace, self._name)
                 if lease is None:
                     lease = {
                         "apiVersion": LEASE.api_version,
@@ -231,8 +235,12 @@ class Elector:
                 )
                 async with contextlib.aclosing(stream):
                     async for event in stream:
-                        spec = event["object"].get("spec") or {}
-                        if not spec.get("holderIdentity") or event["type"] == "DELETED":
+                        if event["type"] == "DELETED":
+                            self._news.set()
+                        elif event["type"] != "BOOKMARK" and not (event["object"].get("spec") or {}).get(
+                            "holderIdentity"
+                        ):
+                            self._released = event["object"]
                             self._news.set()
             except CloudmeshError as error:
                 log.debug("lease watch ended", extra={"error": str(error)})
