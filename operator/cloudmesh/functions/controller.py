@@ -118,7 +118,7 @@ class FunctionReconciler:
         raised: CloudmeshError | None = None
         if wanted is not None and kept is None and not asked.pin:
             try:
-                line, kept, observed = await self._build(key, obj, wanted, observed, function)
+                line, kept, observed = await self._build(key, obj, wanted, observed)
             except CloudmeshError as error:
                 line, raised = Unreachable(_unreachable_reason(error), str(error)), error
         elif kept is not None:
@@ -173,7 +173,7 @@ class FunctionReconciler:
     # -- building ----------------------------------------------------------------------------------------------------
 
     async def _build(
-        self, key: Key, obj: Obj, wanted: Wanted, observed: Observed, function: FunctionService
+        self, key: Key, obj: Obj, wanted: Wanted, observed: Observed
     ) -> tuple[Line, Revision | None, Observed]:
         def known_lock(inputs: str) -> str | None:
             for revision in reversed(observed.revisions):
@@ -190,14 +190,13 @@ class FunctionReconciler:
             raise _Unavailable(step.kind, step.message)
         if not isinstance(step, Built):
             return step, None, observed
-        revision = await self._keep(obj, wanted, step, function)
+        revision = await self._keep(obj, wanted, step)
         self._line.forget(key.namespace, key.name)
         return None, revision, _with_revision(observed, revision)
 
-    async def _keep(self, obj: Obj, wanted: Wanted, built: Built, function: FunctionService) -> Revision:
+    async def _keep(self, obj: Obj, wanted: Wanted, built: Built) -> Revision:
         """Writes the revision; its name is the next that is free, also if another one took it a moment ago."""
-        autoscaled = function.spec.autoscaling is not None
-        template = make_pod_template(obj, wanted, built.image, autoscaled=autoscaled, pull_secret=self._pull_secret)
+        template = make_pod_template(obj, wanted, built.image, pull_secret=self._pull_secret)
         known = list(self._engine.cache.children(obj["metadata"]["uid"], REVISION))
         number = next_number(wanted.name, known)
         for candidate in range(number, number + 20):
@@ -236,7 +235,7 @@ class FunctionReconciler:
                 obj, Event("Normal", "ImageRestored", f"the registry had lost {revision.image}; it was built again")
             )
             if step.image != revision.image:
-                await self._keep(obj, wanted, step, function)
+                await self._keep(obj, wanted, step)
 
     # -- applying ----------------------------------------------------------------------------------------------------
 

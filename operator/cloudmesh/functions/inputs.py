@@ -51,6 +51,10 @@ class Inputs:
             "module": spec.source.module,
             **{k: _written(getattr(spec, k)) for k in ("expose", "python", "image", "runtime")},
         }
+        # It changes the default of the CPU request, which its percentage is a share of.
+        autoscaled = spec.autoscaling is not None
+        if autoscaled:
+            asked["autoscaled"] = True
         return Wanted(
             namespace=metadata["namespace"],
             name=metadata["name"],
@@ -64,6 +68,7 @@ class Inputs:
             image=_full(spec.image),
             runtime=_full(spec.runtime),
             asked=asked,
+            autoscaled=autoscaled,
             rebuild=annotations.get(names.ANNOTATION_REBUILD, ""),
             relock=annotations.get(names.ANNOTATION_RELOCK, ""),
         )

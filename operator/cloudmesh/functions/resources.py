@@ -48,16 +48,13 @@ def selector_labels(name: str) -> dict[str, str]:
     return {FUNCTION_LABEL: name}
 
 
-def make_pod_template(
-    owner: Mapping[str, Any], wanted: Wanted, image: str, *, autoscaled: bool, pull_secret: str = ""
-) -> Obj:
+def make_pod_template(owner: Mapping[str, Any], wanted: Wanted, image: str, *, pull_secret: str = "") -> Obj:
     """The Pod template of a revision: passes Pod Security `restricted`, runs `image` by digest.
 
     Args:
         owner: the FunctionService.
         wanted: what it asks for.
         image: name and digest.
-        autoscaled: whether an autoscaler reads its use of CPU.
         pull_secret: name of the Secret that nodes pull with from the installation's own registry; empty for none.
     """
     runtime = wanted.runtime
@@ -66,7 +63,7 @@ def make_pod_template(
     limits = resources.get("limits", {})
     # A limit without a request is the request too: a default must not stand in its way.
     if "cpu" not in requests and "cpu" not in limits:
-        requests["cpu"] = DEFAULT_CPU_AUTOSCALED if autoscaled else DEFAULT_CPU
+        requests["cpu"] = DEFAULT_CPU_AUTOSCALED if wanted.autoscaled else DEFAULT_CPU
     if "memory" not in requests and "memory" not in limits:
         requests["memory"] = DEFAULT_MEMORY
     timeout = int(runtime["timeoutSeconds"])

@@ -54,7 +54,7 @@ def digest(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The part of a spec that makes a revision: all of it but replicas, autoscaling, pin and history.
+    """The part of a spec that makes a revision: all of it but replicas, pin and history.
 
     `asked` is that part as the user wrote it, without defaults.
     """
@@ -71,6 +71,7 @@ class Wanted:
     image: Mapping[str, Any]
     runtime: Mapping[str, Any]
     asked: Mapping[str, Any]
+    autoscaled: bool = False
     rebuild: str = ""
     relock: str = ""
 

@@ -103,7 +103,9 @@ async def test_the_content_ignores_defaults_and_sees_changes() -> None:
 
     plain = await content()
     assert await content(runtime={"timeoutSeconds": 30}) == plain
-    assert await content(replicas=3, autoscaling={"maxReplicas": 5}) == plain
+    assert await content(replicas=3) == plain
+    scaled = await content(autoscaling={"maxReplicas": 5})
+    assert await content(autoscaling={"maxReplicas": 9, "targetCPUPercent": 50}) == scaled != plain
     assert await content(revision={"pin": "stats-00001"}, revisionHistoryLimit=3) == plain
     others = [
         await content(runtime={"timeoutSeconds": 31}),
