@@ -140,7 +140,7 @@ class Bench:
         replicas = [await self._replica(module, namespace, 100)]
         await self._handled(namespace, "begin")
         replicas.append(await self._replica(module, namespace, 99))
-        await asyncio.sleep(6)
+        await replicas[-1].rest()
         for turn in range(repeats):
             leader = replicas.pop(0)
             begin = time.monotonic()
@@ -150,7 +150,7 @@ class Bench:
             say(f"{module}: take-over after {number.name} {took[-1]:.2f} s")
             await leader.wait()
             replicas.append(await self._replica(module, namespace, 98 - turn))
-            await asyncio.sleep(6)
+            await replicas[-1].rest()
         for replica in replicas:
             await replica.stop()
         return statistics.median(took)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TICKS = os.sysconf("SC_CLK_TCK")
+STARTED_CPU_SECONDS = 0.4
+"""Both operators use more than that for their imports alone."""
 
 
 class Process:
@@ -32,7 +34,7 @@ class Process:
                 "CLOUDMESH_NAMESPACE": namespace,
                 "CLOUDMESH_WATCH_NAMESPACES": namespace,
                 "CLOUDMESH_HTTP_PORT": "0",
-                "CLOUDMESH_LOG_LEVEL": "WARNING",
+                "CLOUDMESH_LOG_LEVEL": os.environ.get("BENCH_LOG_LEVEL", "WARNING"),
                 "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}",
             }
             | environ
@@ -58,6 +60,17 @@ class Process:
         )  # fmt: skip
         self._reader = asyncio.create_task(self._read())
         return self
+
+    async def rest(self) -> None:
+        """Returns when it has started and then hardly used a processor for three seconds: a standby that stands by."""
+        calm_since, used = time.monotonic(), self.cpu_seconds()
+        while used < STARTED_CPU_SECONDS or time.monotonic() - calm_since < 3.0:
+            before = time.monotonic()
+            await asyncio.sleep(0.25)
+            now_used = self.cpu_seconds()
+            if now_used - used > 0.15 * (time.monotonic() - before):
+                calm_since = time.monotonic()
+            used = now_used
 
     async def idle(self, objects: int, *, limit_seconds: float = 900.0) -> float:
         """Seconds from the start until all objects were handled and the process came to rest for two seconds.

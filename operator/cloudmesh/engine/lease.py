@@ -12,12 +12,11 @@ import contextlib
 import datetime
 import logging
 import random
-from typing import Any
 
 from cloudmesh.engine.errors import CloudmeshError, Conflict
 from cloudmesh.engine.kube.client import Kube
 from cloudmesh.engine.metrics import Metrics
-from cloudmesh.engine.resources import LEASE, Obj
+from cloudmesh.engine.resources import LEASE, Obj, resource_version
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +75,9 @@ class Elector:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._held: Obj | None = None
         self._renewed_at = float("-inf")
-        self._seen: tuple[Any, ...] | None = None
+        self._seen_version = -1
         self._seen_at = 0.0
+        self._seen_duration = float(duration_seconds)
         self._news = asyncio.Event()
         self._released: Obj | None = None
 
@@ -202,15 +202,20 @@ class Elector:
     def _is_free(self, lease: Obj) -> bool:
         spec = lease.get("spec") or {}
         holder = spec.get("holderIdentity") or ""
-        record = (holder, spec.get("renewTime"), spec.get("leaseTransitions"), lease["metadata"].get("resourceVersion"))
-        if record != self._seen:
-            self._seen, self._seen_at = record, _clock()
-        if holder in ("", self.identity):
-            return True
-        return _clock() >= self._seen_at + max(1, int(spec.get("leaseDurationSeconds") or self._duration))
+        self._observe(lease)
+        return holder in ("", self.identity) or _clock() >= self._seen_at + self._seen_duration
+
+    def _observe(self, lease: Obj) -> None:
+        """Notes when the Lease was last seen to change, by this process's clock."""
+        if (version := resource_version(lease)) > self._seen_version:
+            self._seen_version, self._seen_at = version, _clock()
+            duration = (lease.get("spec") or {}).get("leaseDurationSeconds")
+            self._seen_duration = float(max(1, int(duration or self._duration)))
 
     def _wait_seconds(self) -> float:
-        return self._poll * self._rng.uniform(0.9, 1.0)
+        poll = self._poll * self._rng.uniform(0.9, 1.0)
+        until_expiry = self._seen_at + self._seen_duration - _clock()
+        return min(poll, until_expiry) if until_expiry > 0 else poll
 
     def _spec(self, old: Obj) -> Obj:
         now = _micro_time()
@@ -223,7 +228,7 @@ class Elector:
         }
 
     async def _watch(self) -> None:
-        """Only a hint to look sooner: without it the standby polls."""
+        """Tells renewals and a release at once; without it the standby notices them when it polls."""
         while True:
             try:
                 stream = self._kube.watch(
@@ -235,13 +240,14 @@ class Elector:
                 )
                 async with contextlib.aclosing(stream):
                     async for event in stream:
+                        lease = event["object"]
                         if event["type"] == "DELETED":
                             self._news.set()
-                        elif event["type"] != "BOOKMARK" and not (event["object"].get("spec") or {}).get(
-                            "holderIdentity"
-                        ):
-                            self._released = event["object"]
-                            self._news.set()
+                        elif event["type"] != "BOOKMARK":
+                            self._observe(lease)
+                            if not (lease.get("spec") or {}).get("holderIdentity"):
+                                self._released = lease
+                                self._news.set()
             except CloudmeshError as error:
                 log.debug("lease watch ended", extra={"error": str(error)})
             await asyncio.sleep(self._retry * self._rng.uniform(0.5, 1.0))
