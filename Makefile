@@ -46,8 +46,8 @@ lint: $(VENV)/.done ## the fast gates
 fmt: $(VENV)/.done ## put the code into its form
 	@$(VENV)/bin/ruff check --fix-only --quiet . && $(VENV)/bin/ruff format --quiet .
 
-crds: $(VENV)/.done ## generate crds/ from the models
-	@$(PY) -m cloudmesh.api.crds
+crds: $(VENV)/.done ## generate crds/ and their reference page from the models
+	@$(PY) -m cloudmesh.api.crds && $(PY) -m cloudmesh.api.reference
 
 lock: ## resolve the dependencies anew
 	@for f in "requirements.lock" "requirements-dev.lock --group dev"; do set -- $$f; \

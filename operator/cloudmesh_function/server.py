@@ -11,11 +11,9 @@ import time
 from typing import Any, Final
 
 from cloudmesh_function.app import App
-from cloudmesh_function.settings import Settings
+from cloudmesh_function.settings import EXIT_NOT_LOADED, Settings
 
 log = logging.getLogger("cloudmesh.function")
-EXIT_NOT_LOADED: Final = 3
-"""Exit status for a function that can't be imported, or isn't the one that its document tells of."""
 _QUIET: Final = 1.0  # seconds without a call that make further waiting for load balancers needless
 
 

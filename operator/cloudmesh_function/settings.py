@@ -6,6 +6,10 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+EXIT_NOT_LOADED: Final = 3
+"""Exit status for a function that can't be imported, or isn't the one that its document tells of."""
 
 
 class SettingsError(ValueError):
@@ -67,6 +71,6 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         host=environment.get("CLOUDMESH_HOST") or fall_back.host,
         app_dir=environment.get("CLOUDMESH_APP_DIR") or fall_back.app_dir,
         drain=number("CLOUDMESH_DRAIN_SECONDS", fall_back.drain, 0, 600),
-        grace=number("CLOUDMESH_GRACE_SECONDS", fall_back.grace, 0.1, 3600),
+        grace=number("CLOUDMESH_GRACE_SECONDS", fall_back.grace, 0.1, 86_400),
         fault=number("CLOUDMESH_FAULT_SECONDS", fall_back.fault, 0, 3600),
     )

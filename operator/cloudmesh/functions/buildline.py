@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from cloudmesh.functions.builder_client import Refused, refused
 from cloudmesh.functions.key import build_key
 from cloudmesh.functions.revision import Wanted, digest
+from cloudmesh.functions.steps import Built, Failed, Waiting
 
 Json = dict[str, Any]
 
@@ -26,32 +27,6 @@ class Builder(Protocol):
     async def info(self) -> Json: ...
     async def start(self, body: Json) -> str: ...
     async def build(self, build_id: str) -> Json | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """The build goes on; look again after so many seconds."""
-
-    stage: str
-    after: float
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The user's input is wrong; nothing will change until it does. `kind` is the builder's error class."""
-
-    kind: str
-    message: str
-    line: int = 0
-    column: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """An image, and what is to be kept of its making."""
-
-    image: str
-    data: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -115,9 +90,12 @@ class BuildLine:
         try:
             return await self._advance(state, wanted, known_lock, sources, rebuild)
         except Refused as error:
-            failed = Failed(error.kind, error.text, error.line, error.column)
+            done = 0 if state.parsed is None else 1 if state.lock is None else 2
+            # The builder refuses to read what is too long, say: for the user that is the source as well.
+            kind = "SourceInvalid" if done == 0 and error.kind == "InvalidRequest" else error.kind
+            failed = Failed(kind, error.text, error.line, error.column, done)
             # What depends on a registry or an index may be right a minute later; what depends on the source isn't.
-            if error.kind in ("SourceInvalid", "DependenciesUnsatisfiable"):
+            if kind in ("SourceInvalid", "DependenciesUnsatisfiable"):
                 state.failed = failed
             else:
                 state.build_id, state.polls = "", 0

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from cloudmesh.api import conditions as c
@@ -22,13 +23,14 @@ from cloudmesh.engine import (
     Resource,
     Settings,
     is_owned_by,
+    utc_now,
 )
 from cloudmesh.functions.builder_client import BuilderClient
-from cloudmesh.functions.buildline import Builder, BuildLine, Built, Failed, Waiting
+from cloudmesh.functions.buildline import Builder, BuildLine
 from cloudmesh.functions.inputs import Inputs, SourceMissing, references
 from cloudmesh.functions.plan import Asked, Event, Line, Observed, Plan, Unreachable, plan
 from cloudmesh.functions.pod_metrics import HttpPodMetrics, PodMetrics, import_seconds
-from cloudmesh.functions.resources import make_pod_template, openapi_name
+from cloudmesh.functions.resources import make_pod_template, openapi_name, with_image
 from cloudmesh.functions.revision import (
     FAILED,
     WORKED,
@@ -40,6 +42,7 @@ from cloudmesh.functions.revision import (
     read_revisions,
 )
 from cloudmesh.functions.secrets import ensure_secrets
+from cloudmesh.functions.steps import Built, Failed, Waiting
 
 Obj = dict[str, Any]
 
@@ -86,7 +89,7 @@ class FunctionReconciler:
         self._line = BuildLine(builder)
         self._pod_metrics = pod_metrics or HttpPodMetrics()
         self._pull_secret = pull_secret
-        self._now = now or _utc_now
+        self._now = now or utc_now
         self._monotonic = monotonic
         self._repaired: dict[Key, float] = {}
 
@@ -94,7 +97,6 @@ class FunctionReconciler:
         """The object is gone; its children go by their owner references."""
         self._line.forget(key.namespace, key.name)
         self._repaired.pop(key, None)
-        self._engine.references.set(key, set())
 
     async def reconcile(self, key: Key, obj: Obj) -> Done:
         """One pass. See `plan` for what it decides."""
@@ -112,8 +114,9 @@ class FunctionReconciler:
         try:
             wanted = await self._inputs.wanted(obj, function)
         except SourceMissing as missing:
-            unresolved = Failed("SourceInvalid", str(missing))
-        kept = next((r for r in reversed(observed.revisions) if wanted and r.content == wanted.content), None)
+            unresolved = Failed("SourceInvalid", str(missing), done=0)
+        content = wanted.content if wanted is not None else ""
+        kept = next((r for r in reversed(observed.revisions) if content and r.content == content), None)
         line: Line = unresolved
         raised: CloudmeshError | None = None
         if wanted is not None and kept is None and not asked.pin:
@@ -121,21 +124,21 @@ class FunctionReconciler:
                 line, kept, observed = await self._build(key, obj, wanted, observed)
             except CloudmeshError as error:
                 line, raised = Unreachable(_unreachable_reason(error), str(error)), error
-        elif kept is not None:
-            self._line.forget(key.namespace, key.name)
         decided = plan(obj, asked, kept, line, observed, self._now())
         conflict = await self._apply(obj, decided, observed)
         if conflict:
-            observed = _replace_conflict(observed, conflict)
+            observed = replace(observed, conflict=conflict)
             decided = plan(obj, asked, kept, line, observed, self._now())
-        if decided.repair:
-            await self._repair(key, obj, decided.repair, observed, function)
         await self._add_import_seconds(obj, decided.status, observed)
         await self._engine.status.write(FUNCTION_SERVICE, obj, decided.status)
         for event in decided.events:
             self._tell(obj, event)
         if raised is not None:
             raise raised
+        if decided.repair:
+            await self._repair(key, obj, decided.repair, observed, content)
+        elif kept is not None:
+            self._line.forget(key.namespace, key.name)
         return Done(requeue_after=decided.requeue_after)
 
     async def _add_import_seconds(self, obj: Obj, status: Obj, observed: Observed) -> None:
@@ -159,7 +162,7 @@ class FunctionReconciler:
             found = self._engine.cache.get(resource, obj["metadata"]["namespace"], child_name)
             if found is None or found["metadata"].get("deletionTimestamp"):
                 return None
-            return found if (found["metadata"].get("labels") or {}).get(names.LABEL_OWNER_UID) == uid else None
+            return found if _ours(found, obj) else None
 
         return Observed(
             revisions=read_revisions(self._engine.cache.children(uid, REVISION)),
@@ -184,7 +187,7 @@ class FunctionReconciler:
         try:
             sources = await self._inputs.sources(wanted)
         except SourceMissing as missing:
-            return Failed("BuildFailed", str(missing)), None, observed
+            return Failed("BuildFailed", str(missing), done=0), None, observed
         step = await self._line.advance(wanted, known_lock, sources, rebuild=bool(wanted.rebuild))
         if isinstance(step, Failed) and step.kind in ("RegistryUnavailable", "IndexUnavailable"):
             raise _Unavailable(step.kind, step.message)
@@ -194,9 +197,12 @@ class FunctionReconciler:
         self._line.forget(key.namespace, key.name)
         return None, revision, _with_revision(observed, revision)
 
-    async def _keep(self, obj: Obj, wanted: Wanted, built: Built) -> Revision:
+    async def _keep(self, obj: Obj, wanted: Wanted, built: Built, *, template_of: Revision | None = None) -> Revision:
         """Writes the revision; its name is the next that is free, also if another one took it a moment ago."""
-        template = make_pod_template(obj, wanted, built.image, pull_secret=self._pull_secret)
+        if template_of is not None:
+            template = with_image(template_of.template, built.image)
+        else:
+            template = make_pod_template(obj, wanted, built.image, pull_secret=self._pull_secret)
         known = list(self._engine.cache.children(obj["metadata"]["uid"], REVISION))
         number = next_number(wanted.name, known)
         for candidate in range(number, number + 20):
@@ -211,31 +217,36 @@ class FunctionReconciler:
                     return read
                 continue
             return read_revisions([stored])[0]
-        raise InvalidRequest(f"no free name for a revision of '{wanted.name}' after {known[-1]['metadata']['name']}")
+        raise InvalidRequest(f"no free name for a revision of '{wanted.name}' from number {number} on")
 
-    async def _repair(self, key: Key, obj: Obj, name: str, observed: Observed, function: FunctionService) -> None:
-        """The registry lost an image that is to run: build it again, at most every 20 s."""
+    async def _repair(self, key: Key, obj: Obj, name: str, observed: Observed, content: str) -> None:
+        """The registry lost an image that is to run: it is built again of what the revision holds."""
         revision = next(r for r in observed.revisions if r.name == name)
         last = self._repaired.get(key)
         if last is not None and self._monotonic() - last < REPAIR_EVERY_SECONDS:
             return
-        wanted = await self._inputs.wanted(obj, function)
-        if wanted.content != revision.content:
+        again = revision.wanted(key.namespace, key.name)
+        try:
+            sources = await self._inputs.sources(again)
+        except SourceMissing as missing:
+            self._tell(obj, Event("Warning", "ImageLost", f"{revision.image} can't be built again: {missing}"))
             return
-        step = await self._line.advance(
-            wanted, lambda _: str(revision.data.get("lock", "")), await self._inputs.sources(wanted)
-        )
+        step = await self._line.advance(again, lambda _: str(revision.data["lock"]), sources)
         if isinstance(step, Waiting):
             self._engine.enqueue(key, after=step.after)
             return
         self._repaired[key] = self._monotonic()
         self._line.forget(key.namespace, key.name)
-        if isinstance(step, Built):
-            self._tell(
-                obj, Event("Normal", "ImageRestored", f"the registry had lost {revision.image}; it was built again")
-            )
-            if step.image != revision.image:
-                await self._keep(obj, wanted, step)
+        if isinstance(step, Failed):
+            self._tell(obj, Event("Warning", "ImageLost", f"{revision.image} can't be built again: {step.message}"))
+        elif step.image == revision.image:
+            self._tell(obj, Event("Normal", "ImageRestored", f"the registry had lost {step.image}; it was built again"))
+        elif revision.content == content:
+            # Base or runtime are newer than the revision: what comes of it now is a revision of its own.
+            await self._keep(obj, again, step, template_of=revision)
+        else:
+            message = f"{revision.image} can't be built again as it was: base or runtime have changed since"
+            self._tell(obj, Event("Warning", "ImageLost", message))
 
     # -- applying ----------------------------------------------------------------------------------------------------
 
@@ -352,18 +363,7 @@ def _of_earlier_life(child: Mapping[str, Any]) -> bool:
 
 def _with_revision(observed: Observed, revision: Revision) -> Observed:
     others = tuple(r for r in observed.revisions if r.name != revision.name)
-    return Observed(
-        revisions=(*others, revision),
-        deployment=observed.deployment,
-        service=observed.service,
-        autoscaler=observed.autoscaler,
-        openapi=observed.openapi,
-        pods=observed.pods,
-    )
-
-
-def _replace_conflict(observed: Observed, conflict: str) -> Observed:
-    return Observed(revisions=observed.revisions, deployment=observed.deployment, pods=observed.pods, conflict=conflict)
+    return replace(observed, revisions=(*others, revision))
 
 
 def _asked(function: FunctionService) -> Asked:
@@ -373,12 +373,8 @@ def _asked(function: FunctionService) -> Asked:
         autoscaling=(spec.autoscaling.max_replicas, spec.autoscaling.target_cpu_percent) if spec.autoscaling else None,
         pin=(spec.revision.pin or "") if spec.revision else "",
         history_limit=spec.revision_history_limit,
-        base_path=spec.expose.base_path,
+        requirements=bool(spec.python.requirements),
     )
-
-
-def _utc_now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def reconciler(engine: Engine, settings: Settings) -> FunctionReconciler:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from cloudmesh.api import names
-from cloudmesh.api.functionservice import FunctionService
+from cloudmesh.api.functionservice import MAX_INLINE_LENGTH, FunctionService
 from cloudmesh.engine import CONFIG_MAP, SECRET, Kube
 from cloudmesh.functions.buildline import Sources
 from cloudmesh.functions.revision import Wanted
@@ -47,7 +47,7 @@ class Inputs:
         """
         spec, metadata = function.spec, obj["metadata"]
         annotations = metadata.get("annotations") or {}
-        asked = {
+        asked: dict[str, Any] = {
             "module": spec.source.module,
             **{k: _written(getattr(spec, k)) for k in ("expose", "python", "image", "runtime")},
         }
@@ -87,7 +87,11 @@ class Inputs:
             raise SourceMissing(
                 f"`spec.source.configMapRef.key`: ConfigMap '{name}' has no key '{key}'; it has {known}"
             )
-        return str(data[key])
+        text = str(data[key])
+        if len(text) > MAX_INLINE_LENGTH:
+            limit = f"has {len(text)} characters, and may have {MAX_INLINE_LENGTH}"
+            raise SourceMissing(f"`spec.source.configMapRef`: key '{key}' of ConfigMap '{name}' {limit}")
+        return text
 
     async def sources(self, wanted: Wanted) -> Sources:
         """The credentials that the build of `wanted` needs.

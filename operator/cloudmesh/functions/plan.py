@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cloudmesh.api import conditions as c
-from cloudmesh.functions.buildline import Failed, Waiting
 from cloudmesh.functions.resources import (
     REVISION_ANNOTATION,
     differs,
@@ -31,6 +30,7 @@ from cloudmesh.functions.resources import (
 )
 from cloudmesh.functions.revision import Revision
 from cloudmesh.functions.rollout import Rollout, counted, read_rollout
+from cloudmesh.functions.steps import Failed, Waiting
 
 Obj = dict[str, Any]
 MAX_OPERATIONS = 256  # the bound of the schema
@@ -51,14 +51,15 @@ Line = Waiting | Failed | Unreachable | None
 class Asked:
     """The part of the spec that the plan reads besides the content of the revision.
 
-    `autoscaling` is the most replicas, and the CPU use to hold in percent of the request.
+    `autoscaling` is the most replicas, and the CPU use to hold in percent of the request; `requirements` tells whether
+    there are any.
     """
 
     replicas: int
     autoscaling: tuple[int, int] | None
     pin: str
     history_limit: int
-    base_path: str
+    requirements: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +253,7 @@ def _reason(failed: Failed) -> str:
     return _REASONS.get(failed.kind, c.REASON_BUILD_FAILED)
 
 
-def _stages(wanted: Revision | None, line: Line, pinned: bool) -> list[tuple[str, c.Status, str, str]]:
+def _stages(asked: Asked, wanted: Revision | None, line: Line) -> list[tuple[str, c.Status, str, str]]:
     """SourceValid, DependenciesLocked and ImageBuilt, of what the spec asks for."""
     if wanted is not None:
         locked = wanted.data.get("lock")
@@ -267,20 +268,22 @@ def _stages(wanted: Revision | None, line: Line, pinned: bool) -> list[tuple[str
             (c.DEPENDENCIES_LOCKED, "True", "Locked" if locked else "NoRequirements", ""),
             (c.IMAGE_BUILT, "True", "Built", wanted.image),
         ]
-    if pinned:
+    if asked.pin:
         message = "not looked at while `spec.revision.pin` is set"
         return [(t, "Unknown", "Pinned", message) for t in (c.SOURCE_VALID, c.DEPENDENCIES_LOCKED, c.IMAGE_BUILT)]
     order = (c.SOURCE_VALID, c.DEPENDENCIES_LOCKED, c.IMAGE_BUILT)
     if isinstance(line, Failed):
         at = {"SourceInvalid": 0, "DependenciesUnsatisfiable": 1}.get(line.kind, 2)
-        return [
-            (t, "True", ("Parsed", "Locked")[i], "")
-            if i < at
-            else (t, "False", _reason(line), line.message)
-            if i == at
-            else (t, "Unknown", c.REASON_PENDING, "waits for the step before")
-            for i, t in enumerate(order)
-        ]
+        past = ("Parsed", "Locked" if asked.requirements else "NoRequirements")
+        out: list[tuple[str, c.Status, str, str]] = []
+        for i, type_ in enumerate(order):
+            if i == at:
+                out.append((type_, "False", _reason(line), line.message))
+            elif i < min(at, line.done):
+                out.append((type_, "True", past[i], ""))
+            else:
+                out.append((type_, "Unknown", c.REASON_PENDING, "not looked at yet"))
+        return out
     reason, message = (line.reason, line.message) if isinstance(line, Unreachable) else (c.REASON_PENDING, "under way")
     return [(t, "Unknown", reason, message) for t in order]
 
@@ -306,7 +309,7 @@ def _status(
         conditions = c.set_condition(conditions, type_, status, reason, message, generation=generation, now=now)
 
     put(c.READY, verdict.status, verdict.reason, verdict.message)
-    for type_, state, reason, message in _stages(wanted, line, bool(asked.pin)):
+    for type_, state, reason, message in _stages(asked, wanted, line):
         put(type_, state, reason, message)
     if rollout.available or (target is not None and rollout.state == "Complete"):
         put(c.AVAILABLE, "True", "Serving", f"{counted(rollout.available, 'replica')} available")

@@ -130,6 +130,12 @@ def make_pod_template(owner: Mapping[str, Any], wanted: Wanted, image: str, *, p
     return {"metadata": {"labels": {**_labels(owner), **selector_labels(wanted.name)}}, "spec": spec}
 
 
+def with_image(template: Mapping[str, Any], image: str) -> Obj:
+    """A Pod template of a revision, with another image."""
+    container = {**template["spec"]["containers"][0], "image": image}
+    return {**template, "spec": {**template["spec"], "containers": [container]}}
+
+
 def stamped(obj: Obj) -> Obj:
     """`obj` with a hash of itself in an annotation, so that a field that is no longer wanted is seen too."""
     value = hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()[:16]
@@ -228,7 +234,7 @@ def make_openapi(owner: Mapping[str, Any], document: Mapping[str, Any]) -> Obj:
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": child_metadata(owner, openapi_name(owner["metadata"]["name"])),
-            "data": {"openapi.json": json.dumps(document, sort_keys=True, ensure_ascii=False, indent=1) + "\n"},
+            "data": {"openapi.json": json.dumps(document, sort_keys=True, ensure_ascii=False) + "\n"},
         }
     )
 

@@ -56,7 +56,8 @@ def digest(value: object) -> str:
 class Wanted:
     """The part of a spec that makes a revision: all of it but replicas, pin and history.
 
-    `asked` is that part as the user wrote it, without defaults.
+    `asked` is that part as the user wrote it, without defaults. `kept_content` is the content of the revision that this
+    was read from, when it is built again.
     """
 
     namespace: str
@@ -74,6 +75,7 @@ class Wanted:
     autoscaled: bool = False
     rebuild: str = ""
     relock: str = ""
+    kept_content: str = ""
 
     @property
     def platforms(self) -> tuple[str, ...]:
@@ -92,6 +94,8 @@ class Wanted:
 
         `asked` leaves out what equals a default, so that a later operator with more fields finds its revisions again.
         """
+        if self.kept_content:
+            return self.kept_content
         return digest({"source": self.source, "asked": self.asked, "rebuild": self.rebuild, "relock": self.relock})
 
 
@@ -113,6 +117,25 @@ class Revision:
     @property
     def template(self) -> Obj:
         return dict(self.data["template"])
+
+    def wanted(self, namespace: str, name: str) -> Wanted:
+        """What was built for this revision, to build it again; its Pod template is kept, so runtime is left out."""
+        data = self.data
+        return Wanted(
+            namespace=namespace,
+            name=name,
+            module=data["module"],
+            source=data["source"],
+            expose=data["expose"],
+            base_path=data["basePath"],
+            python=data["python"],
+            requirements=tuple(data["requirements"]),
+            index_secret=data["indexSecret"],
+            image=data["imageSpec"],
+            runtime={},
+            asked={},
+            kept_content=self.content,
+        )
 
 
 def revision_name(function: str, number: int) -> str:
@@ -173,6 +196,10 @@ def make_revision(owner: Mapping[str, Any], wanted: Wanted, number: int, data: M
                 "source": wanted.source,
                 "module": wanted.module,
                 "expose": dict(wanted.expose),
+                "python": wanted.python,
+                "requirements": list(wanted.requirements),
+                "indexSecret": wanted.index_secret,
+                "imageSpec": dict(wanted.image),
                 "lockInputs": wanted.lock_inputs,
                 **data,
             }

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from cloudmesh.functions.resources import CONTAINER, REVISION_ANNOTATION
 from cloudmesh.functions.revision import Revision
-from cloudmesh_function.server import EXIT_NOT_LOADED
+from cloudmesh_function.settings import EXIT_NOT_LOADED
 
 State = Literal["Absent", "Progressing", "Complete", "Failed"]
 

@@ -69,7 +69,7 @@ def asked(**change: Any) -> Asked:
         "autoscaling": None,
         "pin": "",
         "history_limit": 10,
-        "base_path": "/cloudmesh",
+        "requirements": False,
     }
     return Asked(**{**values, **change})
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.unit.functions.cluster import MemoryBuilder, Nodes
 
-from cloudmesh.engine import CONFIG_MAP
+from cloudmesh.engine import CONFIG_MAP, SECRET
 from cloudmesh.functions.controller import (
     AUTOSCALER,
     DEPLOYMENT,
@@ -24,7 +24,7 @@ from cloudmesh.functions.revision import read_revisions
 from cloudmesh.testing import CrashPoint, World, for_every_crash, run_virtual
 
 SOURCE = "def f(x: int) -> int:\n    return x\n"
-KINDS = (FUNCTION_SERVICE, DEPLOYMENT, SERVICE, AUTOSCALER, CONFIG_MAP, REVISION, POD)
+KINDS = (FUNCTION_SERVICE, DEPLOYMENT, SERVICE, AUTOSCALER, CONFIG_MAP, SECRET, REVISION, POD)
 
 
 class Scene:
@@ -263,6 +263,58 @@ async def test_an_image_that_the_registry_lost_is_built_again(s: Scene) -> None:
         await s.settle()
     assert s.ready()[0] == "True"
     assert s.revisions() == ["stats-00001"]
+
+
+@scene
+async def test_a_slow_repair_is_one_build(s: Scene) -> None:
+    s.apply()
+    async with s.operator():
+        await s.settle()
+        s.builder.build_seconds = 15.0
+        before = s.builder.starts
+        s.nodes.lost_images.add(s.nodes.seen_images[0])
+        s.builder.registry.clear()
+        s.builder.restart()
+        s.apply(replicas=2)
+        while s.builder.built < 2:
+            await asyncio.sleep(0.5)
+        s.nodes.lost_images.clear()
+        await s.settle()
+    assert s.ready()[0] == "True"
+    assert s.builder.starts - before == 1
+
+
+@scene
+async def test_an_image_of_a_pinned_revision_is_built_again_too(s: Scene) -> None:
+    s.apply()
+    async with s.operator():
+        await s.settle()
+        first = s.nodes.seen_images[0]
+        s.apply(source={"inline": SOURCE + "# two\n"})
+        await s.settle()
+        s.nodes.lost_images.add(first)
+        s.builder.registry.clear()
+        s.apply(source={"inline": "this is no Python\n"}, revision={"pin": "stats-00001"})
+        while s.builder.built < 3:
+            await asyncio.sleep(0.5)
+        s.nodes.lost_images.clear()
+        await s.settle()
+    assert s.ready()[0] == "True"
+    assert s.status()["servingRevision"] == "stats-00001"
+    assert s.api.get(DEPLOYMENT, "ns", "stats")["spec"]["template"]["spec"]["containers"][0]["image"] == first  # type: ignore[index]
+
+
+@scene
+async def test_a_missing_push_secret_says_only_what_is_known(s: Scene) -> None:
+    s.apply(image={"repository": "r.example.org/a", "pushSecretRef": {"name": "login"}})
+    async with s.operator():
+        await s.settle()
+    found = {c["type"]: (c["status"], c["reason"]) for c in s.status()["conditions"]}
+    assert found["Ready"] == ("False", "BuildFailed")
+    assert found["SourceValid"][0] == "Unknown"
+    assert found["DependenciesLocked"][0] == "Unknown"
+    assert found["ImageBuilt"][0] == "False"
+    assert "`spec.image.pushSecretRef.name`" in s.ready()[2]
 
 
 @scene

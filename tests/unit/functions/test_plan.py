@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from tests.unit.functions.objects import NOW, asked, function, pod, revision, settled
 
-from cloudmesh.functions.buildline import Failed, Waiting
 from cloudmesh.functions.plan import Observed, Plan, Unreachable, plan
 from cloudmesh.functions.resources import make_autoscaler, make_deployment, make_openapi, make_service
+from cloudmesh.functions.steps import Failed, Waiting
 
 ONE, TWO = revision(1, worked=True), revision(2)
 
