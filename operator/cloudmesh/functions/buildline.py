@@ -82,9 +82,11 @@ class BuildLine:
         """
         at = (wanted.namespace, wanted.name)
         state = self._progress.get(at)
-        if state is None or state.content != wanted.content:
+        # A Secret that was mended is another attempt too.
+        content = digest([wanted.content, sources.repository, sources.index])
+        if state is None or state.content != content:
             self._drop(state)
-            state = self._progress[at] = _Progress(wanted.content)
+            state = self._progress[at] = _Progress(content)
         if state.failed is not None:
             return state.failed
         try:

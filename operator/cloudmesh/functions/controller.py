@@ -28,7 +28,7 @@ from cloudmesh.engine import (
 from cloudmesh.functions.builder_client import BuilderClient
 from cloudmesh.functions.buildline import Builder, BuildLine
 from cloudmesh.functions.inputs import Inputs, SourceMissing, references
-from cloudmesh.functions.plan import Asked, Event, Line, Observed, Plan, Unreachable, plan
+from cloudmesh.functions.plan import Asked, Event, Line, Observed, Plan, Unreachable, is_verdict, plan
 from cloudmesh.functions.pod_metrics import HttpPodMetrics, PodMetrics, import_seconds
 from cloudmesh.functions.resources import make_pod_template, openapi_name, with_image
 from cloudmesh.functions.revision import (
@@ -40,6 +40,7 @@ from cloudmesh.functions.revision import (
     next_number,
     read_revision,
     read_revisions,
+    revision_name,
 )
 from cloudmesh.functions.secrets import ensure_secrets
 from cloudmesh.functions.steps import Built, Failed, Waiting
@@ -125,14 +126,20 @@ class FunctionReconciler:
             except CloudmeshError as error:
                 line, raised = Unreachable(_unreachable_reason(error), str(error)), error
         decided = plan(obj, asked, kept, line, observed, self._now())
-        conflict = await self._apply(obj, decided, observed)
-        if conflict:
-            observed = replace(observed, conflict=conflict)
+        try:
+            conflict = await self._apply(obj, decided, observed)
+        except InvalidRequest as error:
+            observed = replace(observed, refused=f"the API server refuses what the spec makes: {error}")
+        else:
+            observed = replace(observed, conflict=conflict or observed.conflict)
+        if observed.conflict or observed.refused:
             decided = plan(obj, asked, kept, line, observed, self._now())
-        await self._add_import_seconds(obj, decided.status, observed)
-        await self._engine.status.write(FUNCTION_SERVICE, obj, decided.status)
-        for event in decided.events:
-            self._tell(obj, event)
+        # A new leader comes to its verdict in its own time: until then the old one stands.
+        if not (isinstance(line, Waiting | Unreachable) and is_verdict(obj)):
+            await self._add_import_seconds(obj, decided.status, observed)
+            await self._engine.status.write(FUNCTION_SERVICE, obj, decided.status)
+            for event in decided.events:
+                self._tell(obj, event)
         if raised is not None:
             raise raised
         if decided.repair:
@@ -193,7 +200,10 @@ class FunctionReconciler:
             raise _Unavailable(step.kind, step.message)
         if not isinstance(step, Built):
             return step, None, observed
-        revision = await self._keep(obj, wanted, step)
+        try:
+            revision = await self._keep(obj, wanted, step)
+        except NamesTaken as taken:
+            return None, None, replace(observed, conflict=str(taken))
         self._line.forget(key.namespace, key.name)
         return None, revision, _with_revision(observed, revision)
 
@@ -217,7 +227,11 @@ class FunctionReconciler:
                     return read
                 continue
             return read_revisions([stored])[0]
-        raise InvalidRequest(f"no free name for a revision of '{wanted.name}' from number {number} on")
+        first = revision_name(wanted.name, number)
+        raise NamesTaken(
+            f"ControllerRevisions from '{first}' on exist and aren't of this FunctionService; "
+            "delete them or give the function another name"
+        )
 
     async def _repair(self, key: Key, obj: Obj, name: str, observed: Observed, content: str) -> None:
         """The registry lost an image that is to run: it is built again of what the revision holds."""
@@ -331,6 +345,10 @@ class FunctionReconciler:
             )
         await self._engine.status.write(FUNCTION_SERVICE, obj, {**old, "conditions": conditions})
         return Done()
+
+
+class NamesTaken(Exception):
+    """The names that the next revision could have are others'."""
 
 
 class _Unavailable(CloudmeshError):

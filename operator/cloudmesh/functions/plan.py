@@ -64,7 +64,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the cluster holds for the function. `revisions` are ordered, oldest first."""
+    """What the cluster holds for the function. `revisions` are ordered, oldest first.
+
+    `conflict` says which child isn't ours, `refused` why the API server doesn't take one.
+    """
 
     revisions: tuple[Revision, ...] = ()
     deployment: Obj | None = None
@@ -73,6 +76,7 @@ class Observed:
     openapi: Obj | None = None
     pods: tuple[Obj, ...] = ()
     conflict: str = ""
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ def plan(
     """
     target = choose(asked, wanted, observed)
     apply, delete_autoscaler = _children(owner, asked, target, observed)
-    rollout = read_rollout(observed.deployment, observed.pods, target)
+    rollout = read_rollout(observed.deployment, observed.pods, target, now)
     if any(o["kind"] == "Deployment" for o in apply):
         rollout = Rollout("Progressing", "the Deployment is being changed", rollout.available, rollout.replicas)
     mark_failed = None
@@ -175,7 +179,7 @@ def plan(
 def _children(
     owner: Mapping[str, Any], asked: Asked, target: Revision | None, observed: Observed
 ) -> tuple[tuple[Obj, ...], bool]:
-    if target is None or observed.conflict:
+    if target is None or observed.conflict or observed.refused:
         return (), False
     autoscaling = asked.autoscaling
     pairs: list[tuple[Obj, Obj | None]] = [
@@ -213,6 +217,8 @@ def _verdict(
 ) -> _Verdict:
     if observed.conflict:
         return _Verdict("False", c.REASON_NAME_CONFLICT, observed.conflict, stalled=True)
+    if observed.refused:
+        return _Verdict("False", c.REASON_ROLLOUT_FAILED, observed.refused, stalled=True)
     if asked.pin and (target is None or target.name != asked.pin):
         known = ", ".join(f"'{r.name}'" for r in observed.revisions) or "none"
         message = f"`spec.revision.pin` names '{asked.pin}', which is not kept; kept revisions: {known}"
@@ -251,6 +257,17 @@ _REASONS = {
 
 def _reason(failed: Failed) -> str:
     return _REASONS.get(failed.kind, c.REASON_BUILD_FAILED)
+
+
+def is_verdict(owner: Mapping[str, Any]) -> bool:
+    """Whether the status says of this very generation that its input is wrong."""
+    conditions = (owner.get("status") or {}).get("conditions") or []
+    stalled = c.find_condition(conditions, c.STALLED) or {}
+    return (
+        stalled.get("status") == "True"
+        and stalled.get("reason") in (*_REASONS.values(), c.REASON_BUILD_FAILED)
+        and stalled.get("observedGeneration") == owner["metadata"].get("generation")
+    )
 
 
 def _stages(asked: Asked, wanted: Revision | None, line: Line) -> list[tuple[str, c.Status, str, str]]:

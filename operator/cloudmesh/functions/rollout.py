@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from cloudmesh.functions.resources import CONTAINER, REVISION_ANNOTATION
@@ -15,6 +16,8 @@ State = Literal["Absent", "Progressing", "Complete", "Failed"]
 # A container that died this often will not come up by itself; the second number is for one that says so itself.
 DEATHS = 3
 DEATHS_LOADING = 2
+READY_SECONDS = 120
+"""A container that has run for so long without getting ready will not get ready."""
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable"})
 
 
@@ -72,12 +75,13 @@ def _trouble(pod: Mapping[str, Any]) -> _Trouble | None:
 
 
 def read_rollout(
-    deployment: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]], target: Revision | None
+    deployment: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]], target: Revision | None, now: str
 ) -> Rollout:
-    """Where the roll-out of `target` stands.
+    """Where the roll-out of `target` stands at the RFC 3339 time `now`.
 
-    A Pod that finds no image or no node doesn't fail the revision: that can mend without the user, and until then what
-    served before serves on.
+    Only what the code does fails a revision: it ends again and again, or has run for long without getting ready. A Pod
+    that isn't made, or finds no image or no node, doesn't: that can mend without the user, and until then what served
+    before serves on. For this the Deployment's own deadline is of no use, since it goes on counting while a Pod waits.
     """
     if deployment is None or target is None:
         return Rollout("Absent", "nothing runs yet")
@@ -113,16 +117,33 @@ def read_rollout(
     outside = next((t for t in troubles if t.outside), None)
     if outside is not None:
         return Rollout("Progressing", outside.message, available, replicas, image_lost=outside.image_lost)
-    late = any(
-        x.get("type") == "Progressing" and x.get("status") == "False" and x.get("reason") == "ProgressDeadlineExceeded"
-        for x in status.get("conditions") or []
-    )
-    told = troubles[0].message if troubles else _not_ready(mine)
-    if late:
-        message = f"revision '{target.name}' did not become ready in {spec.get('progressDeadlineSeconds', 600)} s"
-        return Rollout("Failed", f"{message}: {told}" if told else message, available, replicas)
+    if (overdue := _overdue(mine, now)) is not None:
+        message = f"revision '{target.name}' ran for {READY_SECONDS} s without getting ready"
+        return Rollout("Failed", f"{message}: Pod '{overdue}'", available, replicas)
+    told = troubles[0].message if troubles else _not_made(status) or _not_ready(mine)
     message = f"revision '{target.name}': {updated} of {wanted} replicas updated, {available} available"
     return Rollout("Progressing", f"{message}; {told}" if told else message, available, replicas)
+
+
+def _overdue(pods: Sequence[Mapping[str, Any]], now: str) -> str | None:
+    """A Pod whose container has run for too long without being ready."""
+    moment = datetime.fromisoformat(now)
+    for pod in pods:
+        for container in (pod.get("status") or {}).get("containerStatuses") or []:
+            started = ((container.get("state") or {}).get("running") or {}).get("startedAt")
+            if container.get("name") != CONTAINER or container.get("ready") or not started:
+                continue
+            if (moment - datetime.fromisoformat(started)).total_seconds() >= READY_SECONDS:
+                return str(pod["metadata"]["name"])
+    return None
+
+
+def _not_made(status: Mapping[str, Any]) -> str:
+    """Why Pods can't be made: a quota, a limit range, the namespace's Pod Security level."""
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            return f"Pods can't be made: {condition.get('message', '')}"
+    return ""
 
 
 def _of_others(pods: Sequence[Mapping[str, Any]], target: Revision) -> list[str]:

@@ -22,6 +22,7 @@ from cloudmesh.functions.controller import (
 )
 from cloudmesh.functions.revision import read_revisions
 from cloudmesh.testing import CrashPoint, World, for_every_crash, run_virtual
+from cloudmesh.testing.apiserver.server import Refused
 
 SOURCE = "def f(x: int) -> int:\n    return x\n"
 KINDS = (FUNCTION_SERVICE, DEPLOYMENT, SERVICE, AUTOSCALER, CONFIG_MAP, SECRET, REVISION, POD)
@@ -315,6 +316,56 @@ async def test_a_missing_push_secret_says_only_what_is_known(s: Scene) -> None:
     assert found["DependenciesLocked"][0] == "Unknown"
     assert found["ImageBuilt"][0] == "False"
     assert "`spec.image.pushSecretRef.name`" in s.ready()[2]
+
+
+@scene
+async def test_a_restart_leaves_a_verdict_as_it_stands(s: Scene) -> None:
+    s.apply(name="wrong", source={"inline": "def f(:\n"})
+    s.apply(name="unlocked", python={"requirements": ["no-such-package"]})
+    async with s.operator():
+        await s.settle()
+    before, statuses = s.api.writes(FUNCTION_SERVICE), [s.status("wrong"), s.status("unlocked")]
+    assert s.ready("wrong")[1] == "SourceInvalid"
+    assert s.ready("unlocked")[1] == "DependenciesUnsatisfiable"
+    s.builder.up = False
+    async with s.operator():
+        await asyncio.sleep(5)
+        s.builder.up = True
+        await s.settle()
+    assert s.api.writes(FUNCTION_SERVICE) == before
+    assert [s.status("wrong"), s.status("unlocked")] == statuses
+    s.apply(name="unlocked")
+    async with s.operator():
+        await s.settle()
+    assert s.ready("unlocked")[0] == "True"
+
+
+@scene
+async def test_revisions_of_others_are_a_name_conflict(s: Scene) -> None:
+    for number in range(1, 25):
+        metadata = {"name": f"stats-{number:05d}", "namespace": "ns"}
+        s.api.put(
+            REVISION, {"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": metadata, "revision": 1}
+        )
+    s.apply()
+    async with s.operator():
+        await s.settle()
+    assert s.ready()[:2] == ("False", "NameConflict")
+    assert "'stats-00001'" in s.ready()[2]
+
+
+@scene
+async def test_what_the_api_server_does_not_take_is_told(s: Scene) -> None:
+    def refuse(act: str, resource: Any, obj: dict[str, Any]) -> None:
+        if resource == DEPLOYMENT and act == "create":
+            raise Refused(422, "Invalid", "spec.template: no")
+
+    s.api.admit.append(refuse)
+    s.apply()
+    async with s.operator():
+        await s.settle()
+    assert s.ready()[:2] == ("False", "RolloutFailed")
+    assert "spec.template: no" in s.ready()[2]
 
 
 @scene

@@ -157,24 +157,54 @@ def test_a_lost_image_is_built_again_and_condemns_nothing(text: str) -> None:
     waiting = {"reason": "ImagePullBackOff", "message": text}
     there = observed(ONE, new, serving=new, pods=(pod("p", "stats-00002", waiting=waiting),))
     assert there.deployment is not None
-    there.deployment["status"].update(availableReplicas=0, conditions=[LATE])
+    there.deployment["status"].update(availableReplicas=0)
     decided = plan(function(), asked(), new, None, there, NOW)
     assert decided.repair == "stats-00002"
     assert decided.mark_failed is None
     assert ready(decided) == ("False", "RollingOut")
 
 
-LATE = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
-
-
-def test_a_revision_that_never_gets_ready_fails_at_the_deadline() -> None:
-    there = observed(ONE, TWO, serving=TWO, pods=(pod("slow", "stats-00002"),))
+@pytest.mark.parametrize(("started", "failed"), [("2025-12-31T23:58:00Z", True), ("2025-12-31T23:58:01Z", False)])
+def test_a_revision_that_runs_without_getting_ready_fails(started: str, failed: bool) -> None:
+    waiting = pod("slow", "stats-00002")
+    waiting["status"]["containerStatuses"][0]["state"] = {"running": {"startedAt": started}}
+    there = observed(ONE, TWO, serving=TWO, pods=(waiting,))
     assert there.deployment is not None
-    there.deployment["status"].update(replicas=2, conditions=[LATE])
+    there.deployment["status"].update(replicas=2)
     decided = plan(function(), asked(), TWO, None, there, NOW)
-    assert decided.mark_failed is not None
-    assert "120 s" in decided.mark_failed[1]
-    assert "slow" in decided.mark_failed[1]
+    assert (decided.mark_failed is not None) is failed
+    if decided.mark_failed is not None:
+        assert "120 s" in decided.mark_failed[1]
+        assert "slow" in decided.mark_failed[1]
+
+
+LATE = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+QUOTA = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: q"}
+
+
+def test_what_keeps_a_pod_from_starting_fails_nothing_and_is_told() -> None:
+    nowhere = pod("p", "stats-00002")
+    nowhere["status"] = {"conditions": [{"type": "PodScheduled", "status": "False", "message": "no room"}]}
+    just_placed = pod("p", "stats-00002")
+    just_placed["status"] = {"conditions": [{"type": "PodScheduled", "status": "True"}]}
+    for pods, conditions, says in (
+        ((nowhere,), [LATE], "no room"),
+        ((just_placed,), [LATE], "of 1 replica"),
+        ((), [LATE, QUOTA], "exceeded quota: q"),
+    ):
+        there = observed(ONE, TWO, serving=TWO, pods=pods)
+        assert there.deployment is not None
+        there.deployment["status"].update(replicas=2, conditions=conditions)
+        decided = plan(function(), asked(), TWO, None, there, NOW)
+        assert decided.mark_failed is None
+        assert ready(decided) == ("False", "RollingOut")
+        assert says in condition(decided, "Ready")["message"]  # type: ignore[index]
+
+
+def test_what_the_api_server_refuses_is_told() -> None:
+    decided = plan(function(), asked(), ONE, None, Observed(revisions=(ONE,), refused="refuses: no"), NOW)
+    assert ready(decided) == ("False", "RolloutFailed")
+    assert condition(decided, "Stalled") is not None
 
 
 def test_a_pin_serves_an_old_revision_and_an_unknown_one_changes_nothing() -> None:
