@@ -21,7 +21,7 @@ $(VENV)/.done: requirements-dev.lock pyproject.toml
 	@$(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation --python $(PY) -e .
 	@touch $@
 
-demo: $(VENV)/.done ## a real Kubernetes, the operator, a function, its answer (2 minutes; the first time on a machine about 15)
+demo: $(VENV)/.done ## a real Kubernetes, the operator, a function, its answer (half a minute; the first time on a machine about 15 minutes)
 	@$(PY) -m tests.demo
 
 up: $(VENV)/.done ## start the test bed: a whole Kubernetes node in namespaces of its own

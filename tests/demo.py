@@ -111,4 +111,9 @@ def _has_namespace(cluster: Cluster) -> bool:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        print("\ndemo: stopped; `make demo` goes on from here, `make down` ends what runs", file=sys.stderr)
+        code = 130
+    raise SystemExit(code)

@@ -234,6 +234,8 @@ class App:
                 result = await self._pool.run(self.settings.timeout, self._run, served.target, *arguments)
         except ExpiredError as error:
             detail = f"{served.operation.name} took longer than {self.settings.timeout:g} s"
+            # A thread can't be ended: it keeps its place among the calls that run until the function comes back.
+            log.warning("%s, and counts as running until it ends", detail)
             raise Problem(504, "timeout", detail) from error
         except asyncio.CancelledError:
             raise

@@ -284,6 +284,7 @@ class FunctionService(Model):
             Column("URL", ".status.url", "Address inside the cluster."),
             Column("Revision", ".status.servingRevision", "The revision that answers calls."),
             Column("Replicas", ".status.replicas", "Number of Pods.", type="integer"),
+            Column("Message", '.status.conditions[?(@.type=="Ready")].message', "Why, in a sentence.", priority=1),
             Column("Age", ".metadata.creationTimestamp", "Time since the object was made.", type="date"),
         ),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -80,11 +81,30 @@ def _spec(parsed: Parsed, form: str, output: str | None) -> int:
     return 0
 
 
+def _port(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to 65535, not {text!r}")
+    return int(text)
+
+
+def _is_taken(host: str, port: int) -> bool:
+    """Whether something listens there; the server itself would share the port with it."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
 def _serve(source: str, definition: dict[str, object], parsed: Parsed, host: str, port: int) -> int:
     import dataclasses
 
     from cloudmesh_function import server, service, settings
 
+    if _is_taken(host, port):
+        return _complain(f"port {port} of {host} can't be had: something else listens there; take another with --port")
     server.configure_logging()
     try:
         found = settings.from_environment()
@@ -148,10 +168,10 @@ def _parser() -> argparse.ArgumentParser:
             found.add_argument("--output", "-o", metavar="FILE")
         elif command == "serve":
             found.add_argument("--host", default="127.0.0.1")
-            found.add_argument("--port", type=int, default=8080)
+            found.add_argument("--port", type=_port, default=8080)
         else:
             found.add_argument(
-                "--requirement", action="append", default=[], help="what it needs, as numpy>=2; may be repeated"
+                "--requirement", "-r", action="append", default=[], help="what it needs, as numpy>=2; may be repeated"
             )
             found.add_argument("--output", "-o", metavar="FILE", required=True, help="the archive")
             found.add_argument("--layout", metavar="FOLDER", help="base and runtime, as `make images` writes them")

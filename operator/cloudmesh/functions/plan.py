@@ -241,7 +241,8 @@ def _verdict(
         return _Verdict("False", c.REASON_ROLLOUT_FAILED, message, stalled=True)
     match rollout.state:
         case "Complete":
-            return _Verdict("True", c.REASON_AS_SPECIFIED, rollout.message)
+            pinned = ", pinned by `spec.revision.pin`: the source is not looked at" if asked.pin else ""
+            return _Verdict("True", c.REASON_AS_SPECIFIED, rollout.message + pinned)
         case "Failed":
             return _Verdict("False", c.REASON_ROLLOUT_FAILED, rollout.message, stalled=True)
         case _:
