@@ -18,9 +18,9 @@ from tests.unit.functions.fake_index import FakeIndex
 from tests.unit.functions.fake_registry import FakeRegistry, times
 from tests.unit.functions.wheels import wheel_bytes
 
-from cloudmesh.engine.errors import InvalidRequest
 from cloudmesh.functions.builder.publish import OPENAPI
 from cloudmesh.functions.builder.requests import Body, LockRequest, request_id
+from cloudmesh.functions.image.guard import AddressRefused
 from cloudmesh.functions.image.layer import decompress
 from cloudmesh.functions.image.oci import MANIFEST
 from cloudmesh.functions.image.signing import BUNDLE
@@ -216,16 +216,99 @@ async def test_a_registry_of_the_users_own(builder: Bench) -> None:
         assert build["result"]["layersMounted"] == 0
 
 
-async def test_addresses_of_the_cluster_itself_are_refused(registry: FakeRegistry, tmp_path: Path) -> None:
+@pytest.fixture
+async def guarded(registry: FakeRegistry, tmp_path: Path) -> AsyncIterator[Bench]:
     settings = make_settings(tmp_path, registry.host, credentials=("user", "word"))
-    async with bench(dataclasses.replace(settings, local_endpoints=False)) as builder:
-        for push in ("127.0.0.1:1/x", "169.254.169.254/x", "localhost:1/x", "[::1]:1/x"):
-            build = await builder.build(builder.body(repository={"push": push, "insecure": True}))
-            assert "not taken" in build["error"]["message"], push
-        for url in ("http://127.0.0.1:1/simple", "http://169.254.169.254/", "http://localhost/simple"):
-            request = LockRequest.from_body(Body({"requirements": ["x"], "index": {"url": url}}))
-            with pytest.raises(InvalidRequest, match="not taken"):
-                await builder.service.lock(request)
+    async with bench(dataclasses.replace(settings, local_endpoints=False)) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1:1", "169.254.169.254", "localhost:1", "[::1]:1", "0.0.0.0", "127.1", "2130706433", "0x7f.1"),
+        *("kubernetes.default.svc", "kubernetes.default.svc.cluster.local:443", "kubernetes"),
+    ],
+)
+async def test_addresses_of_the_cluster_itself_are_refused(guarded: Bench, host: str) -> None:
+    build = await guarded.build(guarded.body(repository={"push": f"{host}/x", "insecure": True}))
+    assert build["error"]["class"] == "BuildFailed"
+    assert build["error"]["message"].startswith("`spec.image.repository`: ")
+    assert "not taken; name a registry outside of the cluster" in build["error"]["message"]
+    url = f"https://{host}/simple"
+    request = LockRequest.from_body(Body({"requirements": ["x"], "index": {"url": url}}))
+    with pytest.raises(AddressRefused, match=r"^`spec\.python\.indexRef`: .* not taken; write the address"):
+        await guarded.service.lock(request)
+    build = await guarded.build(guarded.body(index={"url": url}))
+    assert build["error"]["class"] == "BuildFailed"
+    assert build["error"]["message"].startswith("`spec.python.indexRef`: ")
+
+
+async def test_an_index_that_sends_the_builder_into_the_cluster_is_refused(
+    guarded: Bench, index: FakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.add("demo-1.0-py3-none-any.whl", wheel_bytes())
+    own = {"url": index.url}
+    guarded.service.settings = dataclasses.replace(guarded.service.settings, local_endpoints=True)
+    request = LockRequest.from_body(Body({"requirements": ["demo"], "index": own}))
+    lock = (await guarded.service.lock(request))["lock"]
+    for path in (guarded.service.settings.cache / "wheels").rglob("*.whl"):
+        path.unlink()
+
+    async def elsewhere(_: object) -> None:
+        """The name led somewhere else when it was looked at."""
+
+    monkeypatch.setattr("cloudmesh.functions.builder.service.check_address", elsewhere)
+    guarded.service.settings = dataclasses.replace(guarded.service.settings, local_endpoints=False)
+    build = await guarded.build(guarded.body("import demo\n" + SOURCE, lock=lock, requirements=["demo"], index=own))
+    assert build["error"]["class"] == "BuildFailed", build
+    assert "`spec.python.indexRef`: 127.0.0.1: loopback" in build["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("credentials", "says"),
+    [
+        ({"username": "user", "password": "wrong"}, "put a login into the Secret that may push to"),
+        (None, "name a Secret with a login that may push to"),
+    ],
+)
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
+async def test_a_login_that_the_users_registry_refuses_is_the_users_to_mend(
+    builder: Bench, auth: str, credentials: dict[str, str] | None, says: str
+) -> None:
+    async with FakeRegistry(auth=auth).running() as own:
+        repository = {"push": f"{own.host}/team/stats", "credentials": credentials, "insecure": True}
+        build = await builder.build(builder.body(repository=repository))
+    assert build["error"]["class"] == "BuildFailed"
+    assert build["error"]["message"].startswith("`spec.image.pushSecretRef`: ")
+    assert f"{says} {own.host}/team/stats" in build["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "field"),
+    [
+        (403, "BuildFailed", "`spec.image.pushSecretRef`: "),
+        (404, "BuildFailed", "`spec.image.repository`: "),
+        (405, "BuildFailed", "`spec.image.repository`: "),
+        (507, "RegistryUnavailable", "registry "),
+    ],
+)
+async def test_what_refuses_a_push(builder: Bench, registry: FakeRegistry, status: int, kind: str, field: str) -> None:
+    """The user's registry speaks of the user's spec; ours never does."""
+    async with FakeRegistry().running() as own:
+        own.faults.append(times(99, "POST", "/uploads/", lambda: web.Response(status=status)))
+        build = await builder.build(builder.body(repository={"push": f"{own.host}/team/stats", "insecure": True}))
+    assert (build["error"]["class"], build["error"]["message"].startswith(field)) == (kind, True), build
+    registry.faults.append(times(99, "POST", "/uploads/", lambda: web.Response(status=status)))
+    build = await builder.build(builder.body())
+    assert build["error"]["class"] == "RegistryUnavailable"
+    assert "spec." not in build["error"]["message"]
+
+
+async def test_a_login_that_our_registry_refuses_is_tried_again(builder: Bench, registry: FakeRegistry) -> None:
+    registry.password = "changed"
+    build = await builder.build(builder.body())
+    assert build["error"]["class"] == "RegistryUnavailable"
 
 
 async def test_a_lock_is_made_once_for_all_builders(

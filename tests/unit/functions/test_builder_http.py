@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import io
 import os
@@ -112,7 +113,10 @@ async def test_build_and_poll(client: TestClient[Any, Any], builder: Bench) -> N
         ("repository", {"push": "host"}),
         ("repository", {"push": "host/UPPER"}),
         ("repository", {"push": "host/x:tag"}),
+        ("repository", {"push": "host:99999/x"}),
+        ("repository", {"push": "ho_st/x"}),
         ("index", {"url": "file:///etc"}),
+        ("index", {"url": "https://[x/simple"}),
     ],
 )
 async def test_a_wrong_field_is_named(client: TestClient[Any, Any], builder: Bench, field: str, value: object) -> None:
@@ -134,6 +138,16 @@ async def test_requirements_that_are_refused(client: TestClient[Any, Any], build
     body = {"requirements": ["x"], "index": {"url": "http://127.0.0.1:9/simple"}}
     status, answer = await _json(client, "POST", "/v1/lock", body)
     assert (status, answer["error"]["class"]) == (503, "IndexUnavailable")
+
+
+async def test_a_refused_index_is_the_users_to_mend(tmp_path: Path) -> None:
+    async with FakeRegistry().running() as registry:
+        settings = dataclasses.replace(make_settings(tmp_path, registry.host), local_endpoints=False)
+        async with bench(settings) as builder, TestClient(TestServer(application(builder.service))) as client:
+            body = {"requirements": ["x"], "index": {"url": "https://169.254.169.254/simple"}}
+            status, answer = await _json(client, "POST", "/v1/lock", body)
+    assert (status, answer["error"]["class"]) == (422, "BuildFailed")
+    assert answer["error"]["message"].startswith("`spec.python.indexRef`: 169.254.169.254: ")
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"[" * 100_000, b"\xff", b"null"])

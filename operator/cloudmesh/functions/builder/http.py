@@ -16,6 +16,7 @@ from cloudmesh.functions.builder.builds import error_json
 from cloudmesh.functions.builder.requests import Body, BuildRequest, LockRequest, ParseRequest
 from cloudmesh.functions.builder.service import Service
 from cloudmesh.functions.builder.settings import Settings
+from cloudmesh.functions.image.guard import AddressRefused
 from cloudmesh.functions.lock import DependenciesUnsatisfiable, IndexUnavailable
 from cloudmesh.functions.signatures import SourceError
 
@@ -32,7 +33,7 @@ async def _errors(request: web.Request, handler: Any) -> web.StreamResponse:
         answer: web.StreamResponse = await handler(request)
     except web.HTTPException:
         raise
-    except (SourceError, DependenciesUnsatisfiable) as error:
+    except (SourceError, DependenciesUnsatisfiable, AddressRefused) as error:
         return _error(422, error)
     except IndexUnavailable as error:
         return _error(503, error)

@@ -18,6 +18,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _MODULE = re.compile(r"[^\W\d]\w{0,127}(\.[^\W\d]\w{0,127}){0,15}")
 _KEY = re.compile(r"[0-9a-f]{32}")
 _REPOSITORY = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
+_PUSH = "repository.push (`spec.image.repository`)"
 _LONGEST_SOURCE = 131_072
 _LONGEST_LOCK = 1 << 20
 _MOST_REQUIREMENTS = 200
@@ -161,13 +162,13 @@ def _index(body: Body) -> Index | None:
     part = body.object("index")
     if part is None:
         return None
-    return Index(
-        part.text("url", longest=2048),
-        part.text("username", default=""),
-        part.text("password", longest=8192, default=""),
-        part.text("caCrt", longest=1 << 20, default=""),
-        guarded=True,
-    )
+    url = part.text("url", longest=2048)
+    username, password = part.text("username", default=""), part.text("password", longest=8192, default="")
+    ca = part.text("caCrt", longest=1 << 20, default="")
+    try:
+        return Index(url, username, password, ca, guarded=True)
+    except (InvalidRequest, ValueError) as error:  # a ValueError: brackets around what is no IPv6 address
+        raise InvalidRequest(f"index.url (`spec.python.indexRef`, key `url` of its Secret): {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,14 +225,17 @@ def _destination(body: Body) -> Destination | None:
     push = part.text("push")
     host, slash, name = push.partition("/")
     if not slash or not _REPOSITORY.fullmatch(name):
-        raise InvalidRequest(f"repository.push: {push!r} must be host/path in lower case, without tag or digest")
+        raise InvalidRequest(f"{_PUSH}: {push!r} must be host/path in lower case, without tag or digest")
     login = part.object("credentials")
     credentials = None
     if login is not None:
         credentials = Credentials(login.text("username"), login.text("password", longest=16384))
     ca = part.raw("caCrt")
     endpoint = Endpoint(host, credentials, str(ca or ""), part.flag("insecure"))
-    endpoint.url()
+    try:
+        endpoint.url()
+    except (InvalidRequest, ValueError) as error:  # a ValueError: the port is out of range
+        raise InvalidRequest(f"{_PUSH}: {error}") from error
     return Destination(endpoint, name, part.text("pull", default=push) or push)
 
 

@@ -11,16 +11,17 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from cloudmesh.engine.errors import CloudmeshError, InvalidRequest
+from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, Unsupported
 from cloudmesh.functions.builder.assemble import Foundation, assemble
 from cloudmesh.functions.builder.builds import Build, Builds, RegistryUnavailable
 from cloudmesh.functions.builder.locks import find_lock, keep_lock, lock_key
 from cloudmesh.functions.builder.publish import Place, find, publish, push_shared, push_wheel_layer
-from cloudmesh.functions.builder.requests import BuildRequest, LockRequest, ParseRequest
+from cloudmesh.functions.builder.requests import BuildRequest, Destination, LockRequest, ParseRequest
 from cloudmesh.functions.builder.settings import Settings
 from cloudmesh.functions.builder.wheelhouse import Wheelhouse
 from cloudmesh.functions.image.blobs import LayerStore
 from cloudmesh.functions.image.bytecode import Interpreter
+from cloudmesh.functions.image.guard import AddressRefused
 from cloudmesh.functions.image.oci import canonical_json, sha256
 from cloudmesh.functions.image.registry import Repository
 from cloudmesh.functions.image.signing import Signer, Verifier
@@ -163,15 +164,17 @@ class Service:
         """The answer to `POST /v1/lock`: the lock, and which imports its packages provide.
 
         Raises:
+            AddressRefused: the request's own index leads to an address that is kept from users.
             DependenciesUnsatisfiable: the requirements can't be met.
             IndexUnavailable: the index doesn't answer.
         """
         index = self._index(request.index)
         target = self._target(request.python)
-        lock, urls = await self._locked(request, target, index)
-        wheels = self.foundation.wheels(lock.wheels, ())
-        await self._wheelhouse.fetch(wheels, target, index, urls)
-        provides = await self._wheelhouse.import_names(wheels, target, index)
+        with _index_errors():
+            lock, urls = await self._locked(request, target, index)
+            wheels = self.foundation.wheels(lock.wheels, ())
+            await self._wheelhouse.fetch(wheels, target, index, urls)
+            provides = await self._wheelhouse.import_names(wheels, target, index)
         return {
             "lock": lock.text(),
             "packages": [{"name": wheel.name, "version": wheel.version} for wheel in lock.wheels],
@@ -236,21 +239,22 @@ class Service:
         async with self._place(request) as place:
             build.stage = "Looking"
             if not request.rebuild:
-                with _registry_errors():
+                with _registry_errors(request.destination):
                     found = await find(place, request.key, self._verifier, transfer)
                 if found is not None:
                     return self._result(place, found.digest, request, parsed, transfer, reused=True)
             build.stage = "Fetching"
             wheels, index = self._wheels(request, parsed), self._index(request.index)
-            await check_address(index)
-            await self._check_imports(request, parsed, wheels, index)
-            layers = await self._wheelhouse.layers(wheels, self.foundation.target, index)
+            with _index_errors():
+                await check_address(index)
+                await self._check_imports(request, parsed, wheels, index)
+                layers = await self._wheelhouse.layers(wheels, self.foundation.target, index)
             build.stage = "Assembling"
             images = [
                 assemble(self.foundation, request.parse, parsed, layers, platform) for platform in request.platforms
             ]
             build.stage = "Pushing"
-            with _registry_errors():
+            with _registry_errors(request.destination):
                 if place.shared:
                     for layer, wheel in zip(layers, wheels, strict=True):
                         if layer.diff_id not in self._listed:
@@ -323,8 +327,34 @@ class Service:
 
 
 @contextlib.contextmanager
-def _registry_errors() -> Iterator[None]:
+def _index_errors() -> Iterator[None]:
+    try:
+        yield
+    except AddressRefused as error:
+        raise AddressRefused(
+            f"`spec.python.indexRef`: {error}; write the address of another package index into the Secret's key `url`"
+        ) from error
+
+
+@contextlib.contextmanager
+def _registry_errors(own: Destination | None) -> Iterator[None]:
+    """What a registry of the user's own refuses is for the user to mend; what ours refuses never is."""
     try:
         yield
     except CloudmeshError as error:
-        raise RegistryUnavailable(str(error)) from error
+        if own is None or not isinstance(error, AuthFailed | InvalidRequest | Unsupported):
+            raise RegistryUnavailable(str(error)) from error
+        raise InvalidRequest(_what_to_mend(own, error)) from error
+
+
+def _what_to_mend(own: Destination, error: CloudmeshError) -> str:
+    where = f"{own.endpoint.name}/{own.name}"
+    match error:
+        case AddressRefused():
+            return f"`spec.image.repository`: {error}; name a registry outside of the cluster, or leave the field out"
+        case AuthFailed() if own.endpoint.credentials:
+            return f"`spec.image.pushSecretRef`: {error}; put a login into the Secret that may push to {where}"
+        case AuthFailed():
+            return f"`spec.image.pushSecretRef`: {error}; name a Secret with a login that may push to {where}"
+        case _:
+            return f"`spec.image.repository`: {error}; name a repository that the builder can push to"

@@ -13,13 +13,17 @@ from aiohttp.resolver import DefaultResolver
 from cloudmesh.engine.errors import InvalidRequest
 
 _API_SERVER = "KUBERNETES_SERVICE_HOST"
+_API_SERVER_NAMES = frozenset({"kubernetes", "kubernetes.default", "kubernetes.default.svc"})
+
+
+class AddressRefused(InvalidRequest):
+    """An address that a user named is, or leads to, one that is kept from users."""
 
 
 def refused(address: str, environment: Mapping[str, str] = os.environ) -> bool:
     """Whether `address`, an IP address, is one that no user may send this process to."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
+    found = _parsed(address.partition("%")[0])
+    if found is None:
         return False
     if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
         found = found.ipv4_mapped
@@ -28,14 +32,28 @@ def refused(address: str, environment: Mapping[str, str] = os.environ) -> bool:
     return str(found) == environment.get(_API_SERVER)
 
 
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(address)
+    except ValueError:
+        pass
+    try:  # what resolvers take as well: 127.1, 2130706433, 0x7f.1
+        return ipaddress.IPv4Address(socket.inet_aton(address))
+    except (OSError, ValueError):
+        return None
+
+
 def check_host(host: str) -> None:
     """Look at a host before it is connected to.
 
     Raises:
-        InvalidRequest: it is a refused address; names are looked at when they are resolved, by `GuardedResolver`.
+        AddressRefused: it is a refused address, or the API server by its name; other names are looked at when they are
+            resolved, by `GuardedResolver`.
     """
-    if refused(host.strip("[]")):
-        raise InvalidRequest(f"{host}: loopback, link-local and API server addresses are not taken")
+    name = host.lower().rstrip(".")
+    api_server = name in _API_SERVER_NAMES or name.startswith("kubernetes.default.svc.")
+    if api_server or refused(host.strip("[]")):
+        raise AddressRefused(f"{host}: loopback, link-local and API server addresses are not taken")
 
 
 class GuardedResolver(AbstractResolver):
@@ -50,12 +68,15 @@ class GuardedResolver(AbstractResolver):
         """The addresses of `host`.
 
         Raises:
-            OSError: it has none, or one of them is refused.
+            AddressRefused: one of them is refused.
+            OSError: it has none.
         """
         found = await self._resolver.resolve(host, port, family)
         for item in found:
             if refused(item["host"]):
-                raise OSError(None, f"{host} leads to {item['host']}, which is not taken")
+                raise AddressRefused(
+                    f"{host} leads to {item['host']}: loopback, link-local and API server addresses are not taken"
+                )
         return found
 
     async def close(self) -> None:
