@@ -108,10 +108,14 @@ class Inputs:
         index = await self._index(wanted.namespace, wanted.index_secret) if wanted.index_secret else None
         return Sources(repository, index)
 
-    async def _secret(self, namespace: str, name: str, field: str) -> dict[str, str]:
+    async def _secret(self, namespace: str, name: str, field: str, type_: str) -> dict[str, str]:
         found = await self._kube.get(SECRET, namespace, name)
         if found is None:
-            raise SourceMissing(f"`{field}`: there is no Secret '{name}'; create it")
+            raise SourceMissing(f"`{field}`: there is no Secret '{name}'; create it, of type {type_}")
+        has = found.get("type") or "Opaque"
+        if has != type_:
+            todo = "delete it and create it again with that type"
+            raise SourceMissing(f"`{field}`: Secret '{name}' must be of type {type_}, and is of type {has}; {todo}")
         try:
             return {k: base64.b64decode(v).decode() for k, v in (found.get("data") or {}).items()}
         except ValueError:
@@ -119,7 +123,7 @@ class Inputs:
 
     async def _registry_login(self, namespace: str, name: str, repository: str) -> Obj:
         field = "spec.image.pushSecretRef.name"
-        data = await self._secret(namespace, name, field)
+        data = await self._secret(namespace, name, field, names.SECRET_TYPE_REGISTRY)
         host = repository.split("/", 1)[0]
         try:
             auths = json.loads(data[".dockerconfigjson"])["auths"]
@@ -128,13 +132,12 @@ class Inputs:
                 return {"username": entry["username"], "password": entry["password"]}
             user, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
         except (KeyError, ValueError, StopIteration, AttributeError, TypeError):
-            wanted = f"must be of type {names.SECRET_TYPE_REGISTRY} and hold a login for '{host}'"
-            raise SourceMissing(f"`{field}`: Secret '{name}' {wanted}") from None
+            raise SourceMissing(f"`{field}`: Secret '{name}' must hold a login for '{host}'") from None
         return {"username": user, "password": password}
 
     async def _index(self, namespace: str, name: str) -> Obj:
         field = "spec.python.indexRef.name"
-        data = await self._secret(namespace, name, field)
+        data = await self._secret(namespace, name, field, names.SECRET_TYPE_CREDENTIALS)
         url = data.get("url", "").strip()
         host = url.split("://", 1)[-1].split("/", 1)[0].rsplit("@", 1)[-1]
         if not url.startswith("https://"):

@@ -12,12 +12,15 @@ from cloudmesh.engine import CONFIG_MAP, SECRET, Kube
 from cloudmesh.functions.inputs import Inputs, SourceMissing, references
 from cloudmesh.testing import MemoryApi
 
+LOGIN = "kubernetes.io/dockerconfigjson"
+CREDENTIALS = "cloudmesh.org/credentials"
+AGAIN = "delete it and create it again with that type"
 
-def secret(api: MemoryApi, name: str, data: dict[str, str]) -> None:
+
+def secret(api: MemoryApi, name: str, type_: str, data: dict[str, str]) -> None:
     encoded = {k: base64.b64encode(v.encode()).decode() for k, v in data.items()}
-    api.put(
-        SECRET, {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "ns"}, "data": encoded}
-    )
+    metadata = {"name": name, "namespace": "ns"}
+    api.put(SECRET, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": type_, "data": encoded})
 
 
 def docker(host: str, entry: dict[str, str]) -> dict[str, str]:
@@ -40,7 +43,7 @@ PUSH: dict[str, Any] = {
 )
 async def test_a_login_is_read_in_both_forms(host: str, entry: dict[str, str]) -> None:
     api = MemoryApi([SECRET])
-    secret(api, "login", docker(host, entry))
+    secret(api, "login", LOGIN, docker(host, entry))
     sources = await Inputs(Kube(api)).sources(wanted(image=PUSH))
     assert sources.repository is not None
     assert sources.repository["credentials"] == {"username": "u", "password": "p:w"}
@@ -51,17 +54,17 @@ async def test_a_login_is_read_in_both_forms(host: str, entry: dict[str, str]) -
     ("data", "says"),
     [
         (None, "there is no Secret 'login'"),
-        ({}, "must be of type kubernetes.io/dockerconfigjson"),
-        ({".dockerconfigjson": "{"}, "must be of type"),
+        ({}, "must hold a login for 'reg.example.org'"),
+        ({".dockerconfigjson": "{"}, "must hold a login"),
         (docker("other.example.org", {"username": "u", "password": "p"}), "a login for 'reg.example.org'"),
-        (docker("reg.example.org", {"auth": "not base64 !"}), "must be of type"),
-        (docker("reg.example.org", {"username": "u"}), "must be of type"),
+        (docker("reg.example.org", {"auth": "not base64 !"}), "must hold a login"),
+        (docker("reg.example.org", {"username": "u"}), "must hold a login"),
     ],
 )
 async def test_a_login_that_does_not_fit_names_the_field(data: dict[str, str] | None, says: str) -> None:
     api = MemoryApi([SECRET])
     if data is not None:
-        secret(api, "login", data)
+        secret(api, "login", LOGIN, data)
     with pytest.raises(SourceMissing, match=r"`spec\.image\.pushSecretRef\.name`") as raised:
         await Inputs(Kube(api)).sources(wanted(image=PUSH))
     assert says in str(raised.value)
@@ -77,10 +80,31 @@ async def test_a_login_that_does_not_fit_names_the_field(data: dict[str, str] | 
 )
 async def test_an_index_must_be_https_and_listed(data: dict[str, str], says: str) -> None:
     api = MemoryApi([SECRET])
-    secret(api, "index", data)
+    secret(api, "index", CREDENTIALS, data)
     with pytest.raises(SourceMissing) as raised:
         await Inputs(Kube(api)).sources(wanted(index_secret="index"))
     assert says in str(raised.value)
+
+
+@pytest.mark.parametrize("type_", ["Opaque", "", LOGIN, CREDENTIALS, "kubernetes.io/service-account-token"])
+async def test_a_secret_of_another_type_is_not_read(type_: str) -> None:
+    api = MemoryApi([SECRET])
+    secret(api, "login", type_, docker("reg.example.org", {"username": "u", "password": "p"}))
+    secret(api, "index", type_, {"url": "https://i.example.org/simple", "hosts": "i.example.org"})
+    for asked, right, says in (
+        (wanted(image=PUSH), LOGIN, f"`spec.image.pushSecretRef.name`: Secret 'login' must be of type {LOGIN}"),
+        (
+            wanted(index_secret="index"),
+            CREDENTIALS,
+            f"`spec.python.indexRef.name`: Secret 'index' must be of type {CREDENTIALS}",
+        ),
+    ):
+        if type_ == right:
+            await Inputs(Kube(api)).sources(asked)
+            continue
+        with pytest.raises(SourceMissing) as raised:
+            await Inputs(Kube(api)).sources(asked)
+        assert str(raised.value) == f"{says}, and is of type {type_ or 'Opaque'}; {AGAIN}"
 
 
 async def test_an_index_is_read() -> None:
@@ -88,6 +112,7 @@ async def test_an_index_is_read() -> None:
     secret(
         api,
         "index",
+        CREDENTIALS,
         {"url": "https://i.example.org/simple", "hosts": "a, i.example.org", "username": "u", "ca.crt": "PEM"},
     )
     sources = await Inputs(Kube(api)).sources(wanted(index_secret="index"))
