@@ -30,11 +30,6 @@ EXCEPTIONS: dict[Right, str] = {
     ("autoscaling", "horizontalpodautoscalers", "patch"): "limits of an autoscaler that changed",
     ("autoscaling", "horizontalpodautoscalers", "delete"): "autoscaling that was taken away",
     ("cloudmesh.org", "functionservices", "get"): "after a conflict of two writers",
-    (
-        "cloudmesh.org",
-        "functionservices",
-        "patch",
-    ): "finalizers, for kinds with clean-up outside of the cluster",
     ("cloudmesh.org", "functionservices/finalizers", "update"): "asked for by the admission of blockOwnerDeletion",
     ("events.k8s.io", "events", "patch"): "an event that happens again",
     ("coordination.k8s.io", "leases", "create"): "the first start only",

@@ -276,6 +276,22 @@ def test_health_for_argo_cd(cluster: TestCluster) -> None:
             ["builder.caBundle.configMapName=a", "builder.caBundle.inline=-----BEGIN CERTIFICATE-----"],
             "Set one of builder.caBundle.configMapName",
         ),
+        *(
+            (
+                [f"{part}.env[0].name=A", f"{part}.env[1].name={name}", f"{part}.env[1].value=x", *others],
+                f"{part}.env: {name} is set by the chart itself; take it out of {part}.env",
+            )
+            for part, name, *others in (
+                ("operator", "CLOUDMESH_NAMESPACE"),
+                ("operator", "CLOUDMESH_REGISTRY_PUSH"),
+                ("operator", "CLOUDMESH_BUILDER_URL"),
+                ("builder", "CLOUDMESH_CACHE"),
+                ("builder", "CLOUDMESH_REGISTRY_INSECURE"),
+                ("builder", "CLOUDMESH_INDEX_URL", "builder.index.url=https://index.example.org/simple"),
+                ("builder", "NO_PROXY", "builder.proxy.httpProxy=http://proxy.example.org:3128"),
+            )
+        ),
+        (["builder.env[0].name=A", "builder.env[1].name=A"], "builder.env: A is there twice"),
         (["operator.replica=2"], "replica"),
         (["operator.logLevel=loud"], "logLevel"),
     ],
@@ -284,6 +300,23 @@ def test_wrong_values(cluster: TestCluster, settings: list[str], message: str) -
     with pytest.raises(CommandFailed) as caught:
         render(cluster, *(part for setting in settings for part in ("--set", setting)))
     assert message in caught.value.output
+
+
+def test_environment_of_the_users_own(cluster: TestCluster) -> None:
+    """What the chart doesn't set for these values may be set."""
+    for part, name in (
+        ("operator", "MALLOC_ARENA_MAX"),
+        ("builder", "HTTPS_PROXY"),
+        ("builder", "CLOUDMESH_INDEX_URL"),
+    ):
+        found = environment(cluster, part, "--set", f"{part}.env[0].name={name}", "--set", f"{part}.env[0].value=x")
+        assert found[name] == "x"
+        assert found["CLOUDMESH_VERSION"]
+    for file in CI:
+        for spec in pods(render(cluster, "-f", str(file))).values():
+            for container in spec["containers"]:
+                names = [variable["name"] for variable in container.get("env", [])]
+                assert len(names) == len(set(names))
 
 
 def test_restricted_namespace_is_told_what_to_set(cluster: TestCluster, namespace: str) -> None:

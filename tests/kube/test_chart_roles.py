@@ -83,7 +83,7 @@ def may(cluster: TestCluster, namespace: str, user: str, verb: str, resource: st
         ("editor", "create", "cloudaccounts.cloudmesh.org", False),
         ("administrator", "deletecollection", "functionservices.cloudmesh.org", True),
         ("administrator", "create", "cloudaccounts.cloudmesh.org", True),
-        ("operator", "patch", "functionservices.cloudmesh.org", True),
+        ("operator", "patch", "functionservices.cloudmesh.org", False),
         ("operator", "patch", "functionservices.cloudmesh.org/status", True),
         ("operator", "create", "functionservices.cloudmesh.org", False),
         ("operator", "delete", "functionservices.cloudmesh.org", False),

@@ -210,3 +210,69 @@ pull.yml: |
   storage: {filesystem: {rootdirectory: /data}, maintenance: {readonly: {enabled: true}}}
   http: {addr: ":5001"}
 {{- end }}
+
+{{/* Environment variables of the operator, without those of operator.env. */}}
+{{- define "cloudmesh.operatorEnv" -}}
+- name: CLOUDMESH_NAMESPACE
+  value: {{ .Release.Namespace }}
+- name: CLOUDMESH_POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: CLOUDMESH_WATCH_NAMESPACES
+  value: {{ join "," .Values.watchNamespaces | quote }}
+- name: CLOUDMESH_VERSION
+  value: {{ .Chart.AppVersion | quote }}
+- name: CLOUDMESH_LOG_LEVEL
+  value: {{ .Values.operator.logLevel }}
+- name: CLOUDMESH_BUILDER_URL
+  value: https://cloudmesh-builder.{{ .Release.Namespace }}.svc:8443
+{{- include "cloudmesh.registryEnv" . | nindent 0 }}
+{{- with .Values.registry.external.pullSecretName }}
+- name: CLOUDMESH_REGISTRY_PULL_SECRET
+  value: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* Environment variables of the builder, without those of builder.env. */}}
+{{- define "cloudmesh.builderEnv" -}}
+- name: CLOUDMESH_VERSION
+  value: {{ .Chart.AppVersion | quote }}
+- name: CLOUDMESH_LOG_LEVEL
+  value: {{ .Values.operator.logLevel }}
+- name: CLOUDMESH_BUILDER_PORT
+  value: "8443"
+- name: CLOUDMESH_BUILDER_TLS
+  value: /var/run/cloudmesh/builder
+- name: CLOUDMESH_SIGNING_KEY
+  value: /var/run/cloudmesh/signing/current.pem
+- name: CLOUDMESH_LAYOUT
+  value: /opt/cloudmesh/layout
+- name: CLOUDMESH_CACHE
+  value: /var/cache/cloudmesh
+{{- include "cloudmesh.registryEnv" . | nindent 0 }}
+{{- if or (include "cloudmesh.embedded" .) .Values.registry.external.pushSecretName }}
+- name: CLOUDMESH_REGISTRY_CREDENTIALS
+  value: /var/run/cloudmesh/registry
+{{- end }}
+{{- with .Values.builder.index.url }}
+- name: CLOUDMESH_INDEX_URL
+  value: {{ . | quote }}
+{{- end }}
+{{- if .Values.builder.index.secretName }}
+- name: CLOUDMESH_INDEX_CREDENTIALS
+  value: /var/run/cloudmesh/index
+{{- end }}
+{{- with .Values.builder.proxy.httpProxy }}
+- name: HTTP_PROXY
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.builder.proxy.httpsProxy }}
+- name: HTTPS_PROXY
+  value: {{ . | quote }}
+{{- end }}
+{{- if or .Values.builder.proxy.httpProxy .Values.builder.proxy.httpsProxy }}
+- name: NO_PROXY
+  value: {{ list "localhost" "127.0.0.1" "::1" ".svc" ".cluster.local" .Values.builder.proxy.noProxy | compact | join "," | quote }}
+{{- end }}
+{{- end }}
