@@ -29,6 +29,7 @@ from cloudmesh_function.model import (
     Ref,
     Structure,
     Type,
+    check_nodes,
 )
 from cloudmesh_function.outline import FunctionOutline, Outline
 
@@ -53,6 +54,9 @@ class LiveModule:
         self.types: dict[str, Named] = {}
         self.classes: dict[str, type] = {}
         self._instances: dict[str, Any] = {}
+        self._nodes = 0
+        # the hint beside its type: its id must not become another's
+        self._known: dict[int, tuple[Any, Type]] = {}
 
     def interface(self, expose: Expose) -> Interface:
         """The interface of what is exposed.
@@ -107,6 +111,7 @@ class LiveModule:
             raise InterfaceError(f"{full!r} is no function after the import", function.node.lineno, 1)
         try:
             signature = inspect.signature(target)
+            self._check_extent(target)
             hints = typing.get_type_hints(inspect.unwrap(target), include_extras=True)
         except (TypeError, ValueError, NameError, AttributeError, SyntaxError) as error:
             raise InterfaceError(f"the signature of {full!r} can't be read after the import: {error}") from error
@@ -114,20 +119,50 @@ class LiveModule:
         if binding == "instance":
             parameters = parameters[1:]
         arguments = [self._argument(full, item, hints) for item in parameters]
-        returns = self.from_hint(hints["return"]) if "return" in hints else None
+        returns = self._annotation(hints["return"]) if "return" in hints else None
         return Sighting(arguments, returns, binding)
+
+    def _check_extent(self, target: Any) -> None:
+        """Refuses what `get_type_hints`, which writes all out, would need minutes for."""
+        known: dict[int, int] = {}
+
+        def extent(hint: Any) -> int:
+            if isinstance(hint, str):
+                hint = vars(self.module).get(hint)
+            if id(hint) not in known:
+                known[id(hint)] = 1 + sum(extent(part) for part in typing.get_args(hint))
+            return known[id(hint)]
+
+        written = getattr(inspect.unwrap(target), "__annotations__", None) or {}
+        # a hint may have parts that its type has not: the exact check comes later
+        check_nodes(sum(extent(hint) for hint in written.values()) // 4)
 
     def _argument(self, full: str, item: inspect.Parameter, hints: dict[str, Any]) -> Argument:
         hint = hints.get(item.name, item.annotation)
         try:
-            kind = None if hint is inspect.Parameter.empty else self.from_hint(hint)
+            kind = None if hint is inspect.Parameter.empty else self._annotation(hint)
         except InterfaceError as error:
             raise InterfaceError(f"parameter {item.name!r} of {full}: {error.message}") from error
         empty = item.default is inspect.Parameter.empty
         return Argument(item.name, _KINDS[item.kind], kind, not empty, MISSING if empty else item.default)
 
+    def _annotation(self, hint: Any) -> Type:
+        found = self.from_hint(hint)
+        self._nodes += found.nodes
+        check_nodes(self._nodes)
+        return found
+
     def from_hint(self, hint: Any) -> Type:
-        """The type that a run-time annotation stands for."""
+        """The type that a run-time annotation stands for.
+
+        Raises:
+            InterfaceError: it can't be carried as JSON.
+        """
+        if id(hint) not in self._known:
+            self._known[id(hint)] = hint, self._from_hint(hint)
+        return self._known[id(hint)][1]
+
+    def _from_hint(self, hint: Any) -> Type:
         if hint is None:
             return NONE
         if isinstance(hint, typing.NewType):
@@ -212,7 +247,7 @@ class LiveModule:
                 if known.fields()[name] is not MISSING:
                     shown = types.json_default(default)
                 break
-        found = self.from_hint(hint)
+        found = self._annotation(hint)
         return Field(name, found, required, types.fitting(shown, found))
 
 

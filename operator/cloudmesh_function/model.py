@@ -56,52 +56,115 @@ class Expose:
         return {"functions": {"names": list(self.names)}}
 
 
+MAX_NODES: Final = 20_000
+"""Nodes of all types of a source at most: an alias is written out wherever it stands."""
+MAX_DEPTH: Final = 64
+"""How deep types nest at most."""
+
+
+def check_nodes(nodes: int) -> None:
+    """Refuses more nodes than a source's types may have.
+
+    Raises:
+        InterfaceError: they are more than `MAX_NODES`.
+    """
+    if nodes > MAX_NODES:
+        raise InterfaceError(
+            f"the types have more than {MAX_NODES} parts when written out: make the repeated ones a dataclass, "
+            "TypedDict or NamedTuple, which is described only once"
+        )
+
+
 @dataclass(frozen=True, slots=True)
-class Scalar:
+class _Measured:
+    """What types have in common: their extent, known without walking through them.
+
+    Attributes:
+        nodes: how many types and literal values it has when written out, with itself.
+        depth: how deep it nests, from 1.
+    """
+
+    nodes: int = field(init=False, repr=False, compare=False)
+    depth: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        parts = self._parts()
+        nodes = 1 + self._values() + sum(part.nodes for part in parts)
+        depth = 1 + max((part.depth for part in parts), default=0)
+        check_nodes(nodes)
+        if depth > MAX_DEPTH:
+            raise InterfaceError("the type is nested too deeply")
+        object.__setattr__(self, "nodes", nodes)
+        object.__setattr__(self, "depth", depth)
+
+    def _parts(self) -> tuple[Type, ...]:
+        return ()
+
+    def _values(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar(_Measured):
     """A type without parts; `name` is a key of `types.SCALARS`."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Array:
+class Array(_Measured):
     """A JSON array whose items have one type. `kind`: list, set, frozenset, tuple, iterator."""
 
     kind: str
     item: Type
 
+    def _parts(self) -> tuple[Type, ...]:
+        return (self.item,)
+
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
+class Fixed(_Measured):
     """A tuple of fixed length."""
 
     items: tuple[Type, ...]
 
+    def _parts(self) -> tuple[Type, ...]:
+        return self.items
+
 
 @dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(_Measured):
     """A JSON object with keys of one type and values of another."""
 
     key: Type
     value: Type
 
+    def _parts(self) -> tuple[Type, ...]:
+        return (self.key, self.value)
+
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(_Measured):
     """A union. Members are ordered by `types.union`, not as written: Python's typing caches forget the order."""
 
     members: tuple[Type, ...]
 
+    def _parts(self) -> tuple[Type, ...]:
+        return self.members
+
 
 @dataclass(frozen=True, slots=True)
-class Values:
+class Values(_Measured):
     """`typing.Literal`."""
 
     values: tuple[bool | int | str | None, ...]
 
+    def _values(self) -> int:
+        return len(self.values)
+
 
 @dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(_Measured):
     """A class of the user's module, by its qualified name; described in `Interface.types`."""
 
     name: str

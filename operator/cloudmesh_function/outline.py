@@ -6,6 +6,7 @@ Both front ends use it: what is exposed, the documentation and which defaults ar
 from __future__ import annotations
 
 import ast
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -52,6 +53,7 @@ class ClassOutline:
     node: ast.ClassDef
     conditional: bool = False
     methods: dict[str, FunctionOutline] = field(default_factory=dict)
+    _fields: dict[str, Any] | None = field(default=None, repr=False)
 
     @property
     def doc(self) -> str | None:
@@ -60,11 +62,13 @@ class ClassOutline:
 
     def fields(self) -> dict[str, Any]:
         """JSON of the annotated attributes' literal defaults (`MISSING` for none), in order."""
-        return {
-            item.target.id: literal(item.value) if item.value else MISSING
-            for item in self.node.body
-            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-        }
+        if self._fields is None:
+            self._fields = {
+                item.target.id: literal(item.value) if item.value else MISSING
+                for item in self.node.body
+                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+            }
+        return self._fields
 
 
 @dataclass(slots=True)
@@ -133,10 +137,14 @@ def _functions(found: Outline, expose: Expose) -> list[str]:
         if name == "*":
             continue
         if name.startswith("_"):
-            raise InterfaceError(f"the function {name!r} can't be exposed: names with a leading _ are private")
+            raise InterfaceError(
+                f"the function {name!r} can't be exposed: names with a leading _ are private", *_place(found, name)
+            )
         if name not in found.functions:
             kind = "a class: expose it by class name" if name in found.classes else "not defined in the source"
-            raise InterfaceError(f"the function {name!r} is {kind}; known functions: {_list(found.public())}")
+            raise InterfaceError(
+                f"the function {name!r} is {kind}; known functions: {_list(found.public())}", *_place(found, name)
+            )
         wanted.add(name)
     if not wanted:
         raise InterfaceError(
@@ -147,21 +155,21 @@ def _functions(found: Outline, expose: Expose) -> list[str]:
 
 def resolve_bases(found: Outline, name: str) -> list[ClassOutline]:
     """The class and its bases as far as this module defines them: first the class itself."""
-    order: list[ClassOutline] = []
-    waiting = [name]
+    order: dict[str, ClassOutline] = {}
+    waiting = deque([name])
     while waiting:
-        current = found.classes.get(waiting.pop(0))
-        if current is None or current in order:
+        current = found.classes.get(waiting.popleft())
+        if current is None or current.name in order:
             continue
-        order.append(current)
+        order[current.name] = current
         waiting += [base.id for base in current.node.bases if isinstance(base, ast.Name)]
-    return order
+    return list(order.values())
 
 
 def _methods(found: Outline, name: str) -> list[str]:
     if name not in found.classes:
         known = [item for item in found.classes if not item.startswith("_")]
-        raise InterfaceError(f"the class {name!r} is not defined in the source; known classes: {_list(known)}")
+        raise InterfaceError(f"the class {name!r} is not defined in the source; known classes: {_list(known)}", 1, 1)
     names: dict[str, None] = {}
     for item in resolve_bases(found, name):
         for method, function in item.methods.items():
@@ -239,6 +247,12 @@ def _statements(body: list[ast.stmt], *, conditional: bool) -> Iterator[tuple[Fu
 def _never(test: ast.expr) -> bool:
     text = ast.unparse(test)
     return text in {"TYPE_CHECKING", "typing.TYPE_CHECKING", "False", "0"} or text.startswith("__name__ ==")
+
+
+def _place(found: Outline, name: str) -> tuple[int, int]:
+    """Line and column of what has the name, else of the source's beginning."""
+    item = found.functions.get(name) or found.classes.get(name)
+    return (item.node.lineno, item.node.col_offset + 1) if item else (1, 1)
 
 
 def _list(names: list[str]) -> str:

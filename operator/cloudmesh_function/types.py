@@ -19,6 +19,7 @@ from cloudmesh_function.model import (
     Scalar,
     Type,
     Values,
+    check_nodes,
 )
 
 # canonical dotted name -> name of the scalar
@@ -172,6 +173,8 @@ def union(members: Iterable[Type]) -> Type:
     flat: list[Type] = []
     for member in members:
         flat += member.members if isinstance(member, Choice) else [member]
+    flat = list({id(member): member for member in flat}.values())
+    check_nodes(sum(member.nodes for member in flat))  # what follows walks through all of them
     if ANY in flat:
         return ANY
     if any(isinstance(member, Values) and None in member.values for member in flat):

@@ -54,12 +54,17 @@ class BuilderClient:
 
     Args:
         url: where it listens, without a trailing slash.
-        timeout_seconds: bound on a call, but for `lock`, which has its own.
+        timeout_seconds: bound on a call.
+        parse_seconds: bound on `parse`: other sources may be read first.
+        lock_seconds: bound on `lock`.
     """
 
-    def __init__(self, url: str, *, timeout_seconds: float = 10.0, lock_seconds: float = 120.0) -> None:
+    def __init__(
+        self, url: str, *, timeout_seconds: float = 10.0, parse_seconds: float = 30.0, lock_seconds: float = 120.0
+    ) -> None:
         self._url = url.rstrip("/")
         self._timeout = timeout_seconds
+        self._parse_seconds = parse_seconds
         self._lock_seconds = lock_seconds
         self._session: aiohttp.ClientSession | None = None
         self._material: tuple[str, str] | None = None
@@ -122,7 +127,7 @@ class BuilderClient:
 
     async def parse(self, body: Json) -> Json:
         """Reads a source. Raises `Refused` (SourceInvalid), or the taxonomy."""
-        return await self._ok("POST", "/v1/parse", body)
+        return await self._ok("POST", "/v1/parse", body, seconds=self._parse_seconds)
 
     async def lock(self, body: Json) -> Json:
         """Locks requirements. Raises `Refused` (DependenciesUnsatisfiable), or the taxonomy."""

@@ -63,7 +63,7 @@ async def test_bombs_are_errors_and_the_next_source_is_read(box: Sandbox) -> Non
 async def test_memory_and_time_are_limited(box: Sandbox) -> None:
     quick = Sandbox(seconds=0.5)
     await quick.parse(GOOD, name="n", module="m")
-    first = quick._process
+    first = quick._workers[0].process
     assert first is not None
     first.send_signal(signal.SIGSTOP)  # a process that hangs
     begun = time.monotonic()
@@ -71,16 +71,16 @@ async def test_memory_and_time_are_limited(box: Sandbox) -> None:
         await quick.parse(GOOD, name="n", module="m")
     assert time.monotonic() - begun < 5
     assert (await quick.parse(GOOD, name="n", module="m")).operations
-    assert quick._process is not first
-    os.kill(quick._process.pid, signal.SIGKILL)  # type: ignore[union-attr]
-    await quick._process.wait()  # type: ignore[union-attr]
+    assert quick._workers[0].process is not first
+    os.kill(quick._workers[0].process.pid, signal.SIGKILL)  # type: ignore[union-attr]
+    await quick._workers[0].process.wait()  # type: ignore[union-attr]
     assert (await quick.parse(GOOD, name="n", module="m")).operations
     await quick.close()
 
 
 async def test_a_process_that_dies_over_a_source(box: Sandbox) -> None:
     await box.parse(GOOD, name="n", module="m")
-    process = box._process
+    process = box._workers[0].process
     assert process is not None
     process.send_signal(signal.SIGSTOP)
     waiting = asyncio.create_task(box.parse(GOOD, name="n", module="m"))

@@ -7,7 +7,8 @@ import hmac
 import json
 import logging
 import ssl
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -23,6 +24,8 @@ from cloudmesh.functions.signatures import SourceError
 _log = logging.getLogger(__name__)
 _LARGEST_BODY = 8 << 20
 _LOCKS_AT_ONCE = 4
+_LOOK_SECONDS = 0.5
+_T = TypeVar("_T")
 _SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
 _LOCKS: web.AppKey[asyncio.Semaphore] = web.AppKey("locks", asyncio.Semaphore)
 
@@ -79,9 +82,23 @@ async def _body(request: web.Request) -> dict[str, Any]:
     return value
 
 
+async def _while_wanted(request: web.Request, work: Coroutine[Any, Any, _T]) -> _T:
+    """Drops work whose caller has gone, so that it doesn't hold up those who still wait."""
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            if request.transport is None:
+                raise Transient("the caller has gone")
+            await asyncio.wait({task}, timeout=_LOOK_SECONDS)
+        return task.result()
+    finally:
+        task.cancel()
+
+
 async def _parse(request: web.Request) -> web.Response:
     body = Body(await _body(request))
-    return web.json_response(await request.app[_SERVICE].parse(ParseRequest.from_body(body)))
+    work = request.app[_SERVICE].parse(ParseRequest.from_body(body))
+    return web.json_response(await _while_wanted(request, work))
 
 
 async def _lock(request: web.Request) -> web.Response:

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -29,10 +28,10 @@ from cloudmesh.functions.image.transport import Endpoint, Transfer, Transport
 from cloudmesh.functions.key import build_key
 from cloudmesh.functions.lock import Index, Lock, LockedWheel, Locker, Target, check_address, check_requirements
 from cloudmesh.functions.signatures import Parsed, SourceError, missing_imports, sandbox
+from cloudmesh.functions.signatures.verdicts import Verdicts
 from cloudmesh_function.parts import PROVIDES
 
 _log = logging.getLogger(__name__)
-_PARSED_KEPT = 256
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
 
@@ -64,7 +63,7 @@ class Service:
         )
         self._transport: Transport | None = None
         self._endpoint: Endpoint | None = None
-        self._parsed: OrderedDict[str, Parsed] = OrderedDict()
+        self._verdicts = Verdicts()
         self._listed: set[str] = set()
         shared = (self.foundation.base, self.foundation.runtime, *self.foundation.parts.values())
         self._sources = {layer.descriptor.digest: "base" for image in shared for layer in image.layers}
@@ -143,20 +142,17 @@ class Service:
             list(request.requirements),
         ]
         key = hashlib.sha256(canonical_json(inputs)).hexdigest()
-        parsed = self._parsed.get(key)
-        if parsed is None:
-            parsed = await sandbox.parse(
+        return await self._verdicts.get(
+            key,
+            lambda: sandbox.parse(
                 request.source,
                 name=request.name,
                 module=request.module,
                 expose=request.expose,
                 base_path=request.base_path,
                 requirements=request.requirements,
-            )
-            self._parsed[key] = parsed
-            while len(self._parsed) > _PARSED_KEPT:
-                self._parsed.popitem(last=False)
-        return parsed
+            ),
+        )
 
     # --- locking
 

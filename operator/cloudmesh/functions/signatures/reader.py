@@ -42,6 +42,8 @@ def _read(
     source: str, name: str, module: str, expose: Expose, base_path: str, requirements: Sequence[str] | None
 ) -> Parsed:
     found = outline(source)
+    # what only the compiler sees: `return` outside a function, a parameter twice; nothing is run
+    compile(found.tree, "<function>", "exec", dont_inherit=True)
     imports = read_imports(found.tree)
     if requirements is not None:
         check_requirements(imports, requirements)

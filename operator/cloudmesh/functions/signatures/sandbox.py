@@ -16,27 +16,30 @@ from typing import Any, Final
 import cloudmesh
 import cloudmesh_function
 from cloudmesh.functions.signatures import MAX_SOURCE, Expose, Parsed, SourceError
+from cloudmesh.functions.signatures.verdicts import PassingError
 from cloudmesh_function import openapi
 
-SECONDS: Final = 15.0
+SECONDS: Final = 5.0
 """Wall time for one source; processor time ends earlier."""
-START_SECONDS: Final = 60.0
+START_SECONDS: Final = 20.0
+WORKERS: Final = 2
+_OVER_LIMIT: Final = (-signal.SIGXCPU, -signal.SIGSEGV, -signal.SIGABRT)
 _MAX_USES: Final = 1000
 _MAX_ANSWER: Final = 64 * 1024 * 1024
 
 
 class Sandbox:
-    """One warm subprocess; sources are read one after another.
+    """Warm subprocesses; each reads one source after another, so that a slow one doesn't hold up the others.
 
     Args:
-        seconds: wall time for one source.
+        seconds: wall time for one source, from when a subprocess has it.
+        workers: subprocesses at most; one is started when all others are busy.
     """
 
-    def __init__(self, seconds: float = SECONDS) -> None:
-        self._seconds = seconds
-        self._lock = asyncio.Lock()
-        self._process: asyncio.subprocess.Process | None = None
-        self._uses = 0
+    def __init__(self, seconds: float = SECONDS, workers: int = WORKERS) -> None:
+        self._workers = [_Worker(seconds) for _ in range(workers)]
+        self._idle = list(reversed(self._workers))
+        self._free = asyncio.Semaphore(workers)
 
     async def parse(
         self,
@@ -65,33 +68,60 @@ class Sandbox:
             "requirements": None if requirements is None else list(requirements),
         }
         data = json.dumps(request).encode()
-        async with self._lock:
-            answer = await self._ask(data)
+        async with self._free:
+            worker = self._idle.pop()
+            try:
+                answer = await worker.ask(data)
+            finally:
+                self._idle.append(worker)  # the next source gets the one that is warm
         return _parsed(answer)
 
-    async def _ask(self, data: bytes) -> dict[str, Any]:
+    async def close(self) -> None:
+        """Ends the subprocesses."""
+        for worker in self._workers:
+            await worker.stop()
+
+
+class _Worker:
+    """One subprocess.
+
+    Args:
+        seconds: wall time for one source.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.process: asyncio.subprocess.Process | None = None
+        self._uses = 0
+
+    async def ask(self, data: bytes) -> dict[str, Any]:
         process = await self._running()
         try:
-            async with asyncio.timeout(self._seconds if self._uses else START_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 self._uses += 1
                 return await _exchange(process, data)
         except TimeoutError as error:
-            await self._stop()
-            raise SourceError(1, 1, f"reading the source takes longer than {self._seconds:g} s") from error
+            await self.stop()
+            raise PassingError(
+                1, 1, f"reading the source takes longer than {self._seconds:g} s: make it shorter or its types simpler"
+            ) from error
         except (asyncio.IncompleteReadError, ConnectionError) as error:
-            await self._stop()
-            raise SourceError(1, 1, "reading the source takes too much time or memory") from error
+            await self.stop()
+            definite = process.returncode in _OVER_LIMIT
+            raise (SourceError if definite else PassingError)(
+                1, 1, "reading the source takes too much time or memory: make it shorter or its types simpler"
+            ) from error
         except BaseException:
             # an answer that nobody waits for any more must not become the next one's
-            await self._stop()
+            await self.stop()
             raise
 
     async def _running(self) -> asyncio.subprocess.Process:
-        if self._process is not None and (self._process.returncode is not None or self._uses >= _MAX_USES):
-            await self._stop()
-        if self._process is None:
+        if self.process is not None and (self.process.returncode is not None or self._uses >= _MAX_USES):
+            await self.stop()
+        if self.process is None:
             places = {str(Path(str(package.__file__)).parent.parent) for package in (cloudmesh, cloudmesh_function)}
-            self._process = await asyncio.create_subprocess_exec(
+            self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-s",
                 "-m",
@@ -108,10 +138,20 @@ class Sandbox:
                 },
             )
             self._uses = 0
-        return self._process
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    await _receive(self.process)
+            except (TimeoutError, asyncio.IncompleteReadError) as error:
+                await self.stop()
+                raise OSError("the subprocess that reads sources doesn't start") from error
+            except BaseException:
+                await self.stop()
+                raise
+        return self.process
 
-    async def _stop(self) -> None:
-        process, self._process = self._process, None
+    async def stop(self) -> None:
+        """Ends the subprocess."""
+        process, self.process = self.process, None
         if process is None:
             return
         if process.returncode is None:
@@ -124,17 +164,18 @@ class Sandbox:
         with contextlib.suppress(Exception):
             process._transport.close()  # type: ignore[attr-defined]
 
-    async def close(self) -> None:
-        """Ends the subprocess."""
-        async with self._lock:
-            await self._stop()
-
 
 async def _exchange(process: asyncio.subprocess.Process, data: bytes) -> dict[str, Any]:
-    if process.stdin is None or process.stdout is None:
+    if process.stdin is None:
         raise ConnectionError("the subprocess has no pipes")
     process.stdin.write(struct.pack(">I", len(data)) + data)
     await process.stdin.drain()
+    return await _receive(process)
+
+
+async def _receive(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    if process.stdout is None:
+        raise ConnectionError("the subprocess has no pipes")
     (size,) = struct.unpack(">I", await process.stdout.readexactly(4))
     if size > _MAX_ANSWER:
         raise ConnectionError("the answer is too long")

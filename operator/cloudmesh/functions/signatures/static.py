@@ -17,6 +17,7 @@ from cloudmesh_function.assemble import Argument, Sighting, interface
 from cloudmesh_function.model import (
     EITHER,
     KEYWORD,
+    MAX_DEPTH,
     MISSING,
     NONE,
     POSITIONAL,
@@ -31,6 +32,7 @@ from cloudmesh_function.model import (
     Ref,
     Structure,
     Type,
+    check_nodes,
 )
 from cloudmesh_function.outline import ClassOutline, FunctionOutline, Outline, resolve_bases
 
@@ -39,7 +41,6 @@ _WRAPPERS: Final = frozenset(
     {"typing.Annotated", "typing.Required", "typing.NotRequired", "typing.Final", "typing.ReadOnly"}
 )
 _STAR_MODULES: Final = ("typing", "datetime", "decimal", "uuid", "collections.abc", "enum", "dataclasses", "pathlib")
-_MAX_DEPTH: Final = 64
 _ENUMS: Final = frozenset({"enum.Enum", "enum.IntEnum", "enum.StrEnum"})
 
 
@@ -68,6 +69,8 @@ class StaticModule:
         self.module = module
         self.types: dict[str, Named] = {}
         self.tree = griffe.visit(OURS, filepath=Path("function.py"), code=source)
+        self._nodes = 0
+        self._aliased: dict[str, Type] = {}
         self._aliases: dict[str, ast.expr | None] = {}
         for node in found.tree.body:
             target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
@@ -149,15 +152,18 @@ class StaticModule:
             InterfaceError: it stands for nothing that can be served; begins with `what`.
         """
         try:
-            return self._type(node, scope, _Place(node.lineno, node.col_offset + 1))
+            found = self._type(node, scope, _Place(node.lineno, node.col_offset + 1))
+            self._nodes += found.nodes
+            check_nodes(self._nodes)
         except InterfaceError as error:
             raise InterfaceError(
                 f"{what}: {error.message}", error.line or node.lineno, error.column or node.col_offset + 1
             ) from error
+        return found
 
     def _type(self, node: ast.expr, scope: griffe.Object, place: _Place) -> Type:
         here = place.at(node)
-        if here.depth > _MAX_DEPTH:
+        if here.depth > MAX_DEPTH:
             raise InterfaceError("the type is nested too deeply", here.line, here.column)
         try:
             match node:
@@ -263,6 +269,12 @@ class StaticModule:
     def _own(self, name: str, here: _Place) -> Type:
         if name in self.outline.classes:
             return self._named(self.outline.classes[name])
+        if name not in self._aliased:
+            # else a chain of aliases, each of the one before twice, takes twice as long with every line
+            self._aliased[name] = self._alias(name, here)
+        return self._aliased[name]
+
+    def _alias(self, name: str, here: _Place) -> Type:
         if name in self._aliases:
             value = self._aliases[name]
             if value is None:
