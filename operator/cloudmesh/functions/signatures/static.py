@@ -6,12 +6,12 @@ import ast
 import builtins
 import typing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NoReturn
 
 import griffe
 
 from cloudmesh.functions.signatures.imports import Imports
+from cloudmesh.functions.signatures.names import OURS, visit
 from cloudmesh_function import types
 from cloudmesh_function.assemble import Argument, Sighting, interface
 from cloudmesh_function.model import (
@@ -36,7 +36,6 @@ from cloudmesh_function.model import (
 )
 from cloudmesh_function.outline import ClassOutline, FunctionOutline, Outline, resolve_bases
 
-OURS: Final = "__function__"  # no real package has this name
 _WRAPPERS: Final = frozenset(
     {"typing.Annotated", "typing.Required", "typing.NotRequired", "typing.Final", "typing.ReadOnly"}
 )
@@ -68,7 +67,7 @@ class StaticModule:
         self.name = name
         self.module = module
         self.types: dict[str, Named] = {}
-        self.tree = griffe.visit(OURS, filepath=Path("function.py"), code=source)
+        self.tree = visit(source)
         self._nodes = 0
         self._aliased: dict[str, Type] = {}
         self._aliases: dict[str, ast.expr | None] = {}
