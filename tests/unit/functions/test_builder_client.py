@@ -82,6 +82,18 @@ async def test_a_hang_ends() -> None:
             await builder.info()
 
 
+async def test_reading_may_take_longer_than_other_calls() -> None:
+    async def handle(_: web.Request) -> web.Response:
+        await asyncio.sleep(0.3)
+        return web.json_response({})
+
+    async with client(handle, timeout_seconds=0.1) as builder:
+        assert await builder.parse({}) == {}
+    async with client(handle, parse_seconds=0.1) as builder:
+        with pytest.raises(Transient, match="doesn't answer"):
+            await builder.parse({})
+
+
 async def test_something_else_than_json_is_transient() -> None:
     async def handle(_: web.Request) -> web.Response:
         return web.Response(text="<html>proxy error</html>", status=200)

@@ -11,6 +11,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from cryptography.x509.oid import NameOID
 from tests.unit.functions.bench import SOURCE, Bench, bench, make_settings
 from tests.unit.functions.fake_registry import FakeRegistry
 
+from cloudmesh.functions.builder import http
 from cloudmesh.functions.builder.http import application
 from cloudmesh.functions.builder.settings import Settings
+from cloudmesh.functions.signatures import Parsed, SourceError, sandbox
 
 _TOKEN = {"Authorization": "Bearer t0ken"}
 
@@ -76,6 +79,59 @@ async def test_info_and_parse(client: TestClient[Any, Any]) -> None:
     status, refused = await _json(client, "POST", "/v1/parse", body)
     assert status == 422
     assert (refused["error"]["class"], refused["error"]["line"]) == ("SourceInvalid", 1)
+
+
+async def test_slow_sources_get_their_verdict_and_stop_nobody(client: TestClient[Any, Any], builder: Bench) -> None:
+    lines = ["A0 = int", *(f"A{i} = tuple[A{i - 1}, A{i - 1}]" for i in range(1, 26)), "def f(x: A25) -> int: ..."]
+    bodies = [{"name": "a", "module": "a", "source": "\n".join([*lines, f"# {index}", ""])} for index in range(6)]
+    begun = time.monotonic()
+    waiting = [asyncio.create_task(_json(client, "POST", "/v1/parse", body)) for body in bodies]
+    status, _ = await _json(client, "POST", "/v1/parse", {"name": "a", "module": "a", "source": SOURCE})
+    assert status == 200
+    for status, answer in await asyncio.gather(*waiting):
+        assert (status, answer["error"]["class"], answer["error"]["line"]) == (422, "SourceInvalid", 27)
+    assert time.monotonic() - begun < 10
+    build = await builder.build(builder.body(bodies[0]["source"]))
+    assert build["error"]["class"] == "SourceInvalid"
+
+
+async def test_a_refused_source_is_read_once(client: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    async def parse(source: str, **_: object) -> Parsed:
+        read.append(source)
+        raise SourceError(1, 2, "too slow")
+
+    monkeypatch.setattr(sandbox, "parse", parse)
+    for _ in range(3):
+        status, answer = await _json(client, "POST", "/v1/parse", {"name": "a", "module": "a", "source": SOURCE})
+        assert (status, answer["error"]["message"]) == (422, "too slow")
+    assert len(read) == 1
+
+
+async def test_a_caller_that_has_gone_is_not_worked_for(
+    client: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, dropped = asyncio.Event(), asyncio.Event()
+
+    async def parse(_: str, **__: object) -> Parsed:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            dropped.set()
+        raise AssertionError
+
+    monkeypatch.setattr(sandbox, "parse", parse)
+    monkeypatch.setattr(http, "_LOOK_SECONDS", 0.05)
+    body = {"name": "a", "module": "a", "source": SOURCE}
+    async with aiohttp.ClientSession() as session:
+        call = asyncio.create_task(session.post(client.make_url("/v1/parse"), json=body, headers=_TOKEN))
+        await begun.wait()
+        call.cancel()
+        await asyncio.wait({call})
+    async with asyncio.timeout(5):
+        await dropped.wait()
 
 
 async def test_build_and_poll(client: TestClient[Any, Any], builder: Bench) -> None:

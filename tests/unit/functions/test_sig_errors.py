@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from types import ModuleType
+
 import pytest
 
 from cloudmesh.functions.signatures import Expose, Parsed, SourceError, read
+from cloudmesh_function.live import LiveModule
+from cloudmesh_function.model import MAX_NODES, InterfaceError
+from cloudmesh_function.outline import outline
 
 
 def parse(source: str, **options: object) -> Parsed:
@@ -110,7 +117,12 @@ def test_place_and_text(source: str, line: int, column: int, text: str) -> None:
 def test_names_that_cannot_be_exposed(expose: Expose, text: str) -> None:
     source = "from json import dumps\ndef f(): ...\ndef h(): ...\ndef _p(): ...\n"
     source += "class K:\n    x = 1\n    def _m(self): ...\n"
-    assert text in refused(source, expose=expose).message
+    error = refused(source, expose=expose)
+    assert text in error.message
+    assert str(error).startswith(f"line {error.line}, column {error.column}: ")
+    known = next((line for line, name in ((4, "_p"), (5, "K")) if name in expose.names), 1)
+    assert error.line == (5 if expose.class_name == "K" else known)
+    assert error.column == 1
 
 
 def test_instance_methods_need_a_constructor_without_arguments() -> None:
@@ -148,3 +160,92 @@ def test_third_party_imports_without_requirements() -> None:
     assert parse(source, requirements=["opencv-python"]).imports == ["cv2"]
     assert parse(source, requirements=["opencv-python"]).import_positions == {"cv2": (2, 1)}
     assert parse(source).imports == ["cv2"]
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "column", "text"),
+    [
+        ("def f(a, a): ...\n", 1, 10, "duplicate argument 'a'"),
+        ("def f(): ...\nreturn 1\n", 2, 1, "'return' outside function"),
+        ("def f():\n    break\n", 2, 5, "'break' outside loop"),
+        ("continue\ndef f(): ...\n", 1, 1, "'continue' not properly in loop"),
+        ("def f():\n    nonlocal q\n", 2, 5, "no binding for nonlocal 'q'"),
+        ("def f():\n    x = 1\n    global x\n", 3, 5, "assigned to before global declaration"),
+        ("def f():\n    await g()\n", 2, 5, "'await' outside async function"),
+        ("x = 1\nfrom __future__ import annotations\ndef f(): ...\n", 2, 1, "at the beginning of the file"),
+        ("def f():\n    from os import *\n", 2, 0, "import * only allowed at module level"),
+        ("yield 1\ndef f(): ...\n", 1, 1, "'yield' outside function"),
+    ],
+)
+def test_errors_that_only_the_compiler_sees(source: str, line: int, column: int, text: str) -> None:
+    error = refused(source)
+    assert text in error.message
+    assert error.line == line
+    assert error.column == column or not column
+
+
+def test_what_compiles_with_a_warning_is_read() -> None:
+    source = "from __future__ import annotations\ndef f(x: int) -> int:\n    return x is 1 or '\\d'\n"
+    assert parse(source).operations
+
+
+def _aliases(levels: int, use: str) -> str:
+    lines = ["A0 = int", *(f"A{i} = tuple[A{i - 1}, A{i - 1}]" for i in range(1, levels + 1))]
+    return "\n".join([*lines, use, ""])
+
+
+TOO_LARGE = [
+    (_aliases(25, "def f(x: A25) -> int: ..."), 27, 10),
+    (_aliases(25, "def f(x: int) -> A25: ..."), 27, 18),
+    (_aliases(25, "def f(x: 'A25') -> int: ..."), 27, 10),
+    (_aliases(10, f"def f(x: tuple[{'A10, ' * 9000}]) -> int: ..."), 12, 10),
+    (_aliases(10, f"def f({', '.join(f'x{i}: A10' for i in range(2000))}) -> int: ..."), 12, 0),
+]
+
+
+@pytest.mark.parametrize(("source", "line", "column"), TOO_LARGE, ids=["wide", "result", "quoted", "tuple", "sum"])
+def test_types_that_grow_beyond_measure_are_refused_at_once_by_both_front_ends(
+    source: str, line: int, column: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = time.process_time()
+    error = refused(source)
+    assert f"more than {MAX_NODES} parts" in error.message
+    assert "make the repeated ones a dataclass" in error.message
+    assert error.line == line
+    assert error.column == column or not column
+    module = ModuleType("large")
+    monkeypatch.setitem(sys.modules, "large", module)
+    exec(compile(source, "large.py", "exec", dont_inherit=True), vars(module))
+    live = LiveModule(module, outline(source), name="f", module_name="large")
+    with pytest.raises(InterfaceError, match=f"more than {MAX_NODES} parts"):
+        live.interface(Expose())
+    assert time.process_time() - begun < 3
+
+
+def test_large_types_below_the_limit_are_read() -> None:
+    source = _aliases(11, "def f(x: A11) -> A11: ...")
+    assert parse(source).document["paths"]["/f"]["post"]
+    union = "import typing\n" + _aliases(10, f"def f(x: typing.Union[{'A10, ' * 5000}None]) -> int: ...")
+    assert parse(union).operations
+
+
+def test_an_alias_that_holds_itself() -> None:
+    assert "nested too deeply" in refused("A = 'tuple[A, A]'\ndef f(x: A): ...\n").message
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "".join(f"X{i} = 1\n" for i in range(8000)) + "def f(): ...\n",
+        "import enum\nclass E(enum.Enum):\n" + "".join(f"    A{i} = {i}\n" for i in range(6000)) + "def f(e: E): ...\n",
+        HEAD
+        + "@dataclasses.dataclass\nclass D:\n"
+        + "".join(f"    x{i}: int = 0\n" for i in range(6000))
+        + "def f(d: D): ...\n",
+    ],
+    ids=["constants", "members", "fields"],
+)
+def test_long_sources_are_read_in_time(source: str) -> None:
+    begun = time.process_time()
+    assert parse(source).operations
+    assert time.process_time() - begun < 2.5

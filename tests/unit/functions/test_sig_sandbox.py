@@ -101,6 +101,42 @@ async def test_a_warm_parse_is_quick(box: Sandbox) -> None:
     assert sorted(seconds)[2] < 0.03  # the machine may be busy: its quiet moments count
 
 
+def _slow(index: int) -> str:
+    """The compiler writes each `finally` twice: a small source that takes minutes."""
+    lines = [f"# {index}"]
+    for name in range(100):
+        lines.append(f"def g{name}():")
+        for depth in range(1, 16):
+            lines += [" " * depth + "try: pass", " " * depth + "finally:"]
+        lines.append(" " * 16 + "x = 1")
+    return "\n".join([*lines, "def f() -> int: ...", ""])
+
+
+async def test_a_slow_source_holds_nobody_up_and_gets_its_verdict(box: Sandbox) -> None:
+    await box.parse(GOOD, name="n", module="m")
+    slow = asyncio.create_task(box.parse(_slow(0), name="n", module="m"))
+    await asyncio.sleep(0.05)
+    begun = time.monotonic()
+    for index in range(5):
+        assert (await box.parse(GOOD + f"# {index}", name="n", module="m")).operations
+    assert not slow.done()
+    assert time.monotonic() - begun < 4
+    with pytest.raises(SourceError, match="make it shorter or its types simpler"):
+        await slow
+    assert time.monotonic() - begun < 8
+    assert (await box.parse(GOOD, name="n", module="m")).operations
+
+
+async def test_a_reader_that_does_not_start_is_no_fault_of_the_source(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(OSError, match="doesn't start"):
+        await box.parse(GOOD, name="n", module="m")
+    monkeypatch.undo()
+    assert (await box.parse(GOOD, name="n", module="m")).operations
+
+
 async def test_many_at_once_and_cancelled_ones(box: Sandbox) -> None:
     async def one(index: int) -> str:
         parsed = await box.parse(f"def f{index}(): ...\n", name="n", module="m")

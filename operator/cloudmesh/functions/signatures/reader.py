@@ -32,8 +32,11 @@ def read_source(
         raise SourceError(error.line, error.column, error.message) from error
     except SyntaxError as error:
         raise SourceError(error.lineno or 1, max(error.offset or 1, 1), error.msg or "invalid syntax") from error
-    except (RecursionError, MemoryError) as error:
+    except RecursionError as error:
         raise SourceError(1, 1, "the source is nested too deeply to be read") from error
+    except MemoryError as error:
+        # the parser raises it for text that nests too deeply, too
+        raise SourceError(1, 1, "the source is nested too deeply, or reading it takes too much memory") from error
     except ValueError as error:
         raise SourceError(1, 1, str(error)) from error
 
