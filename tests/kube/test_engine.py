@@ -24,7 +24,6 @@ from cloudmesh.engine import (
     Done,
     Elector,
     Engine,
-    Expired,
     Finalizers,
     InvalidRequest,
     Key,
@@ -233,12 +232,6 @@ async def test_watches(kube: Kube, namespace: str) -> None:
     await kube.create(LEASE, {"metadata": meta(name, namespace), "spec": {"holderIdentity": "x"}})
     async with contextlib.aclosing(by_name):
         assert (await anext(by_name))["object"]["spec"]["holderIdentity"] == "x"
-
-
-async def test_a_forgotten_version_is_expired(real: Kube, namespace: str) -> None:
-    with pytest.raises(Expired):
-        async for _ in real.watch(CONFIG_MAP, namespace, resource_version="1", timeout_seconds=5):
-            pass
 
 
 async def test_a_refused_secret_is_not_quoted(real: Kube, namespace: str) -> None:
