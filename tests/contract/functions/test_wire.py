@@ -384,7 +384,6 @@ async def later() -> str:
 
 
 def test_flask_responses_pass_through(tmp_path: Path) -> None:
-    pytest.importorskip("flask")
     with Served(write(tmp_path, FLASK)) as served:
         answer = httpx.get(f"{served.url}/cloudmesh/get_model")
         assert answer.json() == {"model": "x"}
@@ -504,7 +503,6 @@ def total(X: numpy.ndarray) -> float:
 
 
 def test_arrays_of_numpy(tmp_path: Path) -> None:
-    pytest.importorskip("numpy")
     with Served(write(tmp_path, NUMPY)) as served:
         url = f"{served.url}/cloudmesh"
         assert httpx.post(f"{url}/scale", json={"X": [[1, 2], [3, 4.5]]}).json() == [[2.0, 4.0], [6.0, 9.0]]
