@@ -1,0 +1,1 @@
+"""Machines: VirtualCluster, VirtualMachine, ClusterJob, the accounts they run on, prices and budgets."""

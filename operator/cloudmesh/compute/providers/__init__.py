@@ -1,0 +1,1 @@
+"""One folder a provider; which one serves an account is in `registry`."""
