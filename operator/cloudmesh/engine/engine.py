@@ -148,6 +148,7 @@ class Engine:
         change = self.cache.remove(resource, obj) if type_ == "DELETED" else self.cache.put(resource, obj)
         if change is not None:
             self.queue.add(key_of(resource, obj))
+            self._child_changed(change)
 
     async def start(self) -> None:
         """Starts the watches, fills the cache, and returns when it is complete."""
@@ -270,6 +271,7 @@ class Engine:
     def _drop(self, resource: Resource, seen: set[tuple[str, str]], version: str, namespace: str | None) -> None:
         for gone in self.cache.drop_missing(resource, seen, version, namespace):
             self.queue.add(key_of(resource, gone))
+            self._child_changed(Change(gone, None))
 
     async def _resync_until_done(self, resource: Resource) -> None:
         backoff, failures = Backoff(base_seconds=0.5, cap_seconds=15.0), 0
@@ -339,8 +341,7 @@ class Engine:
                 self._unseen.setdefault(resource, (resource_version(obj), asyncio.get_running_loop().time()))
             if change.besides_status:
                 self.queue.add(key_of(resource, obj))
-        else:
-            self._child_changed(change)
+        self._child_changed(change)
 
     def _guard(self, resource: Resource) -> None:
         if resource not in (LEASE, EVENT):
