@@ -1,7 +1,8 @@
 {{/* The image of a part: (list $ "operator"). */}}
 {{- define "cloudmesh.image" -}}
 {{- $root := index . 0 -}}
-{{- $image := index $root.Values.image (index . 1) -}}
+{{- $part := index . 1 -}}
+{{- $image := ternary $root.Values.machine.image (index $root.Values.image $part) (eq $part "machine") -}}
 {{- if $image.digest -}}
 {{ $image.repository }}@{{ $image.digest }}
 {{- else -}}
@@ -232,6 +233,16 @@ pull.yml: |
 - name: CLOUDMESH_REGISTRY_PULL_SECRET
   value: {{ . }}
 {{- end }}
+- name: CLOUDMESH_MACHINE_IMAGE
+  value: {{ include "cloudmesh.image" (list $ "machine") }}
+- name: CLOUDMESH_POD_HOURLY_PER_VCPU
+  value: {{ .Values.machine.prices.hourlyPerVcpu | quote }}
+- name: CLOUDMESH_POD_HOURLY_PER_GIB
+  value: {{ .Values.machine.prices.hourlyPerGiB | quote }}
+- name: CLOUDMESH_POD_CURRENCY
+  value: {{ .Values.machine.prices.currency }}
+- name: CLOUDMESH_ALLOW_PRIVATE_ENDPOINTS
+  value: {{ .Values.accounts.allowPrivateEndpoints | quote }}
 {{- end }}
 
 {{/* Environment variables of the builder, without those of builder.env. */}}
