@@ -1,0 +1,301 @@
+"""EC2 and STS in front of moto: what AWS does and the emulator doesn't.
+
+The rules that it adds, each from AWS's own guides:
+
+1. One ClientToken makes one set of instances (or one volume); a repeat with the same parameters tells the same ones in
+   their present state, also after they ended; with others it is IdempotentParameterMismatch. Zone and subnet belong to
+   the token's scope: the same token in another zone makes another machine (EC2 guide, "Ensuring idempotency").
+2. DescribeInstances knows the filter `client-token`.
+3. Lists come in pages of at most MaxResults, and of `page_size` without, with a NextToken.
+4. A new instance may be unknown to reads for a while (`lag`): InvalidInstanceID.NotFound by id, absent from lists.
+5. Only known access keys are let in: AuthFailure else.
+6. A request that isn't in the service's model is refused: UnknownParameter.
+7. Spot prices differ by type and zone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+from xml.etree import ElementTree as Xml
+
+from cloudmesh.testing.proxy.core import Answer, Call, Upstream
+from cloudmesh.testing.proxy.query import UnknownParameter, decode, parse_form
+
+_XML = {"Content-Type": "text/xml;charset=UTF-8"}
+_CREDENTIAL = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/")
+_LISTS = {
+    "DescribeInstances": "reservationSet",
+    "DescribeInstanceTypes": "instanceTypeSet",
+    "DescribeInstanceTypeOfferings": "instanceTypeOfferingSet",
+    "DescribeSpotPriceHistory": "spotPriceHistorySet",
+    "DescribeImages": "imagesSet",
+    "DescribeVolumes": "volumeSet",
+}
+TOKEN_OPERATIONS = frozenset({"RunInstances", "CreateVolume"})
+
+
+@dataclass(slots=True)
+class _Kept:
+    fingerprint: str
+    answer: Answer
+    ids: tuple[str, ...]
+
+
+@dataclass
+class AwsDialect:
+    """State and knobs of the mended emulator.
+
+    Args:
+        access_keys: Key ids that are let in, empty for all.
+        page_size: Size of pages where the client asks for none.
+        lag: How many reads a new instance stays unseen for.
+        ignore_filters: Answer lists as if no filter was sent, as some emulators do.
+    """
+
+    access_keys: frozenset[str] = frozenset()
+    page_size: int = 1000
+    lag: int = 0
+    ignore_filters: bool = False
+    tokens: dict[tuple[str, str, str, str], _Kept] = field(default_factory=dict)
+    young: dict[str, int] = field(default_factory=dict)
+    """Reads for which an instance stays unseen."""
+    invalid: list[str] = field(default_factory=list)
+    """Requests that the service's model doesn't allow."""
+    on_made: Callable[[tuple[str, ...]], None] | None = None
+    """Told the ids of each new instance."""
+
+    def read(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Call:
+        """Names the operation and decodes its parameters."""
+        form = parse_form(body)
+        service = self._service(headers)
+        try:
+            parameters = decode(service, form)
+        except UnknownParameter as error:
+            self.invalid.append(str(error))
+            return Call("Invalid", method, target, {"message": str(error)}, headers, body)
+        return Call(form["Action"], method, target, parameters, headers, body)
+
+    def error(self, call: Call, status: int, code: str, message: str) -> Answer:
+        """EC2's form of an error, which botocore takes for STS too."""
+        root = Xml.Element("Response")
+        entry = Xml.SubElement(Xml.SubElement(root, "Errors"), "Error")
+        Xml.SubElement(entry, "Code").text = code
+        Xml.SubElement(entry, "Message").text = message
+        if self._service(call.headers) == "sts":
+            root = Xml.Element("ErrorResponse")
+            entry = Xml.SubElement(root, "Error")
+            Xml.SubElement(entry, "Type").text = "Sender" if status < 500 else "Receiver"
+            Xml.SubElement(entry, "Code").text = code
+            Xml.SubElement(entry, "Message").text = message
+        Xml.SubElement(root, "RequestID").text = "00000000-0000-0000-0000-000000000000"
+        return Answer(status, Xml.tostring(root), _XML)
+
+    async def serve(self, call: Call, upstream: Upstream) -> Answer:
+        """Answers a call."""
+        key = self._credential(call.headers)[0]
+        if self.access_keys and key not in self.access_keys:
+            message = "AWS was not able to validate the provided access credentials"
+            return self.error(call, 401, "AuthFailure", message)
+        if call.operation == "Invalid":
+            return self.error(call, 400, "UnknownParameter", str(call.parameters["message"]))
+        if call.operation in TOKEN_OPERATIONS and call.parameters.get("ClientToken"):
+            return await self._once(call, upstream)
+        if call.operation in _LISTS:
+            return await self._list(call, upstream)
+        answer = await upstream(call)
+        if call.operation == "RunInstances":
+            self._made(answer)
+        return answer
+
+    # -- create once -------------------------------------------------------------------------------------------------
+
+    async def _once(self, call: Call, upstream: Upstream) -> Answer:
+        parameters = dict(call.parameters)
+        placement = parameters.get("Placement") or {}
+        place = str(
+            parameters.get("SubnetId") or parameters.get("AvailabilityZone") or placement.get("AvailabilityZone")
+        )
+        scope = (call.operation, self._credential(call.headers)[1], place, str(parameters.pop("ClientToken")))
+        fingerprint = hashlib.sha256(repr(sorted(parameters.items())).encode()).hexdigest()
+        kept = self.tokens.get(scope)
+        if kept is None:
+            answer = await upstream(call)
+            if answer.status == 200:
+                ids = self._made(answer) if call.operation == "RunInstances" else ()
+                self.tokens[scope] = _Kept(fingerprint, answer, ids)
+            return answer
+        if kept.fingerprint != fingerprint:
+            message = "Arguments on this idempotent request are inconsistent with arguments used in previous request(s)"
+            return self.error(call, 400, "IdempotentParameterMismatch", message)
+        return await self._present(call, kept, upstream)
+
+    async def _present(self, call: Call, kept: _Kept, upstream: Upstream) -> Answer:
+        """The first answer again, with the states of now."""
+        if not kept.ids:
+            return kept.answer
+        states = await self._states(call, kept.ids, upstream)
+        root = _parse(kept.answer.body)
+        space = _space(root)
+        for item in root.iter(f"{space}item"):
+            instance = item.find(f"{space}instanceId")
+            state = item.find(f"{space}instanceState")
+            if instance is not None and state is not None:
+                code, name = states.get(instance.text or "", ("48", "terminated"))
+                for tag, value in (("code", code), ("name", name)):
+                    if (element := state.find(space + tag)) is not None:
+                        element.text = value
+        return Answer(200, _text(root), kept.answer.headers)
+
+    async def _states(self, call: Call, ids: tuple[str, ...], upstream: Upstream) -> dict[str, tuple[str, str]]:
+        body = "&".join(
+            ["Action=DescribeInstances", "Version=2016-11-15", *(f"InstanceId.{n}={i}" for n, i in _numbered(ids))]
+        )
+        answer = await upstream(Call("DescribeInstances", call.method, call.target, {}, call.headers, body.encode()))
+        found: dict[str, tuple[str, str]] = {}
+        if answer.status != 200:
+            return found
+        root = _parse(answer.body)
+        space = _space(root)
+        for item in root.iter(f"{space}item"):
+            instance, state = item.find(f"{space}instanceId"), item.find(f"{space}instanceState")
+            if instance is not None and state is not None:
+                found[instance.text or ""] = (state.findtext(f"{space}code", ""), state.findtext(f"{space}name", ""))
+        return found
+
+    def _made(self, answer: Answer) -> tuple[str, ...]:
+        if answer.status != 200:
+            return ()
+        root = _parse(answer.body)
+        ids = tuple(element.text or "" for element in root.iter(f"{_space(root)}instanceId"))
+        if self.lag:
+            self.young |= dict.fromkeys(ids, self.lag)
+        if self.on_made is not None:
+            self.on_made(ids)
+        return ids
+
+    # -- lists -------------------------------------------------------------------------------------------------------
+
+    async def _list(self, call: Call, upstream: Upstream) -> Answer:
+        asked = set(call.parameters.get("InstanceIds") or ())
+        tokens, body = self._without_token_filter(call)
+        hidden = self._hidden() if call.operation == "DescribeInstances" else set()
+        if missing := asked & hidden:
+            message = f"The instance ID '{min(missing)}' does not exist"
+            return self.error(call, 400, "InvalidInstanceID.NotFound", message)
+        answer = await upstream(Call(call.operation, call.method, call.target, call.parameters, call.headers, body))
+        if answer.status != 200:
+            return answer
+        root = _parse(answer.body)
+        space = _space(root)
+        if call.operation == "DescribeInstances":
+            _drop_instances(root, space, hidden, tokens)
+        if call.operation == "DescribeSpotPriceHistory":
+            _spot_prices(root, space)
+        return Answer(200, _text(self._page(root, space, call)), answer.headers)
+
+    def _hidden(self) -> set[str]:
+        hidden = {instance for instance, left in self.young.items() if left > 0}
+        for instance in hidden:
+            self.young[instance] -= 1
+        return hidden
+
+    def _without_token_filter(self, call: Call) -> tuple[set[str] | None, bytes]:
+        """The values of the filter `client-token`, and the body that the emulator can serve."""
+        form = parse_form(call.body)
+        values: set[str] | None = None
+        numbers = {match[1] for key in form if (match := re.fullmatch(r"Filter\.(\d+)\.Name", key))}
+        kept: dict[str, str] = {k: v for k, v in form.items() if not re.match(r"(Filter\.|MaxResults$|NextToken$)", k)}
+        position = 0
+        for number in sorted(numbers, key=int):
+            given = {k: v for k, v in form.items() if k.startswith(f"Filter.{number}.Value")}
+            if form[f"Filter.{number}.Name"] == "client-token":
+                values = set(given.values())
+            elif not self.ignore_filters:
+                position += 1
+                kept[f"Filter.{position}.Name"] = form[f"Filter.{number}.Name"]
+                kept |= {f"Filter.{position}.Value.{n}": v for n, v in _numbered(given.values())}
+        if self.ignore_filters:
+            values = None
+        return values, _form(kept)
+
+    def _page(self, root: Xml.Element, space: str, call: Call) -> Xml.Element:
+        holder = root.find(space + _LISTS[call.operation])
+        if holder is None or call.parameters.get("InstanceIds"):
+            return root
+        items = list(holder)
+        size = int(call.parameters.get("MaxResults") or self.page_size)
+        begin = int(str(call.parameters.get("NextToken") or "p0")[1:])
+        for item in items:
+            holder.remove(item)
+        for item in items[begin : begin + size]:
+            holder.append(item)
+        token = root.find(f"{space}nextToken")
+        if token is not None:
+            root.remove(token)
+        if begin + size < len(items):
+            Xml.SubElement(root, f"{space}nextToken").text = f"p{begin + size}"
+        return root
+
+    # -- small parts -------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _credential(headers: Mapping[str, str]) -> tuple[str, str, str]:
+        """Key id, region and service out of the signature."""
+        match = _CREDENTIAL.search(headers.get("Authorization", ""))
+        return (match[1], match[2], match[3]) if match else ("", "", "ec2")
+
+    def _service(self, headers: Mapping[str, str]) -> str:
+        return self._credential(headers)[2]
+
+
+def _numbered(values: Any) -> list[tuple[int, str]]:
+    return list(enumerate(values, 1))
+
+
+def _form(values: Mapping[str, str]) -> bytes:
+    return urlencode(values).encode()
+
+
+def _parse(body: bytes) -> Xml.Element:
+    return Xml.fromstring(body)  # noqa: S314 - the emulator's own answer
+
+
+def _space(root: Xml.Element) -> str:
+    """The XML namespace as ElementTree writes it in front of names."""
+    match = re.match(r"\{.*\}", root.tag)
+    return match[0] if match else ""
+
+
+def _text(root: Xml.Element) -> bytes:
+    if space := _space(root):
+        Xml.register_namespace("", space[1:-1])
+    text: bytes = Xml.tostring(root, xml_declaration=True, encoding="utf-8")
+    return text
+
+
+def _drop_instances(root: Xml.Element, space: str, hidden: set[str], tokens: set[str] | None) -> None:
+    holder = root.find(f"{space}reservationSet")
+    for reservation in list(holder if holder is not None else ()):
+        instances = reservation.find(f"{space}instancesSet")
+        if instances is None or holder is None:
+            continue
+        for item in list(instances):
+            token = item.findtext(f"{space}clientToken", "")
+            if item.findtext(f"{space}instanceId", "") in hidden or (tokens is not None and token not in tokens):
+                instances.remove(item)
+        if not len(instances):
+            holder.remove(reservation)
+
+
+def _spot_prices(root: Xml.Element, space: str) -> None:
+    for item in root.iter(f"{space}item"):
+        price = item.find(f"{space}spotPrice")
+        seed = item.findtext(f"{space}instanceType", "") + item.findtext(f"{space}availabilityZone", "")
+        if price is not None:
+            number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:2], "big")
+            price.text = f"0.{1000 + number % 9000:06d}"

@@ -1,0 +1,211 @@
+"""The proxy itself: rules chosen by operation and ordinal, and a record of what went through."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Literal, Protocol
+
+import aiohttp
+from aiohttp import web
+
+Action = Literal["answer", "cut_before", "cut_after", "hang", "delay", "duplicate", "stale", "garbage"]
+MAX_BODY = 32 << 20
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "content-length", "content-encoding"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as a dialect reads it.
+
+    Args:
+        operation: The cloud's name of it, such as `RunInstances`.
+        method: HTTP method.
+        target: Path and query.
+        parameters: Decoded parameters.
+        headers: Headers of the request.
+        body: Its body.
+    """
+
+    operation: str
+    method: str
+    target: str
+    parameters: Mapping[str, Any]
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer on its way to the client."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Rule:
+    """One fault; the first rule that matches a call and isn't used up acts.
+
+    Args:
+        action: `answer` with an error of the cloud; `cut_before`: the back end never hears of it; `cut_after`: it acts,
+            and the connection breaks before the answer; `hang`: no answer ever; `delay`; `duplicate`: the back end gets
+            the request twice; `stale`: the last answer to the same operation from before; `garbage`: a page of HTML.
+        operation: Regular expression for the whole name of the operation.
+        times: How often it acts, None for ever.
+        skip: Matching calls to let through first.
+        status: HTTP status of `answer` and `garbage`.
+        code: The cloud's error code of `answer`.
+        message: The cloud's words.
+        retry_after: Seconds, sent as header of `answer`.
+        seconds: Of `delay`.
+    """
+
+    action: Action
+    operation: str = ".*"
+    times: int | None = 1
+    skip: int = 0
+    status: int = 400
+    code: str = ""
+    message: str = "injected by the fault proxy"
+    retry_after: float | None = None
+    seconds: float = 0.0
+    hits: int = 0
+
+    def matches(self, operation: str) -> bool:
+        """Whether it acts on this call; counts."""
+        if self.times is not None and self.hits >= self.times:
+            return False
+        if not re.fullmatch(self.operation, operation):
+            return False
+        if self.skip > 0:
+            self.skip -= 1
+            return False
+        self.hits += 1
+        return True
+
+
+class Dialect(Protocol):
+    """What the proxy must know of one cloud's protocol."""
+
+    def read(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Call:
+        """Names the operation and decodes its parameters."""
+
+    def error(self, call: Call, status: int, code: str, message: str) -> Answer:
+        """The cloud's own form of an error."""
+
+    async def serve(self, call: Call, upstream: Upstream) -> Answer:
+        """Answers a call: by the back end, mended where the emulator is known to be wrong."""
+
+
+class Upstream(Protocol):
+    """Sends a call to the back end."""
+
+    async def __call__(self, call: Call) -> Answer:
+        """The back end's own answer."""
+
+
+class FaultProxy:
+    """An HTTP server on loopback in front of a back end; use with `async with`.
+
+    Args:
+        upstream: Base URL of the back end.
+        dialect: The cloud's protocol.
+    """
+
+    def __init__(self, upstream: str, dialect: Dialect) -> None:
+        self._base = upstream.rstrip("/")
+        self.dialect = dialect
+        self._runner: web.AppRunner | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._last: dict[str, Answer] = {}
+        self.rules: list[Rule] = []
+        self.calls: list[tuple[Call, int]] = []
+        """Each call with the status it got; 0 where the connection was cut."""
+        self.url = ""
+
+    def add(self, action: Action, operation: str = ".*", **rule: Any) -> Rule:
+        """Adds a rule and returns it."""
+        made = Rule(action, operation, **rule)
+        self.rules.append(made)
+        return made
+
+    def clear(self) -> None:
+        """Everything works again; calls that hang go on hanging."""
+        self.rules.clear()
+
+    def count(self, operation: str) -> int:
+        """How many calls of an operation (a regular expression) came by."""
+        return sum(1 for call, _ in self.calls if re.fullmatch(operation, call.operation))
+
+    async def __aenter__(self) -> FaultProxy:
+        self._session = aiohttp.ClientSession(auto_decompress=True, timeout=aiohttp.ClientTimeout(total=120))
+        app = web.Application(client_max_size=MAX_BODY)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._session is not None:
+            await self._session.close()
+
+    async def send(self, call: Call) -> Answer:
+        """Sends a call to the back end as it is."""
+        if self._session is None:
+            raise RuntimeError("the proxy isn't started")
+        headers = {name: value for name, value in call.headers.items() if name.lower() not in {*_HOP_BY_HOP, "host"}}
+        async with self._session.request(
+            call.method, self._base + call.target, data=call.body, headers=headers, allow_redirects=False
+        ) as reply:
+            kept = {name: value for name, value in reply.headers.items() if name.lower() not in _HOP_BY_HOP}
+            return Answer(reply.status, await reply.read(), kept)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        call = self.dialect.read(request.method, request.path_qs, dict(request.headers), body)
+        rule = next((rule for rule in self.rules if rule.matches(call.operation)), None)
+        answer = await self._act(rule, call)
+        self.calls.append((call, answer.status if answer is not None else 0))
+        if answer is None:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=502)  # nobody hears it
+        return web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
+
+    async def _act(self, rule: Rule | None, call: Call) -> Answer | None:
+        """The answer, None for a cut connection."""
+        action = rule.action if rule is not None else None
+        if rule is not None and action == "answer":
+            made = self.dialect.error(call, rule.status, rule.code, rule.message)
+            if rule.retry_after is not None:
+                made = replace(made, headers={**made.headers, "Retry-After": f"{rule.retry_after:g}"})
+            return made
+        if rule is not None and action == "garbage":
+            page = b"<!doctype html><html><body><h1>Internal Server Error</h1></body></html>"
+            return Answer(rule.status, page, {"Content-Type": "text/html"})
+        if action == "cut_before":
+            return None
+        if action == "hang":
+            await asyncio.Event().wait()
+        if action == "stale" and call.operation in self._last:
+            return self._last[call.operation]
+        if rule is not None and action == "delay":
+            await asyncio.sleep(rule.seconds)
+        answer = await self.dialect.serve(call, self.send)
+        if action == "duplicate":
+            answer = await self.dialect.serve(call, self.send)
+        if action == "cut_after":
+            return None
+        self._last[call.operation] = answer
+        return answer
