@@ -1,0 +1,293 @@
+"""What an offer must pass, by name, and how many fell where.
+
+| filter | an offer falls because |
+|---|---|
+| Account | its account isn't asked for |
+| Type, Arch, Vcpu, Memory, Gpu, Disk | the machine isn't what an alternative needs |
+| Image | the image can't be had with it |
+| Region, Zone, Purchase | the pool wants other ones |
+| Policy… | the policy's filter of that name excludes it, see `rules` |
+| Network | machines must reach each other, and its network isn't known or isn't the one chosen |
+| Priced, Currency | there is a limit, and its price isn't known or is in another currency |
+| Blocked | it failed a moment ago |
+| Free, AccountLimit, Quota | there is no room |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cloudmesh.policy.blocks import QUOTA, blocked_rows, still_held
+from cloudmesh.policy.model import Alternative, Block, Needs, Offer, PoolRequest, Rejection, Request
+from cloudmesh.policy.offers import UNPRICED, Ints, Mask, OfferTable, Rows
+from cloudmesh.policy.rules import rule_mask
+
+ROOM = ("Blocked", "Free", "AccountLimit", "Quota")
+"""Filters that say there is no room now; what falls at an earlier one can't ever serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One filter as it applies to a pool: the rows that pass (None: all), and what to say of one that doesn't."""
+
+    name: str
+    passes: Mask | None
+    says: Callable[[Offer], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Sifted:
+    """What is left of the offers for a pool.
+
+    Args:
+        pool: The pool.
+        rows: Rows of the table that serve, in its order.
+        units: What a machine of each counts as.
+        alternative: Index of the alternative that each serves: the one that counts most, then the user's first.
+        rejected: Where the others fell.
+        wanted: Offers that are what the pool needs, whether or not there is room.
+        over_quota: Whether some of these fell because of a quota or an account's limit.
+    """
+
+    pool: PoolRequest
+    rows: Rows
+    units: Ints
+    alternative: Ints
+    rejected: tuple[Rejection, ...]
+    wanted: int
+    over_quota: bool
+
+
+class Sieve:
+    """Filters the offers of a table for the pools of a request; equal filters are computed once."""
+
+    def __init__(self, request: Request, table: OfferTable, now: str = "") -> None:
+        self._request = request
+        self._table = table
+        self._blocks: list[tuple[Block, Rows]] = [
+            (block, blocked_rows(table, block)) for block in still_held(request.blocks, now)
+        ]
+        self._masks: dict[Hashable, Mask | None] = {}
+        limited = request.max_hourly_nanos is not None
+        self._before = [self._step("Account", _in_accounts, lambda o: f"account {o.account}")]
+        self._rules = [
+            Step(f"Policy{name}", self._by_rules(name), _is_excluded)
+            for name in dict.fromkeys(rule.name for rule in request.policy.filters)
+        ]
+        self._after = [
+            *([self._step("Network", _networked, lambda o: "its network isn't known")] if request.same_network else []),
+            *([self._step("Priced", _priced, lambda o: "its price isn't known")] if limited else []),
+            *([self._step("Currency", _in_currency, _says_currency)] if limited else []),
+            Step("Blocked", self._not_blocked(), self._says_block),
+            self._step("Free", _with_room, lambda o: "no machine more fits"),
+            self._step("AccountLimit", _in_limits, lambda o: f"account {o.account} is at its limit of machines"),
+            self._step("Quota", _in_quotas, lambda o: f"quota {o.quota} of {o.account} in {o.region} is used up"),
+        ]
+
+    def sift(self, pool: PoolRequest) -> Sifted:
+        """Filters for one pool and says what fell where: each offer once, at the furthest filter that it reached."""
+        chains = [self._steps(pool, alternative) for alternative in pool.alternatives]
+        size = len(self._table)
+        rejected: list[Rejection] = []
+        alive: list[Mask | None] = [None] * len(chains)
+        count, wanted, over_quota, before = size, -1, False, None
+        for steps in zip(*chains, strict=True):
+            name = steps[0].name
+            if name == ROOM[0]:
+                wanted = count
+            if all(step.passes is None for step in steps):
+                continue
+            alive = [_both(now, step.passes) for now, step in zip(alive, steps, strict=True)]
+            after = _any(alive)
+            left = size if after is None else int(np.count_nonzero(after))
+            if left < count and after is not None:
+                fallen = ~after if before is None else before & ~after
+                example = self._table.offer(int(fallen.argmax()))
+                rejected.append(Rejection(pool.name, name, count - left, f"{example.id}: {steps[0].says(example)}"))
+                over_quota = over_quota or name in ("AccountLimit", "Quota") or (
+                    name == "Blocked" and any(b.error == QUOTA and fallen[rows].any() for b, rows in self._blocks)
+                )  # fmt: skip
+            before, count = after, left
+        rows = np.arange(size) if before is None else np.flatnonzero(before)
+        units, alternative = _best_alternative(pool, alive, rows)
+        return Sifted(pool, rows, units, alternative, tuple(rejected), wanted, over_quota)
+
+    def _steps(self, pool: PoolRequest, alternative: Alternative) -> list[Step]:
+        return [*self._before, *self._machine(alternative.needs), *self._place(pool), *self._rules, *self._after]
+
+    def _machine(self, needs: Needs) -> list[Step]:
+        table = self._table
+        gpu = (needs.gpu_model.lower(), needs.gpu_count, bool(needs.type))
+        return [
+            Step("Type", self._memo(("Type", needs.type), lambda: _one_of(table, "type", (needs.type,))),
+                 lambda o: f"type {o.type}"),
+            Step("Arch", self._memo(("Arch", needs.arch), lambda: _one_of(table, "arch", needs.arch)),
+                 lambda o: f"architecture {o.arch}"),
+            Step("Vcpu", self._memo(("Vcpu", needs.vcpu), lambda: _between(table.milli_vcpu, *needs.vcpu)),
+                 lambda o: f"{o.milli_vcpu / 1000:g} virtual CPUs"),
+            Step("Memory",
+                 self._memo(("Memory", needs.memory_mib), lambda: _between(table.memory_mib, *needs.memory_mib)),
+                 lambda o: f"{o.memory_mib} MiB of memory"),
+            Step("Gpu", self._memo(("Gpu", gpu), lambda: _with_gpu(table, *gpu)),
+                 lambda o: f"{o.gpu_count} GPUs{' ' + o.gpu_model if o.gpu_model else ''}"),
+            Step("Disk", self._memo(("Disk", needs.disk_gib), lambda: _with_disk(table, needs.disk_gib)),
+                 lambda o: f"disk of {o.disk_gib} GiB"),
+        ]  # fmt: skip
+
+    def _place(self, pool: PoolRequest) -> list[Step]:
+        table, kinds = self._table, purchases(pool)
+        return [
+            Step("Image", self._memo(("Image", pool.image), lambda: _with_image(table, pool.image)),
+                 lambda o: f"image {pool.image} can't be had"),
+            Step("Region", self._memo(("Region", pool.regions), lambda: _one_of(table, "region", pool.regions)),
+                 lambda o: f"region {o.region or 'unknown'}"),
+            Step("Zone", self._memo(("Zone", pool.zones), lambda: _one_of(table, "zone", pool.zones)),
+                 lambda o: f"zone {o.zone or 'unknown'}"),
+            Step("Purchase", self._memo(("Purchase", kinds), lambda: _paid(table, kinds)), lambda o: o.purchase),
+        ]  # fmt: skip
+
+    def _step(
+        self, name: str, mask: Callable[[Request, OfferTable], Mask | None], says: Callable[[Offer], str]
+    ) -> Step:
+        return Step(name, mask(self._request, self._table), says)
+
+    def _memo(self, key: Hashable, make: Callable[[], Mask | None]) -> Mask | None:
+        if key not in self._masks:
+            self._masks[key] = make()
+        return self._masks[key]
+
+    def _by_rules(self, name: str) -> Mask | None:
+        """All of the policy's filters of one name."""
+        mask: Mask | None = None
+        for rule in self._request.policy.filters:
+            if rule.name == name:
+                mask = _both(mask, rule_mask(rule, self._table))
+        return mask
+
+    def _not_blocked(self) -> Mask | None:
+        if not any(len(rows) for _, rows in self._blocks):
+            return None
+        mask = np.ones(len(self._table), dtype=np.bool_)
+        for _, rows in self._blocks:
+            mask[rows] = False
+        return mask
+
+    def _says_block(self, offer: Offer) -> str:
+        row = self._table.ids.index(offer.id)
+        held = next(block for block, rows in self._blocks if row in rows)
+        return f"{held.error} until {held.until}" + (f": {held.message}" if held.message else "")
+
+
+def purchases(pool: PoolRequest) -> tuple[str, ...]:
+    """How machines of a pool may be paid."""
+    kinds = []
+    if pool.above_base != "Spot" or pool.base_on_demand > 0:
+        kinds.append("OnDemand")
+    if pool.above_base != "OnDemand" and pool.replicas > pool.base_on_demand:
+        kinds.append("Spot")
+    return tuple(kinds)
+
+
+def _both(first: Mask | None, second: Mask | None) -> Mask | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first & second
+
+
+def _any(masks: list[Mask | None]) -> Mask | None:
+    first = masks[0]
+    for mask in masks[1:]:
+        if first is None or mask is None:
+            return None
+        first = first | mask
+    return first
+
+
+def _best_alternative(pool: PoolRequest, alive: list[Mask | None], rows: Rows) -> tuple[Ints, Ints]:
+    units = np.zeros(len(rows), dtype=np.int32)
+    chosen = np.zeros(len(rows), dtype=np.int32)
+    for index, (alternative, mask) in enumerate(zip(pool.alternatives, alive, strict=True)):
+        better = units < alternative.counts_as
+        if mask is not None:
+            better &= mask[rows]
+        units[better] = alternative.counts_as
+        chosen[better] = index
+    return units, chosen
+
+
+def _is_excluded(offer: Offer) -> str:
+    return "the policy excludes it"
+
+
+def _says_currency(offer: Offer) -> str:
+    return f"its price is in {offer.price.currency}" if offer.price else "its price isn't known"
+
+
+def _in_accounts(request: Request, table: OfferTable) -> Mask | None:
+    mask = table.account.where(set(request.accounts).__contains__)
+    return None if mask.all() else mask
+
+
+def _networked(request: Request, table: OfferTable) -> Mask:
+    return table.network.where(bool)
+
+
+def _priced(request: Request, table: OfferTable) -> Mask:
+    return table.nanos != UNPRICED
+
+
+def _in_currency(request: Request, table: OfferTable) -> Mask:
+    return table.currency.where(lambda currency: currency == request.currency)
+
+
+def _with_room(request: Request, table: OfferTable) -> Mask:
+    return table.free > 0
+
+
+def _in_limits(request: Request, table: OfferTable) -> Mask | None:
+    full = {account for account, left in request.account_limits.items() if left <= 0}
+    return table.account.where(lambda account: account not in full) if full else None
+
+
+def _in_quotas(request: Request, table: OfferTable) -> Mask | None:
+    if not request.quotas:
+        return None
+    left = np.array([request.quotas.get(name, 2**62) if name else 2**62 for name in table.quota.values], dtype=np.int64)
+    mask: Mask = left[table.quota.codes] >= table.milli_vcpu
+    return mask
+
+
+def _one_of(table: OfferTable, column: str, allowed: tuple[str, ...]) -> Mask | None:
+    if not any(allowed):
+        return None
+    mask: Mask = getattr(table, column).where(set(allowed).__contains__)
+    return mask
+
+
+def _between(column: Ints, least: int, most: int | None) -> Mask | None:
+    mask = column >= least if least > 0 else None
+    return mask if most is None else _both(mask, column <= most)
+
+
+def _with_gpu(table: OfferTable, model: str, count: int, by_type: bool) -> Mask | None:
+    if not model and count == 0:
+        return None if by_type else table.gpu_count == 0
+    mask = table.gpu_count >= max(1, count)
+    return mask & table.gpu_model.where(lambda name: name == model) if model else mask
+
+
+def _with_disk(table: OfferTable, gib: int) -> Mask | None:
+    return (table.disk_gib == 0) | (table.disk_gib >= gib) if gib else None
+
+
+def _with_image(table: OfferTable, image: str) -> Mask | None:
+    return table.images.where(lambda images: images is None or image in images) if image else None
+
+
+def _paid(table: OfferTable, kinds: tuple[str, ...]) -> Mask | None:
+    if len(kinds) == 2:
+        return None
+    return table.spot if kinds == ("Spot",) else ~table.spot

@@ -1,0 +1,233 @@
+"""Offers as columns: what 90,000 of them cost to filter is a few comparisons of arrays, not a walk over objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudmesh.policy.model import Offer
+
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Rows = NDArray[np.intp]
+
+UNPRICED = -1
+UNLIMITED = 2**31 - 1
+"""Value of column `free` where nobody knows how many fit."""
+CONFIDENCE = ("unknown", "static", "fetched", "declared")
+"""From the least to the most trusted; column `confidence` holds the index."""
+
+_MAX = 2**31 - 2
+T = TypeVar("T", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Coded(Generic[T]):
+    """A column of repeated values: small numbers, and what they stand for."""
+
+    codes: Ints
+    values: tuple[T, ...]
+
+    @classmethod
+    def of(cls, items: Iterable[T]) -> Coded[T]:
+        """Codes in order of first appearance."""
+        known: dict[T, int] = {}
+        codes = np.fromiter((known.setdefault(item, len(known)) for item in items), dtype=np.int32)
+        return cls(codes, tuple(known))
+
+    def code(self, value: T) -> int:
+        """The number of a value, -1 if no row has it."""
+        try:
+            return self.values.index(value)
+        except ValueError:
+            return -1
+
+    def where(self, holds: Callable[[T], bool]) -> Mask:
+        """Rows whose value satisfies a predicate, which is asked once a value."""
+        good = [n for n, value in enumerate(self.values) if holds(value)]
+        if len(good) == len(self.values):
+            return np.ones(len(self.codes), dtype=np.bool_)
+        if len(good) == 1:
+            only: Mask = self.codes == good[0]
+            return only
+        table = np.zeros(len(self.values) + 1, dtype=np.bool_)
+        table[good] = True
+        some: Mask = table[self.codes]
+        return some
+
+    def take(self, rows: Rows) -> Coded[T]:
+        """The same of some rows."""
+        return Coded(self.codes[rows], self.values)
+
+    @staticmethod
+    def join(columns: Sequence[Coded[T]]) -> Coded[T]:
+        """One column below the other."""
+        known: dict[T, int] = {}
+        parts = []
+        for column in columns:
+            table = np.array([known.setdefault(v, len(known)) for v in column.values] or [0], dtype=np.int32)
+            parts.append(table[column.codes])
+        return Coded(np.concatenate(parts), tuple(known))
+
+
+_CODED = ("account", "type", "region", "zone", "arch", "gpu_model", "currency", "images", "network", "quota", "place")
+_PLAIN = ("spot", "milli_vcpu", "memory_mib", "gpu_count", "disk_gib", "nanos", "free", "start_seconds", "confidence")
+
+
+@dataclass(frozen=True)
+class OfferTable:
+    """Offers of one or several accounts in columns, by price and then by id; those without a price come last.
+
+    Args:
+        offers: The offers, one a row.
+        ids: Their ids.
+        account: Names of accounts.
+        type: Machine types.
+        region: Regions.
+        zone: Zones.
+        arch: Architectures.
+        gpu_model: Models of GPUs, in lower case.
+        currency: Currencies, empty without a price.
+        images: Sets of image aliases, None where all can be had.
+        network: Networks.
+        quota: `account/region/quota`, empty for none.
+        place: `account/region/zone`: what machines lie in together.
+        spot: Whether it can be taken away.
+        milli_vcpu: Thousandths of virtual CPUs.
+        memory_mib: MiB.
+        gpu_count: GPUs.
+        disk_gib: GiB, 0 if unknown or chosen freely.
+        nanos: Price per hour in nano-units, `UNPRICED` if unknown.
+        free: Machines that still fit, `UNLIMITED` if unknown.
+        start_seconds: Observed time to Ready, -1 if never observed.
+        confidence: Index into `CONFIDENCE`.
+    """
+
+    offers: tuple[Offer, ...]
+    ids: tuple[str, ...]
+    account: Coded[str]
+    type: Coded[str]
+    region: Coded[str]
+    zone: Coded[str]
+    arch: Coded[str]
+    gpu_model: Coded[str]
+    currency: Coded[str]
+    images: Coded[frozenset[str] | None]
+    network: Coded[str]
+    quota: Coded[str]
+    place: Coded[str]
+    spot: Mask
+    milli_vcpu: Ints
+    memory_mib: Ints
+    gpu_count: Ints
+    disk_gib: Ints
+    nanos: Longs
+    free: Ints
+    start_seconds: Ints
+    confidence: Ints
+
+    def __len__(self) -> int:
+        return len(self.offers)
+
+    def offer(self, row: int) -> Offer:
+        """The offer of a row."""
+        return self.offers[row]
+
+    @classmethod
+    def from_offers(cls, offers: Iterable[Offer]) -> OfferTable:
+        """Makes the columns; of two offers with one id the later one counts."""
+        unique = {offer.id: offer for offer in offers}
+        prices = {name: known_nanos(offer) for name, offer in unique.items()}
+        ids = sorted(unique, key=lambda name: _order(prices[name], name))
+        rows = tuple(unique[name] for name in ids)
+        return cls(
+            offers=rows,
+            ids=tuple(ids),
+            account=Coded.of(o.account for o in rows),
+            type=Coded.of(o.type for o in rows),
+            region=Coded.of(o.region for o in rows),
+            zone=Coded.of(o.zone for o in rows),
+            arch=Coded.of(o.arch for o in rows),
+            gpu_model=Coded.of(o.gpu_model.lower() for o in rows),
+            currency=Coded.of(o.price.currency if o.price else "" for o in rows),
+            images=Coded.of(o.images for o in rows),
+            network=Coded.of(o.network for o in rows),
+            quota=Coded.of(f"{o.account}/{o.region}/{o.quota}" if o.quota else "" for o in rows),
+            place=Coded.of(f"{o.account}/{o.region}/{o.zone}" for o in rows),
+            spot=np.fromiter((o.purchase == "Spot" for o in rows), dtype=np.bool_),
+            milli_vcpu=_ints(o.milli_vcpu for o in rows),
+            memory_mib=_ints(o.memory_mib for o in rows),
+            gpu_count=_ints(o.gpu_count for o in rows),
+            disk_gib=_ints(o.disk_gib for o in rows),
+            nanos=np.fromiter((prices[name] for name in ids), dtype=np.int64),
+            free=_ints(UNLIMITED if o.free is None else max(0, min(o.free, _MAX)) for o in rows),
+            start_seconds=_ints(-1 if o.start_seconds is None else o.start_seconds for o in rows),
+            confidence=_ints(CONFIDENCE.index(o.price.confidence) if o.price else 0 for o in rows),
+        )
+
+    @classmethod
+    def merge(cls, tables: Sequence[OfferTable]) -> OfferTable:
+        """One table of several; of two offers with one id that of the later table counts."""
+        full = [table for table in tables if len(table)]
+        if len(full) <= 1:
+            return full[0] if full else cls.from_offers(())
+        ids = [name for table in full for name in table.ids]
+        nanos = np.concatenate([table.nanos for table in full])
+        last = {name: row for row, name in enumerate(ids)}
+        # Each table is sorted already, so that the sort is a merge of runs.
+        keys = [_order(price, name) for price, name in zip(nanos.tolist(), ids, strict=True)]
+        order = np.array(sorted(last.values(), key=keys.__getitem__), dtype=np.intp)
+        columns: dict[str, Any] = {}
+        for name in _CODED:
+            columns[name] = Coded.join([getattr(table, name) for table in full]).take(order)
+        for name in _PLAIN:
+            columns[name] = np.concatenate([getattr(table, name) for table in full])[order]
+        offers = [offer for table in full for offer in table.offers]
+        places = order.tolist()
+        return cls(offers=tuple(offers[n] for n in places), ids=tuple(ids[n] for n in places), **columns)
+
+    @cached_property
+    def kind_key(self) -> Longs:
+        """One number for account, type, zone and purchase together."""
+        key = self.account.codes.astype(np.int64) * len(self.type.values) + self.type.codes
+        return (key * len(self.zone.values) + self.zone.codes) * 2 + self.spot
+
+    @cached_property
+    def by_kind(self) -> Rows:
+        """Rows in order of `kind_key`."""
+        return np.argsort(self.kind_key, kind="stable")
+
+    @cached_property
+    def sorted_kinds(self) -> Longs:
+        """`kind_key` in order."""
+        return self.kind_key[self.by_kind]
+
+    @cached_property
+    def mixed(self) -> NDArray[np.uint64]:
+        """A number a row that depends on its id alone and looks random."""
+        return np.fromiter(
+            (int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) for name in self.ids), dtype=np.uint64
+        )
+
+
+def known_nanos(offer: Offer) -> int:
+    """The price of an offer, `UNPRICED` if nobody knows it: zero is believed only where somebody declared it."""
+    price = offer.price
+    if price is None or price.nanos < 0 or (price.nanos == 0 and price.confidence != "declared"):
+        return UNPRICED
+    return price.nanos
+
+
+def _order(nanos: int, name: str) -> tuple[bool, int, str]:
+    return nanos < 0, nanos, name
+
+
+def _ints(values: Iterable[int]) -> Ints:
+    return np.fromiter((min(v, UNLIMITED) for v in values), dtype=np.int32)
