@@ -32,6 +32,8 @@ class MachineView:
         host: Name or address for logins, empty until it is known.
         port: Port for logins.
         user: Login name.
+        host_key: Public host key that the cloud tells; empty where it is the cluster's own.
+        login_command: ProxyCommand by which people reach it, empty where they connect to the host directly.
         private_address: Address inside its network.
         public_address: Address of the internet.
         boot_id: Changes when it has lost what lay in memory.
@@ -65,6 +67,8 @@ class MachineView:
     host: str = ""
     port: int = 22
     user: str = "root"
+    host_key: str = ""
+    login_command: str = ""
     private_address: str = ""
     public_address: str = ""
     boot_id: str = ""
@@ -142,6 +146,8 @@ def view(obj: Obj) -> MachineView:
         host=login.get("host", ""),
         port=login.get("port", 22),
         user=login.get("user", "root"),
+        host_key=login.get("hostKey", ""),
+        login_command=login.get("command", ""),
         private_address=addresses.get("Private", ""),
         public_address=addresses.get("Public", ""),
         boot_id=status.get("bootID", ""),
