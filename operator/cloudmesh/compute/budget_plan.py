@@ -1,0 +1,230 @@
+"""What a Budget counts, when it books, and what it allows: pure functions of objects and the time.
+
+A machine costs its price per hour for the time in which it was seen to run, rounded up to a nano-unit. While its
+VirtualMachine is there, that is counted from the object. When it has ended it is *booked*: its cost goes into
+`status.booked.spent` and its session into `status.booked.uids` in one write, and the VirtualMachine keeps its finalizer
+until then. A session is one run from `startedAt` to `endedAt`; a machine that is started again begins another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cloudmesh.compute.prices.moments import month_of, to_month, to_seconds
+from cloudmesh.compute.prices.money import cost, rounded, to_nanos
+
+Obj = Mapping[str, Any]
+ENFORCE = "Enforce"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One run of a machine, as its VirtualMachine tells it.
+
+    Args:
+        uid: Uid of the VirtualMachine.
+        name: Its name.
+        cluster: Name of its VirtualCluster, empty for none.
+        started: Second at which it was seen running, None if it never was.
+        ended: Second at which it was seen not running any more, None while it runs.
+        hourly: Nano-units per hour, None if nobody knows.
+        currency: Currency of the price.
+    """
+
+    uid: str
+    name: str
+    cluster: str
+    started: int | None
+    ended: int | None
+    hourly: int | None
+    currency: str = "USD"
+
+    @property
+    def session(self) -> str:
+        """Identity of this run."""
+        return f"{self.uid}:{self.started}"
+
+    def cost_within(self, begin: int, until: int | None, now: int) -> int:
+        """Nano-units of this run within a period; nothing without a price, nor for a start that lies ahead."""
+        if self.started is None or self.hourly is None:
+            return 0
+        end = now if self.ended is None else self.ended
+        end = end if until is None else min(end, until)
+        return cost(self.hourly, end - max(self.started, begin))
+
+
+def read_machine(obj: Obj) -> Machine:
+    """What a Budget reads of a VirtualMachine."""
+    meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+    price = status.get("hourlyPrice") or {}
+    known = "amount" in price and price.get("confidence") != "unknown"
+    started, ended = status.get("startedAt"), status.get("endedAt")
+    return Machine(
+        uid=meta["uid"],
+        name=meta["name"],
+        cluster=(spec.get("clusterRef") or {}).get("name", ""),
+        started=to_seconds(started) if started else None,
+        ended=to_seconds(ended) if ended else None,
+        hourly=to_nanos(str(price["amount"])) if known else None,
+        currency=price.get("currency", "USD"),
+    )
+
+
+def labels_of(machine: Obj, cluster: Obj | None) -> Mapping[str, str]:
+    """The labels by which Budgets select a VirtualMachine: its cluster's, or its own if it has none."""
+    owner = machine if cluster is None else cluster
+    labels: Mapping[str, str] = owner["metadata"].get("labels") or {}
+    return labels
+
+
+def selects(budget: Obj, labels: Mapping[str, str]) -> bool:
+    """Whether a Budget charges what carries these labels."""
+    wanted = (budget["spec"].get("selector") or {}).get("matchLabels") or {}
+    return all(labels.get(key) == value for key, value in wanted.items())
+
+
+def is_enforced(budget: Obj) -> bool:
+    """Whether a Budget forbids, and not only tells."""
+    return bool(budget["spec"].get("hard", ENFORCE) == ENFORCE)
+
+
+# -- periods -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """What a Budget is about: a month of UTC, or all time.
+
+    Args:
+        month: Such as `2026-11`.
+        begin: Its first second.
+        until: First second after it, None without end.
+    """
+
+    month: str
+    begin: int
+    until: int | None
+
+
+def period_at(budget: Obj, seconds: int) -> Period:
+    """The period of a Budget that a moment lies in."""
+    begin, until = month_of(seconds)
+    month = to_month(begin)
+    return Period(month, 0, None) if budget["spec"].get("period") == "Total" else Period(month, begin, until)
+
+
+def booked_period(budget: Obj) -> Period | None:
+    """The period that the status is about, None if there is no status yet."""
+    booked = (budget.get("status") or {}).get("booked")
+    return period_at(budget, to_seconds(f"{booked['month']}-01T00:00:00Z")) if booked else None
+
+
+# -- who waits for a booking -------------------------------------------------------------------------------------------
+
+
+def unbooked(budgets: Iterable[Obj], machine: Obj, labels: Mapping[str, str]) -> list[str]:
+    """Names of the Budgets that must still book what an ended machine cost.
+
+    Args:
+        budgets: All Budgets of its namespace.
+        machine: The VirtualMachine.
+        labels: See `labels_of`.
+    """
+    run = read_machine(machine)
+    return [
+        budget["metadata"]["name"]
+        for budget in budgets
+        if not budget["metadata"].get("deletionTimestamp") and selects(budget, labels) and _waits(budget, run)
+    ]
+
+
+def is_booked(budgets: Iterable[Obj], machine: Obj, labels: Mapping[str, str]) -> bool:
+    """Whether nobody waits for a machine's end any more: its finalizer may go, or it may be started again."""
+    return not unbooked(budgets, machine, labels)
+
+
+def _waits(budget: Obj, run: Machine) -> bool:
+    if run.ended is None or run.currency != budget["spec"].get("currency", "USD"):
+        return False
+    if run.cost_within(0, None, run.ended) == 0:
+        return False
+    period = booked_period(budget)
+    if period is None:
+        return True
+    return run.ended > period.begin and run.session not in budget["status"]["booked"].get("uids", ())
+
+
+# -- what is allowed ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetVerdict:
+    """What all Budgets together say of one cluster.
+
+    Args:
+        allowed: The extra hourly cost may begin now.
+        exceeded: What runs must be suspended, or else deleted.
+        remaining_nanos: Hourly cost that may still be added, None without a Budget that forbids.
+        budget: Name of the Budget that decides, empty if none forbids.
+        message: Why, for a condition; empty when all is well.
+    """
+
+    allowed: bool
+    exceeded: bool
+    remaining_nanos: int | None
+    budget: str = ""
+    message: str = ""
+
+
+def verdict(budgets: Sequence[Obj], labels: Mapping[str, str], extra_hourly_nanos: int, currency: str) -> BudgetVerdict:
+    """What the Budgets of a namespace say of what carries these labels.
+
+    Args:
+        budgets: All of the namespace, as the API server has them or as `budgets.Budgets.objects` brings them up to
+            date.
+        labels: Labels of the VirtualCluster, or of a VirtualMachine without one.
+        extra_hourly_nanos: What would be added to what runs or is reserved already; 0 asks whether it may go on.
+        currency: Currency of the prices.
+    """
+    worst = BudgetVerdict(allowed=True, exceeded=False, remaining_nanos=None)
+    for budget in budgets:
+        if budget["metadata"].get("deletionTimestamp") or not is_enforced(budget) or not selects(budget, labels):
+            continue
+        found = _one(budget, extra_hourly_nanos, currency)
+        if worst.remaining_nanos is None or _rank(found) < _rank(worst):
+            worst = found
+    return worst
+
+
+def _rank(found: BudgetVerdict) -> tuple[bool, bool, int]:
+    return (not found.exceeded, found.allowed, found.remaining_nanos or 0)
+
+
+def _one(budget: Obj, extra: int, currency: str) -> BudgetVerdict:
+    name, own = budget["metadata"]["name"], budget["spec"].get("currency", "USD")
+    status = budget.get("status") or {}
+    if currency != own:
+        return BudgetVerdict(
+            False, False, 0, name, f"Budget '{name}' is in {own}, the prices are in {currency}: they can't be compared"
+        )
+    if "spent" not in status:
+        return BudgetVerdict(False, False, 0, name, f"Budget '{name}' hasn't been counted yet")
+    amount = to_nanos(str(budget["spec"]["amount"]))
+    left = amount - to_nanos(status["spent"]) - to_nanos(status.get("reserved", "0"))
+    if left < 0:
+        message = f"Budget '{name}': {_sum(status, own)} is more than {rounded(amount, 2)} {own}"
+        return BudgetVerdict(False, True, 0, name, message)
+    if extra > left:
+        message = (
+            f"Budget '{name}': {rounded(extra)} {own} for the next hour is more than the {rounded(left)} left of "
+            f"{rounded(amount, 2)} ({_sum(status, own)})"
+        )
+        return BudgetVerdict(False, False, left, name, message)
+    return BudgetVerdict(True, False, left, name)
+
+
+def _sum(status: Mapping[str, Any], currency: str) -> str:
+    spent, reserved = to_nanos(status["spent"]), to_nanos(status.get("reserved", "0"))
+    return f"{rounded(spent)} {currency} spent and {rounded(reserved)} reserved for the next hour"

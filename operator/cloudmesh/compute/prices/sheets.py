@@ -1,0 +1,105 @@
+"""Prices that somebody declares: which item of which PriceSheet holds for an offer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from cloudmesh.compute.prices.moments import to_seconds
+from cloudmesh.compute.prices.money import to_nanos
+from cloudmesh.policy.model import Offer, Price
+
+
+@lru_cache(maxsize=4096)
+def _compile(pattern: str) -> re.Pattern[str]:
+    return re.compile("".join({"*": ".*", "?": "."}.get(sign, re.escape(sign)) for sign in pattern), re.DOTALL)
+
+
+def matches(pattern: str, value: str) -> bool:
+    """Whether a value fits a pattern with `*` and `?`; the empty pattern fits all."""
+    return not pattern or _compile(pattern).fullmatch(value) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One price of a sheet, ready to be matched.
+
+    Args:
+        type: Pattern of the machine type, empty for any.
+        region: Pattern of the region, empty for any.
+        zone: Pattern of the zone, empty for any.
+        purchase: How it is paid, empty for both.
+        price: What it costs.
+    """
+
+    type: str
+    region: str
+    zone: str
+    purchase: str
+    price: Price
+
+    def holds_for(self, offer: Offer) -> bool:
+        """Whether it is the price of an offer."""
+        return (
+            matches(self.type, offer.type)
+            and matches(self.region, offer.region)
+            and matches(self.zone, offer.zone)
+            and (not self.purchase or self.purchase == offer.purchase)
+        )
+
+
+def is_valid(item: Mapping[str, Any], now: str) -> bool:
+    """Whether an item holds at a moment: from `validFrom` on, until before `validTo`."""
+    moment = to_seconds(now)
+    begin, end = item.get("validFrom"), item.get("validTo")
+    return (not begin or to_seconds(begin) <= moment) and (not end or moment < to_seconds(end))
+
+
+def items_for(account: str, sheets: Sequence[Mapping[str, Any]], now: str) -> list[Item]:
+    """The items that hold for an account now, in the order in which they are asked.
+
+    Args:
+        account: Name of the CloudAccount.
+        sheets: PriceSheets as the API server has them, the most important first.
+        now: RFC 3339 time.
+    """
+    found = []
+    for sheet in sheets:
+        spec, meta = sheet.get("spec") or {}, sheet["metadata"]
+        for item in spec.get("items") or ():
+            match = item.get("match") or {}
+            if "hourly" not in item or not matches(match.get("account", ""), account) or not is_valid(item, now):
+                continue
+            price = Price(
+                nanos=to_nanos(str(item["hourly"])),
+                currency=spec.get("currency", "USD"),
+                source=f"PriceSheet/{meta['name']}",
+                as_of=item.get("validFrom") or meta.get("creationTimestamp") or now,
+                confidence="declared",
+            )
+            found.append(
+                Item(
+                    type=match.get("type", ""),
+                    region=match.get("region", ""),
+                    zone=match.get("zone", ""),
+                    purchase=match.get("purchase", ""),
+                    price=price,
+                )
+            )
+    return found
+
+
+def next_change(sheets: Sequence[Mapping[str, Any]], now: str) -> str:
+    """When an item begins or ceases to hold next, as RFC 3339; empty if none does."""
+    moment = to_seconds(now)
+    times = [
+        time
+        for sheet in sheets
+        for item in (sheet.get("spec") or {}).get("items") or ()
+        for time in (item.get("validFrom"), item.get("validTo"))
+        if time and to_seconds(time) > moment
+    ]
+    return min(times, key=to_seconds, default="")
