@@ -13,12 +13,28 @@ from typing import Any, Final
 
 import yaml
 
+from cloudmesh.api.budget import Budget
+from cloudmesh.api.cloudaccount import CloudAccount
+from cloudmesh.api.clusterjob import ClusterJob
 from cloudmesh.api.functionservice import FunctionService
 from cloudmesh.api.lint import lint_crd
 from cloudmesh.api.names import CATEGORY, GROUP, VERSION
+from cloudmesh.api.placementpolicy import PlacementPolicy
+from cloudmesh.api.pricesheet import PriceSheet
 from cloudmesh.api.schema import Definition, Model
+from cloudmesh.api.virtualcluster import VirtualCluster
+from cloudmesh.api.virtualmachine import VirtualMachine
 
-KINDS: Final[tuple[type[Model], ...]] = (FunctionService,)
+KINDS: Final[tuple[type[Model], ...]] = (
+    FunctionService,
+    VirtualCluster,
+    VirtualMachine,
+    CloudAccount,
+    PlacementPolicy,
+    PriceSheet,
+    Budget,
+    ClusterJob,
+)
 
 HEADER = "# Generated from operator/cloudmesh/api by `python -m cloudmesh.api.crds`; don't edit.\n"
 _INT32_MAX = 2**31 - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from fractions import Fraction
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
@@ -22,7 +22,7 @@ RESERVED_ENV = re.compile(r"\A(CLOUDMESH_.*|PYTHONPATH)\Z", re.DOTALL)
 
 def _unique(items: list[Any]) -> list[Any]:
     """A set or list-map of the API server takes no value twice; so don't we."""
-    for item, count in Counter(item if isinstance(item, str) else item.name for item in items).items():
+    for item, count in Counter(item if isinstance(item, str | int) else item.name for item in items).items():
         if count > 1:
             raise ValueError(f"must not hold '{item}' twice")
     return items
@@ -36,6 +36,17 @@ def _quantity(value: Any) -> Any:
 
 
 Unique = AfterValidator(_unique)
+ATOMIC: Final = {"x-kubernetes-list-type": "atomic"}
+"""`json_schema_extra` of a list that is written as a whole."""
+SET: Final = {"x-kubernetes-list-type": "set"}
+"""`json_schema_extra` of a list of scalars that holds none twice; goes with `Unique`."""
+
+
+def by_key(key: str) -> dict[str, Any]:
+    """`json_schema_extra` of a list whose items are found by that member; goes with `Unique` if users write it."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+
+
 ResourceName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
 DataKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 LabelValue = Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE)]
@@ -61,6 +72,15 @@ DecimalSeconds = Annotated[
 ]
 """Measured seconds as a decimal string, since the API has no floats; numbers are written with three places."""
 
+Generation = Annotated[int, Field(ge=0, le=2**53 - 1)]
+"""A `metadata.generation`."""
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""A number of things, in a status."""
+Text = Annotated[str, Field(max_length=1024)]
+"""A short text in a status."""
+Word = Annotated[str, Field(min_length=1, max_length=253)]
+"""A name in a status, whoever gave it."""
+
 NodeSelector = Annotated[
     dict[str, LabelValue],
     Field(max_length=32),
@@ -72,6 +92,26 @@ NodeSelector = Annotated[
         )
     ),
 ]
+
+
+MatchLabels = Annotated[
+    dict[str, LabelValue],
+    Field(max_length=32),
+    Rules(
+        Rule(
+            cel=f"self.all(k, k.size() <= {_MAX_LABEL_KEY} && k.matches('{_LABEL_KEY}'))",
+            message="`matchLabels` must have label names as keys, such as 'team' or 'example.org/team'",
+            holds=lambda keys: all(len(k) <= _MAX_LABEL_KEY and re.search(_LABEL_KEY[:-1] + r"\Z", k) for k in keys),
+        )
+    ),
+]
+
+
+class LabelSelector(Model):
+    """Chooses objects of the same namespace by their labels."""
+
+    match_labels: MatchLabels = Field(default_factory=dict)
+    """Labels that an object must have, all of them; empty: all objects."""
 
 
 class LocalReference(Model):
@@ -239,6 +279,10 @@ class Condition(Model):
     """The `metadata.generation` this was decided for."""
     last_transition_time: Timestamp
     """When `status` last changed."""
+
+
+Conditions = Annotated[list[Condition], Field(max_length=16, json_schema_extra=by_key("type"))]
+"""`status.conditions`."""
 
 
 class ObjectMeta(Model):

@@ -10,9 +10,21 @@ MAX_BYTES: Final = 250_000
 ALLOWED_BOOLEANS: Final = frozenset({"status.build.reused"})
 """Booleans that read as well as an enum; all in status."""
 LITERAL_ENUMS: Final = frozenset(
-    {"spec.python.version", "spec.image.platforms[]", "status.openapi.operations[].method"}
+    {
+        "spec.python.version",
+        "spec.image.platforms[]",
+        "status.openapi.operations[].method",
+        "spec.pools[].alternatives[].machine.arch[]",
+        "spec.ssh.hosts[].arch",
+        "status.cost.confidence",
+        "status.hourlyPrice.confidence",
+    }
 )
 """Enums of names that others gave."""
+EMPTY_STRUCTS: Final = frozenset({"spec.bootstrap.ssh", "spec.bootstrap.slurm"})
+"""Members of unions that say all there is to say by being there."""
+UNION_MEMBERS: Final = frozenset({"spec.kubernetes"})
+"""Structs whose absence means something, so that they can't be filled in for their members' defaults."""
 
 _FORBIDDEN: Final = (
     "$ref", "allOf", "anyOf", "oneOf", "not", "title", "examples", "nullable", "const", "uniqueItems",
@@ -121,14 +133,16 @@ def _lint_object(path: str, name: str, node: dict[str, Any]) -> Iterator[str]:
         return
     properties = node.get("properties")
     if not properties:
-        yield "must have properties"
+        if path not in EMPTY_STRUCTS:
+            yield "must have properties"
         return
     if name.endswith("Ref") and "name" not in node.get("required", []):
         yield "a reference must have a required `name`"
     if name.endswith("Ref") and "namespace" in properties:
         yield "a reference must stay in its namespace"
     inner = any(member.get("default") is not None for member in properties.values())
-    if inner and "default" not in node and not node.get("required") and path.count(".") == 1 and path[:5] == "spec.":
+    whole = "default" in node or node.get("required") or path in UNION_MEMBERS
+    if inner and not whole and path.count(".") == 1 and path[:5] == "spec.":
         yield "must have a default, or the defaults of its members never apply"
 
 

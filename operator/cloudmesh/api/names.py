@@ -23,6 +23,12 @@ ANNOTATION_REBUILD: Final = f"{GROUP}/rebuild"
 """A new value builds the image again with today's base and runtime."""
 ANNOTATION_RELOCK: Final = f"{GROUP}/relock"
 """A new value resolves the requirements again."""
+ANNOTATION_APPROVED_QUOTE: Final = f"{GROUP}/approved-quote"
+"""The hash of the quote that may be spent; setting it needs the verb `approve` on virtualclusters."""
+ANNOTATION_RESUME_REQUESTED: Final = f"{GROUP}/resume-requested"
+"""A new value wakes a cluster that was suspended because it was idle."""
+ANNOTATION_RESTARTED_AT: Final = f"{GROUP}/restarted-at"
+"""A new value restarts a VirtualMachine."""
 ANNOTATION_ABANDON: Final = f"{GROUP}/abandon"
 """The object's uid gives up on purpose what the clean-up can't reach."""
 
@@ -35,7 +41,21 @@ SECRET_TYPE_REGISTRY: Final = "kubernetes.io/dockerconfigjson"  # noqa: S105 - a
 OBJECT_NAME_PATTERN: Final = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 OBJECT_NAME_MAX_LENGTH: Final = 48
 
-PLURALS: Final = {"FunctionService": "functionservices"}
+CHILD_NAME_MAX_LENGTH: Final = 63
+"""Characters of a name that is a host name too, such as a VirtualMachine's."""
+POOL_AND_CLUSTER_MAX_LENGTH: Final = 52
+"""Characters of a cluster's name and a pool's name together: their machines' names are made of both."""
+
+PLURALS: Final = {
+    "FunctionService": "functionservices",
+    "VirtualCluster": "virtualclusters",
+    "VirtualMachine": "virtualmachines",
+    "CloudAccount": "cloudaccounts",
+    "PlacementPolicy": "placementpolicies",
+    "PriceSheet": "pricesheets",
+    "Budget": "budgets",
+    "ClusterJob": "clusterjobs",
+}
 """Resource name of each kind of the group."""
 
 

@@ -104,6 +104,8 @@ class Model(BaseModel):
     )
 
     RULES: ClassVar[tuple[Rule, ...]] = ()
+    EMPTY_MEANS: ClassVar[bool] = False
+    """Whether the struct says something by being there, though empty, such as `slurm: {}`."""
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -130,7 +132,20 @@ class Model(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """The struct as the API server stores it: camelCase, defaults filled in, what is absent or empty left out."""
         made: dict[str, Any] = drop_empty(self.model_dump(mode="json", by_alias=True))
+        _put_back(self, made)
         return made
+
+
+def _put_back(model: Model, made: dict[str, Any]) -> None:
+    """Empty structs that say something by being there, which `drop_empty` has left out."""
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, Model):
+            alias = field.alias or name
+            inner = made.get(alias, {})
+            _put_back(value, inner)
+            if inner or value.EMPTY_MEANS:
+                made[alias] = inner
 
 
 def drop_empty(value: Any) -> Any:

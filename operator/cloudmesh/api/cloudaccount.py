@@ -1,0 +1,271 @@
+"""CloudAccount: one cloud that machines come from, with its region, credentials and limits."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from cloudmesh.api.cloudaccount_status import CloudAccountStatus
+from cloudmesh.api.fields import (
+    ATOMIC,
+    SET,
+    LocalReference,
+    NodeSelector,
+    ObjectMeta,
+    Quantity,
+    Toleration,
+    Unique,
+    by_key,
+)
+from cloudmesh.api.machines import OWN_NAME, Arch, Gpu, PartName, PlaceName, TypeName, exactly_one, unchangeable
+from cloudmesh.api.schema import Column, Definition, Model, Rule, Rules
+
+HostKey = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=2048,
+        pattern=r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,3}$",
+    ),
+]
+UserName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z_][-a-z0-9_.]*$")]
+HostName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9:]([-A-Za-z0-9.:]*[A-Za-z0-9])?$")]
+_IMAGE = r"^[A-Za-z0-9][-A-Za-z0-9_.]*$"
+_SETTING = r"^[a-z][A-Za-z0-9]*$"
+KINDS = ("aws", "kubernetes", "memory", "ssh")
+"""Members of CloudAccount.spec that say which cloud it is; exactly one of them is set."""
+
+
+def _keys(field: str, pattern: str, example: str) -> Rules:
+    return Rules(
+        Rule(
+            cel=f"self.all(k, k.size() <= 63 && k.matches('{pattern}'))",
+            message=f"`{field}` must have names such as '{example}' as keys",
+            holds=lambda keys: all(len(k) <= 63 and re.search(rf"\A{pattern[1:-1]}\Z", k) for k in keys),
+        )
+    )
+
+
+Images = Annotated[
+    dict[str, Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[!-~]+$")]],
+    Field(max_length=64),
+    _keys("images", _IMAGE, "ubuntu-24.04"),
+]
+
+
+class Aws(Model):
+    """Machines of Amazon EC2."""
+
+    RULES: ClassVar = (unchangeable("spec.aws", "region", required=True), unchangeable("spec.aws", "endpoint"))
+
+    region: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$")]
+    """Region, such as `us-east-1`."""
+    endpoint: (
+        Annotated[str, Field(min_length=1, max_length=512, pattern=r"^https?://[A-Za-z0-9.:-]+(/[!-~]*)?$")] | None
+    ) = None
+    """Address of the API, for a cloud that speaks EC2; left out, the region's own."""
+    zones: Annotated[list[PlaceName], Field(max_length=16, json_schema_extra=SET), Unique] = Field(default_factory=list)
+    """Zones to use; left out, all of the region."""
+    instance_types: Annotated[list[TypeName], Field(max_length=256, json_schema_extra=SET), Unique] = Field(
+        default_factory=list
+    )
+    """Instance types to offer; left out, all of the region."""
+    subnet_ids: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=32, pattern=r"^subnet-[0-9a-f]{8,17}$")]],
+        Field(max_length=16, json_schema_extra=SET),
+        Unique,
+    ] = Field(default_factory=list)
+    """Subnets to use, at most one a zone; left out, the zone's default."""
+
+
+class PodSize(Model):
+    """One size of Pod machines."""
+
+    name: PartName
+    """Name of the size, used as machine type."""
+    cpu: Quantity
+    """CPU, in cores: `500m` is half a core."""
+    memory: Quantity
+    """Memory, in bytes: `512Mi`."""
+
+
+_SIZES = [
+    PodSize(name="small", cpu="500m", memory="512Mi"),
+    PodSize(name="medium", cpu="1", memory="2Gi"),
+    PodSize(name="large", cpu="2", memory="4Gi"),
+]
+
+
+class Kubernetes(Model):
+    """Pods with sshd in the namespace of the account, on this very cluster; needs no credentials."""
+
+    EMPTY_MEANS: ClassVar[bool] = True
+
+    sizes: Annotated[list[PodSize], Field(min_length=1, max_length=32, json_schema_extra=by_key("name")), Unique] = (
+        Field(default=_SIZES)
+    )
+    """Sizes to offer."""
+    node_selector: NodeSelector = Field(default_factory=dict)
+    """Labels that a node must have to run the Pods."""
+    tolerations: Annotated[list[Toleration], Field(max_length=32, json_schema_extra=ATOMIC)] = Field(
+        default_factory=list
+    )
+    """Taints that the Pods tolerate."""
+
+
+class SshHost(Model):
+    """One machine of one's own, reached by SSH."""
+
+    name: PartName
+    """Name of the host, used as machine type."""
+    address: HostName
+    """Host name or IP address."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    """Port of sshd."""
+    user: UserName
+    """Name to log in as."""
+    host_key: HostKey
+    """Public host key, such as `ssh-ed25519 AAAA…`: a host that shows another one isn't talked to."""
+    vcpu: Quantity
+    """CPUs of the host."""
+    memory: Quantity
+    """Memory of the host, in bytes: `16Gi`."""
+    arch: Arch = "amd64"
+    """Architecture of the host."""
+    gpu: Gpu | None = None
+    """GPUs of the host; left out, none."""
+    zone: PlaceName | None = None
+    """Where the host stands: hosts of the same zone reach each other directly."""
+
+
+class Ssh(Model):
+    """Machines of one's own, each given to one VirtualMachine at a time."""
+
+    hosts: Annotated[list[SshHost], Field(min_length=1, max_length=256, json_schema_extra=by_key("name")), Unique]
+    """The machines."""
+
+
+class Memory(Model):
+    """Machines that exist in the operator's memory only, for trials and tests."""
+
+    EMPTY_MEANS: ClassVar[bool] = True
+
+    settings: Annotated[
+        dict[str, Annotated[str, Field(max_length=1024)]],
+        Field(max_length=32),
+        _keys("settings", _SETTING, "bootSeconds"),
+    ] = Field(default_factory=dict)
+    """How the simulated cloud behaves, such as `bootSeconds` or `capacity`."""
+
+
+class WorkloadIdentity(Model):
+    """An identity of the cloud that the operator takes on; only in namespaces that the installation allows it for."""
+
+    role_arn: Annotated[
+        str, Field(min_length=1, max_length=256, pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[-A-Za-z0-9_+=,.@/]+$")
+    ]
+    """Role of AWS, such as `arn:aws:iam::123456789012:role/cloudmesh`."""
+
+
+class Credentials(Model):
+    """How the operator proves who it is; exactly one of its members."""
+
+    RULES: ClassVar = (exactly_one("spec.credentials", "secretRef", "workloadIdentity"),)
+
+    secret_ref: LocalReference | None = None
+    """A Secret of type `cloudmesh.org/credentials`, or for ssh of type `kubernetes.io/ssh-auth`."""
+    workload_identity: WorkloadIdentity | None = None
+    """An identity of the cloud instead of a stored secret."""
+
+
+class AccountLimits(Model):
+    """What the account is used for at most."""
+
+    machines: Annotated[int, Field(ge=0, le=100000)] | None = None
+    """Machines at the same time; left out, as many as the cloud allows."""
+    requests_per_second: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Calls of the cloud's API a second; left out, a number that the cloud is known to take."""
+
+
+class CloudAccountSpec(Model):
+    """Which cloud, and how to use it; exactly one of `aws`, `kubernetes`, `memory` and `ssh`."""
+
+    RULES: ClassVar = (
+        exactly_one("spec", *KINDS),
+        Rule(
+            cel="has(self.aws) == has(oldSelf.aws) && has(self.kubernetes) == has(oldSelf.kubernetes)"
+            " && has(self.memory) == has(oldSelf.memory) && has(self.ssh) == has(oldSelf.ssh)",
+            message="`spec` can't be changed to another cloud: make another CloudAccount",
+            holds=lambda _: True,
+        ),
+        Rule(
+            cel="(has(self.aws) || has(self.ssh)) == has(self.credentials)",
+            message="`spec.credentials` must be set for `aws` and `ssh`, and only for these",
+            holds=lambda a: (a.aws is not None or a.ssh is not None) == (a.credentials is not None),
+            field_path=".credentials",
+        ),
+        Rule(
+            cel="has(self.aws) || !has(self.credentials) || !has(self.credentials.workloadIdentity)",
+            message="`spec.credentials.workloadIdentity` must be used only with `aws`",
+            holds=lambda a: a.aws is not None or a.credentials is None or a.credentials.workload_identity is None,
+            field_path=".credentials",
+        ),
+    )
+
+    aws: Aws | None = None
+    """Machines of Amazon EC2."""
+    kubernetes: Kubernetes | None = None
+    """Pods with sshd in the namespace of the account, on this very cluster; needs no credentials."""
+    memory: Memory | None = None
+    """Machines that exist in the operator's memory only, for trials and tests."""
+    ssh: Ssh | None = None
+    """Machines of one's own, each given to one VirtualMachine at a time."""
+    credentials: Credentials | None = None
+    """How the operator proves who it is."""
+    images: Images = Field(default_factory=dict)
+    """Aliases of images and the cloud's own ids, such as `ubuntu-24.04: ami-0abc`."""
+    limits: AccountLimits = AccountLimits()
+    """What the account is used for at most."""
+    price_sheet_ref: LocalReference | None = None
+    """A PriceSheet that wins over all other prices."""
+
+    @property
+    def cloud(self) -> str:
+        """The member that says which cloud it is."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+
+class CloudAccount(Model):
+    """One cloud that machines come from: which one, where, with what credentials and limits."""
+
+    CRD: ClassVar = Definition(
+        kind="CloudAccount",
+        plural="cloudaccounts",
+        short_names=("cmacc",),
+        columns=(
+            Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the account can be used."),
+            Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why, in one word."),
+            Column("Kind", ".status.kind", "Which cloud."),
+            Column("Region", ".status.region", "Region."),
+            Column("Offers", ".status.offers", "Number of offers.", type="integer"),
+            Column("$Age", ".status.pricesAsOf", "Time since the prices were made.", type="date"),
+            Column("Running", ".status.running", "Machines that run.", type="integer"),
+            Column("$/H", ".status.hourly", "What they cost an hour."),
+            Column("Message", '.status.conditions[?(@.type=="Ready")].message', "Why, in a sentence.", priority=1),
+            Column("Age", ".metadata.creationTimestamp", "Time since the object was made.", type="date"),
+        ),
+    )
+    RULES: ClassVar = (OWN_NAME,)
+
+    api_version: Literal["cloudmesh.org/v1alpha1"] = "cloudmesh.org/v1alpha1"
+    """Version of the API."""
+    kind: Literal["CloudAccount"] = "CloudAccount"
+    """Kind of the object."""
+    metadata: ObjectMeta
+    """Name, namespace, labels and the like."""
+    spec: CloudAccountSpec
+    """Which cloud, and how to use it."""
+    status: CloudAccountStatus = CloudAccountStatus()
+    """What the operator found."""

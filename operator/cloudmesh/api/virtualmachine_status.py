@@ -1,0 +1,69 @@
+"""Status of a VirtualMachine: what the operator found and did."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cloudmesh.api.fields import ATOMIC, Conditions, Generation, Text, Timestamp, Word, by_key
+from cloudmesh.api.machines import Drift, HourlyPrice, ProviderID
+from cloudmesh.api.schema import Model
+
+CreateToken = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9-]+$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class MachineAddress(Model):
+    """One address of a machine."""
+
+    type: Literal["Private", "Public"]
+    """Private: inside its network; Public: of the internet."""
+    address: Word
+    """The address."""
+
+
+class VirtualMachineStatus(Model):
+    """What the operator found and did."""
+
+    observed_generation: Generation | None = None
+    """The `metadata.generation` that this status is about."""
+    conditions: Conditions = Field(default_factory=list)
+    """Ready, Created, Reachable, Bootstrapped; Reconciling, Stalled and Paused while true."""
+    state: (
+        Literal["Pending", "Running", "Stopping", "Stopped", "Suspended", "Deleting", "Deleted", "Failed", "Unknown"]
+        | None
+    ) = None
+    """What the cloud says that the machine is doing; Unknown while it doesn't answer."""
+    create_token: CreateToken | None = None
+    """The token that the machine is made with: stored before the cloud is called, and never made with twice."""
+    create_requested_at: Timestamp | None = None
+    """When the cloud was first asked to make the machine."""
+    provider_id: Annotated[ProviderID | None, Field(alias="providerID")] = None
+    """The cloud's own id of the machine."""
+    addresses: Annotated[list[MachineAddress], Field(max_length=16, json_schema_extra=ATOMIC)] = Field(
+        default_factory=list
+    )
+    """Addresses of the machine."""
+    ssh_host: Word | None = None
+    """Name or address to log in at."""
+    ssh_port: Port | None = None
+    """Port to log in at."""
+    ssh_user: Word | None = None
+    """Name to log in as."""
+    boot_id: Annotated[Word | None, Field(alias="bootID")] = None
+    """Changes when the machine has started anew and lost what lay in memory."""
+    network: Word | None = None
+    """Name of its network: machines of the same one reach each other directly."""
+    restarted_at: Word | None = None
+    """The value of annotation `cloudmesh.org/restarted-at` that was acted on."""
+    started_at: Timestamp | None = None
+    """When the machine began to cost."""
+    ended_at: Timestamp | None = None
+    """When the machine was seen gone, and no longer costs."""
+    hourly_price: HourlyPrice | None = None
+    """What one hour costs; left out while nobody knows."""
+    drift: Annotated[list[Drift], Field(max_length=32, json_schema_extra=by_key("field"))] = Field(default_factory=list)
+    """How the machine differs from what was asked for."""
+    message: Text | None = None
+    """The cloud's own last words about the machine, such as why it failed."""
