@@ -1,0 +1,348 @@
+"""Live handles of CloudAccounts: provider, limits, failure memory and last listings, shared by all reconcilers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from cloudmesh.compute.cloud_metrics import CloudMetrics
+from cloudmesh.compute.failures import FailureMemory
+from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
+from cloudmesh.compute.nodes import NodeBook
+from cloudmesh.compute.ports import Finding, Node, Provider, ProviderInfo, powers_of
+from cloudmesh.compute.providers.registry import Maker, find_maker
+from cloudmesh.compute.rate import Bucket
+from cloudmesh.compute.redact import Redactor
+from cloudmesh.compute.settings import ComputeSettings
+from cloudmesh.compute.tokens import Scope
+from cloudmesh.engine import (
+    AuthFailed,
+    CloudmeshError,
+    Engine,
+    Key,
+    Obj,
+    RateLimited,
+    Resource,
+    Transient,
+    utc_now,
+)
+from cloudmesh.policy.model import Block, Offer
+from cloudmesh.policy.offers import OfferTable
+
+T = TypeVar("T")
+
+CALL_SECONDS = 30.0
+LEASE_MARGIN_SECONDS = 6.0
+NAMESPACE = Resource("v1", "Namespace", "namespaces", namespaced=False)
+SYSTEM_NAMESPACE = "kube-system"
+CHANGED_AFTER_SECONDS = 1.0
+
+
+class Busy(Exception):
+    """The account's rate is used up: come back after so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the account's rate is used up for {seconds:.2f} s")
+        self.seconds = seconds
+
+
+class Account:
+    """The live handle of one CloudAccount.
+
+    Args:
+        hub: What all accounts share.
+        obj: The CloudAccount.
+        scope: Whose nodes are its own.
+        provider: The cloud.
+        memory: What failed a moment ago.
+    """
+
+    def __init__(self, hub: Accounts, obj: Obj, scope: Scope, provider: Provider, memory: FailureMemory) -> None:
+        meta = obj["metadata"]
+        self.namespace: str = meta["namespace"]
+        self.name: str = meta["name"]
+        self.uid: str = meta["uid"]
+        self.key = Key(CLOUD_ACCOUNT.kind, self.namespace, self.name)
+        self.scope = scope
+        self.provider = provider
+        self.info: ProviderInfo = provider.info
+        self.powers: tuple[str, ...] = powers_of(provider)
+        self.images: Mapping[str, str] = {}
+        self.limit_machines: int | None = None
+        self.ready = False
+        self.reason = "Pending"
+        self.message = "not checked yet"
+        self.findings: tuple[Finding, ...] = ()
+        self.offers: tuple[Offer, ...] = ()
+        self.offers_as_of = ""
+        self.offers_error = "not read yet"
+        self.priced: OfferTable | None = None
+        self.failures = memory
+        self.nodes = NodeBook(self.info.grace_seconds)
+        self.secret_version = ""
+        self.fingerprint: Hashable = None
+        self.held = False
+        """Whether the CloudAccount and its Secret carry the finalizer that keeps them."""
+        self.guard = asyncio.Lock()
+        """Held while that finalizer is set or taken off."""
+        self.deleting = False
+        self.closed = False
+        self.bucket = Bucket(None)
+        self.redactor = Redactor()
+        self.survey_wanted = asyncio.Event()
+        self.poll_wanted = asyncio.Event()
+        self._hub = hub
+        self._waiting: dict[str, Key] = {}
+        self._by_id: tuple[int, dict[str, Offer]] = (-1, {})
+        self._offers_version = 0
+
+    def __repr__(self) -> str:
+        return f"Account({self.namespace}/{self.name}, {self.info.kind})"
+
+    # -- failures ------------------------------------------------------------------------------------------------
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The failure memory, without what is over."""
+        return self.failures.blocks(self._hub.now())
+
+    def remember(self, offer: Offer, error: CloudmeshError) -> None:
+        """Keeps in mind that an offer failed; the status follows within a second."""
+        if isinstance(error, AuthFailed):
+            self.refuse(error)
+        if self.failures.remember(offer, error, self._hub.now(), version=self.secret_version):
+            self._hub.changed(self)
+
+    def worked(self, offer: Offer) -> None:
+        """An offer gave a machine: what is remembered against it goes."""
+        if self.failures.forget(offer):
+            self._hub.changed(self)
+
+    def refuse(self, error: AuthFailed) -> None:
+        """The cloud refuses the credentials."""
+        self.set_ready(False, error.reason, str(error))
+
+    def set_ready(self, ready: bool, reason: str, message: str) -> None:
+        """Says whether it can be used, and wakes all that waits for it when that changes."""
+        before = (self.ready, self.reason)
+        self.ready, self.reason, self.message = ready, reason, message
+        if before != (ready, reason):
+            self._hub.changed(self, now=True)
+            self._hub.wake_users(self)
+
+    # -- offers --------------------------------------------------------------------------------------------------
+
+    def set_offers(self, offers: Sequence[Offer]) -> None:
+        """Takes priced offers in."""
+        new = tuple(offers)
+        if new == self.offers and self.priced is not None:
+            return
+        self.offers = new
+        self.priced = OfferTable.from_offers(new)
+        self._offers_version += 1
+        self._hub.changed(self)
+        self._hub.wake_clusters(self)
+
+    @property
+    def offers_version(self) -> int:
+        """Grows with each change of the offers."""
+        return self._offers_version
+
+    def offer(self, offer_id: str) -> Offer | None:
+        """The offer of an id, None if the account doesn't have it (any more)."""
+        if self._by_id[0] != self._offers_version:
+            self._by_id = (self._offers_version, {offer.id: offer for offer in self.offers})
+        return self._by_id[1].get(offer_id)
+
+    # -- calls ---------------------------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        operation: str,
+        work: Callable[[], Awaitable[T]],
+        *,
+        caller: Hashable = None,
+        seconds: float = CALL_SECONDS,
+        effect: bool = False,
+    ) -> T:
+        """Calls the cloud, within the account's rate and a time limit.
+
+        Args:
+            operation: Name for metrics.
+            work: The call.
+            caller: Who waits in the line of the rate.
+            seconds: Time limit; beyond it the outcome is unknown.
+            effect: It changes something: the lease must be held for a while.
+
+        Raises:
+            Busy: Not yet; nothing was done.
+            CloudmeshError: As the provider raises it; whatever else it raises is an unknown outcome.
+        """
+        loop = asyncio.get_running_loop()
+        if wait := self.bucket.wait(caller, loop.time()):
+            raise Busy(wait)
+        if effect:
+            self._hub.engine.require_lease(LEASE_MARGIN_SECONDS)
+        begin, result = time.monotonic(), "ok"
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await work()
+        except CloudmeshError as error:
+            result = error.reason
+            if isinstance(error, RateLimited):
+                self.bucket.pause(error.retry_after, loop.time())
+            self.redactor.clean(error)
+            raise
+        except TimeoutError:
+            result = Transient.reason
+            raise Transient(f"{operation} took longer than {seconds:g} s") from None
+        except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; the text may hold secrets
+            result = "Unexpected"
+            raise Transient(f"{operation} failed unexpectedly: {type(error).__name__}") from None
+        except BaseException:
+            result = "cancelled"
+            raise
+        finally:
+            self._hub.metrics.calls.labels(self.info.kind, operation, result).inc()
+            self._hub.metrics.seconds.labels(self.info.kind, operation).observe(time.monotonic() - begin)
+        self.bucket.went_well()
+        return answer
+
+    # -- nodes ---------------------------------------------------------------------------------------------------
+
+    def learn(self, node: Node) -> None:
+        """Takes in what a create or look-up told of a node."""
+        self.nodes.put(node, asyncio.get_running_loop().time())
+
+    def expect(self, token: str, key: Key) -> None:
+        """A machine is changing: list often, and wake it by what the listings show or don't show."""
+        if token not in self._waiting:
+            self._waiting[token] = key
+            self.poll_wanted.set()
+
+    def settled(self, token: str) -> None:
+        """A machine is as it should be."""
+        self._waiting.pop(token, None)
+
+    @property
+    def waiting(self) -> Mapping[str, Key]:
+        """Tokens of machines that are changing, and their keys."""
+        return self._waiting
+
+
+class Accounts:
+    """All accounts of a process.
+
+    Args:
+        engine: Access to the cluster.
+        settings: Of the compute wing.
+        now: RFC 3339 time.
+        maker: Finds the function that makes a kind's providers.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: ComputeSettings | None = None,
+        *,
+        now: Callable[[], str] = utc_now,
+        maker: Callable[[str], Maker] = find_maker,
+    ) -> None:
+        self.engine = engine
+        self.settings = settings or ComputeSettings()
+        self.now = now
+        self.maker = maker
+        self.metrics = CloudMetrics(engine.metrics)
+        self.added = asyncio.Event()
+        """Set when an account came or went."""
+        self._accounts: dict[tuple[str, str], Account] = {}
+        self._installation = ""
+        self._tables: dict[tuple[Any, ...], OfferTable] = {}
+
+    def get(self, namespace: str, name: str) -> Account | None:
+        """One account; None if it isn't known (yet)."""
+        return self._accounts.get((namespace, name))
+
+    def in_namespace(self, namespace: str) -> list[Account]:
+        """All accounts of a namespace."""
+        return [account for (space, _), account in sorted(self._accounts.items()) if space == namespace]
+
+    def all(self) -> list[Account]:
+        """All accounts."""
+        return list(self._accounts.values())
+
+    def table(self, namespace: str, names: Sequence[str]) -> OfferTable:
+        """The priced offers of some accounts in one table, kept until one of them changes."""
+        found = [account for name in names if (account := self.get(namespace, name)) and account.priced is not None]
+        key = (namespace, *((account.uid, account.offers_version) for account in found))
+        table = self._tables.get(key)
+        if table is None:
+            if len(self._tables) >= 64:
+                self._tables.clear()
+            table = OfferTable.merge([account.priced for account in found if account.priced is not None])
+            self._tables[key] = table
+        return table
+
+    def put(self, account: Account) -> None:
+        """Takes an account on, in place of one of its name."""
+        self._accounts[(account.namespace, account.name)] = account
+        self.added.set()
+
+    async def remove(self, namespace: str, name: str) -> None:
+        """Forgets an account and closes its connections."""
+        account = self._accounts.pop((namespace, name), None)
+        if account is not None:
+            account.closed = True
+            self.added.set()
+            await account.provider.close()
+
+    async def scope(self, namespace: str, name: str) -> Scope:
+        """Whose nodes an account's are: the installation is told by the uid of a namespace that every cluster has.
+
+        Raises:
+            Transient: It can't be read.
+        """
+        if not self._installation:
+            found = await self.engine.kube.get(NAMESPACE, None, SYSTEM_NAMESPACE)
+            if found is None:
+                raise Transient(f"the namespace {SYSTEM_NAMESPACE} isn't there")
+            self._installation = found["metadata"]["uid"]
+        return Scope(self._installation, namespace, name)
+
+    def machines(self, account: Account) -> list[Obj]:
+        """The VirtualMachines of an account, as the cache has them."""
+        found = self.engine.cache.list(VIRTUAL_MACHINE, account.namespace)
+        return [obj for obj in found if obj["spec"]["accountRef"]["name"] == account.name]
+
+    def changed(self, account: Account, *, now: bool = False) -> None:
+        """Something of an account's status changed: written at once, or with what else comes within a second."""
+        self.engine.enqueue(account.key, None if now else CHANGED_AFTER_SECONDS)
+
+    def wake_users(self, account: Account) -> None:
+        """Looks at all machines of an account again, and at the clusters around it."""
+        for obj in self.machines(account):
+            self.engine.enqueue(Key(VIRTUAL_MACHINE.kind, account.namespace, obj["metadata"]["name"]))
+        self.wake_clusters(account)
+
+    def wake_clusters(self, account: Account) -> None:
+        """Looks at the clusters of an account's namespace again."""
+        for namespace, name in self.engine.cache.names(VIRTUAL_CLUSTER, account.namespace):
+            self.engine.enqueue(Key(VIRTUAL_CLUSTER.kind, namespace, name))
+
+
+_SHARED: weakref.WeakKeyDictionary[Engine, Accounts] = weakref.WeakKeyDictionary()
+
+
+def shared(engine: Engine, **options: Any) -> Accounts:
+    """The accounts of an engine: the same for all of its reconcilers.
+
+    Args:
+        engine: The engine.
+        options: Of `Accounts`, for the first who asks.
+    """
+    found = _SHARED.get(engine)
+    if found is None:
+        found = _SHARED[engine] = Accounts(engine, **options)
+    return found

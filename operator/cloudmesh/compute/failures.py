@@ -1,0 +1,184 @@
+"""What failed a moment ago in an account and isn't tried again yet: bounded, and kept in the account's status.
+
+| class | key | waits |
+|---|---|---|
+| CapacityUnavailable and others | account/type/zone/purchase | 3 min, doubled each time, up to 1 h |
+| QuotaExceeded | account/region/quota | 15 min |
+| AuthFailed | account | until the Secret changes |
+| RateLimited | none: the account's own rate only, never an offer | |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloudmesh.compute.prices.moments import to_seconds, to_time
+from cloudmesh.engine.errors import AuthFailed, CloudmeshError, QuotaExceeded, RateLimited
+from cloudmesh.policy.model import Block, Offer
+
+MAX_ENTRIES = 256
+FIRST_SECONDS = 180
+LONGEST_SECONDS = 3600
+QUOTA_SECONDS = 900
+FAR = "9999-12-31T23:59:59Z"
+"""Stands for "until somebody changes it"."""
+MESSAGE_LENGTH = 256
+
+
+def offer_key(offer: Offer) -> str:
+    """The key of what an account makes in one place."""
+    return f"{offer.account}/{offer.type}/{offer.zone}/{offer.purchase}"
+
+
+def quota_key(offer: Offer) -> str:
+    """The key of the quota that an offer counts against."""
+    return f"{offer.account}/{offer.region}/{offer.quota}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One entry.
+
+    Args:
+        key: What failed.
+        error: Reason of the taxonomy.
+        until: RFC 3339 time.
+        seconds: How long it waits in all; the next time twice as long.
+        message: The cloud's words.
+        version: resourceVersion of the Secret that was refused, for AuthFailed.
+    """
+
+    key: str
+    error: str
+    until: str
+    seconds: int = 0
+    message: str = ""
+    version: str = ""
+
+
+class FailureMemory:
+    """The failures of one account, at most 256.
+
+    Args:
+        entries: What the status held.
+    """
+
+    def __init__(self, entries: Iterable[Failure] = ()) -> None:
+        self._entries: dict[tuple[str, str], Failure] = {(e.key, e.error): e for e in entries}
+
+    @classmethod
+    def from_status(cls, status: Mapping[str, Any]) -> FailureMemory:
+        """Reads `CloudAccount.status.failures`; entries that can't be read are left out."""
+        entries = []
+        for item in status.get("failures") or ():
+            try:
+                to_seconds(item["until"])
+                entries.append(
+                    Failure(
+                        item["key"], item["class"], item["until"], int(item.get("seconds", 0)),
+                        item.get("message", ""), item.get("secretVersion", ""),
+                    )
+                )  # fmt: skip
+            except (KeyError, TypeError, ValueError):
+                continue
+        return cls(entries)
+
+    def to_status(self, now: str) -> list[dict[str, Any]]:
+        """What the status shall hold: entries that still wait, or whose next wait is longer for them."""
+        self._expire(now)
+        return [
+            {
+                name: value
+                for name, value in (
+                    ("key", e.key), ("class", e.error), ("until", e.until), ("seconds", e.seconds),
+                    ("message", e.message), ("secretVersion", e.version),
+                )
+                if value
+            }
+            for e in sorted(self._entries.values(), key=lambda e: (e.key, e.error))
+        ]  # fmt: skip
+
+    def remember(self, offer: Offer, error: CloudmeshError, now: str, *, version: str = "") -> bool:
+        """Takes a failure in; gives whether it changed anything.
+
+        Args:
+            offer: What was tried.
+            error: What the cloud said.
+            now: RFC 3339 time.
+            version: resourceVersion of the Secret in use.
+        """
+        match error:
+            case RateLimited():
+                return False
+            case AuthFailed():
+                entry = Failure(offer.account, error.reason, FAR, message=_cut(error), version=version)
+            case QuotaExceeded():
+                entry = self._lasting(quota_key(offer), error, QUOTA_SECONDS, now)
+            case _:
+                entry = self._doubled(offer_key(offer), error, now)
+        old = self._entries.get((entry.key, entry.error))
+        if old is not None and (old.until, old.version) == (entry.until, entry.version):
+            return False
+        self._entries[(entry.key, entry.error)] = entry
+        self._bound()
+        return True
+
+    def forget(self, offer: Offer) -> bool:
+        """An offer worked: its own entries go; gives whether there were any."""
+        keys = {offer_key(offer), quota_key(offer)}
+        gone = [name for name in self._entries if name[0] in keys and name[1] != AuthFailed.reason]
+        for name in gone:
+            del self._entries[name]
+        return bool(gone)
+
+    def clear_auth(self, version: str | None = None) -> bool:
+        """Drops AuthFailed: always, or if it was another version of the Secret; gives whether it was there."""
+        gone = [
+            name
+            for name, e in self._entries.items()
+            if e.error == AuthFailed.reason and (version is None or e.version != version)
+        ]
+        for name in gone:
+            del self._entries[name]
+        return bool(gone)
+
+    def blocks(self, now: str) -> tuple[Block, ...]:
+        """What mustn't be tried now."""
+        moment = to_seconds(now)
+        return tuple(
+            Block(e.key, e.error, e.until, e.message) for e in self._entries.values() if to_seconds(e.until) > moment
+        )
+
+    def blocked(self, offer: Offer, now: str) -> Block | None:
+        """Why this offer mustn't be tried now, None if it may be."""
+        keys = {offer.account, offer_key(offer), quota_key(offer)}
+        return next((block for block in self.blocks(now) if block.key in keys), None)
+
+    def _lasting(self, key: str, error: CloudmeshError, seconds: int, now: str) -> Failure:
+        return Failure(key, error.reason, to_time(to_seconds(now) + seconds), seconds, _cut(error))
+
+    def _doubled(self, key: str, error: CloudmeshError, now: str) -> Failure:
+        old = self._entries.get((key, error.reason))
+        if old is None:
+            return self._lasting(key, error, FIRST_SECONDS, now)
+        if to_seconds(old.until) > to_seconds(now):  # several machines failed at once: that is one failure
+            return Failure(key, error.reason, old.until, old.seconds, _cut(error))
+        return self._lasting(key, error, min(2 * max(old.seconds, FIRST_SECONDS // 2), LONGEST_SECONDS), now)
+
+    def _expire(self, now: str) -> None:
+        moment = to_seconds(now)
+        for name, e in list(self._entries.items()):
+            if to_seconds(e.until) + LONGEST_SECONDS <= moment:
+                del self._entries[name]
+
+    def _bound(self) -> None:
+        while len(self._entries) > MAX_ENTRIES:
+            soonest = min(self._entries.values(), key=lambda e: e.until)
+            del self._entries[(soonest.key, soonest.error)]
+
+
+def _cut(error: CloudmeshError) -> str:
+    text = str(error)
+    return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 1] + "…"
