@@ -1,0 +1,35 @@
+"""EC2: machines of Amazon Web Services.
+
+Credentials: a Secret with `aws_access_key_id`, `aws_secret_access_key` and, for temporary ones, `aws_session_token`.
+"""
+
+from __future__ import annotations
+
+from cloudmesh.compute.ports import Provider
+from cloudmesh.compute.providers.aws.core import AwsCore
+from cloudmesh.compute.providers.aws.powers.access import Access
+from cloudmesh.compute.providers.aws.powers.catalogue import Catalogue
+from cloudmesh.compute.providers.aws.powers.labels import Labels
+from cloudmesh.compute.providers.aws.powers.lifecycle import Lifecycle
+from cloudmesh.compute.providers.aws.powers.storage import Storage
+from cloudmesh.compute.providers.aws.session import Session
+from cloudmesh.compute.providers.registry import Context
+from cloudmesh.engine import InvalidRequest
+
+
+class AwsProvider(AwsCore, Lifecycle, Labels, Catalogue, Access, Storage):
+    """EC2 with all that it can."""
+
+
+def make(context: Context) -> Provider:
+    """Makes the provider of an account.
+
+    Raises:
+        AuthFailed: The Secret lacks a key.
+        InvalidRequest: `spec.aws.region` is missing.
+    """
+    region = str(context.spec.get("region") or "")
+    if not region:
+        raise InvalidRequest("spec.aws.region must name a region, such as 'us-east-1'")
+    session = Session(region, context.credentials, str(context.spec.get("endpoint") or ""))
+    return AwsProvider(session, context.name, context.spec)

@@ -1,0 +1,222 @@
+"""The core port of EC2: check, offers, listings, create once, delete."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cloudmesh.compute.ports import Access, Complete, Finding, Listing, Node, NodeSpec, Partial, ProviderInfo
+from cloudmesh.compute.providers.aws.nodes import to_node, to_tags
+from cloudmesh.compute.providers.aws.offers import read_offers
+from cloudmesh.compute.providers.aws.powers.base import Power
+from cloudmesh.compute.providers.aws.session import Session, filters
+from cloudmesh.compute.tokens import TAG_TOKEN, TAG_UID, Scope
+from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Conflict, InvalidRequest, NotFound, Transient
+from cloudmesh.policy.model import Offer
+
+USER = "cm"
+DRY_RUN_OK = "DryRunOperation"
+
+INFO = ProviderInfo(
+    kind="aws", grace_seconds=300, create_seconds=60, native_tokens=True, user=USER, ssh=True, poll_seconds=5.0
+)
+
+
+class AwsCore(Power):
+    """EC2 of one region.
+
+    Args:
+        session: Calls.
+        account: Name of the CloudAccount.
+        spec: `{"region", "zones", "instanceTypes", "subnetIds"}`, as spec.aws of the account holds it.
+    """
+
+    info = INFO
+
+    def __init__(self, session: Session, account: str, spec: Mapping[str, Any]) -> None:
+        self.session = session
+        self.account = account
+        self._zones: tuple[str, ...] = tuple(spec.get("zones") or ())
+        self._types: tuple[str, ...] = tuple(spec.get("instanceTypes") or ())
+        self._subnet_ids = tuple(spec.get("subnetIds") or ())
+
+    def __repr__(self) -> str:
+        return f"<aws account {self.account} in {self.session.region}>"
+
+    async def close(self) -> None:
+        """Closes connections."""
+        self.session.close()
+
+    async def check(self) -> Sequence[Finding]:
+        """Who we are, and each permission that machines need, tried without effect."""
+        identity = await self.session.identity()
+        found = [Finding("credentials", True, f"account {identity.get('Account')}, {identity.get('Arn')}")]
+        for operation, parameters, needed in (
+            ("describe_instances", {"MaxResults": 5}, "see machines"),
+            ("describe_instance_types", {"InstanceTypes": ["t3.micro"]}, "see machine types"),
+            ("describe_images", {"Owners": ["self"]}, "see images"),
+            ("run_instances", {"DryRun": True, "MinCount": 1, "MaxCount": 1, "ImageId": "ami-0"}, "make machines"),
+            ("terminate_instances", {"DryRun": True, "InstanceIds": ["i-0123456789abcdef0"]}, "end machines"),
+            ("create_security_group", {"DryRun": True, "GroupName": "c", "Description": "c"}, "make security groups"),
+        ):
+            found.append(await self._try(operation, parameters, needed))
+        return found
+
+    async def _try(self, operation: str, parameters: Mapping[str, Any], needed: str) -> Finding:
+        name = "".join(word.capitalize() for word in operation.split("_"))
+        try:
+            await self.session.call(operation, **parameters)
+        except AuthFailed as error:
+            return Finding(name, False, f"grant ec2:{name}, needed to {needed}: {error}")
+        except Transient as error:
+            return Finding(name, False, f"EC2 doesn't answer: {error}")
+        except CloudmeshError:
+            # a dry run that would go through answers with an error too, as does one whose example id is nobody's
+            return Finding(name, True, f"allowed: {needed}")
+        return Finding(name, True, f"allowed: {needed}")
+
+    async def offers(self) -> Sequence[Offer]:
+        """All offers of the region; on demand without a price, which the catalogue knows."""
+        subnets = await self.subnets()
+        zones = self._zones or tuple(subnets.by_zone)
+        network = f"{self.session.region}/{subnets.vpc or 'default'}"
+        return await read_offers(self.session, self.account, zones=zones, types=self._types, network=network)
+
+    async def list_nodes(self, scope: Scope) -> Listing:
+        """All of the scope's instances; EC2 shows those that ended for about an hour more."""
+        wanted = filters({f"tag:{key}": value for key, value in scope.tags().items()})
+        nodes: list[Node] = []
+        token = ""
+        while True:
+            more = {"NextToken": token} if token else {}
+            try:
+                page = await self.session.call("describe_instances", Filters=wanted, MaxResults=1000, **more)
+            except CloudmeshError as error:
+                if not nodes:
+                    raise
+                return Partial(tuple(nodes), _now(), f"a page failed: {error}")
+            nodes += [
+                node
+                for reservation in page.get("Reservations", [])
+                for node in (to_node(instance, self.session.region) for instance in reservation.get("Instances", []))
+                if scope.holds(node.tags)
+            ]
+            token = str(page.get("NextToken") or "")
+            if not token:
+                return Complete(tuple(nodes), _now())
+
+    async def find_node(self, spec: NodeSpec) -> Node | None:
+        """The instance of a token: by the filter `client-token`, then by our tag, each answer looked at again."""
+        for wanted in ({"client-token": spec.token}, {f"tag:{TAG_TOKEN}": spec.token}):
+            try:
+                reservations = await self.session.pages("describe_instances", "Reservations", Filters=filters(wanted))
+            except InvalidRequest:
+                continue  # a cloud that looks like EC2 and doesn't know the filter
+            instances = [i for r in reservations for i in r.get("Instances", [])]
+            mine = [to_node(i, self.session.region) for i in instances if _has_token(i, spec.token)]
+            if mine:
+                mine.sort(key=lambda node: (node.state in ("Deleted", "Deleting"), node.created_at, node.id))
+                self._check_owner(mine[0], spec)
+                return mine[0]
+        return None
+
+    def _check_owner(self, node: Node, spec: NodeSpec) -> None:
+        owner = node.tags.get(TAG_UID, "")
+        if not spec.scope.holds(node.tags) or (spec.uid and owner and owner != spec.uid):
+            raise Conflict(f"the instance {node.id} of token {spec.token} belongs to somebody else")
+
+    async def ensure_node(self, spec: NodeSpec) -> Node:
+        """Runs the instance of a token; EC2 itself gives the same one for the same token and zone."""
+        what = f"RunInstances {spec.offer.type} {spec.offer.purchase} in {spec.offer.zone or self.session.region}"
+        answer = await self.session.call("run_instances", what, **await self._request(spec))
+        instances = answer.get("Instances") or []
+        if not instances:
+            raise Transient(f"{what}: the answer names no instance")
+        node = to_node(instances[0], self.session.region)
+        self._check_owner(node, spec)
+        return node
+
+    async def _request(self, spec: NodeSpec) -> dict[str, Any]:
+        if not spec.image:
+            raise InvalidRequest("the image has no id in this account: set spec.images of the CloudAccount")
+        tags = to_tags({**spec.tags, **spec.scope.tags(), TAG_TOKEN: spec.token, TAG_UID: spec.uid})
+        kinds = ["instance", "volume", *(["spot-instances-request"] if spec.offer.purchase == "Spot" else [])]
+        subnet = (await self.subnets()).by_zone.get(spec.offer.zone, "")
+        groups = [group] if (group := spec.ground.get("securityGroupId", "")) else []
+        request: dict[str, Any] = {
+            "ImageId": spec.image,
+            "InstanceType": spec.offer.type,
+            "MinCount": 1,
+            "MaxCount": 1,
+            "ClientToken": spec.token,
+            # in the call itself: a tag that came later would leave a moment in which nobody owns the machine
+            "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in kinds],
+            "UserData": user_data(spec.name, spec.access),  # botocore encodes it
+            "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+            "InstanceInitiatedShutdownBehavior": "terminate" if spec.offer.purchase == "Spot" else "stop",
+        }
+        if spec.offer.zone:
+            request["Placement"] = {"AvailabilityZone": spec.offer.zone}
+        if spec.public_address:
+            face = {"DeviceIndex": 0, "AssociatePublicIpAddress": True, "DeleteOnTermination": True}
+            request["NetworkInterfaces"] = [
+                face | ({"SubnetId": subnet} if subnet else {}) | ({"Groups": groups} if groups else {})
+            ]
+        else:
+            request |= ({"SubnetId": subnet} if subnet else {}) | ({"SecurityGroupIds": groups} if groups else {})
+        if spec.disk_gib:
+            disk = {"VolumeSize": spec.disk_gib, "VolumeType": "gp3", "DeleteOnTermination": True}
+            request["BlockDeviceMappings"] = [{"DeviceName": "/dev/sda1", "Ebs": disk}]
+        if spec.offer.purchase == "Spot":
+            request["InstanceMarketOptions"] = {
+                "MarketType": "spot",
+                "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
+            }
+        return request
+
+    async def delete_node(self, node_id: str, scope: Scope) -> None:
+        """Terminates an instance after a look at whose it is."""
+        try:
+            reservations = await self.session.pages("describe_instances", "Reservations", InstanceIds=[node_id])
+            nodes = [to_node(i, self.session.region) for r in reservations for i in r.get("Instances", [])]
+            for node in nodes:
+                if not scope.holds(node.tags):
+                    raise Conflict(f"the instance {node_id} isn't ours: its tags name another owner")
+                if node.state == "Deleted":
+                    return
+            await self.session.call("terminate_instances", f"TerminateInstances {node_id}", InstanceIds=[node_id])
+        except NotFound:
+            return
+
+
+def user_data(name: str, access: Access) -> str:
+    """Cloud-init's configuration: a user, its keys, and the host key that clients expect already."""
+    config: dict[str, Any] = {
+        "hostname": name,
+        "preserve_hostname": False,
+        "ssh_pwauth": False,
+        "users": [
+            "default",
+            {
+                "name": USER,
+                "shell": "/bin/bash",
+                "sudo": "ALL=(ALL) NOPASSWD:ALL",
+                "ssh_authorized_keys": list(access.authorized_keys),
+            },
+        ],
+    }
+    if access.host_key:
+        config["ssh_deletekeys"] = True
+        config["ssh_keys"] = {"ed25519_private": access.host_key, "ed25519_public": access.host_public_key}
+    return "#cloud-config\n" + json.dumps(config, indent=1)
+
+
+def _has_token(instance: Mapping[str, Any], token: str) -> bool:
+    tags = {tag["Key"]: tag.get("Value", "") for tag in instance.get("Tags") or ()}
+    return token in (instance.get("ClientToken"), tags.get(TAG_TOKEN))
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,108 @@
+"""Which machine types can be had in which zone, and what spot costs now."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from cloudmesh.compute.providers.aws.session import Session, filters
+from cloudmesh.policy.model import NANO, Offer, Price
+
+_ARCH = {"x86_64": "amd64", "arm64": "arm64"}
+PLATFORM = "Linux/UNIX"
+
+
+async def read_offers(
+    session: Session, account: str, *, zones: Sequence[str] = (), types: Sequence[str] = (), network: str = ""
+) -> list[Offer]:
+    """All offers of a region.
+
+    Args:
+        session: The region.
+        account: Name of the CloudAccount.
+        zones: Only these zones, empty for all.
+        types: Only these machine types, empty for all of the current generation.
+        network: Name of the network that all machines get into.
+    """
+    wanted = {"InstanceTypes": list(types)} if types else {"Filters": filters({"current-generation": "true"})}
+    described, places, spot = await asyncio.gather(
+        session.pages("describe_instance_types", "InstanceTypes", **wanted),
+        _places(session, types),
+        _spot_prices(session, types),
+    )
+    shapes = {str(item["InstanceType"]): item for item in described}
+    found: list[Offer] = []
+    for type_, zone in sorted(places):
+        shape = shapes.get(type_)
+        if shape is None or (zones and zone not in zones):
+            continue
+        for arch in _architectures(shape):
+            base = _offer(shape, account, session.region, zone, arch, network)
+            if "on-demand" in shape.get("SupportedUsageClasses", ("on-demand",)):
+                found.append(base())
+            if (price := spot.get((type_, zone))) is not None:
+                found.append(base(purchase="Spot", price=price))
+    return found
+
+
+async def _places(session: Session, types: Sequence[str]) -> set[tuple[str, str]]:
+    narrowed = {"Filters": filters({"instance-type": list(types)})} if types else {}
+    items = await session.pages(
+        "describe_instance_type_offerings", "InstanceTypeOfferings", LocationType="availability-zone", **narrowed
+    )
+    return {(str(item["InstanceType"]), str(item["Location"])) for item in items}
+
+
+async def _spot_prices(session: Session, types: Sequence[str]) -> dict[tuple[str, str], Price]:
+    now = datetime.datetime.now(datetime.UTC)
+    narrowed = {"InstanceTypes": list(types)} if types else {}
+    items = await session.pages(
+        "describe_spot_price_history", "SpotPriceHistory", StartTime=now, ProductDescriptions=[PLATFORM], **narrowed
+    )
+    return newest_prices(items, now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+def newest_prices(items: Iterable[Mapping[str, Any]], as_of: str) -> dict[tuple[str, str], Price]:
+    """The newest spot price of each type and zone; what isn't a positive number is left out."""
+    newest: dict[tuple[str, str], tuple[Any, int]] = {}
+    for item in items:
+        try:
+            nanos = int(Decimal(str(item["SpotPrice"])) * NANO)
+        except (InvalidOperation, ValueError, KeyError, OverflowError):
+            continue
+        key, when = (str(item["InstanceType"]), str(item["AvailabilityZone"])), item["Timestamp"]
+        if nanos > 0 and (key not in newest or newest[key][0] < when):
+            newest[key] = (when, nanos)
+    return {key: Price(nanos, "USD", "spot price history", as_of, "fetched") for key, (_, nanos) in newest.items()}
+
+
+def _architectures(shape: Mapping[str, Any]) -> list[str]:
+    told = shape.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
+    return [_ARCH[name] for name in told if name in _ARCH][:1]
+
+
+def _offer(shape: Mapping[str, Any], account: str, region: str, zone: str, arch: str, network: str) -> Any:
+    gpus = shape.get("GpuInfo", {}).get("Gpus", [])
+    type_ = str(shape["InstanceType"])
+
+    def make(**more: Any) -> Offer:
+        return Offer(
+            account=account,
+            type=type_,
+            region=region,
+            zone=zone,
+            arch=arch,
+            milli_vcpu=1000 * int(shape["VCpuInfo"]["DefaultVCpus"]),
+            memory_mib=int(shape["MemoryInfo"]["SizeInMiB"]),
+            gpu_model=str(gpus[0].get("Name", "")) if gpus else "",
+            gpu_count=sum(int(gpu.get("Count", 0)) for gpu in gpus),
+            # quotas are counted in vCPUs by the first letter of the family, spot and on demand apart
+            quota=f"{type_[0]}{'-spot' if more.get('purchase') == 'Spot' else ''}",
+            network=network,
+            **more,
+        )
+
+    return make

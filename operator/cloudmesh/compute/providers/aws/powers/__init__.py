@@ -1,0 +1,1 @@
+"""The optional powers of EC2, a module each; `AwsProvider` is the sum of them."""

@@ -1,0 +1,38 @@
+"""Stop, start, reboot, another type."""
+
+from __future__ import annotations
+
+from cloudmesh.compute.providers.aws.powers.base import Power
+from cloudmesh.engine.errors import Conflict
+
+
+class Lifecycle(Power):
+    """What happens to a machine between its making and its end."""
+
+    async def stop_node(self, node_id: str) -> None:
+        """Stops; only the disk is paid then."""
+        await self.session.call("stop_instances", f"StopInstances {node_id}", InstanceIds=[node_id])
+
+    async def start_node(self, node_id: str) -> None:
+        """Starts."""
+        await self.session.call("start_instances", f"StartInstances {node_id}", InstanceIds=[node_id])
+
+    async def reboot_node(self, node_id: str) -> None:
+        """Reboots."""
+        await self.session.call("reboot_instances", f"RebootInstances {node_id}", InstanceIds=[node_id])
+
+    async def resize_node(self, node_id: str, type_: str) -> None:
+        """Changes the type.
+
+        Raises:
+            Conflict: The machine isn't stopped.
+        """
+        state = (await self._instance(node_id)).get("State", {}).get("Name")
+        if state != "stopped":
+            raise Conflict(f"the instance {node_id} is {state}: stop it before its type is changed")
+        await self.session.call(
+            "modify_instance_attribute",
+            f"ModifyInstanceAttribute {node_id}",
+            InstanceId=node_id,
+            InstanceType={"Value": type_},
+        )

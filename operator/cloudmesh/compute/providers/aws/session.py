@@ -1,0 +1,135 @@
+"""Calls of EC2: credentials of the account's Secret only, every call in a thread, with a limit, errors classified."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from cloudmesh.compute.providers.aws.errors import classify
+from cloudmesh.engine.errors import AuthFailed, InvalidRequest, Transient
+
+KEY_ID, SECRET_KEY, SESSION_TOKEN = "aws_access_key_id", "aws_secret_access_key", "aws_session_token"
+THREADS = 16
+CONNECT_SECONDS, READ_SECONDS = 5, 30
+LIST_SECONDS = 120.0
+_SAFE_KEYS = frozenset({KEY_ID, SECRET_KEY, SESSION_TOKEN, "hosts"})
+
+
+class Session:
+    """One region of one account.
+
+    Args:
+        region: Region of all calls.
+        credentials: Data of the Secret: the two keys, perhaps a session token; other keys are refused.
+        endpoint: Another URL than AWS's own, empty for that.
+
+    Raises:
+        AuthFailed: The Secret lacks a key.
+        InvalidRequest: It holds a key that means nothing here.
+    """
+
+    def __init__(self, region: str, credentials: Mapping[str, bytes], endpoint: str = "") -> None:
+        if strange := sorted(set(credentials) - _SAFE_KEYS):
+            raise InvalidRequest(
+                f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(_SAFE_KEYS))}"
+            )
+        missing = [key for key in (KEY_ID, SECRET_KEY) if not credentials.get(key)]
+        if missing:
+            raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
+        self.region = region
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
+        values = {key: value.decode().strip() for key, value in credentials.items()}
+        self._ec2 = self._client("ec2", values, endpoint)
+        self._sts = self._client("sts", values, endpoint)
+
+    def __repr__(self) -> str:
+        return f"Session(region={self.region!r})"
+
+    def _client(self, service: str, values: Mapping[str, str], endpoint: str) -> Any:
+        # a core session of its own: no file, no environment and no metadata service is asked for credentials or regions
+        core = botocore.session.Session(
+            session_vars={
+                "profile": (None, None, None, None),
+                "config_file": (None, None, "/dev/null", None),
+                "credentials_file": (None, None, "/dev/null", None),
+            }
+        )
+        core._credentials = Credentials(  # type: ignore[attr-defined]  # botocore's own setter asks the chain
+            values[KEY_ID], values[SECRET_KEY], values.get(SESSION_TOKEN) or None, method="cloudmesh"
+        )
+        options: dict[str, Any] = {
+            # a repeat is the caller's decision: it knows the token
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": READ_SECONDS,
+            "max_pool_connections": THREADS,
+            "ignore_configured_endpoint_urls": True,
+        }
+        session: Any = boto3.session.Session(botocore_session=core, region_name=self.region)
+        return session.client(service, endpoint_url=endpoint or None, config=Config(**options))
+
+    async def call(self, operation: str, what: str = "", **parameters: Any) -> dict[str, Any]:
+        """One call of EC2.
+
+        Args:
+            operation: Name as botocore spells it, such as `run_instances`.
+            what: What is being done, for errors.
+            **parameters: Those of the operation.
+
+        Raises:
+            CloudmeshError: Of the taxonomy; Transient where the outcome is unknown.
+        """
+        return await self._run(getattr(self._ec2, operation), what or operation, **parameters)
+
+    async def identity(self) -> dict[str, Any]:
+        """Whose credentials these are."""
+        return await self._run(self._sts.get_caller_identity, "GetCallerIdentity")
+
+    async def pages(self, operation: str, key: str, **parameters: Any) -> list[dict[str, Any]]:
+        """All items of all pages of a list.
+
+        Raises:
+            CloudmeshError: A page failed; what came before is not given, since it proves nothing.
+        """
+        items: list[dict[str, Any]] = []
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(asyncio.timeout(LIST_SECONDS))
+            token = ""
+            while True:
+                more = {"NextToken": token} if token else {}
+                page = await self.call(operation, **parameters, **more)
+                items += page.get(key, [])
+                token = str(page.get("NextToken") or "")
+                if not token:
+                    return items
+
+    async def _run(self, function: Callable[..., dict[str, Any]], what: str, **parameters: Any) -> dict[str, Any]:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(**parameters))
+        except (ClientError, BotoCoreError, ResponseParserError) as error:
+            raise classify(error, what) from None  # the chain would hold the request with its signature
+        except TimeoutError:
+            raise Transient(f"{what}: time-out") from None
+
+    def close(self) -> None:
+        """Lets threads end; calls under way are not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._ec2.close()
+        self._sts.close()
+
+
+def filters(values: Mapping[str, str | Sequence[str]]) -> list[dict[str, Any]]:
+    """EC2's form of filters."""
+    return [
+        {"Name": name, "Values": [value] if isinstance(value, str) else list(value)} for name, value in values.items()
+    ]
