@@ -210,16 +210,24 @@ def _resolve(schema: dict[str, Any], definitions: dict[str, Any], path: tuple[st
 
 
 def _shorten(default: Any, schema: dict[str, Any]) -> Any:
-    """A struct's default without what its members' own defaults say already."""
+    """A default without what its members' own defaults say already, and without what is absent.
+
+    The server tries the rules of a struct on its default before it fills in those of the members, so that members
+    that a rule reads stay.
+    """
+    if isinstance(default, list):
+        return [_shorten(item, schema.get("items", {})) for item in default]
     if not isinstance(default, dict):
         return default
     properties = schema.get("properties", {})
+    rules = " ".join(rule["rule"] for rule in schema.get("x-kubernetes-validations", ()))
     kept: dict[str, Any] = {}
     for name, value in default.items():
         member = properties.get(name, {})
-        if value in (None, [], {}) or value == member.get("default"):
+        short = _shorten(value, member)
+        if short in (None, [], {}) or (short == member.get("default") and f"self.{name}" not in rules):
             continue
-        kept[name] = _shorten(value, member)
+        kept[name] = short
     return kept
 
 

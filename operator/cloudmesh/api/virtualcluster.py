@@ -391,7 +391,7 @@ class VirtualCluster(Model):
     """Kind of the object."""
     metadata: ObjectMeta
     """Name, namespace, labels and the like."""
-    spec: VirtualClusterSpec = VirtualClusterSpec()
+    spec: VirtualClusterSpec
     """What the user asks for."""
     status: VirtualClusterStatus = VirtualClusterStatus()
     """What the operator found and did."""
