@@ -18,7 +18,7 @@ from cloudmesh.functions.image.layout import Image, layout_entries, write_archiv
 from images.compose import Recipe, default_cache
 from images.debian import RecipeError
 
-NAMES = ("operator", "builder", "registry")
+NAMES = ("operator", "builder", "registry", "machine")
 
 
 @contextlib.contextmanager
@@ -86,12 +86,22 @@ def _build(out: Path, recipe: Recipe, names: tuple[str, ...]) -> dict[str, str]:
     if "builder" in names:
         with _step("layout"):
             _write_layout(out / "layout", recipe.function_layout)
-    lines = ["# Written by `python -m images build`: the images that belong together.", "image:"]
-    for name, tag in tags.items():
-        repository, _, label = tag.rpartition(":")
-        lines += [f"  {name}:", f"    repository: {repository}", f"    tag: {label}"]
-    (out / "values.yaml").write_text("\n".join(lines) + "\n")
+    (out / "values.yaml").write_text(_values(tags))
     return tags
+
+
+def _values(tags: dict[str, str]) -> str:
+    """The chart values that name the images: parts of Cloudmesh under `image`, that of Pod machines under `machine`."""
+    lines = ["# Written by `python -m images build`: the images that belong together."]
+    if parts := [name for name in tags if name != "machine"]:
+        lines.append("image:")
+        for name in parts:
+            repository, _, label = tags[name].rpartition(":")
+            lines += [f"  {name}:", f"    repository: {repository}", f"    tag: {label}"]
+    if "machine" in tags:
+        repository, _, label = tags["machine"].rpartition(":")
+        lines += ["machine:", "  image:", f"    repository: {repository}", f"    tag: {label}"]
+    return "\n".join(lines) + "\n"
 
 
 def write_base(out: Path, cache: Path) -> str:

@@ -25,7 +25,7 @@ from cloudmesh.functions.image.layer import Directory, Entry, File
 from cloudmesh.functions.image.layout import Image, layout_entries
 from cloudmesh.functions.image.oci import Platform, RunConfig
 from cloudmesh.functions.image.wheel import Target, Wheel, merge
-from images import debian
+from images import debian, machines
 from images.wheels import LockedWheel, fetch_wheels
 
 ROOT = Path(__file__).parent.parent
@@ -241,6 +241,31 @@ class Recipe:
         layer = self._layers.get_or_make(key, lambda: entries)
         run = replace(self.operator.run, entrypoint=["/usr/bin/python3.11", "-m", "cloudmesh.functions.builder"])
         return Image(PLATFORM, run, (*self.operator.layers, layer))
+
+    @cached_property
+    def machine(self) -> Image:
+        """The image of Pods that are machines: the base, logins, SLURM."""
+        debs = debian.packages(debian.package_names(machines.PACKAGES), self._cache / "debs")
+        own = sorted((path.name, path.read_text()) for path in machines.FOLDER.iterdir() if path.is_file())
+        key = "\n".join(
+            (
+                "machine",
+                _fingerprint(debian, machines, layer_module),
+                hashlib.sha256(repr(own).encode()).hexdigest(),
+                *sorted(package.sha256 for package in (*self._debs, *debs)),
+            )
+        )
+        layer = self._layers.get_or_make(
+            key, lambda: machines.machine_entries(debs.values(), debian.base_entries(self._debs.values()))
+        )
+        run = RunConfig(
+            entrypoint=[f"/{machines.PROGRAMS}/start"],
+            env=_BASE_ENV,
+            user=f"{machines.UID}:{machines.UID}",
+            working_dir=f"/home/{machines.USER}",
+            labels={"org.opencontainers.image.version": self.version},
+        )
+        return Image(PLATFORM, run, (*self.base.image.layers, layer))
 
     @cached_property
     def registry(self) -> Image:

@@ -157,14 +157,14 @@ def _merged_usr(path: str) -> str:
     return f"usr/{path}" if first in ("bin", "sbin", "lib", "lib64") else path
 
 
-def read_deb(path: Path) -> list[Entry]:
-    """The files and links of a package, under the paths of a merged /usr."""
+def read_deb(path: Path, dropped: re.Pattern[str] = _DROPPED) -> list[Entry]:
+    """The files and links of a package but those whose path begins as `dropped` says, under a merged /usr."""
     tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", path], capture_output=True, check=True, timeout=120).stdout
     entries: dict[str, Entry] = {}
     with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
         for member in archive:
             name = _merged_usr(posixpath.normpath(member.name).removeprefix("./").removeprefix("/"))
-            if member.isdir() or _DROPPED.match(name):
+            if member.isdir() or dropped.match(name):
                 continue
             if member.issym():
                 entries[name] = Symlink(name, member.linkname)
@@ -205,7 +205,7 @@ def base_entries(debs: Iterable[Path]) -> dict[str, Entry]:
         tree[path] = Directory(path, mode)
     for path in ("run", "root", "home", "usr/sbin", "opt/cloudmesh"):
         tree[path] = Directory(path)
-    _check(tree)
+    check(tree)
     return tree
 
 
@@ -228,7 +228,16 @@ def _target(entry: Symlink) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(_merged_usr(entry.path)), entry.target))
 
 
-def _check(tree: Mapping[str, Entry]) -> None:
+def check(tree: Mapping[str, Entry], packages: str = "images/base/packages.txt") -> None:
+    """Whether an image is whole.
+
+    Args:
+        tree: all of its files.
+        packages: the list that says what is in it, for the message.
+
+    Raises:
+        RecipeError: a link points nowhere or a library that something needs isn't there.
+    """
     folders = {posixpath.dirname(path) for path in tree}
     for path in list(folders):
         while path:
@@ -238,13 +247,13 @@ def _check(tree: Mapping[str, Entry]) -> None:
         if isinstance(entry, Symlink) and entry.path not in ("bin", "sbin", "lib", "lib64"):
             target = _merged_usr(_target(entry))
             if target not in tree and target not in folders:
-                raise RecipeError(f"base image: {entry.path} points to {target}, which isn't in it")
+                raise RecipeError(f"{packages}: {entry.path} points to {target}, which isn't in it")
     libraries = {posixpath.basename(path) for path in tree if path.startswith((LIBRARIES, "usr/lib64"))}
     for path, entry in tree.items():
         if isinstance(entry, File):
             for name in needed_libraries(entry.read()):
                 if name not in libraries:
-                    raise RecipeError(f"base image: {path} needs {name}; name its package in images/base/packages.txt")
+                    raise RecipeError(f"{path} needs {name}; name its package in {packages}")
 
 
 def needed_libraries(data: bytes) -> list[str]:

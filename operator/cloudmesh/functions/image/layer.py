@@ -33,10 +33,11 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A directory that must be there although it is empty, or whose mode isn't 0755."""
+    """A directory that must be there although it is empty, or whose mode isn't 0755 or owner (and group) not 0."""
 
     path: str
     mode: int = 0o755
+    owner: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def write_tar(entries: Iterable[Entry], out: BinaryIO) -> tuple[str, int]:
     """Write `entries` as one tar stream.
 
     Directories are made explicit, parents come first, order is by bytes of the full path; owner 0, time 0, modes 0755
-    and 0644 only (but for directories that name another).
+    and 0644 only (but for directories that name others).
 
     Returns:
         The diffID (digest of the stream) and its size in bytes.
@@ -126,9 +127,10 @@ def _add(archive: tarfile.TarFile, entry: Entry) -> None:
     info.mtime = 0
     info.mode = 0o755
     match entry:
-        case Directory(mode=mode):
+        case Directory(mode=mode, owner=owner):
             info.type = tarfile.DIRTYPE
             info.mode = mode
+            info.uid = info.gid = owner
             archive.addfile(info)
         case Symlink(target=target):
             info.type = tarfile.SYMTYPE
