@@ -18,8 +18,8 @@ from cloudmesh.api.fields import (
     Unique,
     by_key,
 )
-from cloudmesh.api.machines import OWN_NAME, Charge, Currency, Money, unchangeable
-from cloudmesh.api.schema import Column, Definition, Model, Rule
+from cloudmesh.api.machines import OWN_NAME, Charge, Currency, Money, positive, unchangeable
+from cloudmesh.api.schema import Column, Definition, Model
 
 MAX_BOOKED = 1000
 """Uids that `status.booked` keeps."""
@@ -30,19 +30,11 @@ Month = Annotated[str, Field(min_length=7, max_length=7, pattern=r"^[0-9]{4}-(0[
 class BudgetSpec(Model):
     """How much may be spent, on what, and what happens then."""
 
-    RULES: ClassVar = (
-        unchangeable("spec", "currency", required=True),
-        Rule(
-            cel="quantity(string(self.amount)).isGreaterThan(quantity('0'))",
-            message="`spec.amount` must be more than 0",
-            holds=lambda b: b.amount.strip("0.") != "",
-            field_path=".amount",
-        ),
-    )
+    RULES: ClassVar = (unchangeable("spec", "currency", required=True),)
 
     currency: Currency = "USD"
     """Currency, as an ISO 4217 code; machines whose prices are in another one don't start."""
-    amount: Money
+    amount: Annotated[Money, positive("amount")]
     """How much may be spent in a period."""
     period: Literal["Month"] = "Month"
     """Month: anew on the first of each month, in UTC."""

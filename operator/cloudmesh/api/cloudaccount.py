@@ -19,7 +19,17 @@ from cloudmesh.api.fields import (
     Unique,
     by_key,
 )
-from cloudmesh.api.machines import OWN_NAME, Arch, Gpu, PartName, PlaceName, TypeName, exactly_one, unchangeable
+from cloudmesh.api.machines import (
+    OWN_NAME,
+    Arch,
+    Gpu,
+    PartName,
+    PlaceName,
+    TypeName,
+    exactly_one,
+    positive,
+    unchangeable,
+)
 from cloudmesh.api.schema import Column, Definition, Model, Rule, Rules
 
 HostKey = Annotated[
@@ -58,7 +68,16 @@ Images = Annotated[
 class Aws(Model):
     """Machines of Amazon EC2."""
 
-    RULES: ClassVar = (unchangeable("spec.aws", "region", required=True), unchangeable("spec.aws", "endpoint"))
+    RULES: ClassVar = (
+        unchangeable("spec.aws", "region", required=True),
+        unchangeable("spec.aws", "endpoint"),
+        Rule(
+            cel="!has(self.zones) || self.zones.all(z, z.startsWith(self.region))",
+            message="`spec.aws.zones` must be zones of `spec.aws.region`, such as 'us-east-1a' of 'us-east-1'",
+            holds=lambda a: all(z.startswith(a.region) for z in a.zones),
+            field_path=".zones",
+        ),
+    )
 
     region: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$")]
     """Region, such as `us-east-1`."""
@@ -85,9 +104,9 @@ class PodSize(Model):
 
     name: PartName
     """Name of the size, used as machine type."""
-    cpu: Quantity
+    cpu: Annotated[Quantity, positive("cpu")]
     """CPU, in cores: `500m` is half a core."""
-    memory: Quantity
+    memory: Annotated[Quantity, positive("memory")]
     """Memory, in bytes: `512Mi`."""
 
 
@@ -128,9 +147,9 @@ class SshHost(Model):
     """Name to log in as."""
     host_key: HostKey
     """Public host key, such as `ssh-ed25519 AAAA…`: a host that shows another one isn't talked to."""
-    vcpu: Quantity
+    vcpu: Annotated[Quantity, positive("vcpu")]
     """CPUs of the host."""
-    memory: Quantity
+    memory: Annotated[Quantity, positive("memory")]
     """Memory of the host, in bytes: `16Gi`."""
     arch: Arch = "amd64"
     """Architecture of the host."""

@@ -17,7 +17,15 @@ MAX_RUNS = 1000
 
 _RELATIVE = r"^[A-Za-z0-9_*?.][-A-Za-z0-9_*?.]*(/[A-Za-z0-9_*?.][-A-Za-z0-9_*?.]*)*$"
 Word = Annotated[str, Field(min_length=1, max_length=4096)]
-Argument = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[ -~]+$")]
+Argument = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1024,
+        pattern=r"^[^\[\]\x00-\x1f\x7f]*(\[[^\[\]\x00-\x1f\x7f]+\][^\[\]\x00-\x1f\x7f]*)*$",
+    ),
+]
+"""An argument to sweep: plain text in which `[…]` stands for several values."""
 OutputPath = Annotated[
     str,
     Field(min_length=1, max_length=256, pattern=_RELATIVE),
@@ -33,6 +41,15 @@ OutputPath = Annotated[
 
 class JobSlurm(Model):
     """What SLURM is told; only for clusters with `bootstrap.slurm`."""
+
+    RULES: ClassVar = (
+        Rule(
+            cel="!has(self.tasks) || !has(self.nodes) || self.tasks >= self.nodes",
+            message="`tasks` must not be less than `nodes`",
+            holds=lambda s: s.tasks is None or s.nodes is None or s.tasks >= s.nodes,
+            field_path=".tasks",
+        ),
+    )
 
     partition: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][-A-Za-z0-9_]*$")] | None = None
     """Partition to run in; left out, SLURM's default."""

@@ -60,7 +60,15 @@ Quantity = Annotated[
     str,
     Field(max_length=MAX_LENGTH, pattern=POSITIVE_PATTERN),
     BeforeValidator(_quantity),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": MAX_LENGTH, "pattern": POSITIVE_PATTERN}),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "minimum": 0,
+            "maximum": 10**15 - 1,
+            "maxLength": MAX_LENGTH,
+            "pattern": POSITIVE_PATTERN,
+        }
+    ),
 ]
 """A quantity such as `100m` or `1Gi`; a whole number is taken too and kept as text."""
 

@@ -14,9 +14,24 @@ from cloudmesh.api.names import OBJECT_NAME_MAX_LENGTH
 from cloudmesh.api.quantity import parse_quantity
 from cloudmesh.api.schema import Model, Rule, Rules
 
-_MONEY: Final = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"
+MONEY_PATTERN: Final = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"
 _MAX_MONEY: Final = 10**12 - 1
-_PERCENT: Final = r"^([0-9]|[1-9][0-9]|100)%$|^[0-9]{1,5}$"
+PERCENT_PATTERN: Final = r"^(([0-9]|[1-9][0-9]|100)%|[0-9]{1,5})$"
+
+
+def positive(field: str) -> Rules:
+    """The annotation that a quantity or an amount of money is more than 0.
+
+    Args:
+        field: What the message calls it.
+    """
+    return Rules(
+        Rule(
+            cel="quantity(string(self)).isGreaterThan(quantity('0'))",
+            message=f"`{field}` must be more than 0",
+            holds=lambda text: parse_quantity(text) > 0,
+        )
+    )
 
 
 def _as_text(value: Any) -> Any:
@@ -28,7 +43,7 @@ def _as_text(value: Any) -> Any:
 
 Money = Annotated[
     str,
-    Field(max_length=22, pattern=_MONEY),
+    Field(max_length=22, pattern=MONEY_PATTERN),
     BeforeValidator(_as_text),
     WithJsonSchema(
         {
@@ -36,13 +51,13 @@ Money = Annotated[
             "minimum": 0,
             "maximum": _MAX_MONEY,
             "maxLength": 22,
-            "pattern": _MONEY,
+            "pattern": MONEY_PATTERN,
         }
     ),
 ]
 """An amount of a currency as decimal text with at most nine places; a whole number is taken too and kept as text."""
 
-Charge = Annotated[str, Field(max_length=22, pattern=_MONEY)]
+Charge = Annotated[str, Field(max_length=22, pattern=MONEY_PATTERN)]
 """An amount of a currency in a status."""
 
 Currency = Annotated[str, Field(min_length=3, max_length=3, pattern=r"^[A-Z]{3}$")]
@@ -50,10 +65,10 @@ Currency = Annotated[str, Field(min_length=3, max_length=3, pattern=r"^[A-Z]{3}$
 
 CountOrPercent = Annotated[
     str,
-    Field(max_length=5, pattern=_PERCENT),
+    Field(max_length=5, pattern=PERCENT_PATTERN),
     BeforeValidator(_as_text),
     WithJsonSchema(
-        {"x-kubernetes-int-or-string": True, "minimum": 0, "maximum": 99999, "maxLength": 5, "pattern": _PERCENT}
+        {"x-kubernetes-int-or-string": True, "minimum": 0, "maximum": 99999, "maxLength": 5, "pattern": PERCENT_PATTERN}
     ),
 ]
 """A number of machines, or a share such as `40%`."""
@@ -197,7 +212,7 @@ class Range(Model):
 
     min: Quantity | None = None
     """The least."""
-    max: Quantity | None = None
+    max: Annotated[Quantity, positive("max")] | None = None
     """The most; left out, there is no limit."""
 
     def bounds(self) -> tuple[Fraction, Fraction | None]:
@@ -218,7 +233,7 @@ class Gpu(Model):
 class Disk(Model):
     """The disk of a machine."""
 
-    size: Quantity
+    size: Annotated[Quantity, positive("size")]
     """Size, such as `100Gi`."""
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from cloudmesh.api.crds import KINDS, make_crd
+from cloudmesh.api.machines import MONEY_PATTERN, PERCENT_PATTERN
 
 FOLDER = Path("docs/reference")
 _GENERATED = "<!-- Generated from operator/cloudmesh/api by `python -m cloudmesh.api.reference`; don't edit. -->"
 _SPEC_HEAD = ("| field | type | default | what it is |", "|---|---|---|---|")
 _STATUS_HEAD = ("| field | type | what it is |", "|---|---|---|")  # nobody fills in a status
+_AMOUNTS = {MONEY_PATTERN: "decimal", PERCENT_PATTERN: "number or percent"}
 _LARGEST = {2**31 - 1, 2**53 - 1}  # bounds that only say how a number is stored
 
 
@@ -62,7 +64,7 @@ def _rows(schema: dict[str, Any], path: str, *, defaults: bool) -> Iterator[str]
     required = schema.get("required", ())
     for name, member in schema.get("properties", {}).items():
         field = f"`{path}{name}`"
-        default = f"`{_plain(member['default'])}`" if member.get("default") else ""
+        default = f"`{_plain(member['default'])}`" if member.get("default") not in (None, {}) else ""
         text = member.get("description", "").replace("|", r"\|")
         shown = f"**{field}**" if name in required else field
         yield f"| {shown} | {_type(member)} |{f' {default} |' if defaults else ''} {text} |"
@@ -84,7 +86,7 @@ def _type(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if schema.get("x-kubernetes-int-or-string"):
-        return "quantity"
+        return _AMOUNTS.get(schema.get("pattern", ""), "quantity")
     kind = schema.get("type", "")
     if kind == "array":
         return f"list of {_item(schema['items'])}{_most(schema, 'maxItems', 'items')}"

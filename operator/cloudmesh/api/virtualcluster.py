@@ -51,6 +51,19 @@ class Idle(Model):
 class Lifecycle(Model):
     """Whether and how long the cluster runs."""
 
+    RULES: ClassVar = (
+        Rule(
+            cel=(
+                "!has(self.idle) || !has(self.maxLifetimeSeconds) || self.idle.afterSeconds < self.maxLifetimeSeconds"
+            ),
+            message="`idle.afterSeconds` must be less than `maxLifetimeSeconds`",
+            holds=lambda c: (
+                c.idle is None or c.max_lifetime_seconds is None or c.idle.after_seconds < c.max_lifetime_seconds
+            ),
+            field_path=".idle.afterSeconds",
+        ),
+    )
+
     state: Literal["Running", "Suspended"] = "Running"
     """Running; Suspended: no machine costs more than its disk."""
     idle: Idle | None = None
@@ -259,7 +272,7 @@ class Pool(Model):
     """Kinds of machines that fill the pool; the policy chooses, and the first wins where it doesn't mind."""
     image: Image | None = None
     """The image of the machines; left out, each account's default."""
-    adopt: Annotated[list[AdoptMachine], Field(max_length=100, json_schema_extra=ATOMIC)] = Field(default_factory=list)
+    adopt: Annotated[list[AdoptMachine], Field(max_length=64, json_schema_extra=ATOMIC)] = Field(default_factory=list)
     """Machines that are there already and are taken over first."""
     health: Health = Health()
     """When a machine is given up, and what happens then."""
@@ -286,7 +299,19 @@ class VirtualClusterSpec(Model):
         Rule(
             cel="!has(self.accounts) || !has(self.accountSelector)",
             message="`spec.accounts` and `spec.accountSelector` must not be used together",
-            holds=lambda s: not s.accounts or s.account_selector is None,
+            holds=lambda s: s.accounts is None or s.account_selector is None,
+        ),
+        Rule(
+            cel=(
+                "!has(self.accounts) || self.pools.all(p, !has(p.adopt)"
+                " || p.adopt.all(m, self.accounts.exists(a, a.name == m.accountRef.name)))"
+            ),
+            message="`adopt[].accountRef` of `spec.pools` must be one of `spec.accounts`",
+            holds=lambda s: (
+                s.accounts is None
+                or {m.account_ref.name for p in s.pools for m in p.adopt} <= {a.name for a in s.accounts}
+            ),
+            field_path=".pools",
         ),
         Rule(
             cel=(
@@ -308,7 +333,7 @@ class VirtualClusterSpec(Model):
     deletion_policy: Literal["Delete", "Orphan"] = "Delete"
     """What happens to the machines when this object is deleted: Delete, or Orphan to let them run."""
     accounts: (
-        Annotated[list[AccountReference], Field(min_length=1, max_length=64, json_schema_extra=by_key("name")), Unique]
+        Annotated[list[AccountReference], Field(min_length=1, max_length=32, json_schema_extra=by_key("name")), Unique]
         | None
     ) = None
     """CloudAccounts that machines may come from; with neither this nor `accountSelector` account `pods`, which the

@@ -51,6 +51,10 @@ class VirtualMachineStatus(Model):
     """Port to log in at."""
     ssh_user: Word | None = None
     """Name to log in as."""
+    ssh_host_key: Annotated[str, Field(max_length=2048)] | None = None
+    """Public host key that the cloud tells; left out where it is the cluster's own."""
+    ssh_proxy_command: Text | None = None
+    """ProxyCommand by which people reach the machine; left out where they connect to it directly."""
     boot_id: Annotated[Word | None, Field(alias="bootID")] = None
     """Changes when the machine has started anew and lost what lay in memory."""
     network: Word | None = None
