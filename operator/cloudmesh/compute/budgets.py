@@ -1,0 +1,196 @@
+"""What the Budgets of a namespace come to right now: their objects, the machines, and what clusters are promised.
+
+A Budget's status is written every few minutes; a cluster that is about to start asks here, and its promise counts for
+all others from that moment on, before the first of its machines is there.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloudmesh.compute.budget_ledger import Count, count, hourly_by_cluster, read_ledger, turn
+from cloudmesh.compute.budget_plan import BudgetVerdict, Machine, labels_of, read_machine, selects, verdict
+from cloudmesh.compute.kinds import BUDGET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
+from cloudmesh.compute.prices.moments import to_seconds
+from cloudmesh.compute.prices.money import to_text
+from cloudmesh.engine import Engine, Obj, utc_now
+
+PROMISE_SECONDS = 300.0
+"""So long a promise holds that isn't renewed; by then the machines are there, or it was given up."""
+FRESH_SECONDS = 1.0
+"""So long a sum over all machines serves for questions."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    hourly: int
+    currency: str
+    labels: Mapping[str, str]
+    until: float
+
+
+class Budgets:
+    """The Budgets of a process.
+
+    Args:
+        engine: Access to the cluster.
+        now: RFC 3339 time.
+        monotonic: Seconds on a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        now: Callable[[], str] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self.now = now
+        self._monotonic = monotonic
+        self._read: dict[str, tuple[str, Machine]] = {}
+        self._promises: dict[tuple[str, str], _Promise] = {}
+        self._bases: dict[str, tuple[str, float, Count, Mapping[str, int]]] = {}
+
+    def selected(self, budget: Obj) -> list[Machine]:
+        """The machines that a Budget charges, as the cache has them."""
+        cache, namespace = self._engine.cache, budget["metadata"]["namespace"]
+        chosen: dict[str, bool] = {}
+        found = []
+        for obj in cache.list(VIRTUAL_MACHINE, namespace):
+            machine = self._machine(obj)
+            cluster = machine.cluster
+            if cluster not in chosen or not cluster:
+                owner = cache.get(VIRTUAL_CLUSTER, namespace, cluster) if cluster else None
+                mine = selects(budget, labels_of(obj, owner))
+                if owner is not None:
+                    chosen[cluster] = mine
+            else:
+                mine = chosen[cluster]
+            if mine:
+                found.append(machine)
+        return found
+
+    def count(self, budget: Obj) -> Count:
+        """What a Budget comes to now, promises included."""
+        now, machines = to_seconds(self.now()), self.selected(budget)
+        ledger, _ = turn(budget, read_ledger(budget, now), machines, now)
+        return count(budget, ledger, machines, max(now, ledger.period.begin), self.promised(budget))
+
+    def promised(self, budget: Obj) -> dict[str, int]:
+        """Nano-units per hour by cluster that were promised of a Budget."""
+        namespace, moment = budget["metadata"]["namespace"], self._monotonic()
+        for key in [key for key, promise in self._promises.items() if promise.until <= moment]:
+            del self._promises[key]
+        currency = budget["spec"].get("currency", "USD")
+        return {
+            name: promise.hourly
+            for (space, name), promise in self._promises.items()
+            if space == namespace and promise.currency == currency
+            if selects(budget, promise.labels)
+        }
+
+    def objects(self, namespace: str, *, asker: str = "") -> list[Obj]:
+        """The Budgets of a namespace with a status that is up to date, for `budget_plan.verdict`.
+
+        Args:
+            namespace: The namespace.
+            asker: Name of a cluster (uid of a machine that stands alone): of it, only what is there counts.
+        """
+        there = self._hourly(namespace, asker) if asker else 0
+        fresh = []
+        for budget in self._engine.cache.list(BUDGET, namespace):
+            status: dict[str, Any] = budget.get("status") or {}
+            if "spent" in status:
+                base, groups = self._base(budget)
+                more = {name: hourly for name, hourly in self.promised(budget).items() if name != asker}
+                if there:
+                    more[asker] = there
+                reserved = base.reserved + sum(max(0, wanted - groups.get(name, 0)) for name, wanted in more.items())
+                status = status | {"spent": to_text(base.spent), "reserved": to_text(reserved)}
+            fresh.append(budget | {"status": status})
+        return fresh
+
+    def _base(self, budget: Obj) -> tuple[Count, Mapping[str, int]]:
+        """What a Budget comes to without promises, at most a moment old: promises bridge it."""
+        meta, moment = budget["metadata"], self._monotonic()
+        held = self._bases.get(meta["uid"])
+        if held is not None and held[0] == meta["resourceVersion"] and moment - held[1] < FRESH_SECONDS:
+            return held[2], held[3]
+        now, machines = to_seconds(self.now()), self.selected(budget)
+        ledger, _ = turn(budget, read_ledger(budget, now), machines, now)
+        base = count(budget, ledger, machines, max(now, ledger.period.begin))
+        groups = hourly_by_cluster(budget, ledger, machines)
+        self._bases[meta["uid"]] = (meta["resourceVersion"], moment, base, groups)
+        return base, groups
+
+    def _hourly(self, namespace: str, cluster: str) -> int:
+        """What the machines of a cluster that there are cost an hour."""
+        owner = self._engine.cache.get(VIRTUAL_CLUSTER, namespace, cluster)
+        if owner is None:
+            return 0
+        machines = map(self._machine, self._engine.cache.children(owner["metadata"]["uid"], VIRTUAL_MACHINE))
+        return sum(machine.hourly or 0 for machine in machines if machine.ended is None)
+
+    def ask(
+        self, namespace: str, cluster: str, labels: Mapping[str, str], extra_hourly_nanos: int, currency: str
+    ) -> BudgetVerdict:
+        """What the Budgets say of a cluster now; see `budget_plan.verdict`."""
+        if not self._engine.cache.count(BUDGET):
+            return BudgetVerdict(allowed=True, exceeded=False, remaining_nanos=None)
+        return verdict(self.objects(namespace, asker=cluster), labels, extra_hourly_nanos, currency)
+
+    def claim(
+        self, namespace: str, cluster: str, labels: Mapping[str, str], extra_hourly_nanos: int, currency: str
+    ) -> BudgetVerdict:
+        """Asks, and if it is allowed takes the money: nobody else is promised it.
+
+        Args:
+            namespace: Namespace of the cluster.
+            cluster: Its name; the uid of a VirtualMachine that stands alone.
+            labels: Its labels.
+            extra_hourly_nanos: What would be added to what its machines that are there cost; 0 gives a promise back.
+            currency: Currency of the prices.
+        """
+        found = self.ask(namespace, cluster, labels, extra_hourly_nanos, currency)
+        self._promises.pop((namespace, cluster), None)
+        if found.allowed and found.remaining_nanos is not None and extra_hourly_nanos > 0:
+            hourly = self._hourly(namespace, cluster) + extra_hourly_nanos
+            until = self._monotonic() + PROMISE_SECONDS
+            self._promises[namespace, cluster] = _Promise(hourly, currency, dict(labels), until)
+        return found
+
+    def release(self, namespace: str, cluster: str) -> None:
+        """Gives a promise back."""
+        self._promises.pop((namespace, cluster), None)
+
+    def _machine(self, obj: Obj) -> Machine:
+        uid, version = obj["metadata"]["uid"], obj["metadata"].get("resourceVersion", "")
+        held = self._read.get(uid)
+        if held is not None and held[0] == version:
+            return held[1]
+        if len(self._read) > 2 * self._engine.cache.count(VIRTUAL_MACHINE) + 1000:
+            self._read.clear()
+        machine = read_machine(obj)
+        self._read[uid] = (version, machine)
+        return machine
+
+
+_SHARED: weakref.WeakKeyDictionary[Engine, Budgets] = weakref.WeakKeyDictionary()
+
+
+def shared(engine: Engine, **options: Any) -> Budgets:
+    """The Budgets of an engine: the same for all of its reconcilers.
+
+    Args:
+        engine: The engine.
+        options: Of `Budgets`, for the first who asks.
+    """
+    found = _SHARED.get(engine)
+    if found is None:
+        found = _SHARED[engine] = Budgets(engine, **options)
+    return found
