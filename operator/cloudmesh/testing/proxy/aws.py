@@ -6,7 +6,7 @@ The rules that it adds, each from AWS's own guides:
    their present state, also after they ended; with others it is IdempotentParameterMismatch. Zone and subnet belong to
    the token's scope: the same token in another zone makes another machine (EC2 guide, "Ensuring idempotency").
 2. DescribeInstances knows the filter `client-token`.
-3. Lists come in pages of at most MaxResults, and of `page_size` without, with a NextToken.
+3. Lists come in pages of at most MaxResults and at most `page_size`, with a NextToken.
 4. A new instance may be unknown to reads for a while (`lag`): InvalidInstanceID.NotFound by id, absent from lists.
 5. Only known access keys are let in: AuthFailure else.
 6. A request that isn't in the service's model is refused: UnknownParameter.
@@ -228,7 +228,7 @@ class AwsDialect:
         if holder is None or call.parameters.get("InstanceIds"):
             return root
         items = list(holder)
-        size = int(call.parameters.get("MaxResults") or self.page_size)
+        size = min(int(call.parameters.get("MaxResults") or self.page_size), self.page_size)
         begin = int(str(call.parameters.get("NextToken") or "p0")[1:])
         for item in items:
             holder.remove(item)

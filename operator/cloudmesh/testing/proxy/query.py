@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
 
-import botocore.session
+from botocore.loaders import Loader
 from botocore.model import ListShape, OperationModel, ServiceModel, Shape, StructureShape
 from botocore.validate import ParamValidator
 
@@ -20,7 +20,7 @@ class UnknownParameter(Exception):
 @cache
 def service_model(name: str) -> ServiceModel:
     """A service's model as botocore ships it."""
-    return botocore.session.get_session().get_service_model(name)
+    return ServiceModel(Loader().load_service_model(name, "service-2"), name)
 
 
 def parse_form(body: bytes) -> dict[str, str]:

@@ -47,7 +47,7 @@ CAPACITY: Final = frozenset(
         "InsufficientInstanceCapacity", "InsufficientHostCapacity", "InsufficientReservedInstanceCapacity",
         "InsufficientCapacity", "InsufficientAddressCapacity", "InsufficientVolumeCapacity", "SpotMaxPriceTooLow",
         "Unsupported", "InsufficientFreeAddressesInSubnet", "UnfulfillableCapacity", "InsufficientCapacityOnHost",
-        "Server.InsufficientInstanceCapacity", "Server.SpotInstanceTermination",
+        "SpotInstanceTermination", "SpotInstanceShutdown",
     }
 )  # fmt: skip
 RATE: Final = frozenset(
@@ -106,7 +106,8 @@ def _of_answer(error: ClientError, what: str) -> CloudmeshError:
 
 
 def of_code(code: str, text: str, status: int = 0) -> CloudmeshError:
-    """The error of a code, raised or found in an instance's state reason."""
+    """The error of a code, raised or found in an instance's state reason (`Server.…` and `Client.…`)."""
+    code = code.removeprefix("Client.").removeprefix("Server.")
     if code in AUTH:
         return AuthFailed(text)
     if code in QUOTA:
