@@ -1,0 +1,1 @@
+"""Parts of the benchmark `cluster-scale`: the operator's process, and a minimal client that writes the same objects."""
