@@ -1,0 +1,82 @@
+"""A cluster's machines as the plan reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cloudmesh.policy.model import Offer
+
+Truth = Literal["True", "False", "Unknown"]
+
+CAPACITY = frozenset({"CapacityUnavailable", "QuotaExceeded"})
+"""Reasons that are definite: the next offer is tried at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One VirtualMachine of a pool.
+
+    Args:
+        name: Its name.
+        uid: Its uid.
+        pool: Its pool.
+        ordinal: Its place in the pool.
+        attempt: How often this place was filled, from 1.
+        counts_as: Units that it counts for.
+        alternative: Alternative of the pool that it was made of.
+        offer: What it was made of, with the price that it was made at.
+        created_at: When the object was made, in seconds since 1970.
+        template: Hash of what the pool asked for, empty for an adopted machine.
+        adopted: The cloud's id that it was adopted by, empty if it was made.
+        deleting: Its end was asked for.
+        ready: Whether it works.
+        ready_since: When that last changed.
+        was_up: It has worked before.
+        made: The cloud has something that may be billed.
+        failed: Reason why it can't work any more, empty otherwise.
+        message: The same in a sentence.
+        gone: The cloud has it no longer.
+        preempted: The cloud took it away.
+        power: powerState that it was told.
+        power_since: When it was last told another one, or made.
+        at_rest: It is stopped or suspended as asked.
+        failures: Failures in a row of its place before it.
+        drift: What differs from what was asked, in words.
+    """
+
+    name: str
+    uid: str
+    pool: str
+    ordinal: int
+    attempt: int
+    counts_as: int
+    alternative: str
+    offer: Offer
+    created_at: int
+    template: str = ""
+    adopted: str = ""
+    deleting: bool = False
+    ready: Truth = "False"
+    ready_since: int = 0
+    was_up: bool = False
+    made: bool = False
+    failed: str = ""
+    message: str = ""
+    gone: bool = False
+    preempted: bool = False
+    power: str = "Running"
+    power_since: int = 0
+    at_rest: bool = False
+    failures: int = 0
+    drift: tuple[str, ...] = ()
+
+    @property
+    def nanos(self) -> int | None:
+        """Its price per hour, None if nobody knows it."""
+        return self.offer.price.nanos if self.offer.price is not None else None
+
+
+def units(members: tuple[Member, ...] | list[Member]) -> int:
+    """What several machines count for."""
+    return sum(m.counts_as for m in members)
