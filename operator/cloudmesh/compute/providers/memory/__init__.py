@@ -7,7 +7,7 @@ Settings of an account, all strings: `cloud` (accounts with the same value share
 `zones` (of the catalogue), `spot` (`true` or `false`), `key` (the only API key that is accepted), `nativeTokens`
 (`true` or `false`), `powers` (names with commas between, `none` for none), `bootSeconds`, `stopSeconds`,
 `deleteSeconds`, `endedSeconds`, `listLagSeconds`, `latencySeconds`, `pageSize`, `callsPerSecond`, `pollSeconds`,
-`createSeconds`, and `free` (machines that fit in each row of the catalogue).
+`createSeconds`, `graceSeconds` (the lag if not set), and `free` (machines that fit in each row of the catalogue).
 """
 
 from __future__ import annotations
@@ -54,7 +54,14 @@ def cloud(name: str, made: MemoryCloud | None = None) -> MemoryCloud:
     """The cloud of a name, the same for all accounts of this process; a test puts its own there beforehand."""
     if made is not None:
         _clouds[name] = made
-    return _clouds.setdefault(name, MemoryCloud(name)) if name not in _clouds else _clouds[name]
+    elif name not in _clouds:
+        _clouds[name] = MemoryCloud(name)
+    return _clouds[name]
+
+
+def forget(name: str) -> None:
+    """Drops the cloud of a name; providers that have it keep it."""
+    _clouds.pop(name, None)
 
 
 def make(context: Context) -> MemoryProvider:
@@ -69,7 +76,7 @@ def make(context: Context) -> MemoryProvider:
     kind = _class(settings.get("powers", ""))
     info = ProviderInfo(
         kind="memory",
-        grace_seconds=math.ceil(back_end.habits.list_lag_seconds),
+        grace_seconds=math.ceil(_number(settings, "graceSeconds", back_end.habits.list_lag_seconds)),
         create_seconds=int(_number(settings, "createSeconds", 10)),
         native_tokens=back_end.habits.native_tokens,
         ssh=False,

@@ -132,7 +132,7 @@ class MemoryCloud:
         if fault.action == "twice":
             result = act()
         await asyncio.sleep(fault.answer_seconds)
-        if fault.action in ("lose", "hang-after"):
+        if fault.action in ("lose", "fail-after", "hang-after"):
             await _fail(fault)
         return result
 
@@ -282,6 +282,9 @@ class MemoryCloud:
         """One page of the machines with these tags, oldest first."""
         found = self._shelf.listed({} if self.faults.filters_ignored else filters)
         page, next_mark = self._shelf.page(found, mark, self.habits.page_size)
+        number = 1 + sum(each.id <= mark for each in found) // self.habits.page_size if self.faults.failing_page else 0
+        if number and number == self.faults.failing_page:
+            raise CloudError("InternalError", f"page {number} can't be read")
         warning = ""
         if missing := self.faults.unreachable_zone:
             page = tuple(instance for instance in page if instance.zone != missing)
@@ -483,7 +486,7 @@ class MemoryCloud:
 
 
 async def _fail(fault: Fault) -> None:
-    if fault.action == "refuse":
+    if fault.action in ("refuse", "fail-after"):
         raise CloudError(fault.code, fault.message, fault.retry_after)
     if fault.action in ("hang", "hang-after"):
         await asyncio.get_running_loop().create_future()

@@ -6,7 +6,7 @@ import fnmatch
 from dataclasses import dataclass
 from typing import Literal
 
-Action = Literal["refuse", "drop", "lose", "hang", "hang-after", "twice"]
+Action = Literal["refuse", "drop", "lose", "fail-after", "hang", "hang-after", "twice"]
 
 
 @dataclass(slots=True)
@@ -15,7 +15,8 @@ class Fault:
 
     Args:
         action: `refuse` with an error code; `drop` the connection before the call is done; `lose` the answer of a call
-            that was done; `hang` before it or after it; deliver it `twice`. None only delays.
+            that was done; `fail-after`: it was done, and the answer is an error; `hang` before it or after it;
+            deliver it `twice`. None only delays.
         operation: Shell pattern of the operation, such as `RunInstance` or `List*`.
         code: Error code of `refuse`.
         message: Its words.
@@ -48,6 +49,8 @@ class Faults:
         """The cloud takes filters of listings and answers with everything."""
         self.listing_repeats = False
         """Each page of a listing begins with the last machine of the page before."""
+        self.failing_page = 0
+        """The request for this page of a listing, counted from 1, fails."""
         self.unreachable_zone = ""
         """A listing leaves this zone out and says so."""
 
@@ -60,6 +63,7 @@ class Faults:
         """All is well again."""
         self.rules.clear()
         self.filters_ignored = self.listing_repeats = False
+        self.failing_page = 0
         self.unreachable_zone = ""
 
     def take(self, operation: str) -> Fault | None:

@@ -150,7 +150,18 @@ class MemoryProvider:
             return await self._create(spec)
         lock = self._creating.setdefault(spec.token, asyncio.Lock())
         async with lock:
-            return await self.find_node(spec) or await self._create(spec)
+            found = await self.find_node(spec)
+            if found is None:
+                return await self._create(spec)
+        offer = spec.offer
+        if (found.type, found.region, found.zone, found.purchase) != (
+            offer.type,
+            offer.region,
+            offer.zone,
+            offer.purchase,
+        ):
+            raise Conflict(f"the token {spec.token} was used for another order")
+        return found
 
     async def _create(self, spec: NodeSpec) -> Node:
         offer = spec.offer
