@@ -18,10 +18,13 @@ PAGE_SIZE = 500
 CALL_SECONDS = 10.0
 LIST_SECONDS = 30.0
 WATCH_GRACE_SECONDS = 15.0
+LOG_BYTES = 1 << 20
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 PARTIAL = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+
+_POD = Resource("v1", "Pod", "pods")
 
 WriteObserver = Callable[[Resource, Obj], None]
 WriteGuard = Callable[[Resource], None]
@@ -164,6 +167,21 @@ class Kube:
                     yield event
         finally:
             reply.close()
+
+    async def read_log(self, namespace: str, pod: str, *, container: str, lines: int) -> str:
+        """Reads the last lines of a container's log, at most 1 MiB.
+
+        Raises:
+            InvalidRequest: The container hasn't started.
+            NotFound: The Pod is gone.
+        """
+        path = _POD.path(namespace, pod, "log")
+        query = {"container": container, "tailLines": str(lines), "limitBytes": str(LOG_BYTES)}
+        request = Request("GET", path, query=query, timeout_seconds=self._call_seconds)
+        code, body, headers = await self._call(_POD, "log", request)
+        if code != 200:
+            raise error_of(code, status_of(body), headers, f"log {path}")
+        return body.decode(errors="replace")
 
     async def create(self, resource: Resource, obj: Obj) -> Obj:
         """Creates an object.
