@@ -7,17 +7,21 @@ The rules that it adds, each from AWS's own guides:
    the token's scope: the same token in another zone makes another machine (EC2 guide, "Ensuring idempotency").
 2. DescribeInstances knows the filter `client-token`.
 3. Lists come in pages of at most MaxResults and at most `page_size`, with a NextToken.
-4. A new instance may be unknown to reads for a while (`lag`): InvalidInstanceID.NotFound by id, absent from lists.
+4. A new instance may be unknown to reads for a while (`lag_seconds`): InvalidInstanceID.NotFound by id, absent from
+   lists. Lists may show an older moment (`frozen`).
 5. Only known access keys are let in: AuthFailure else.
 6. A request that isn't in the service's model is refused: UnknownParameter.
 7. Spot prices differ by type and zone.
+8. An instance that was asked to end may take a while for it (`ending_seconds`).
+9. EC2 may accept a request and end the instance for want of room: its state reason tells (`doom`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -53,21 +57,33 @@ class AwsDialect:
     Args:
         access_keys: Key ids that are let in, empty for all.
         page_size: Size of pages where the client asks for none.
-        lag: How many reads a new instance stays unseen for.
+        lag_seconds: How long a new instance stays unseen.
+        ending_seconds: How long a terminated instance is shutting down.
+        repeats: Each page but the first begins with the last item of the one before.
         ignore_filters: Answer lists as if no filter was sent, as some emulators do.
     """
 
     access_keys: frozenset[str] = frozenset()
     page_size: int = 1000
-    lag: int = 0
+    lag_seconds: float = 0.0
+    ending_seconds: float = 0.0
+    repeats: bool = False
     ignore_filters: bool = False
     tokens: dict[tuple[str, str, str, str], _Kept] = field(default_factory=dict)
-    young: dict[str, int] = field(default_factory=dict)
-    """Reads for which an instance stays unseen."""
+    young: dict[str, float] = field(default_factory=dict)
+    """Moment from which an instance is seen."""
+    ending: dict[str, float] = field(default_factory=dict)
+    """Moment at which an instance has ended."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """State reason of instances that ended by themselves."""
+    images: dict[str, str] = field(default_factory=dict)
+    """Images of instances where they aren't those of the emulator."""
+    frozen: dict[str, tuple[str, str]] | None = None
+    """States that lists show while they are stale, by instance."""
+    doom: str = ""
+    """Reason for which new instances end at once, empty while there is room."""
     invalid: list[str] = field(default_factory=list)
     """Requests that the service's model doesn't allow."""
-    on_made: Callable[[tuple[str, ...]], None] | None = None
-    """Told the ids of each new instance."""
 
     def read(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Call:
         """Names the operation and decodes its parameters."""
@@ -107,9 +123,13 @@ class AwsDialect:
             return await self._once(call, upstream)
         if call.operation in _LISTS:
             return await self._list(call, upstream)
+        if call.operation == "TerminateInstances" and self.ending_seconds:
+            now = time.monotonic()
+            for instance in call.parameters.get("InstanceIds") or ():
+                self.ending.setdefault(instance, now + self.ending_seconds)
         answer = await upstream(call)
         if call.operation == "RunInstances":
-            self._made(answer)
+            await self._made(call, answer, upstream)
         return answer
 
     # -- create once -------------------------------------------------------------------------------------------------
@@ -126,7 +146,7 @@ class AwsDialect:
         if kept is None:
             answer = await upstream(call)
             if answer.status == 200:
-                ids = self._made(answer) if call.operation == "RunInstances" else ()
+                ids = await self._made(call, answer, upstream) if call.operation == "RunInstances" else ()
                 self.tokens[scope] = _Kept(fingerprint, answer, ids)
             return answer
         if kept.fingerprint != fingerprint:
@@ -145,17 +165,11 @@ class AwsDialect:
             instance = item.find(f"{space}instanceId")
             state = item.find(f"{space}instanceState")
             if instance is not None and state is not None:
-                code, name = states.get(instance.text or "", ("48", "terminated"))
-                for tag, value in (("code", code), ("name", name)):
-                    if (element := state.find(space + tag)) is not None:
-                        element.text = value
+                _set_state(item, space, *states.get(instance.text or "", ("48", "terminated")))
         return Answer(200, _text(root), kept.answer.headers)
 
     async def _states(self, call: Call, ids: tuple[str, ...], upstream: Upstream) -> dict[str, tuple[str, str]]:
-        body = "&".join(
-            ["Action=DescribeInstances", "Version=2016-11-15", *(f"InstanceId.{n}={i}" for n, i in _numbered(ids))]
-        )
-        answer = await upstream(Call("DescribeInstances", call.method, call.target, {}, call.headers, body.encode()))
+        answer = await upstream(_internal(call, "DescribeInstances", ids))
         found: dict[str, tuple[str, str]] = {}
         if answer.status != 200:
             return found
@@ -167,15 +181,16 @@ class AwsDialect:
                 found[instance.text or ""] = (state.findtext(f"{space}code", ""), state.findtext(f"{space}name", ""))
         return found
 
-    def _made(self, answer: Answer) -> tuple[str, ...]:
+    async def _made(self, call: Call, answer: Answer, upstream: Upstream) -> tuple[str, ...]:
         if answer.status != 200:
             return ()
         root = _parse(answer.body)
         ids = tuple(element.text or "" for element in root.iter(f"{_space(root)}instanceId"))
-        if self.lag:
-            self.young |= dict.fromkeys(ids, self.lag)
-        if self.on_made is not None:
-            self.on_made(ids)
+        if self.lag_seconds:
+            self.young |= dict.fromkeys(ids, time.monotonic() + self.lag_seconds)
+        if self.doom:
+            self.reasons |= dict.fromkeys(ids, self.doom)
+            await upstream(_internal(call, "TerminateInstances", ids))
         return ids
 
     # -- lists -------------------------------------------------------------------------------------------------------
@@ -193,16 +208,38 @@ class AwsDialect:
         root = _parse(answer.body)
         space = _space(root)
         if call.operation == "DescribeInstances":
-            _drop_instances(root, space, hidden, tokens)
+            self._mend_instances(root, space, hidden, tokens)
         if call.operation == "DescribeSpotPriceHistory":
             _spot_prices(root, space)
         return Answer(200, _text(self._page(root, space, call)), answer.headers)
 
     def _hidden(self) -> set[str]:
-        hidden = {instance for instance, left in self.young.items() if left > 0}
-        for instance in hidden:
-            self.young[instance] -= 1
-        return hidden
+        now = time.monotonic()
+        return {instance for instance, seen_from in self.young.items() if now < seen_from}
+
+    def _mend_instances(self, root: Xml.Element, space: str, hidden: set[str], tokens: set[str] | None) -> None:
+        now = time.monotonic()
+        holder = root.find(f"{space}reservationSet")
+        for reservation in list(holder if holder is not None else ()):
+            instances = reservation.find(f"{space}instancesSet")
+            if instances is None or holder is None:
+                continue
+            for item in list(instances):
+                name = item.findtext(f"{space}instanceId", "")
+                strange = tokens is not None and item.findtext(f"{space}clientToken", "") not in tokens
+                if name in hidden or strange or (self.frozen is not None and name not in self.frozen):
+                    instances.remove(item)
+                    continue
+                if self.frozen is not None:
+                    _set_state(item, space, *self.frozen[name])
+                elif now < self.ending.get(name, 0.0):
+                    _set_state(item, space, "32", "shutting-down")
+                if name in self.reasons:
+                    _set_reason(item, space, self.reasons[name])
+                if name in self.images and (image := item.find(f"{space}imageId")) is not None:
+                    image.text = self.images[name]
+            if not len(instances):
+                holder.remove(reservation)
 
     def _without_token_filter(self, call: Call) -> tuple[set[str] | None, bytes]:
         """The values of the filter `client-token`, and the body that the emulator can serve."""
@@ -232,7 +269,7 @@ class AwsDialect:
         begin = int(str(call.parameters.get("NextToken") or "p0")[1:])
         for item in items:
             holder.remove(item)
-        for item in items[begin : begin + size]:
+        for item in items[max(0, begin - 1) if self.repeats else begin : begin + size]:
             holder.append(item)
         token = root.find(f"{space}nextToken")
         if token is not None:
@@ -278,18 +315,26 @@ def _text(root: Xml.Element) -> bytes:
     return text
 
 
-def _drop_instances(root: Xml.Element, space: str, hidden: set[str], tokens: set[str] | None) -> None:
-    holder = root.find(f"{space}reservationSet")
-    for reservation in list(holder if holder is not None else ()):
-        instances = reservation.find(f"{space}instancesSet")
-        if instances is None or holder is None:
-            continue
-        for item in list(instances):
-            token = item.findtext(f"{space}clientToken", "")
-            if item.findtext(f"{space}instanceId", "") in hidden or (tokens is not None and token not in tokens):
-                instances.remove(item)
-        if not len(instances):
-            holder.remove(reservation)
+def _internal(call: Call, operation: str, ids: tuple[str, ...]) -> Call:
+    """A call of the proxy's own, with the signature of the one that it serves."""
+    form = {"Action": operation, "Version": "2016-11-15"} | {f"InstanceId.{n}": i for n, i in _numbered(ids)}
+    return Call(operation, call.method, call.target, {}, call.headers, _form(form))
+
+
+def _set_state(item: Xml.Element, space: str, code: str, name: str) -> None:
+    state = item.find(f"{space}instanceState")
+    for tag, value in (("code", code), ("name", name)):
+        if state is not None and (element := state.find(space + tag)) is not None:
+            element.text = value
+
+
+def _set_reason(item: Xml.Element, space: str, code: str) -> None:
+    held = item.find(f"{space}stateReason")
+    reason = held if held is not None else Xml.SubElement(item, f"{space}stateReason")
+    for child in list(reason):
+        reason.remove(child)
+    Xml.SubElement(reason, f"{space}code").text = code
+    Xml.SubElement(reason, f"{space}message").text = f"{code}: told by the cloud"
 
 
 def _spot_prices(root: Xml.Element, space: str) -> None:

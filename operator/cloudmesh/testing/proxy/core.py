@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal, Protocol
@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import aiohttp
 from aiohttp import web
 
-Action = Literal["answer", "cut_before", "cut_after", "hang", "delay", "duplicate", "stale", "garbage"]
+Action = Literal["answer", "answer_after", "cut_before", "cut_after", "hang", "delay", "duplicate", "stale", "garbage"]
 MAX_BODY = 32 << 20
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "content-length", "content-encoding"}
 
@@ -52,9 +52,10 @@ class Rule:
     """One fault; the first rule that matches a call and isn't used up acts.
 
     Args:
-        action: `answer` with an error of the cloud; `cut_before`: the back end never hears of it; `cut_after`: it acts,
-            and the connection breaks before the answer; `hang`: no answer ever; `delay`; `duplicate`: the back end gets
-            the request twice; `stale`: the last answer to the same operation from before; `garbage`: a page of HTML.
+        action: `answer` with an error of the cloud, `answer_after` although the back end has acted; `cut_before`: the
+            back end never hears of it; `cut_after`: it acts, and the connection breaks before the answer; `hang`: no
+            answer ever; `delay`: the back end acts at once and its answer comes late; `duplicate`: it gets the request
+            twice; `stale`: the last answer to the same operation from before; `garbage`: a page of HTML.
         operation: Regular expression for the whole name of the operation.
         times: How often it acts, None for ever.
         skip: Matching calls to let through first.
@@ -63,6 +64,8 @@ class Rule:
         message: The cloud's words.
         retry_after: Seconds, sent as header of `answer`.
         seconds: Of `delay`.
+        when: Looks at the call besides; None for all calls of the operation.
+        hits: How often it acted.
     """
 
     action: Action
@@ -74,13 +77,14 @@ class Rule:
     message: str = "injected by the fault proxy"
     retry_after: float | None = None
     seconds: float = 0.0
+    when: Callable[[Call], bool] | None = None
     hits: int = 0
 
-    def matches(self, operation: str) -> bool:
+    def matches(self, call: Call) -> bool:
         """Whether it acts on this call; counts."""
         if self.times is not None and self.hits >= self.times:
             return False
-        if not re.fullmatch(self.operation, operation):
+        if not re.fullmatch(self.operation, call.operation) or (self.when is not None and not self.when(call)):
             return False
         if self.skip > 0:
             self.skip -= 1
@@ -126,6 +130,8 @@ class FaultProxy:
         self.rules: list[Rule] = []
         self.calls: list[tuple[Call, int]] = []
         """Each call with the status it got; 0 where the connection was cut."""
+        self.reached: list[Call] = []
+        """Calls that the back end has heard of, each time that it has."""
         self.url = ""
 
     def add(self, action: Action, operation: str = ".*", **rule: Any) -> Rule:
@@ -174,7 +180,7 @@ class FaultProxy:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         call = self.dialect.read(request.method, request.path_qs, dict(request.headers), body)
-        rule = next((rule for rule in self.rules if rule.matches(call.operation)), None)
+        rule = next((rule for rule in self.rules if rule.matches(call)), None)
         answer = await self._act(rule, call)
         self.calls.append((call, answer.status if answer is not None else 0))
         if answer is None:
@@ -185,27 +191,44 @@ class FaultProxy:
 
     async def _act(self, rule: Rule | None, call: Call) -> Answer | None:
         """The answer, None for a cut connection."""
-        action = rule.action if rule is not None else None
-        if rule is not None and action == "answer":
-            made = self.dialect.error(call, rule.status, rule.code, rule.message)
-            if rule.retry_after is not None:
-                made = replace(made, headers={**made.headers, "Retry-After": f"{rule.retry_after:g}"})
-            return made
-        if rule is not None and action == "garbage":
-            page = b"<!doctype html><html><body><h1>Internal Server Error</h1></body></html>"
-            return Answer(rule.status, page, {"Content-Type": "text/html"})
-        if action == "cut_before":
-            return None
-        if action == "hang":
-            await asyncio.Event().wait()
-        if action == "stale" and call.operation in self._last:
-            return self._last[call.operation]
-        if rule is not None and action == "delay":
-            await asyncio.sleep(rule.seconds)
+        if rule is None:
+            return await self._serve(call)
+        match rule.action:
+            case "answer":
+                return self._refusal(rule, call)
+            case "garbage":
+                page = b"<!doctype html><html><body><h1>Internal Server Error</h1></body></html>"
+                return Answer(rule.status, page, {"Content-Type": "text/html"})
+            case "cut_before":
+                return None
+            case "hang":
+                await asyncio.Event().wait()
+            case "stale" if call.operation in self._last:
+                return self._last[call.operation]
+            case "duplicate":
+                await self._serve(call)
+            case _:
+                pass  # acts on the answer
+        answer = await self._serve(call)
+        match rule.action:
+            case "delay":
+                await asyncio.sleep(rule.seconds)
+            case "cut_after":
+                return None
+            case "answer_after":
+                return self._refusal(rule, call)
+            case _:
+                pass
+        return answer
+
+    async def _serve(self, call: Call) -> Answer:
+        self.reached.append(call)
         answer = await self.dialect.serve(call, self.send)
-        if action == "duplicate":
-            answer = await self.dialect.serve(call, self.send)
-        if action == "cut_after":
-            return None
         self._last[call.operation] = answer
         return answer
+
+    def _refusal(self, rule: Rule, call: Call) -> Answer:
+        made = self.dialect.error(call, rule.status, rule.code, rule.message)
+        if rule.retry_after is None:
+            return made
+        return replace(made, headers={**made.headers, "Retry-After": f"{rule.retry_after:g}"})

@@ -107,11 +107,12 @@ async def test_filter_by_token_pages_and_lag(aws: FaultProxy) -> None:
     found = await call(ec2.describe_instances, Filters=[{"Name": "client-token", "Values": ["t1", "t3"]}])
     assert {i["InstanceId"] for r in found["Reservations"] for i in r["Instances"]} == {made[1], made[3]}
     dialect.page_size = 1000
-    dialect.lag = 2
+    dialect.lag_seconds = 1.0
     young = (await run(ec2, "young"))[0]
     assert young not in await all_ids(ec2)
     with pytest.raises(botocore.exceptions.ClientError, match=r"InvalidInstanceID\.NotFound"):
         await call(ec2.describe_instances, InstanceIds=[young])
+    await asyncio.sleep(1.1)
     assert young in await all_ids(ec2)
 
 

@@ -139,6 +139,8 @@ class AwsCore(Power):
         return node
 
     async def _request(self, spec: NodeSpec) -> dict[str, Any]:
+        if spec.offer.region != self.session.region:
+            raise InvalidRequest(f"the region {spec.offer.region!r} isn't the account's, {self.session.region!r}")
         if not spec.image:
             raise InvalidRequest("the image has no id in this account: set spec.images of the CloudAccount")
         tags = to_tags({**spec.tags, **spec.scope.tags(), TAG_TOKEN: spec.token, TAG_UID: spec.uid})

@@ -32,13 +32,16 @@ class Session:
         region: Region of all calls.
         credentials: Data of the Secret: the two keys, perhaps a session token; other keys are refused.
         endpoint: Another URL than AWS's own, empty for that.
+        read_seconds: How long an answer may take.
 
     Raises:
         AuthFailed: The Secret lacks a key.
         InvalidRequest: It holds a key that means nothing here.
     """
 
-    def __init__(self, region: str, credentials: Mapping[str, bytes], endpoint: str = "") -> None:
+    def __init__(
+        self, region: str, credentials: Mapping[str, bytes], endpoint: str = "", read_seconds: float = READ_SECONDS
+    ) -> None:
         if strange := sorted(set(credentials) - _SAFE_KEYS):
             raise InvalidRequest(
                 f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(_SAFE_KEYS))}"
@@ -47,6 +50,7 @@ class Session:
         if missing:
             raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
         self.region = region
+        self._read_seconds = read_seconds
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
         values = {key: value.decode().strip() for key, value in credentials.items()}
         self._ec2 = self._client("ec2", values, endpoint)
@@ -71,7 +75,7 @@ class Session:
             # a repeat is the caller's decision: it knows the token
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             "connect_timeout": CONNECT_SECONDS,
-            "read_timeout": READ_SECONDS,
+            "read_timeout": self._read_seconds,
             "max_pool_connections": THREADS,
             "ignore_configured_endpoint_urls": True,
         }
