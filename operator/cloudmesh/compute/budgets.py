@@ -75,11 +75,9 @@ class Budgets:
                 found.append(machine)
         return found
 
-    def count(self, budget: Obj) -> Count:
-        """What a Budget comes to now, promises included."""
-        now, machines = to_seconds(self.now()), self.selected(budget)
-        ledger, _ = turn(budget, read_ledger(budget, now), machines, now)
-        return count(budget, ledger, machines, max(now, ledger.period.begin), self.promised(budget))
+    def sessions(self, namespace: str) -> set[str]:
+        """Sessions of all machines of a namespace."""
+        return {self._machine(obj).session for obj in self._engine.cache.list(VIRTUAL_MACHINE, namespace)}
 
     def promised(self, budget: Obj) -> dict[str, int]:
         """Nano-units per hour by cluster that were promised of a Budget."""
