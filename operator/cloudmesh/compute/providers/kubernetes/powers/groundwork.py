@@ -28,8 +28,10 @@ class Groundwork(PodCore):
         wanted = make_service(self.settings, cluster)
         found = await create_or_get(self.kube, SERVICE, wanted)
         self._check_owner(found, cluster)
-        if any((found.get("spec") or {}).get(name) != wanted["spec"][name] for name in _KEPT):
-            kept = {name: wanted["spec"][name] for name in _KEPT}
+        spec, kept = found.get("spec") or {}, {name: wanted["spec"][name] for name in _KEPT}
+        if any(spec.get(name) != value for name, value in kept.items()):
+            without = dict.fromkeys(spec.get("selector") or {})  # a merge patch takes nothing off by itself
+            kept["selector"] = {**without, **kept["selector"]}
             patch = {"metadata": {"uid": found["metadata"]["uid"]}, "spec": kept}
             await self.kube.patch(SERVICE, self.settings.namespace, found["metadata"]["name"], patch)
         return {"subdomain": service_name(cluster.name), "searchDomain": search_domain(self.settings, cluster.name)}
