@@ -1,0 +1,142 @@
+"""Setting up the machines of clusters: in the background, level-based, again for a machine that has started anew."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cloudmesh.api.virtualcluster import VirtualCluster
+from cloudmesh.compute.access import ClusterAccess
+from cloudmesh.compute.bootstrap.hosts import DONE, Result, State, hosts_of
+from cloudmesh.compute.bootstrap.worker import Wanted, Worker
+from cloudmesh.compute.machines import MachineView
+from cloudmesh.compute.ssh import Ssh
+from cloudmesh.engine import Key, Kube
+
+LOOK_AGAIN_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapState:
+    """How far a cluster is.
+
+    Args:
+        done: Uids of machines that are set up.
+        failed: Messages by uid of machines that can't be.
+        unreachable: Messages by uid of machines that don't reach another one, or aren't reached by it.
+        message: What is waited for, in a sentence; empty when all is done.
+        requeue_after: Seconds after which to ask again, though `on_change` tells of every change.
+    """
+
+    done: frozenset[str] = frozenset()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    unreachable: Mapping[str, str] = field(default_factory=dict)
+    message: str = ""
+    requeue_after: float | None = None
+
+
+class Bootstrap:
+    """All clusters of a process; its methods return at once.
+
+    Args:
+        ssh: How machines are reached.
+        kube: Where scripts are read.
+        on_change: Called with the keys of VirtualClusters and VirtualMachines about which there is something new.
+    """
+
+    def __init__(self, ssh: Ssh, kube: Kube, on_change: Callable[[Key], None]) -> None:
+        self._ssh = ssh
+        self._kube = kube
+        self._on_change = on_change
+        self._workers: dict[str, Worker] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._cluster_of: dict[str, str] = {}
+
+    def ensure(self, cluster: VirtualCluster, machines: Sequence[MachineView], access: ClusterAccess) -> BootstrapState:
+        """Says what a cluster's machines are to become, and how far they are."""
+        uid, spec = cluster.metadata.uid, cluster.spec
+        hosts = hosts_of(machines, [pool.name for pool in spec.pools])
+        ref = spec.bootstrap.script.config_map_ref if spec.bootstrap is not None and spec.bootstrap.script else None
+        wanted = Wanted(
+            key=Key("VirtualCluster", cluster.metadata.namespace, cluster.metadata.name),
+            profile=spec.bootstrap_kind,
+            hosts=hosts,
+            access=access,
+            script=(ref.name, ref.key) if ref is not None else ("", ""),
+            watch_use=spec.lifecycle.idle is not None,
+        )
+        worker = self._workers.get(uid)
+        if worker is None:
+            if not hosts:
+                return BootstrapState()
+            # what an earlier process has done stands in the status, until a look at the machine says otherwise
+            known = {m.uid: DONE for m in machines if m.bootstrapped}
+            worker = self._workers[uid] = Worker(self._ssh, self._kube, wanted, known, self._on_change)
+            self._tasks[uid] = asyncio.create_task(
+                worker.run(), name=f"bootstrap {wanted.key}", context=contextvars.Context()
+            )
+        else:
+            worker.want(wanted)
+        for host in hosts:
+            self._cluster_of[host.uid] = uid
+        return _state(worker, [h.uid for h in hosts])
+
+    def machine_state(self, uid: str) -> tuple[State, str]:
+        """How far one machine is; Pending with an empty message where nobody has looked yet."""
+        result = self._result(uid)
+        return (result.state, result.message) if result is not None else ("Pending", "")
+
+    def unreachable(self, uid: str) -> str:
+        """Which machine this one can't reach, or is not reached by: names both ends; empty if there is none."""
+        result = self._result(uid)
+        return result.message if result is not None and result.unreachable else ""
+
+    def last_activity(self, cluster_uid: str) -> str:
+        """When the cluster was last seen in use, RFC 3339; empty while nobody has looked."""
+        worker = self._workers.get(cluster_uid)
+        return worker.used_at if worker is not None else ""
+
+    def controller(self, cluster_uid: str) -> str:
+        """Name of the machine that SLURM's controller runs on; empty without one."""
+        worker = self._workers.get(cluster_uid)
+        return worker.slurm.controller.name if worker is not None and worker.slurm.controller is not None else ""
+
+    def forget(self, cluster_uid: str) -> None:
+        """Ends the work for a cluster that is gone or has no machines any more."""
+        self._workers.pop(cluster_uid, None)
+        if (task := self._tasks.pop(cluster_uid, None)) is not None:
+            task.cancel()
+        self._cluster_of = {m: c for m, c in self._cluster_of.items() if c != cluster_uid}
+
+    async def close(self) -> None:
+        """Ends all work."""
+        tasks = list(self._tasks.values())
+        for uid in list(self._workers):
+            self.forget(uid)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _result(self, uid: str) -> Result | None:
+        worker = self._workers.get(self._cluster_of.get(uid, ""))
+        return worker.results.get(uid) if worker is not None else None
+
+
+def _state(worker: Worker, uids: Sequence[str]) -> BootstrapState:
+    found = {uid: worker.results.get(uid, Result("Pending")) for uid in uids}
+    waiting = [r for r in found.values() if r.state == "Pending"]
+    message = worker.trouble or next((r.message for r in waiting if r.message), "")
+    if waiting and not message:
+        message = "the machines are being set up"
+    if len(waiting) > 1:
+        message = f"{message} ({len(waiting)} of {len(found)} machines wait)"
+    return BootstrapState(
+        done=frozenset(uid for uid, r in found.items() if r.state == "Done"),
+        failed={uid: r.message for uid, r in found.items() if r.state == "Failed"},
+        unreachable={uid: r.message for uid, r in found.items() if r.unreachable},
+        message=message if waiting else "",
+        requeue_after=LOOK_AGAIN_SECONDS if waiting else None,
+    )
+
+
+__all__ = ["Bootstrap", "BootstrapState"]

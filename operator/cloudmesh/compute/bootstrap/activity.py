@@ -1,0 +1,51 @@
+"""Whether somebody uses a machine: logins that aren't ours, and commands of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cloudmesh.compute.access import ClusterAccess
+from cloudmesh.compute.bootstrap.hosts import Host, for_all, target_of
+from cloudmesh.compute.runner import RUNNER_PATH
+from cloudmesh.compute.ssh import Ssh
+from cloudmesh.engine import CloudmeshError, Transient
+
+# A session of sshd is titled `sshd: USER@TTY`; the one that asks is among the ancestors of the asking shell.
+LOOK = r"""
+mine=" "
+p=$$
+while [ "${p:-0}" -gt 1 ]; do
+    mine="$mine$p "
+    p=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$p/status" 2>/dev/null)
+done
+for d in /proc/[0-9]*; do
+    pid=${d#/proc/}
+    words=$(tr '\0' ' ' <"$d/cmdline" 2>/dev/null) || continue
+    case $words in
+    sshd*": "*@*) case $mine in *" $pid "*) ;; *) echo login ;; esac ;;
+    *"$1 child "*) echo command ;;
+    esac
+done
+"""
+
+
+async def in_use(ssh: Ssh, access: ClusterAccess, hosts: Sequence[Host]) -> bool:
+    """Whether somebody is logged in to a machine, or a command of a job runs on one.
+
+    Raises:
+        Transient: A machine doesn't answer: it can't be said.
+    """
+
+    async def one(host: Host) -> bool:
+        done = await ssh.run(target_of(host, access), ["sh", "-c", LOOK, "sh", RUNNER_PATH])
+        if done.status != 0:
+            raise Transient(f"{host.name}: {done.complaint}")
+        return bool(done.text)
+
+    found = await for_all(hosts, one)
+    if any(answer is True for answer in found.values()):
+        return True
+    failed = [answer for answer in found.values() if isinstance(answer, CloudmeshError)]
+    if failed:
+        raise Transient(f"{len(failed)} of {len(hosts)} machines can't be asked: {failed[0]}")
+    return False

@@ -1,0 +1,47 @@
+"""A user's own script, run once on each machine, detached so that a lost connection doesn't end it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from cloudmesh.compute.access import ClusterAccess
+from cloudmesh.compute.bootstrap.hosts import DONE, Host, Result, for_all, target_of
+from cloudmesh.compute.runner import RUNNER, RUNNER_PATH, look, start
+from cloudmesh.compute.ssh import Ssh
+from cloudmesh.engine import CloudmeshError
+
+FOLDER = ".cloudmesh/bootstrap"
+SCRIPT_SECONDS = 3600
+LOG_BYTES = 400
+
+
+async def settle(
+    ssh: Ssh, access: ClusterAccess, hosts: Sequence[Host], done: Mapping[str, Result], script: bytes
+) -> dict[str, Result]:
+    """One pass: starts the script where it hasn't run, and tells how far each host is."""
+    token = f"script-{hashlib.sha256(script).hexdigest()[:16]}"
+    names = "".join(f"{h.name}\n" for h in hosts).encode()
+
+    async def one(host: Host) -> Result:
+        target = target_of(host, access)
+        seen = (await look(ssh, target, [(FOLDER, token)]))[token]
+        if seen.state == "None":
+            files = {RUNNER_PATH: RUNNER.encode(), f"{FOLDER}/{token}.sh": script, f"{FOLDER}/hosts": names}
+            await ssh.put(target, files, mode=0o700)
+            await start(ssh, target, FOLDER, token, SCRIPT_SECONDS, ["sh", f"./{token}.sh"])
+            return Result("Pending", f"{host.name}: the script runs")
+        if seen.state == "Running":
+            return Result("Pending", f"{host.name}: the script runs")
+        if seen.state == "Ended" and seen.exit_code == 0:
+            return DONE
+        end = await ssh.run(target, ["tail", "-c", str(LOG_BYTES), f"{FOLDER}/{token}/log"])
+        how = f"ended with {seen.exit_code}" if seen.state == "Ended" else "was cut off"
+        return Result("Failed", f"{host.name}: the script {how}: {end.text.strip()}")
+
+    waiting = [h for h in hosts if done.get(h.uid, Result("Pending")).state == "Pending"]
+    found = await for_all(waiting, one)
+    return {
+        uid: Result("Pending", str(result)) if isinstance(result, CloudmeshError) else result
+        for uid, result in found.items()
+    } | {h.uid: done[h.uid] for h in hosts if h.uid not in found}

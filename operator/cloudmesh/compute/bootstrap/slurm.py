@@ -1,0 +1,188 @@
+"""SLURM on a cluster's machines: one controller, all of them nodes, `srun` as the proof.
+
+The controller is the first living machine of the first pool, and stays it while it lives. When it is lost, the next one
+takes over: what SLURM knew is lost then (a Pod has no disk that outlives it), and the nodes register again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloudmesh.compute.access import ClusterAccess
+from cloudmesh.compute.bootstrap.hosts import DONE, Host, Result, can_reach, for_all, target_of
+from cloudmesh.compute.ssh import Output, Ssh
+from cloudmesh.engine import CloudmeshError, Transient
+
+HELPER = "/opt/cloudmesh/machine/slurm"
+FOLDER = ".cloudmesh/slurm"
+WAIT_SECONDS = 20
+CALL_SECONDS = 90.0
+PROOF_SECONDS = 20
+STEADY_SECONDS = 30.0
+UP, NO_KEY, LATER = 0, 66, 75
+NO_SUCH_COMMAND = 127
+IDLE = "IDLE"
+USABLE = frozenset({IDLE, "MIXED", "ALLOCATED", "COMPLETING", "RESERVED"})
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sinfo", "srun", "scontrol")
+
+
+@dataclass(slots=True)
+class SlurmState:
+    """What is remembered of one cluster's SLURM between two passes."""
+
+    controller: Host | None = None
+    started: dict[str, Host] = field(default_factory=dict)
+    """Hosts that were started for this controller, by uid, as they were then."""
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    """States of the nodes by name, as the controller told them last."""
+
+
+async def settle(
+    ssh: Ssh, access: ClusterAccess, hosts: Sequence[Host], done: Mapping[str, Result], state: SlurmState
+) -> dict[str, Result]:
+    """One pass: brings SLURM nearer to running on all hosts, and tells how far each is."""
+    if not hosts:
+        state.controller = None
+        return {}
+    controller = await _choose(ssh, access, hosts, state)
+    if state.controller is None or (state.controller.uid, state.controller.address) != (
+        controller.uid,
+        controller.address,
+    ):
+        state.started = {}
+    state.controller = controller
+    state.started = {h.uid: h for h in hosts if state.started.get(h.uid) == h}
+    results: dict[str, Result] = {}
+    fresh = [h for h in hosts if h.uid not in state.started or done.get(h.uid, Result("Pending")).state != "Done"]
+    for uid, blocked in (await _probe(ssh, access, controller, fresh)).items():
+        results[uid] = Result("Pending", blocked, unreachable=True)
+    begun = await for_all(
+        (h for h in fresh if h.uid not in results), lambda h: _start(ssh, access, h, controller, state)
+    )
+    results |= {uid: _failed(found) if isinstance(found, CloudmeshError) else found for uid, found in begun.items()}
+    state.nodes = await _nodes(ssh, access, controller)
+    for host in hosts:
+        if host.uid not in results:
+            usable = state.nodes.get(host.name, "").rstrip("*") in USABLE
+            results[host.uid] = DONE if usable else _down(host, state)
+    await _forget(ssh, access, controller, hosts, state)
+    proving = [h for h in fresh if results[h.uid] == DONE and done.get(h.uid) != DONE]
+    results |= await _prove(ssh, access, controller, proving, state)
+    return results
+
+
+async def _choose(ssh: Ssh, access: ClusterAccess, hosts: Sequence[Host], state: SlurmState) -> Host:
+    """The remembered one while it lives; after a restart of ours the one that runs as such; else the first."""
+    if state.controller is not None:
+        return next((h for h in hosts if h.uid == state.controller.uid), hosts[0])
+    told = await for_all(hosts, lambda h: _ask(ssh, access, h, "status"))
+    running = [h for h in hosts if not isinstance(a := told[h.uid], CloudmeshError) and a[1].get("slurmctld")]
+    return running[0] if running else hosts[0]
+
+
+async def _probe(ssh: Ssh, access: ClusterAccess, controller: Host, fresh: Sequence[Host]) -> dict[str, str]:
+    """Tries each pair that SLURM needs: a new node and the controller, both ways."""
+
+    async def both(host: Host) -> str:
+        return await can_reach(ssh, access, host, controller) or await can_reach(ssh, access, controller, host)
+
+    found = await for_all((h for h in fresh if h.uid != controller.uid), both)
+    return {uid: str(blocked) for uid, blocked in found.items() if blocked}
+
+
+async def _start(ssh: Ssh, access: ClusterAccess, host: Host, controller: Host, state: SlurmState) -> Result:
+    target = target_of(host, access)
+    await ssh.put(target, {f"{FOLDER}/munge.key": access.munge_key}, mode=0o400)
+    role = "both" if host.uid == controller.uid else "node"
+    argv = ["start", "--role", role, "--ctl", controller.name, "--ctl-address", controller.address]
+    code, answer = await _ask(ssh, access, host, *argv, "--wait", str(WAIT_SECONDS))
+    if code == UP:
+        state.started[host.uid] = host
+        return DONE
+    message = f"{host.name}: {answer.get('message') or 'SLURM is not up yet'}"
+    return Result("Pending" if code in (LATER, NO_KEY) else "Failed", message)
+
+
+async def _nodes(ssh: Ssh, access: ClusterAccess, controller: Host) -> dict[str, str]:
+    _, answer = await _ask(ssh, access, controller, "status")
+    nodes = answer.get("nodes")
+    if not isinstance(nodes, dict):
+        return {}
+    return {str(name): str(value).upper() for name, value in nodes.items()}
+
+
+def _down(host: Host, state: SlurmState) -> Result:
+    """A node that ran and is not usable now is started again at the next pass."""
+    state.started.pop(host.uid, None)
+    return Result("Pending", f"{host.name} is {state.nodes.get(host.name) or 'not registered'} in SLURM")
+
+
+async def _forget(ssh: Ssh, access: ClusterAccess, controller: Host, hosts: Sequence[Host], state: SlurmState) -> None:
+    """Takes nodes whose machines are gone or going off the controller's list."""
+    names = {h.name for h in hosts}
+    gone = sorted(name for name in state.nodes if name not in names)
+    if gone:
+        await _ask(ssh, access, controller, "forget", *gone)
+
+
+async def _prove(
+    ssh: Ssh, access: ClusterAccess, controller: Host, hosts: Sequence[Host], state: SlurmState
+) -> dict[str, Result]:
+    """Runs `hostname` through SLURM on new nodes; those that run a job already have proved it."""
+    idle = [h for h in hosts if state.nodes.get(h.name) == IDLE]
+    if not idle:
+        return {}
+    names = ",".join(h.name for h in idle)
+    count = str(len(idle))
+    argv = ["srun", f"--immediate={PROOF_SECONDS}", "-N", count, "-n", count, f"--nodelist={names}", "--chdir=/"]
+    done = await ssh.run(target_of(controller, access), [*argv, "hostname"], seconds=PROOF_SECONDS + 40)
+    said = set(done.text.split())
+    return {
+        h.uid: DONE if h.name in said else Result("Pending", f"srun doesn't reach {h.name}: {done.complaint}")
+        for h in idle
+    }
+
+
+async def is_busy(ssh: Ssh, access: ClusterAccess, controller: Host) -> bool:
+    """Whether SLURM has jobs that wait or run."""
+    done = await ssh.run(target_of(controller, access), ["squeue", "--noheader", "--format=%i"])
+    if done.status != 0:
+        raise Transient(f"squeue on {controller.name}: {done.complaint}")
+    return bool(done.text.strip())
+
+
+async def _ask(ssh: Ssh, access: ClusterAccess, host: Host, *argv: str) -> tuple[int, dict[str, Any]]:
+    """Calls the machine's helper, or says what the machine lacks.
+
+    Raises:
+        CloudmeshError: The machine can't be asked.
+    """
+    target = target_of(host, access)
+    done = await ssh.run(target, [HELPER, *argv], seconds=CALL_SECONDS)
+    if done.status == NO_SUCH_COMMAND:
+        return NO_SUCH_COMMAND, {"message": await _lacking(ssh, access, host)}
+    return done.status, _json(done)
+
+
+def _json(done: Output) -> dict[str, Any]:
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        answer = None
+    return answer if isinstance(answer, dict) else {"message": done.complaint}
+
+
+async def _lacking(ssh: Ssh, access: ClusterAccess, host: Host) -> str:
+    check = 'for p; do command -v "$p" >/dev/null || test -x "/usr/sbin/$p" || echo "$p"; done'
+    done = await ssh.run(target_of(host, access), ["sh", "-c", check, "sh", *PROGRAMS])
+    lacks = ", ".join(done.text.split())
+    if lacks:
+        return f"the image lacks {lacks}: Debian's packages are slurmctld, slurmd, slurm-client and munge"
+    return f"the image lacks {HELPER}"
+
+
+def _failed(error: CloudmeshError) -> Result:
+    return Result("Pending", str(error))

@@ -1,0 +1,184 @@
+"""The background work of one cluster: pass after pass until all machines are as asked, then a slow watch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from cloudmesh.compute.access import ClusterAccess
+from cloudmesh.compute.bootstrap import script, slurm
+from cloudmesh.compute.bootstrap.activity import in_use
+from cloudmesh.compute.bootstrap.equip import digest_of, equip, make_files
+from cloudmesh.compute.bootstrap.hosts import DONE, Host, Result, for_all
+from cloudmesh.compute.ssh import Ssh
+from cloudmesh.engine import CONFIG_MAP, CloudmeshError, InvalidRequest, Key, Kube
+from cloudmesh.engine.status import utc_now
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT, LAST_WAIT = 1.0, 20.0
+WATCH_SECONDS = 30.0
+SETTLE_SECONDS = 0.3
+"""Machines come one after the other: a moment's wait takes several into one pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for; an equal value needs no new pass.
+
+    Args:
+        key: The VirtualCluster.
+        profile: `ssh`, `slurm` or `script`.
+        hosts: Its machines.
+        access: Its keys.
+        script: Name and key of the ConfigMap of profile `script`.
+        watch_use: Whether to tell when it was last used.
+    """
+
+    key: Key
+    profile: str
+    hosts: tuple[Host, ...]
+    access: ClusterAccess = field(repr=False)
+    script: tuple[str, str] = ("", "")
+    watch_use: bool = False
+
+
+class Worker:
+    """One cluster.
+
+    Args:
+        ssh: How machines are reached.
+        kube: Where scripts are read.
+        wanted: What is asked for first.
+        results: What is known already, by uid of the machine.
+        changed: Called with keys whose results changed.
+    """
+
+    def __init__(
+        self,
+        ssh: Ssh,
+        kube: Kube,
+        wanted: Wanted,
+        results: Mapping[str, Result],
+        changed: Callable[[Key], None],
+    ) -> None:
+        self.wanted = wanted
+        self.results: dict[str, Result] = dict(results)
+        self.trouble = ""
+        self.used_at = ""
+        self.slurm = slurm.SlurmState()
+        self._seen: dict[str, Host] = {}
+        self._equipped: dict[str, tuple[str, str]] = {}
+        self._ssh = ssh
+        self._kube = kube
+        self._changed = changed
+        self._wake = asyncio.Event()
+
+    def want(self, wanted: Wanted) -> None:
+        """Takes what is asked for now."""
+        if wanted == self.wanted:
+            return
+        self.wanted = wanted
+        uids = {h.uid for h in wanted.hosts}
+        self.results = {uid: result for uid, result in self.results.items() if uid in uids}
+        for host in wanted.hosts:
+            if (seen := self._seen.get(host.uid)) is not None and seen.boot_id != host.boot_id:
+                self.results[host.uid] = Result("Pending", f"{host.name} has started anew")
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+        wait = FIRST_WAIT
+        while True:
+            self._wake.clear()
+            wanted = self.wanted
+            try:
+                results, self.trouble = await self._settle(wanted), ""
+            except CloudmeshError as error:
+                results, self.trouble = dict(self.results), str(error)
+                log.warning("bootstrap failed", extra={"cluster": str(wanted.key), "error": str(error)})
+            except Exception as error:
+                results, self.trouble = dict(self.results), f"unexpected: {type(error).__name__}"
+                log.exception("bootstrap failed unexpectedly", extra={"cluster": str(wanted.key)})
+            self._record(wanted, results)
+            done = not self.trouble and all(self._is_done(h) for h in wanted.hosts)
+            if done and not self._wake.is_set():
+                await self._watch_use(wanted)
+            wait = FIRST_WAIT if done else min(wait * 2, LAST_WAIT)
+            rest = self._rest(wanted) if done else wait
+            try:
+                async with asyncio.timeout(rest):
+                    await self._wake.wait()
+                wait = FIRST_WAIT
+                await asyncio.sleep(SETTLE_SECONDS)
+            except TimeoutError:
+                pass
+
+    def _rest(self, wanted: Wanted) -> float | None:
+        return WATCH_SECONDS if wanted.profile == "slurm" or wanted.watch_use else None
+
+    def _is_done(self, host: Host) -> bool:
+        result = self.results.get(host.uid)
+        return result is not None and result.state != "Pending" and host.uid in self._equipped
+
+    async def _settle(self, wanted: Wanted) -> dict[str, Result]:
+        await self._equip(wanted)
+        match wanted.profile:
+            case "slurm":
+                results = await slurm.settle(self._ssh, wanted.access, wanted.hosts, self.results, self.slurm)
+            case "script":
+                text = await self._script(wanted)
+                results = await script.settle(self._ssh, wanted.access, wanted.hosts, self.results, text)
+            case _:
+                results = dict.fromkeys((h.uid for h in wanted.hosts), DONE)
+        return results
+
+    async def _equip(self, wanted: Wanted) -> None:
+        """Its failures show in what comes after it; machines that are used by people only don't wait for it."""
+        files = make_files(wanted.key.name, wanted.access, wanted.hosts)
+        digest = digest_of(files)
+        lacking = [h for h in wanted.hosts if self._equipped.get(h.uid) != (digest, h.boot_id)]
+        found = await for_all(lacking, lambda h: equip(self._ssh, wanted.access, h, wanted.key.name, files))
+        uids = {h.uid for h in wanted.hosts}
+        self._equipped = {uid: kept for uid, kept in self._equipped.items() if uid in uids}
+        self._equipped |= {h.uid: (digest, h.boot_id) for h in lacking if not isinstance(found[h.uid], CloudmeshError)}
+
+    async def _script(self, wanted: Wanted) -> bytes:
+        name, key = wanted.script
+        found = await self._kube.get(CONFIG_MAP, wanted.key.namespace, name)
+        text = ((found or {}).get("data") or {}).get(key)
+        if text is None:
+            raise InvalidRequest(f"ConfigMap '{name}' isn't there, or has no key '{key}'")
+        return str(text).encode()
+
+    async def _watch_use(self, wanted: Wanted) -> None:
+        if not wanted.watch_use or not wanted.hosts:
+            return
+        try:
+            head = self.slurm.controller
+            busy = head is not None and await slurm.is_busy(self._ssh, wanted.access, head)
+            if busy or await in_use(self._ssh, wanted.access, wanted.hosts):
+                self.used_at = utc_now()
+        except CloudmeshError as error:
+            # who can't be asked may be in use
+            self.used_at = utc_now()
+            log.info("use can't be told", extra={"cluster": str(wanted.key), "error": str(error)})
+
+    def _record(self, wanted: Wanted, results: Mapping[str, Result]) -> None:
+        now = {h.uid: h for h in self.wanted.hosts}
+        told = False
+        for host in wanted.hosts:
+            # meanwhile it may have gone, or begun a new life
+            if (current := now.get(host.uid)) is None or current.boot_id != host.boot_id:
+                continue
+            result = results.get(host.uid, Result("Pending", self.trouble))
+            self._seen[host.uid] = host
+            if self.results.get(host.uid) != result:
+                self.results[host.uid] = result
+                self._changed(Key("VirtualMachine", host.namespace, host.name))
+                told = True
+        self._seen = {uid: host for uid, host in self._seen.items() if uid in now}
+        if told:
+            self._changed(wanted.key)

@@ -1,0 +1,162 @@
+"""Commands on a machine that outlive the login: started once a token, looked at later, stopped.
+
+A small shell script does it on the machine. The folder `FOLDER/TOKEN` is the marker that makes a second start do
+nothing, and holds what became of the first: `log`, `pid`, `began`, `ended`, `exit`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cloudmesh.compute.ssh import Ssh, SshTarget
+from cloudmesh.engine import Conflict, Transient
+
+Progress = Literal["None", "Running", "Ended", "Lost"]
+"""`Lost` is a command whose process went without saying how it ended."""
+
+RUNNER_PATH = ".cloudmesh/run"
+TIMED_OUT = (124, 137)
+RUNNER = r"""#!/bin/sh
+# start|once FOLDER TOKEN SECONDS COMMAND…: runs a command in FOLDER, once for TOKEN, 0 seconds for no limit
+# look < lines "FOLDER TOKEN": tells of each; stop < lines: ends each
+set -u
+born() { cut -d ' ' -f 22 "/proc/$1/stat" 2>/dev/null; }
+child() {
+    token=$1 seconds=$2
+    shift 2
+    echo "$$ $(born $$)" >"$token/pid.new" && mv "$token/pid.new" "$token/pid"
+    date +%s >"$token/began"
+    timeout -k 10 "$seconds" "$@" >"$token/log" 2>&1 </dev/null &
+    work=$!
+    echo "$work" >"$token/work"
+    wait "$work"
+    code=$?
+    date +%s >"$token/ended"
+    echo "$code" >"$token/exit.new" && mv "$token/exit.new" "$token/exit"
+    return "$code"
+}
+mode=$1
+shift
+case $mode in
+start | once)
+    mkdir -p "$1" && cd "$1" || exit 70
+    if ! mkdir "$2" 2>/dev/null; then
+        [ -d "$2" ] && exit 0
+        exit 70
+    fi
+    [ -d ../files ] && cp -R -n ../files/. . 2>/dev/null
+    shift
+    if [ "$mode" = once ]; then
+        hostname >"$1/node"
+        child "$@"
+        exit
+    fi
+    setsid sh "$HOME/.cloudmesh/run" child "$@" >/dev/null 2>&1 </dev/null &
+    ;;
+child)
+    child "$@"
+    ;;
+look)
+    while read -r folder token; do
+        d=$folder/$token state=Running code=- began=- ended=-
+        if [ ! -d "$d" ]; then
+            state=None
+        elif [ -f "$d/pid" ]; then
+            read -r pid time <"$d/pid"
+            [ "$(born "$pid")" = "$time" ] || state=Lost
+        elif [ -n "$(find "$d" -maxdepth 0 -mmin +1)" ]; then
+            state=Lost
+        fi
+        [ -f "$d/exit" ] && state=Ended && read -r code <"$d/exit"
+        [ -f "$d/began" ] && read -r began <"$d/began"
+        [ -f "$d/ended" ] && read -r ended <"$d/ended"
+        echo "$token $state ${code:--} ${began:--} ${ended:--}"
+    done
+    ;;
+stop)
+    while read -r folder token; do
+        [ -f "$folder/$token/exit" ] || { read -r work <"$folder/$token/work" && kill -TERM "$work"; } 2>/dev/null
+    done
+    exit 0
+    ;;
+*) exit 64 ;;
+esac
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What became of a command.
+
+    Args:
+        state: None: never started here; Running; Ended; Lost.
+        exit_code: Its exit code when it has ended.
+        began: Seconds since 1970 at which it began, by the machine's clock.
+        ended: The same of its end.
+    """
+
+    state: Progress
+    exit_code: int | None = None
+    began: int | None = None
+    ended: int | None = None
+
+
+async def install(ssh: Ssh, target: SshTarget) -> None:
+    """Puts the script on a machine; over itself is fine."""
+    await ssh.put(target, {RUNNER_PATH: RUNNER.encode()}, mode=0o700)
+
+
+async def start(ssh: Ssh, target: SshTarget, folder: str, token: str, seconds: int, command: Sequence[str]) -> None:
+    """Starts a command in a folder, once for its token; a second start does nothing.
+
+    Args:
+        ssh: How to get there.
+        target: The machine, where the script has been put.
+        folder: Working folder, below the home; files of a folder `files` beside it are copied into it.
+        token: Name of the marker.
+        seconds: Limit on the command, 0 for none.
+        command: The program and its arguments.
+
+    Raises:
+        Transient: It may have started or not: look.
+    """
+    argv = ["sh", RUNNER_PATH, "start", folder, token, str(seconds), *command]
+    done = await ssh.run(target, argv)
+    if done.status != 0:
+        raise Transient(f"{target}: the command can't be started: {done.complaint}")
+
+
+async def look(ssh: Ssh, target: SshTarget, commands: Iterable[tuple[str, str]]) -> dict[str, Seen]:
+    """What became of commands, by token, each given as folder and token; all in one call.
+
+    Raises:
+        Transient: The machine doesn't answer.
+    """
+    asked = list(commands)
+    lines = "".join(f"{folder} {token}\n" for folder, token in asked)
+    # the script may not be there: what never started there has no folder either
+    argv = ["sh", "-c", f'test -f {RUNNER_PATH} || exit 0; exec sh {RUNNER_PATH} "$@"', "sh", "look"]
+    done = await ssh.run(target, argv, stdin=lines.encode())
+    if done.status != 0:
+        raise Transient(f"{target}: {done.complaint}")
+    found = {token: Seen("None") for _, token in asked}
+    for line in done.text.splitlines():
+        parts = line.split()
+        if len(parts) != 5 or parts[0] not in found:
+            raise Conflict(f"{target}: {posixpath.basename(RUNNER_PATH)} answers what isn't understood: {line[:80]!r}")
+        code, began, ended = (int(text) if text.lstrip("-").isdigit() else None for text in parts[2:])
+        found[parts[0]] = Seen(_PROGRESS[parts[1]], code, began, ended)
+    return found
+
+
+async def stop(ssh: Ssh, target: SshTarget, commands: Iterable[tuple[str, str]]) -> None:
+    """Ends commands, in ten seconds by force; those that ended or never started are fine."""
+    lines = "".join(f"{folder} {token}\n" for folder, token in commands)
+    argv = ["sh", "-c", f"test -f {RUNNER_PATH} || exit 0; exec sh {RUNNER_PATH} stop", "sh"]
+    await ssh.run(target, argv, stdin=lines.encode())
+
+
+_PROGRESS: dict[str, Progress] = {"None": "None", "Running": "Running", "Ended": "Ended", "Lost": "Lost"}
