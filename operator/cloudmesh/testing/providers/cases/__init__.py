@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
-from cloudmesh.testing.providers.cases import create, delete, find, listing
+from cloudmesh.testing.providers.cases import (
+    create,
+    delete,
+    drift,
+    errors,
+    find,
+    life,
+    listing,
+    offers,
+    powers_account,
+    powers_machine,
+    secrets,
+)
 
-__all__ = ["create", "delete", "find", "listing"]
+__all__ = [
+    "create", "delete", "drift", "errors", "find", "life", "listing", "offers", "powers_account", "powers_machine",
+    "secrets",
+]  # fmt: skip
