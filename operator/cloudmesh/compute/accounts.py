@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -19,14 +20,17 @@ from cloudmesh.compute.redact import Redactor
 from cloudmesh.compute.settings import ComputeSettings
 from cloudmesh.compute.tokens import Scope
 from cloudmesh.engine import (
+    SECRET,
     AuthFailed,
     CloudmeshError,
+    Conflict,
     Engine,
     Key,
     Obj,
     RateLimited,
     Resource,
     Transient,
+    is_deleting,
     utc_now,
 )
 from cloudmesh.policy.model import Block, Offer
@@ -39,6 +43,7 @@ LEASE_MARGIN_SECONDS = 6.0
 NAMESPACE = Resource("v1", "Namespace", "namespaces", namespaced=False)
 SYSTEM_NAMESPACE = "kube-system"
 CHANGED_AFTER_SECONDS = 1.0
+STARTS = 9
 
 
 class Busy(Exception):
@@ -82,25 +87,46 @@ class Account:
         self.priced: OfferTable | None = None
         self.failures = memory
         self.nodes = NodeBook(self.info.grace_seconds)
-        self.secret_version = ""
         self.fingerprint: Hashable = None
         self.held = False
         """Whether the CloudAccount and its Secret carry the finalizer that keeps them."""
         self.guard = asyncio.Lock()
         """Held while that finalizer is set or taken off."""
         self.deleting = False
-        self.closed = False
+        self.idle_since: float | None = None
+        """Since when no machine needs it, on the loop's clock."""
+        self.region = ""
+        self.sheets: tuple[Any, ...] = ()
+        """Versions of the PriceSheets that its offers were priced with."""
+        self.quarantined = ""
+        """Why some of its prices aren't believed."""
         self.bucket = Bucket(None)
         self.redactor = Redactor()
         self.survey_wanted = asyncio.Event()
         self.poll_wanted = asyncio.Event()
         self._hub = hub
+        self.keys: dict[str, Key] = {}
+        """VirtualMachine of each create token."""
+        self.silent = False
+        """It hasn't listed its machines for several tries: what they do isn't known."""
+        self.told: tuple[Offer, ...] = ()
+        """Offers as the provider told them, before they were priced."""
+        self.starts: dict[str, deque[int]] = {}
+        """Seconds to Ready of the last machines, by type."""
         self._waiting: dict[str, Key] = {}
         self._by_id: tuple[int, dict[str, Offer]] = (-1, {})
         self._offers_version = 0
 
     def __repr__(self) -> str:
         return f"Account({self.namespace}/{self.name}, {self.info.kind})"
+
+    def use(self, provider: Provider) -> None:
+        """Goes on with another provider: the spec or the credentials changed."""
+        self.provider = provider
+        self.info = provider.info
+        self.powers = powers_of(provider)
+        self.nodes.grace_seconds = provider.info.grace_seconds
+        self.failures.accept()
 
     # -- failures ------------------------------------------------------------------------------------------------
 
@@ -112,7 +138,7 @@ class Account:
         """Keeps in mind that an offer failed; the status follows within a second."""
         if isinstance(error, AuthFailed):
             self.refuse(error)
-        if self.failures.remember(offer, error, self._hub.now(), version=self.secret_version):
+        elif self.failures.remember(offer, error, self._hub.now()):
             self._hub.changed(self)
 
     def worked(self, offer: Offer) -> None:
@@ -121,7 +147,8 @@ class Account:
             self._hub.changed(self)
 
     def refuse(self, error: AuthFailed) -> None:
-        """The cloud refuses the credentials."""
+        """The cloud refuses the credentials: nothing works until somebody changes them."""
+        self.failures.refuse(self.name, error)
         self.set_ready(False, error.reason, str(error))
 
     def set_ready(self, ready: bool, reason: str, message: str) -> None:
@@ -130,6 +157,13 @@ class Account:
         self.ready, self.reason, self.message = ready, reason, message
         if before != (ready, reason):
             self._hub.changed(self, now=True)
+            self._hub.wake_users(self)
+
+    def set_silent(self, silent: bool) -> None:
+        """Says whether the cloud answers to listings, and wakes all machines when that changes."""
+        if self.silent != silent:
+            self.silent = silent
+            self._hub.changed(self)
             self._hub.wake_users(self)
 
     # -- offers --------------------------------------------------------------------------------------------------
@@ -155,6 +189,11 @@ class Account:
         if self._by_id[0] != self._offers_version:
             self._by_id = (self._offers_version, {offer.id: offer for offer in self.offers})
         return self._by_id[1].get(offer_id)
+
+    def observe_start(self, type_: str, seconds: int) -> None:
+        """Notes how long a machine of a type took to be ready."""
+        self.starts.setdefault(type_, deque(maxlen=STARTS)).append(max(0, seconds))
+        self._hub.changed(self)
 
     # -- calls ---------------------------------------------------------------------------------------------------
 
@@ -290,13 +329,12 @@ class Accounts:
         self._accounts[(account.namespace, account.name)] = account
         self.added.set()
 
-    async def remove(self, namespace: str, name: str) -> None:
-        """Forgets an account and closes its connections."""
+    def drop(self, namespace: str, name: str) -> Account | None:
+        """Forgets an account, and gives it."""
         account = self._accounts.pop((namespace, name), None)
         if account is not None:
-            account.closed = True
             self.added.set()
-            await account.provider.close()
+        return account
 
     async def scope(self, namespace: str, name: str) -> Scope:
         """Whose nodes an account's are: the installation is told by the uid of a namespace that every cluster has.
@@ -311,10 +349,66 @@ class Accounts:
             self._installation = found["metadata"]["uid"]
         return Scope(self._installation, namespace, name)
 
+    async def hold(self, account: Account) -> None:
+        """Sets the finalizer that keeps the CloudAccount and its Secret while a machine needs them.
+
+        Raises:
+            Conflict: The account is being deleted.
+        """
+        if account.held and not account.deleting:
+            return
+        async with account.guard:
+            finalizers = self.engine.finalizers
+            obj = self.engine.cache.get(CLOUD_ACCOUNT, account.namespace, account.name)
+            if obj is None or obj["metadata"]["uid"] != account.uid or is_deleting(obj):
+                raise Conflict(f"CloudAccount '{account.name}' is being deleted: it makes no new machines")
+            await finalizers.hold(CLOUD_ACCOUNT, obj)
+            if name := secret_of(obj):
+                secret = await self.engine.kube.get(SECRET, account.namespace, name)
+                if secret is None:
+                    raise AuthFailed(f"Secret '{name}' isn't there")
+                await finalizers.hold(SECRET, secret)
+            account.held = True
+
+    async def release(self, account: Account, obj: Obj) -> bool:
+        """Takes that finalizer off if no machine is left; gives whether it is off."""
+        async with account.guard:
+            if self.machines(account):
+                return False
+            account.held = False
+            await self.let_go(obj)
+            return True
+
+    async def let_go(self, obj: Obj) -> None:
+        """Takes the finalizer off a CloudAccount, and off its Secret if no other account needs that."""
+        finalizers, meta = self.engine.finalizers, obj["metadata"]
+        if (name := secret_of(obj)) and not self._needed(obj, name):
+            secret = await self.engine.kube.get(SECRET, meta["namespace"], name)
+            if secret is not None:
+                await finalizers.release(SECRET, secret)
+        await finalizers.release(CLOUD_ACCOUNT, obj)
+
+    def _needed(self, obj: Obj, secret: str) -> bool:
+        namespace = obj["metadata"]["namespace"]
+        others = [
+            other
+            for other in self.engine.cache.list(CLOUD_ACCOUNT, namespace)
+            if secret_of(other) == secret and other["metadata"]["uid"] != obj["metadata"]["uid"]
+        ]
+        used = {machine["spec"]["accountRef"]["name"] for machine in self.engine.cache.list(VIRTUAL_MACHINE, namespace)}
+        return any(other["metadata"]["name"] in used for other in others)
+
     def machines(self, account: Account) -> list[Obj]:
         """The VirtualMachines of an account, as the cache has them."""
-        found = self.engine.cache.list(VIRTUAL_MACHINE, account.namespace)
-        return [obj for obj in found if obj["spec"]["accountRef"]["name"] == account.name]
+        return self._machines(account.namespace, account.name)
+
+    def machines_of(self, obj: Obj) -> list[Obj]:
+        """The same of a CloudAccount."""
+        return self._machines(obj["metadata"]["namespace"], obj["metadata"]["name"])
+
+    def _machines(self, namespace: str, name: str) -> list[Obj]:
+        found = self.engine.cache.list(VIRTUAL_MACHINE, namespace)
+        return [obj for obj in found if obj["spec"]["accountRef"]["name"] == name]
 
     def changed(self, account: Account, *, now: bool = False) -> None:
         """Something of an account's status changed: written at once, or with what else comes within a second."""
@@ -330,6 +424,12 @@ class Accounts:
         """Looks at the clusters of an account's namespace again."""
         for namespace, name in self.engine.cache.names(VIRTUAL_CLUSTER, account.namespace):
             self.engine.enqueue(Key(VIRTUAL_CLUSTER.kind, namespace, name))
+
+
+def secret_of(obj: Obj) -> str:
+    """Name of the Secret that a CloudAccount logs in with, empty for none."""
+    reference = (obj["spec"].get("credentials") or {}).get("secretRef") or {}
+    return str(reference.get("name", ""))
 
 
 _SHARED: weakref.WeakKeyDictionary[Engine, Accounts] = weakref.WeakKeyDictionary()

@@ -45,17 +45,15 @@ class Failure:
         key: What failed.
         error: Reason of the taxonomy.
         until: RFC 3339 time.
-        seconds: How long it waits in all; the next time twice as long.
         message: The cloud's words.
-        version: resourceVersion of the Secret that was refused, for AuthFailed.
+        times: How often in a row; each time waits twice as long.
     """
 
     key: str
     error: str
     until: str
-    seconds: int = 0
     message: str = ""
-    version: str = ""
+    times: int = 1
 
 
 class FailureMemory:
@@ -77,10 +75,13 @@ class FailureMemory:
                 to_seconds(item["until"])
                 entries.append(
                     Failure(
-                        item["key"], item["class"], item["until"], int(item.get("seconds", 0)),
-                        item.get("message", ""), item.get("secretVersion", ""),
+                        item["key"],
+                        item["class"],
+                        item["until"],
+                        item.get("message", ""),
+                        int(item.get("failures", 1)),
                     )
-                )  # fmt: skip
+                )
             except (KeyError, TypeError, ValueError):
                 continue
         return cls(entries)
@@ -89,39 +90,44 @@ class FailureMemory:
         """What the status shall hold: entries that still wait, or whose next wait is longer for them."""
         self._expire(now)
         return [
-            {
-                name: value
-                for name, value in (
-                    ("key", e.key), ("class", e.error), ("until", e.until), ("seconds", e.seconds),
-                    ("message", e.message), ("secretVersion", e.version),
-                )
-                if value
-            }
+            {"key": e.key, "class": e.error, "until": e.until, "failures": e.times}
+            | ({"message": e.message} if e.message else {})
             for e in sorted(self._entries.values(), key=lambda e: (e.key, e.error))
-        ]  # fmt: skip
+        ]
 
-    def remember(self, offer: Offer, error: CloudmeshError, now: str, *, version: str = "") -> bool:
+    def remember(self, offer: Offer, error: CloudmeshError, now: str) -> bool:
         """Takes a failure in; gives whether it changed anything.
 
         Args:
             offer: What was tried.
             error: What the cloud said.
             now: RFC 3339 time.
-            version: resourceVersion of the Secret in use.
         """
         match error:
             case RateLimited():
                 return False
             case AuthFailed():
-                entry = Failure(offer.account, error.reason, FAR, message=_cut(error), version=version)
+                return self.refuse(offer.account, error)
             case QuotaExceeded():
-                entry = self._lasting(quota_key(offer), error, QUOTA_SECONDS, now)
+                key, first, growing = quota_key(offer), QUOTA_SECONDS, False
             case _:
-                entry = self._doubled(offer_key(offer), error, now)
-        old = self._entries.get((entry.key, entry.error))
-        if old is not None and (old.until, old.version) == (entry.until, entry.version):
+                key, first, growing = offer_key(offer), FIRST_SECONDS, True
+        old = self._entries.get((key, error.reason))
+        if old is not None and to_seconds(old.until) > to_seconds(now):
+            return False  # several machines failed at once: that is one failure
+        times = old.times + 1 if old is not None else 1
+        seconds = min(first * 2 ** min(times - 1, 10), LONGEST_SECONDS) if growing else first
+        until = to_time(to_seconds(now) + seconds)
+        self._entries[(key, error.reason)] = Failure(key, error.reason, until, _cut(error), times)
+        self._bound()
+        return True
+
+    def refuse(self, account: str, error: AuthFailed) -> bool:
+        """The account's credentials are refused, until somebody changes them."""
+        name = (account, error.reason)
+        if name in self._entries:
             return False
-        self._entries[(entry.key, entry.error)] = entry
+        self._entries[name] = Failure(account, error.reason, FAR, _cut(error))
         self._bound()
         return True
 
@@ -133,13 +139,9 @@ class FailureMemory:
             del self._entries[name]
         return bool(gone)
 
-    def clear_auth(self, version: str | None = None) -> bool:
-        """Drops AuthFailed: always, or if it was another version of the Secret; gives whether it was there."""
-        gone = [
-            name
-            for name, e in self._entries.items()
-            if e.error == AuthFailed.reason and (version is None or e.version != version)
-        ]
+    def accept(self) -> bool:
+        """The credentials work, or are others: AuthFailed goes; gives whether it was there."""
+        gone = [name for name in self._entries if name[1] == AuthFailed.reason]
         for name in gone:
             del self._entries[name]
         return bool(gone)
@@ -155,17 +157,6 @@ class FailureMemory:
         """Why this offer mustn't be tried now, None if it may be."""
         keys = {offer.account, offer_key(offer), quota_key(offer)}
         return next((block for block in self.blocks(now) if block.key in keys), None)
-
-    def _lasting(self, key: str, error: CloudmeshError, seconds: int, now: str) -> Failure:
-        return Failure(key, error.reason, to_time(to_seconds(now) + seconds), seconds, _cut(error))
-
-    def _doubled(self, key: str, error: CloudmeshError, now: str) -> Failure:
-        old = self._entries.get((key, error.reason))
-        if old is None:
-            return self._lasting(key, error, FIRST_SECONDS, now)
-        if to_seconds(old.until) > to_seconds(now):  # several machines failed at once: that is one failure
-            return Failure(key, error.reason, old.until, old.seconds, _cut(error))
-        return self._lasting(key, error, min(2 * max(old.seconds, FIRST_SECONDS // 2), LONGEST_SECONDS), now)
 
     def _expire(self, now: str) -> None:
         moment = to_seconds(now)

@@ -36,6 +36,8 @@ class MachineView:
         login_command: ProxyCommand by which people reach it, empty where they connect to the host directly.
         private_address: Address inside its network.
         public_address: Address of the internet.
+        network: Machines with the same non-empty value reach each other directly.
+        state: What the cloud says it is doing.
         boot_id: Changes when it has lost what lay in memory.
         ready: Condition Ready is True.
         reachable: Condition Reachable is True.
@@ -71,6 +73,8 @@ class MachineView:
     login_command: str = ""
     private_address: str = ""
     public_address: str = ""
+    network: str = ""
+    state: str = ""
     boot_id: str = ""
     ready: bool = False
     reachable: bool = False
@@ -91,17 +95,6 @@ REASON_GONE = "Gone"
 REASON_PREEMPTED = "Preempted"
 REASON_FAILED = "Failed"
 """The cloud gave the machine up after it had been made."""
-REFUSED_REASONS = frozenset(
-    {
-        "CapacityUnavailable",
-        "QuotaExceeded",
-        "InvalidRequest",
-        "Unsupported",
-        "AuthFailed",
-        "Conflict",
-        "CloudUnavailable",
-    }
-)
 LOST_REASONS = frozenset({REASON_GONE, REASON_PREEMPTED, REASON_FAILED})
 
 
@@ -115,7 +108,7 @@ def is_failed(status: Mapping[str, Any]) -> bool:
     """Whether a machine with this status will never be ready."""
     conditions = status.get("conditions") or ()
     created = c.find_condition(conditions, c.CREATED)
-    if created is not None and created.get("status") == c.FALSE and created.get("reason") in REFUSED_REASONS:
+    if created is not None and created.get("status") == c.FALSE:
         return True
     ready = c.find_condition(conditions, c.READY)
     return ready is not None and ready.get("status") == c.FALSE and ready.get("reason") in LOST_REASONS
@@ -127,7 +120,6 @@ def view(obj: Obj) -> MachineView:
     by_type = {condition["type"]: condition for condition in status.get("conditions") or ()}
     ready = by_type.get(c.READY) or {}
     account = spec["accountRef"]["name"]
-    login = status.get("login") or {}
     addresses = {item["type"]: item["address"] for item in status.get("addresses") or ()}
     price = status.get("hourlyPrice")
     return MachineView(
@@ -143,13 +135,15 @@ def view(obj: Obj) -> MachineView:
         account=account,
         offer_id=offer_id(account, spec["offer"]),
         node_id=status.get("providerID", ""),
-        host=login.get("host", ""),
-        port=login.get("port", 22),
-        user=login.get("user", "root"),
-        host_key=login.get("hostKey", ""),
-        login_command=login.get("command", ""),
+        host=status.get("sshHost", ""),
+        port=status.get("sshPort", 22),
+        user=status.get("sshUser", "root"),
+        host_key=status.get("sshHostKey", ""),
+        login_command=status.get("sshProxyCommand", ""),
         private_address=addresses.get("Private", ""),
         public_address=addresses.get("Public", ""),
+        network=status.get("network", ""),
+        state=status.get("state", ""),
         boot_id=status.get("bootID", ""),
         ready=ready.get("status") == c.TRUE,
         reachable=(by_type.get(c.REACHABLE) or {}).get("status") == c.TRUE,

@@ -1,0 +1,71 @@
+"""Which hosts a CloudAccount may send credentials to: those its Secret names, and none of this cluster's own."""
+
+from __future__ import annotations
+
+import fnmatch
+import ipaddress
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from cloudmesh.compute.settings import ComputeSettings
+from cloudmesh.engine import InvalidRequest
+
+HOSTS_KEY = "hosts"
+
+
+def hosts_of(member: Mapping[str, Any]) -> tuple[str, ...]:
+    """Hosts that a member of CloudAccount.spec names: of its endpoint, and of its machines."""
+    found = []
+    if endpoint := member.get("endpoint"):
+        found.append(urlsplit(str(endpoint)).hostname or "")
+    found += [str(host["address"]) for host in member.get("hosts") or () if host.get("address")]
+    return tuple(dict.fromkeys(host.lower().rstrip(".") for host in found))
+
+
+def check_hosts(hosts: Iterable[str], settings: ComputeSettings) -> None:
+    """Looks at hosts before anything is sent there.
+
+    Raises:
+        InvalidRequest: One is loopback, link-local or the API server.
+    """
+    for host in hosts:
+        if not host:
+            raise InvalidRequest("the endpoint has no host")
+        if host in settings.forbidden_hosts or host.startswith("kubernetes.default.svc."):
+            raise InvalidRequest(f"{host} is the API server of this cluster: that is no cloud")
+        if settings.allow_private_endpoints:
+            continue
+        address = _parsed(host)
+        if host == "localhost" or host.endswith(".localhost") or (address is not None and _is_private(address)):
+            raise InvalidRequest(f"{host}: loopback and link-local addresses are refused as endpoints")
+
+
+def check_allowed(hosts: Iterable[str], credentials: Mapping[str, bytes], secret: str) -> None:
+    """Makes sure that whoever made the Secret wants it to be sent to these hosts.
+
+    Raises:
+        InvalidRequest: Its key `hosts` doesn't list one of them.
+    """
+    allowed = [line.strip().lower() for line in credentials.get(HOSTS_KEY, b"").decode("utf-8", "replace").split()]
+    for host in hosts:
+        if not any(fnmatch.fnmatchcase(host, pattern) for pattern in allowed):
+            raise InvalidRequest(f"Secret '{secret}' must list {host} under its key `{HOSTS_KEY}` to be sent there")
+
+
+def _parsed(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        pass
+    try:  # what resolvers take as well: 127.1, 2130706433, 0x7f.1
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_private(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast

@@ -1,0 +1,60 @@
+"""Calls of clouds under way: each machine has at most one, none of them holds up a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 64
+
+
+class Flights:
+    """Runs work in tasks of its own while this process leads.
+
+    Args:
+        at_once: Calls under way at most; others wait their turn.
+    """
+
+    def __init__(self, at_once: int = AT_ONCE) -> None:
+        self._slots = asyncio.Semaphore(at_once)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def busy(self, name: str) -> bool:
+        """Whether something of this name is under way."""
+        return name in self._tasks
+
+    def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Starts work; nothing of its name may be under way. What it raises is logged: it must handle its errors."""
+
+        async def run() -> None:
+            try:
+                async with self._slots:
+                    await work()
+            except Exception:
+                log.exception("a call of a cloud was not handled", extra={"work": name})
+            finally:
+                self._tasks.pop(name, None)
+
+        self._tasks[name] = asyncio.create_task(run(), name=name, context=contextvars.Context())
+
+    async def run(self) -> None:
+        """Lasts as long as this process leads; then all that is under way is given up."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.cancel()
+
+    async def cancel(self) -> None:
+        """Gives up what is under way: its outcome is unknown."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,307 @@
+"""What is asked of a cloud for one machine, and what must be known or made before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from cloudmesh.compute.access import ensure_access
+from cloudmesh.compute.accounts import Account, Accounts
+from cloudmesh.compute.ground import Grounds
+from cloudmesh.compute.kinds import VIRTUAL_CLUSTER, VIRTUAL_MACHINE
+from cloudmesh.compute.machine_plan import Wanted
+from cloudmesh.compute.machine_status import Power, price_of
+from cloudmesh.compute.ports import Access, Adopt, ClusterSpec, Node, NodeSpec, Reboot, StartStop, Suspend
+from cloudmesh.compute.prices.moments import to_seconds
+from cloudmesh.compute.tokens import TAG_CLUSTER, TAG_MACHINE, TAG_TOKEN, TAG_UID
+from cloudmesh.engine import CloudmeshError, Engine, Obj, Unsupported, is_deleting, owner_reference
+from cloudmesh.policy.model import Offer
+
+CALL_SECONDS = 30.0
+LIVE_SECONDS = 1.0
+"""A live look at a cluster serves all of its machines for so long."""
+LET_GO_SECONDS = 10.0
+
+
+class Parentless(Exception):
+    """The cluster that the machine belongs to is gone, or going: nothing is made for it."""
+
+
+class Calls:
+    """Calls for machines.
+
+    Args:
+        engine: Access to the cluster.
+        accounts: Live accounts.
+    """
+
+    def __init__(self, engine: Engine, accounts: Accounts) -> None:
+        self._engine = engine
+        self._accounts = accounts
+        self._grounds = Grounds()
+        self._parents: dict[tuple[str, str], tuple[float, Obj]] = {}
+        self._looking: dict[tuple[str, str], asyncio.Lock] = {}
+
+    # -- birth -----------------------------------------------------------------------------------------------------
+
+    def offer(self, account: Account, wanted: Wanted) -> Offer:
+        """The offer of a machine, with what the account knows of it."""
+        known = account.offer(wanted.offer_id)
+        if known is not None:
+            return known
+        place = wanted.offer
+        return Offer(
+            account=account.name,
+            type=place["type"],
+            region=place["region"],
+            zone=place["zone"],
+            purchase="Spot" if place["purchase"] == "Spot" else "OnDemand",
+        )
+
+    def network(self, account: Account, wanted: Wanted) -> str:
+        """Name of the network that machines of its offer share."""
+        return self.offer(account, wanted).network
+
+    async def prepare(self, obj: Obj, wanted: Wanted, account: Account) -> NodeSpec:
+        """All that comes before the create call.
+
+        Raises:
+            Parentless: Nothing may be made any more.
+            CloudmeshError: Something couldn't be made or read.
+        """
+        parent = await self._parent(wanted)
+        await self._accounts.hold(account)
+        owner = parent or obj
+        spec = owner["spec"]
+        rules = spec.get("access") or {}
+        access: Access = Access()
+        public_key = ""
+        if account.info.ssh and not wanted.adopt:
+            made = await ensure_access(
+                self._engine,
+                owner,
+                public_keys=rules.get("sshPublicKeys") or (),
+                slurm="slurm" in (spec.get("bootstrap") or {}),
+            )
+            access, public_key = made, made.client_public_key
+        ground = await self._grounds.prepare(account, self._cluster_spec(owner, account, public_key))
+        public = wanted.public or (parent is not None and (spec.get("network") or {}).get("mode") == "PublicAddress")
+        return self.node_spec(obj, wanted, account, access=access, ground=ground, public=public)
+
+    def node_spec(
+        self,
+        obj: Obj,
+        wanted: Wanted,
+        account: Account,
+        *,
+        access: Access | None = None,
+        ground: Mapping[str, str] | None = None,
+        public: bool = False,
+    ) -> NodeSpec:
+        """The machine as a provider reads it."""
+        return NodeSpec(
+            token=wanted.token,
+            name=wanted.name,
+            scope=account.scope,
+            cluster=wanted.cluster,
+            uid=wanted.uid,
+            offer=self.offer(account, wanted),
+            image=self._image(account, wanted),
+            access=access or Access(),
+            disk_gib=wanted.disk_gib,
+            tags=self.tags(account, wanted),
+            public_address=public,
+            ground=ground or {},
+            owner=owner_reference(obj),
+        )
+
+    def tags(self, account: Account, wanted: Wanted) -> dict[str, str]:
+        """All tags of its node."""
+        tags = account.scope.tags() | {
+            TAG_MACHINE: wanted.name,
+            TAG_UID: wanted.uid,
+            TAG_TOKEN: wanted.token,
+        }
+        return tags | {TAG_CLUSTER: wanted.cluster} if wanted.cluster else tags
+
+    async def make(self, spec: NodeSpec, wanted: Wanted, account: Account) -> Node:
+        """Makes the machine, or takes over the one that is there.
+
+        Raises:
+            CloudmeshError: As the provider raises it; a Transient is an unknown outcome.
+        """
+        provider = account.provider
+        seconds = float(account.info.create_seconds)
+        if wanted.adopt:
+            if not isinstance(provider, Adopt):
+                raise Unsupported(f"CloudAccount '{account.name}' can't take machines over")
+            return await account.call(
+                "adopt_node",
+                lambda: provider.adopt_node(wanted.adopt, spec.tags),
+                caller=wanted.token,
+                seconds=seconds,
+                effect=True,
+            )
+        return await account.call(
+            "ensure_node", lambda: provider.ensure_node(spec), caller=wanted.token, seconds=seconds, effect=True
+        )
+
+    async def find(self, wanted: Wanted, account: Account, obj: Obj) -> Node | None:
+        """Looks the machine up by its token."""
+        spec = self.node_spec(obj, wanted, account)
+        return await account.call(
+            "find_node", lambda: account.provider.find_node(spec), caller=wanted.token, seconds=CALL_SECONDS
+        )
+
+    def observe_start(self, account: Account, wanted: Wanted, status: Mapping[str, Any]) -> None:
+        """Notes how long it took to be ready."""
+        if asked := status.get("createRequestedAt"):
+            seconds = to_seconds(self._accounts.now()) - to_seconds(asked)
+            account.observe_start(wanted.offer["type"], seconds)
+
+    def _image(self, account: Account, wanted: Wanted) -> str:
+        return account.images.get(wanted.image, wanted.image)
+
+    async def _parent(self, wanted: Wanted) -> Obj | None:
+        """A live look at its cluster; one look serves all machines of the cluster for a moment."""
+        if not wanted.cluster:
+            return None
+        place = (wanted.namespace, wanted.cluster)
+        loop = asyncio.get_running_loop()
+        async with self._looking.setdefault(place, asyncio.Lock()):
+            seen, parent = self._parents.get(place, (float("-inf"), None))
+            if parent is None or loop.time() - seen > LIVE_SECONDS:
+                begun = loop.time()
+                parent = await self._engine.kube.get(VIRTUAL_CLUSTER, *place)
+                if parent is None:
+                    raise Parentless(f"VirtualCluster '{wanted.cluster}' isn't there")
+                self._parents[place] = (begun, parent)
+        if is_deleting(parent):
+            raise Parentless(f"VirtualCluster '{wanted.cluster}' is being deleted")
+        if wanted.owner_uid and parent["metadata"]["uid"] != wanted.owner_uid:
+            raise Parentless(f"VirtualCluster '{wanted.cluster}' was deleted and made anew")
+        return parent
+
+    def _cluster_spec(self, owner: Obj, account: Account, public_key: str = "") -> ClusterSpec:
+        meta, spec = owner["metadata"], owner["spec"]
+        return ClusterSpec(
+            scope=account.scope,
+            name=meta["name"],
+            uid=meta["uid"],
+            source_ranges=tuple((spec.get("access") or {}).get("sourceRanges") or ()),
+            public_key=public_key,
+            owner=owner_reference(owner),
+        )
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def drift(self, obj: Obj, wanted: Wanted, account: Account, node: Node) -> dict[str, tuple[str, str]]:
+        """What differs from what was asked for, by field: expected and found."""
+        found: dict[str, tuple[str, str]] = {}
+        place = wanted.offer
+        pairs = [
+            ("type", place["type"], node.type),
+            ("region", place["region"], node.region),
+            ("zone", place["zone"], node.zone),
+            ("image", "" if wanted.adopt else self._image(account, wanted), node.image),
+            ("disk", str(wanted.disk_gib or ""), node.details.get("diskGiB", "")),
+            ("firewall", node.details.get("firewallExpected", ""), node.details.get("firewall", "")),
+        ]
+        for name, expected, seen in pairs:
+            if expected and seen and expected != seen:
+                found[name] = (expected, seen)
+        tags = self.tags(account, wanted)
+        if node.tags and (wrong := sorted(key for key, value in tags.items() if node.tags.get(key) != value)):
+            found["tags"] = (
+                ", ".join(f"{key}={tags[key]}" for key in wrong),
+                ", ".join(f"{key}={node.tags.get(key, '')}" for key in wrong),
+            )
+        held, offer = (obj.get("status") or {}).get("hourlyPrice"), account.offer(wanted.offer_id)
+        current = price_of(offer) if offer is not None else None
+        if held and current and (held["amount"], held["currency"]) != (current["amount"], current["currency"]):
+            found["price"] = (f"{held['amount']} {held['currency']}", f"{current['amount']} {current['currency']}")
+        return found
+
+    async def power(self, account: Account, wanted: Wanted, node: Node, power: Power) -> None:
+        """Asks for another power state."""
+        provider = account.provider
+        if power in ("start", "stop") and isinstance(provider, StartStop):
+            work = provider.start_node if power == "start" else provider.stop_node
+        elif power in ("suspend", "resume") and isinstance(provider, Suspend):
+            work = provider.suspend_node if power == "suspend" else provider.resume_node
+        else:
+            raise Unsupported(f"CloudAccount '{account.name}' can't {power} machines")
+        await account.call(f"{power}_node", lambda: work(node.id), caller=wanted.token, effect=True)
+
+    async def reboot(self, account: Account, wanted: Wanted, node: Node) -> None:
+        """Starts it anew."""
+        provider = account.provider
+        if not isinstance(provider, Reboot):
+            raise Unsupported(f"CloudAccount '{account.name}' can't restart machines")
+        await account.call("reboot_node", lambda: provider.reboot_node(node.id), caller=wanted.token, effect=True)
+
+    # -- end -------------------------------------------------------------------------------------------------------
+
+    async def delete(self, account: Account, wanted: Wanted, node_id: str) -> None:
+        """Asks for its end."""
+        await account.call(
+            "delete_node",
+            lambda: account.provider.delete_node(node_id, account.scope),
+            caller=wanted.token,
+            effect=True,
+        )
+
+    async def release(self, account: Account, wanted: Wanted, node_id: str) -> bool:
+        """Gives an adopted machine back; it goes on."""
+        provider = account.provider
+        if not isinstance(provider, Adopt):
+            raise Unsupported(f"CloudAccount '{account.name}' can't give machines back")
+        await account.call("release_node", lambda: provider.release_node(node_id), caller=wanted.token, effect=True)
+        return True
+
+    async def let_go(self, account: Account, wanted: Wanted, node_id: str) -> None:
+        """Takes our tags off a machine that is left behind, if that can be done, so that nobody collects it."""
+        if isinstance(account.provider, Adopt):
+            try:
+                async with asyncio.timeout(LET_GO_SECONDS):
+                    await self.release(account, wanted, node_id)
+            except (CloudmeshError, TimeoutError):
+                return
+
+    async def clear(self, obj: Obj, wanted: Wanted, account: Account) -> bool:
+        """Takes away what its cluster had in the account, if it was the last there; False: try again later."""
+        owner: Obj = obj
+        if wanted.cluster:
+            parent = self._engine.cache.get(VIRTUAL_CLUSTER, wanted.namespace, wanted.cluster)
+            if parent is None:
+                parent = {
+                    "apiVersion": VIRTUAL_CLUSTER.api_version,
+                    "kind": VIRTUAL_CLUSTER.kind,
+                    "metadata": {"name": wanted.cluster, "uid": wanted.owner_uid},
+                    "spec": {},
+                }
+            owner = parent
+
+        def is_last() -> bool:
+            return not any(
+                other["metadata"]["uid"] != wanted.uid
+                and (other["spec"].get("clusterRef") or {}).get("name", "") == wanted.cluster
+                and not _is_over(other)
+                for other in self._siblings(obj, wanted, account)
+            )
+
+        return await self._grounds.clear(account, self._cluster_spec(owner, account), is_last)
+
+    def _siblings(self, obj: Obj, wanted: Wanted, account: Account) -> list[Obj]:
+        if not wanted.cluster:
+            return []
+        cache = self._engine.cache
+        owned = cache.children(wanted.owner_uid, VIRTUAL_MACHINE) if wanted.owner_uid else []
+        found = owned or cache.list(VIRTUAL_MACHINE, wanted.namespace)
+        return [other for other in found if other["spec"]["accountRef"]["name"] == account.name]
+
+
+def _is_over(obj: Obj) -> bool:
+    status = obj.get("status") or {}
+    return bool(status.get("state") == "Deleted" or (is_deleting(obj) and not status.get("createToken")))

@@ -1,0 +1,103 @@
+"""Machines that carry our tags though their VirtualMachine is gone: found slowly, deleted carefully."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from cloudmesh.compute.accounts import Account, Accounts, Busy
+from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_MACHINE
+from cloudmesh.compute.ports import GONE, Complete, Listing, Node
+from cloudmesh.compute.tokens import TAG_MACHINE, TAG_UID
+from cloudmesh.engine import CloudmeshError
+
+log = logging.getLogger(__name__)
+
+SHARE = 10
+"""Of so many machines at most one is collected a round; one at least."""
+AGAIN_SECONDS = 60.0
+
+
+class Orphans:
+    """Looks for orphans after each listing of an account.
+
+    One is collected only if two Complete listings in a row showed it, it was without an owner for longer than a new
+    machine or a listing can lag, the cache is whole, the lease is held, and the API server itself says that no
+    VirtualMachine of its uid is there. A failed read of our own records proves nothing.
+
+    Args:
+        accounts: All accounts.
+    """
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+        self._engine = accounts.engine
+        self._since: dict[str, dict[str, tuple[float, int]]] = {}
+        self._asked: dict[str, float] = {}
+
+    def suspects(self, account: Account) -> bool:
+        """Whether some machine may be an orphan, so that the next listing should come soon."""
+        return bool(self._since.get(account.uid))
+
+    def forget(self, account: Account) -> None:
+        """The account is gone."""
+        self._since.pop(account.uid, None)
+
+    async def look(self, account: Account, listing: Listing) -> int:
+        """Looks through a listing; gives how many orphans were asked to end."""
+        if not self._engine.synced.is_set() or not isinstance(listing, Complete):
+            return 0
+        now = asyncio.get_running_loop().time()
+        known = {obj["metadata"]["uid"] for obj in self._engine.cache.list(VIRTUAL_MACHINE, account.namespace)}
+        before = self._since.get(account.uid, {})
+        found: dict[str, tuple[float, int]] = {}
+        ripe = []
+        for node in listing.nodes:
+            uid = node.tags.get(TAG_UID, "")
+            if node.state in GONE or not node.token or not uid or uid in known:
+                continue
+            since, times = before.get(node.id, (now, 0))
+            found[node.id] = (since, times + 1)
+            lag = max(account.info.grace_seconds, account.info.create_seconds)
+            if times >= 1 and now - since >= lag and now - self._asked.get(node.id, float("-inf")) >= AGAIN_SECONDS:
+                ripe.append(node)
+        self._since[account.uid] = found
+        cap = max(1, len(listing.nodes) // SHARE)
+        collected = 0
+        for node in sorted(ripe, key=lambda node: node.id)[:cap]:
+            collected += await self._collect(account, node, now)
+        self._asked = {key: at for key, at in self._asked.items() if now - at < 10 * AGAIN_SECONDS}
+        return collected
+
+    async def _collect(self, account: Account, node: Node, now: float) -> int:
+        name = node.tags.get(TAG_MACHINE, "")
+        try:
+            live = await self._engine.kube.get(VIRTUAL_MACHINE, account.namespace, name) if name else None
+            if live is not None and live["metadata"]["uid"] == node.tags[TAG_UID]:
+                return 0
+            await account.call(
+                "delete_node",
+                lambda: account.provider.delete_node(node.id, account.scope),
+                caller=node.token,
+                effect=True,
+            )
+        except Busy:
+            return 0
+        except CloudmeshError as error:
+            log.warning("an orphan can't be collected", extra={"node": node.id, "error": str(error)})
+            return 0
+        self._asked[node.id] = now
+        self._accounts.metrics.orphans.labels(account.namespace, account.name).inc()
+        self._tell(account, node.id, name)
+        return 1
+
+    def _tell(self, account: Account, node_id: str, name: str) -> None:
+        obj: Mapping[str, object] | None = self._engine.cache.get(CLOUD_ACCOUNT, account.namespace, account.name)
+        if obj is not None:
+            self._engine.events.emit(
+                dict(obj),
+                "Warning",
+                "OrphanCollected",
+                f"{node_id} carried the tags of VirtualMachine '{name}', which is gone: it was deleted",
+            )
