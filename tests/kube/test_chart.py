@@ -13,6 +13,8 @@ import pytest
 import yaml
 from tests.testbed.kubectl import CommandFailed, TestCluster
 
+from cloudmesh.api.names import PLURALS
+
 pytestmark = [pytest.mark.kube]
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/cloudmesh"
@@ -263,7 +265,7 @@ def test_health_for_argo_cd(cluster: TestCluster) -> None:
     assert "cloudmesh-argocd-health" not in by_kind(render(cluster), "ConfigMap")
     made = by_kind(render(cluster, "--set", "argocd.healthConfigMap=true"), "ConfigMap")["cloudmesh-argocd-health"]
     lua = (CHART / "files/argocd/health.lua").read_text()
-    assert made["data"] == {"resource.customizations.health.cloudmesh.org_FunctionService": lua}
+    assert made["data"] == {f"resource.customizations.health.cloudmesh.org_{kind}": lua for kind in PLURALS}
 
 
 @pytest.mark.parametrize(
@@ -344,8 +346,8 @@ def chart_with_trial_kind(cluster: TestCluster, tmp_path: Path) -> Iterator[Path
     """The chart with a CRD of other names, so that users' real objects are out of the way."""
     chart = tmp_path / "cloudmesh"
     shutil.copytree(CHART, chart)
+    crd = yaml.safe_load((chart / "files/crds/functionservices.cloudmesh.org.yaml").read_text())
     for file in (chart / "files/crds").iterdir():
-        crd = yaml.safe_load(file.read_text())
         file.unlink()
     crd["metadata"]["name"] = TRIAL
     crd["spec"]["group"] = TRIAL.partition(".")[2]
@@ -364,7 +366,7 @@ def test_install_upgrade_uninstall_install(
     values = {
         # Beside the release that other tests share: nothing that is cluster-wide, and no Pod that runs.
         "watchNamespaces": [free_namespace],
-        "rbac": {"aggregateRoles": False},
+        "rbac": {"aggregateRoles": False, "guardApprovals": False},
         "operator": {"nodeSelector": {"cloudmesh.org/nowhere": "x"}},
         "builder": {"nodeSelector": {"cloudmesh.org/nowhere": "x"}},
         "registry": {

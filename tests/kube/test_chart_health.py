@@ -82,6 +82,79 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
 }
 
+MESSAGES = {
+    "BudgetExceeded": "budget physics: 500.10 of 500 USD are spent",
+    "LifetimeExceeded": "1209600 seconds are over",
+    "NoFeasibleOffer": "pool workers: no offer has 4 GPUs",
+}
+CASES |= {
+    f"cluster: {reason}": (
+        obj(condition("Ready", "False", reason, message), condition("Stalled", "True", reason, message)),
+        "Degraded",
+        message,
+    )
+    for reason, message in MESSAGES.items()
+}
+CASES |= {
+    "cluster: no capacity at the moment": (
+        obj(
+            condition("Ready", "False", "CapacityUnavailable", "m5.large in us-east-1a"),
+            condition("Reconciling", "True", "CapacityUnavailable", "m5.large in us-east-1a"),
+        ),
+        "Progressing",
+        "m5.large in us-east-1a",
+    ),
+    "cluster: a cloud is silent": (
+        obj(condition("Ready", "Unknown", "CloudUnavailable", "account aws doesn't answer")),
+        "Progressing",
+        "account aws doesn't answer",
+    ),
+    "cluster: quote waits": (
+        obj(
+            condition("Ready", "False", "AwaitingApproval", "quote 0a1b: 3.20 USD an hour"),
+            condition("Scheduled", "True"),
+            condition("Reconciling", "True", "AwaitingApproval", "quote 0a1b"),
+        ),
+        "Suspended",
+        "3.20 USD an hour",
+    ),
+    "cluster: idle": (
+        obj(condition("Ready", "True", "Suspended", "idle for an hour"), condition("Healthy", "Unknown")),
+        "Suspended",
+        "idle for an hour",
+    ),
+    "account: credentials refused": (
+        obj(
+            condition("Ready", "False", "AuthFailed", "the key is refused"),
+            condition("Stalled", "True", "AuthFailed", "the key is refused"),
+        ),
+        "Degraded",
+        "the key is refused",
+    ),
+    "job: goes on": (
+        obj(
+            condition("Ready", "False", "Running", "3 of 4 runs are done"),
+            condition("Reconciling", "True", "Running", "3 of 4 runs are done"),
+        ),
+        "Progressing",
+        "3 of 4 runs are done",
+    ),
+    "job: done": (obj(condition("Ready", "True", "AsSpecified", "4 runs are done")), "Healthy", "4 runs are done"),
+    "job: failed": (
+        obj(
+            condition("Ready", "False", "RunsFailed", "1 of 4 runs failed"),
+            condition("Stalled", "True", "RunsFailed", "1 of 4 runs failed"),
+        ),
+        "Degraded",
+        "1 of 4 runs failed",
+    ),
+    "budget: spent but watched": (
+        obj(condition("Ready", "True", "AsSpecified", "500 of 500 USD"), condition("WithinBudget", "False")),
+        "Healthy",
+        "500 of 500 USD",
+    ),
+}
+
 
 def to_lua(value: Any) -> str:
     """The value as Lua's text, the way Argo CD hands objects over."""

@@ -18,7 +18,7 @@ from cloudmesh.api.cloudaccount import CloudAccount
 from cloudmesh.api.crds import KINDS, make_crd
 from cloudmesh.api.lint import MAX_BYTES, lint_crd
 from cloudmesh.api.machines import Range
-from cloudmesh.api.names import PLURALS
+from cloudmesh.api.names import API_VERSION, PLURALS
 from cloudmesh.api.virtualcluster import Pool, VirtualCluster
 from cloudmesh.api.virtualcluster_status import Cost, VirtualClusterStatus
 from cloudmesh.api.virtualmachine import VirtualMachine
@@ -205,7 +205,7 @@ def test_examples_are_valid() -> None:
     seen: set[str] = set()
     for file in sorted(EXAMPLES.glob("*.yaml")):
         for obj in yaml.safe_load_all(file.read_text()):
-            if obj["apiVersion"] == "cloudmesh.org/v1alpha1":
+            if obj["apiVersion"] == API_VERSION:
                 MODELS[obj["kind"]].model_validate(obj, extra="forbid")
                 seen.add(obj["kind"])
     assert seen == CORPORA.keys()

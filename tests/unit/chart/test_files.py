@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from cloudmesh.api.functionservice import FunctionService
+from cloudmesh.api.names import PLURALS
 
 ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "charts/cloudmesh"
@@ -151,7 +152,12 @@ def test_examples_are_valid(name: str) -> None:
 
 
 def test_kustomizations_list_what_is_there() -> None:
-    for folder, extra in (("functions", set()), ("argocd", {"argocd-cm-health.yaml"})):
+    by_hand = {"account-aws", "account-memory", "account-pods", "account-ssh", "machine", "mixed"}  # need an account
+    for folder, extra in (
+        ("functions", set()),
+        ("argocd", {"argocd-cm-health.yaml"}),
+        ("clusters", {f"{name}.yaml" for name in by_hand}),
+    ):
         listed = yaml.safe_load((EXAMPLES / folder / "kustomization.yaml").read_text())["resources"]
         files = {f.name for f in (EXAMPLES / folder).glob("*.yaml")} - {"kustomization.yaml"} - extra
         assert sorted(listed) == sorted(files)
@@ -160,7 +166,7 @@ def test_kustomizations_list_what_is_there() -> None:
 def test_argo_cd_example_has_the_charts_health_check() -> None:
     patch = yaml.safe_load((EXAMPLES / "argocd/argocd-cm-health.yaml").read_text())
     lua = (CHART / "files/argocd/health.lua").read_text()
-    assert patch["data"] == {"resource.customizations.health.cloudmesh.org_FunctionService": lua}
+    assert patch["data"] == {f"resource.customizations.health.cloudmesh.org_{kind}": lua for kind in PLURALS}
 
 
 def test_argo_cd_applications_diff_on_the_server() -> None:
