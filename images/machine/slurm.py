@@ -411,7 +411,7 @@ def read(arguments: list[str] | None) -> argparse.Namespace:
     starting = commands.add_parser("start", help="make this machine a controller, a node, or both")
     starting.add_argument("--role", choices=("ctl", "node", "both"), required=True)
     starting.add_argument("--ctl", type=host, required=True, help="host name of the controller's machine")
-    starting.add_argument("--ctl-address", type=host, default="", help="its address, so that no name is looked up")
+    starting.add_argument("--ctl-address", type=host, help="its address, so that no name is looked up")
     starting.add_argument("--cpus", type=int, default=0, help="CPUs of the node (the machine's)")
     starting.add_argument("--memory-mib", type=int, default=0, help="memory of the node (the machine's)")
     starting.add_argument("--wait", type=float, default=30.0, help="seconds to wait until it is up")
