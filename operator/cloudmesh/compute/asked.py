@@ -105,7 +105,6 @@ class Asked:
         source_ranges: Networks that may log in.
         outputs: What is written for people: `SSHConfigSecret`, `InventoryConfigMap`.
         bootstrap: Profile: `ssh`, `slurm` or `script`.
-        labels: Its labels, by which budgets select.
         scaled_pool: The pool that takes `spec.replicas`, empty for none.
     """
 
@@ -130,7 +129,6 @@ class Asked:
     source_ranges: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     bootstrap: str = "ssh"
-    labels: Mapping[str, str] = field(default_factory=dict)
     scaled_pool: str = ""
 
     @cached_property

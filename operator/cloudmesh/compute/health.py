@@ -113,26 +113,27 @@ def check_up(pool: Pool, members: Sequence[Member], now: int) -> Checkup:
 
 
 def _examine(health: Health, member: Member, now: int) -> tuple[Ill | None, int | None]:
-    if member.adopted and member.failed and not member.was_up:
+    if member.adopted and member.refused:
         return Ill(member, "NotAdopted", member.message or member.failed, None, 0), None
     onset = max(member.created_at, member.ready_since)
     if member.failed:
         why: Why
         if member.preempted:
             why = "Preempted"
-        elif not member.was_up and (not member.made or member.failed in CAPACITY):
-            why = "Unmade"
+        elif member.gone:
+            why = "Gone"
         else:
-            why = "Gone" if member.gone else "Broken"
+            why = "Unmade" if member.refused else "Broken"
         return _ill(health, member, why, member.message or member.failed, onset), None
     if member.ready != "False" or member.power != "Running" or member.at_rest:
         return None, None
     started = max(member.created_at, member.power_since)
     if not member.was_up:
-        limit = started + health.startup_seconds
+        # one whose past isn't known has at least the time of one that worked
+        limit = max(started + health.startup_seconds, member.ready_since + health.unhealthy_seconds)
         if now < limit:
             return None, limit
-        message = f"not Ready {health.startup_seconds} s after it was asked for"
+        message = f"not Ready {now - started} s after it was asked for"
         return _ill(health, member, "StartupTimeout", _with(message, member), limit), None
     limit = member.ready_since + health.unhealthy_seconds
     if member.power_since > member.created_at:  # it was woken: it may take as long as a new one

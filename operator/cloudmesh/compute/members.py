@@ -12,6 +12,9 @@ Truth = Literal["True", "False", "Unknown"]
 CAPACITY = frozenset({"CapacityUnavailable", "QuotaExceeded"})
 """Reasons that are definite: the next offer is tried at once."""
 
+GAVE_UP = "Failed"
+"""Reason of a machine that the cloud gave up after it had run."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -32,8 +35,9 @@ class Member:
         deleting: Its end was asked for.
         ready: Whether it works.
         ready_since: When that last changed.
-        was_up: It has worked before.
-        made: The cloud has something that may be billed.
+        was_up: It was seen to work before; False if that isn't known.
+        made: The cloud has it.
+        billed: It costs by the hour at the moment.
         failed: Reason why it can't work any more, empty otherwise.
         message: The same in a sentence.
         gone: The cloud has it no longer.
@@ -61,6 +65,7 @@ class Member:
     ready_since: int = 0
     was_up: bool = False
     made: bool = False
+    billed: bool = False
     failed: str = ""
     message: str = ""
     gone: bool = False
@@ -70,6 +75,11 @@ class Member:
     at_rest: bool = False
     failures: int = 0
     drift: tuple[str, ...] = ()
+
+    @property
+    def refused(self) -> bool:
+        """Whether it failed before there was a machine."""
+        return bool(self.failed) and not self.gone and not self.preempted and self.failed != GAVE_UP
 
     @property
     def nanos(self) -> int | None:

@@ -90,7 +90,7 @@ def plan(
         tuple(delete),
         wake,
         sum(m.nanos or 0 for m, _ in wake),
-        tuple(m for m in members if m.deleting and m.made),
+        tuple(m for m in members if m.deleting and m.billed),
         min((p.checkup.next_at for p in pools if p.checkup.next_at is not None), default=None),
     )
 
@@ -102,10 +102,12 @@ def _rest(members: Sequence[Member], reason: str, powers: Mapping[str, frozenset
         if member.deleting:
             continue
         able = powers.get(member.offer.account)
-        if member.failed or not member.made:
+        if member.failed:
             delete.append(Removal(member, reason))
         elif member.power != "Running":
             continue
+        elif not member.made:
+            delete.append(Removal(member, reason, "it isn't made yet"))
         elif able is None:
             continue  # an account that isn't known at the moment destroys nothing
         elif member.offer.purchase == "Spot" or not able & {"Suspend", "StartStop"}:
@@ -158,7 +160,7 @@ def request(
 def leaving_nanos(plan: Plan) -> int:
     """What the machines cost per hour that go, and may be billed until they are gone."""
     leaving = [m for p in plan.pools for m in p.leaving]
-    going = [r.member for r in plan.delete if r.member.made]
+    going = [r.member for r in plan.delete if r.member.billed]
     return sum(m.nanos or 0 for m in (*leaving, *going, *plan.going))
 
 
@@ -201,6 +203,7 @@ class NewMachine:
         image: Image alias, empty for the account's default.
         disk_gib: Disk, 0 for the offer's own.
         adopt: The cloud's id of a machine to take over.
+        public_address: It needs an address of the internet.
         why: The scheduler's reason.
     """
 
@@ -214,6 +217,7 @@ class NewMachine:
     image: str = ""
     disk_gib: int = 0
     adopt: str = ""
+    public_address: bool = False
     why: str = ""
 
 
@@ -249,6 +253,7 @@ def machines(asked: Asked, plan: Plan, decisions: Sequence[Decision]) -> tuple[N
                         pool.templates[decision.alternative],
                         pool.image,
                         needs[decision.alternative].disk_gib,
+                        public_address=pool.public_address,
                         why=decision.why,
                     )
                 )

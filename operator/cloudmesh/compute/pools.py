@@ -83,7 +83,13 @@ def plan_pool(asked: Asked, pool: Pool, members: Sequence[Member], now: int) -> 
         members: All machines of the pool, those that go among them.
         now: Seconds since 1970.
     """
-    there = [m for m in members if not m.deleting]
+    newest: dict[int, int] = {}
+    for m in members:
+        if not m.deleting:
+            newest[m.ordinal] = max(m.attempt, newest.get(m.ordinal, 0))
+    # its place is taken already: the end of a replacement that was begun
+    superseded = [m for m in members if not m.deleting and m.attempt < newest[m.ordinal]]
+    there = [m for m in members if not m.deleting and m.attempt == newest[m.ordinal]]
     checkup = check_up(pool, there, now)
     replace, hold = list(checkup.replace), []
     for ill in checkup.hold:
@@ -110,10 +116,14 @@ def plan_pool(asked: Asked, pool: Pool, members: Sequence[Member], now: int) -> 
         adopt=adopt,
         stay=tuple(m for m in (*live, *hold) if m.name not in leaving and m.name not in removed),
         leaving=tuple(m for m in sizing.outdated if m.name not in removed),
-        delete=(*_removals(replace, create), *(Removal(m, why) for m, why in sizing.delete)),
+        delete=(
+            *(Removal(m, "Replaced") for m in superseded),
+            *_removals(replace, create),
+            *(Removal(m, why) for m, why in sizing.delete),
+        ),
         restamp=tuple(m for m in sizing.restamp if m.name not in removed),
         checkup=checkup,
-        avoid=tuple(m for m in there if m.failed and not m.was_up),
+        avoid=tuple(m for m in there if m.failed and not m.gone),
     )
 
 

@@ -58,7 +58,6 @@ def read_cluster(cluster: api.VirtualCluster) -> Asked:
         source_ranges=tuple(spec.access.source_ranges),
         outputs=tuple(spec.access.outputs),
         bootstrap=spec.bootstrap_kind,
-        labels=meta.labels,
         scaled_pool=next((p.name for p in spec.pools if p.replicas is None), ""),
     )
 
@@ -128,8 +127,13 @@ def _down(number: Fraction | None, scale: Fraction | int) -> int | None:
     return None if number is None else int(number * scale)
 
 
-def read_member(obj: Obj) -> Member:
-    """The plan's view of a VirtualMachine."""
+def read_member(obj: Obj, *, was_up: bool = False) -> Member:
+    """The plan's view of a VirtualMachine.
+
+    Args:
+        obj: The VirtualMachine.
+        was_up: It was seen to work before.
+    """
     meta, spec, status = obj["metadata"], obj["spec"], obj.get("status") or {}
     annotations = meta.get("annotations") or {}
     conditions = {x["type"]: x for x in status.get("conditions") or ()}
@@ -158,8 +162,9 @@ def read_member(obj: Obj) -> Member:
         deleting=bool(meta.get("deletionTimestamp")),
         ready=truth,
         ready_since=to_seconds(since) if since else made_at,
-        was_up=(conditions.get(c.BOOTSTRAPPED) or {}).get("status") == c.TRUE,
-        made=bool(status.get("providerID")) and not status.get("endedAt"),
+        was_up=was_up or truth == "True",
+        made=bool(status.get("providerID")) and status.get("state") != "Deleted",
+        billed=bool(status.get("startedAt")) and not status.get("endedAt"),
         failed=failed,
         message=message,
         gone=failed == REASON_GONE,

@@ -77,7 +77,8 @@ def _surplus(members: Sequence[Member], spare: int, held: set[str]) -> tuple[tup
     """Who goes when there are too many: first what doesn't work, then the dearest, then the youngest."""
 
     def order(member: Member) -> tuple[int, int, int, int]:
-        works = 0 if member.name in held else 1 if member.ready == "False" else 2
+        idle = member.ready == "False" or (member.ready == "Unknown" and not member.was_up)
+        works = 0 if member.name in held else 1 if idle else 2
         nanos = member.nanos
         # nobody knows that an unpriced one is cheap
         return (works, -nanos if nanos is not None else -(10**18), -member.created_at, -member.ordinal)

@@ -46,6 +46,7 @@ def member(ordinal: int = 0, *, of: Pool | None = None, attempt: int = 1, **more
         ready_since=NOW - 4000,
         was_up=True,
         made=True,
+        billed=True,
         power_since=NOW - 5000,
     )
     return replace(made, **more)
@@ -54,7 +55,8 @@ def member(ordinal: int = 0, *, of: Pool | None = None, attempt: int = 1, **more
 def new(ordinal: int = 0, **more: Any) -> Member:
     """One that was just asked for."""
     fresh: dict[str, Any] = {
-        "ready": "False", "was_up": False, "made": False, "created_at": NOW, "ready_since": NOW, "power_since": NOW,
+        "ready": "False", "was_up": False, "made": False, "billed": False,
+        "created_at": NOW, "ready_since": NOW, "power_since": NOW,
     }  # fmt: skip
     return member(ordinal, **(fresh | more))
 

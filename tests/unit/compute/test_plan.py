@@ -122,7 +122,7 @@ def test_a_failed_one_whose_spec_was_corrected_doesnt_wait() -> None:
 
 def test_one_that_never_comes_up_is_replaced_in_time() -> None:
     p = pool(1)
-    slow = new(0, made=True, created_at=NOW - 599, power_since=NOW - 599)
+    slow = new(0, made=True, created_at=NOW - 599, power_since=NOW - 599, ready_since=NOW - 590)
     assert plan(asked(p), [slow], NOW).next_at == NOW + 1
     found = plan(asked(p), [slow], NOW + 1)
     assert names(found) == [("lab-workers-0", "Replaced")]

@@ -1,0 +1,131 @@
+"""What a process remembers of a cluster between two passes; all of it can be had again from the API server."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from cloudmesh.api.virtualcluster import VirtualCluster
+from cloudmesh.compute.asked import Asked
+from cloudmesh.compute.budget_plan import Machine, read_machine
+from cloudmesh.compute.machines import MachineView, view
+from cloudmesh.compute.members import Member
+from cloudmesh.compute.prices.money import to_nanos
+from cloudmesh.compute.quote import Quote
+from cloudmesh.compute.reading import read_member
+from cloudmesh.engine import Obj
+from cloudmesh.policy.model import Placement
+
+
+@dataclass(slots=True)
+class Machines:
+    """A cluster's machines, each read once a version."""
+
+    members: list[Member]
+    views: list[MachineView]
+    runs: list[Machine]
+
+
+@dataclass(slots=True)
+class _Read:
+    version: str
+    up: bool
+    member: Member
+    view: MachineView
+    run: Machine
+
+
+@dataclass(slots=True)
+class Memory:
+    """One cluster.
+
+    Args:
+        uid: Its uid.
+        generation: Of the spec that was read.
+        cluster: The object as it was read then.
+        asked: What it asks for.
+        ended: Nano-units that machines cost that are gone.
+        quote: The quote that holds, None for none.
+        quote_read: Whether the status was looked at for it.
+        placement: The scheduler's last answer.
+        question: What it was asked; the same question isn't asked twice in a row.
+        asked_at: When, on the loop's clock.
+        written_at: When the status was last written, on the loop's clock.
+        cost_at: When its cost was last written, on the loop's clock.
+        published_at: When logins were last published, on the loop's clock.
+        used_at: When it was last seen used, in seconds since 1970; 0 for never.
+        deleted: Uids of machines whose deletion was asked for: the watch tells of it later.
+        told: Texts that were told by an event and hold still.
+        hourly: Nano-units per hour, for metrics as are the following.
+        accrued: Nano-units so far.
+        currency: Of both.
+        machines: Number of machines.
+        ready: Units that are ready.
+    """
+
+    uid: str
+    generation: int
+    cluster: VirtualCluster
+    asked: Asked
+    ended: int = 0
+    quote: Quote | None = None
+    quote_read: bool = False
+    placement: Placement | None = None
+    question: Hashable = None
+    asked_at: float = float("-inf")
+    written_at: float = float("-inf")
+    cost_at: float = float("-inf")
+    published_at: float = float("-inf")
+    used_at: int = 0
+    deleted: set[str] = field(default_factory=set)
+    told: dict[str, str] = field(default_factory=dict)
+    hourly: int = 0
+    accrued: int = 0
+    currency: str = "USD"
+    machines: int = 0
+    ready: int = 0
+    _read: dict[str, _Read] = field(default_factory=dict)
+    _sessions: dict[str, Machine] = field(default_factory=dict)
+
+    def take_in(self, objects: Sequence[Obj], now: int) -> Machines:
+        """Reads the machines that there are; what those cost that went is added to `ended`."""
+        read: dict[str, _Read] = {}
+        for obj in objects:
+            uid, version = obj["metadata"]["uid"], obj["metadata"]["resourceVersion"]
+            held = self._read.get(uid)
+            if held is None or held.version != version:
+                member = read_member(obj, was_up=held is not None and held.up)
+                held = _Read(version, member.was_up, member, view(obj), read_machine(obj))
+            read[uid] = held
+        self._read = read
+        self.deleted &= read.keys()
+        runs = [r.run for r in read.values()]
+        sessions = {run.session: run for run in runs if run.started is not None}
+        self.ended += sum(
+            run.cost_within(0, None, now) for session, run in self._sessions.items() if session not in sessions
+        )
+        self._sessions = sessions
+        members = [r.member for r in read.values()]
+        views = [r.view for r in read.values()]
+        if self.deleted:
+            members = [replace(m, deleting=True) if m.uid in self.deleted else m for m in members]
+            views = [replace(v, deleting=True) if v.uid in self.deleted else v for v in views]
+        return Machines(members, views, runs)
+
+    def tell(self, name: str, text: str) -> bool:
+        """Whether this is news; an empty text is never told."""
+        if self.told.get(name, "") == text:
+            return False
+        self.told[name] = text
+        return bool(text)
+
+
+def ended_of(status: Mapping[str, object]) -> int:
+    """What machines cost that are gone, as a status has it."""
+    cost = status.get("cost")
+    return to_nanos(str(cost.get("ended", "0"))) if isinstance(cost, Mapping) else 0
+
+
+def numbers(members: Iterable[Member]) -> int:
+    """Nano-units per hour of all that is billed at the moment."""
+    return sum(m.nanos or 0 for m in members if m.billed)

@@ -1,0 +1,318 @@
+"""What machines a cluster gets: accounts, policy, Budgets, the scheduler's answer and the quote that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
+
+from cloudmesh.api import conditions as c
+from cloudmesh.api import names
+from cloudmesh.api.placementpolicy import PlacementPolicy
+from cloudmesh.compute.accounts import Account, Accounts
+from cloudmesh.compute.asked import Asked
+from cloudmesh.compute.budget_plan import selects
+from cloudmesh.compute.budgets import Budgets
+from cloudmesh.compute.cluster_accounts import choose as choose_accounts
+from cloudmesh.compute.cluster_memory import Memory, numbers
+from cloudmesh.compute.cluster_status import Trouble
+from cloudmesh.compute.failures import offer_key, quota_key
+from cloudmesh.compute.kinds import BUDGET, PLACEMENT_POLICY
+from cloudmesh.compute.machines import is_failed
+from cloudmesh.compute.members import Member
+from cloudmesh.compute.plan import Plan, leaving_nanos, request
+from cloudmesh.compute.prices.moments import to_seconds
+from cloudmesh.compute.prices.money import rounded
+from cloudmesh.compute.quote import Quote, from_status, gate, go_on, lines_of
+from cloudmesh.compute.reading import read_policy
+from cloudmesh.engine import Engine, Obj
+from cloudmesh.policy.errors import PolicyError
+from cloudmesh.policy.model import Block, Decision, Offer, Placement, Policy, Rejection, Request
+from cloudmesh.policy.place import place
+
+POLICY_SECONDS = 10.0
+SAME_SECONDS = 10.0
+AVOID_SECONDS = 60
+FINAL = frozenset({c.REASON_NO_FEASIBLE_OFFER, c.REASON_OVER_MAX_HOURLY_COST, c.REASON_BUDGET_EXCEEDED})
+"""Reasons that wait for somebody; with them nothing starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a cluster gets.
+
+    Args:
+        decisions: Machines to be made.
+        quote: The quote that holds.
+        rejected: Where offers fell.
+        trouble: What stands in the way, None for nothing.
+        publish: The status must tell the quote before anything is made.
+        made: Machines were made.
+    """
+
+    decisions: tuple[Decision, ...] = ()
+    quote: Quote | None = None
+    rejected: tuple[Rejection, ...] = ()
+    trouble: Trouble | None = None
+    publish: bool = False
+    made: bool = False
+
+
+class Offers:
+    """Chooses for all clusters.
+
+    Args:
+        engine: Access to the cluster.
+        accounts: Live accounts.
+        budgets: Live Budgets.
+        clock: Seconds on a clock that never goes back.
+    """
+
+    def __init__(self, engine: Engine, accounts: Accounts, budgets: Budgets, clock: Callable[[], float]) -> None:
+        self._engine = engine
+        self._accounts = accounts
+        self._budgets = budgets
+        self._clock = clock
+        self._policies: dict[tuple[str, str], tuple[float, Policy | Trouble]] = {}
+
+    # -- Budgets -----------------------------------------------------------------------------------------------------
+
+    def within(self, memory: Memory, obj: Obj, members: Sequence[Member]) -> tuple[bool, bool, str]:
+        """Whether a Budget is exceeded, whether there is room for all that is asked for, and what forbids it."""
+        if not self._engine.cache.count(BUDGET):
+            return False, True, ""
+        asked, labels = memory.asked, _labels(obj)
+        currency = self._currency(asked, labels, members)
+        quote = self.held(memory, obj)
+        whole = quote.hourly if quote is not None and quote.hourly is not None else 0
+        extra = max(0, whole - numbers(members))
+        now = self._budgets.ask(asked.namespace, asked.name, labels, 0, currency)
+        later = self._budgets.ask(asked.namespace, asked.name, labels, extra, currency) if now.allowed else now
+        return now.exceeded, later.allowed, now.message or later.message
+
+    def _currency(self, asked: Asked, labels: Mapping[str, str], members: Sequence[Member] = ()) -> str:
+        """The currency that is counted in: the limit's, a Budget's, or that of the machines."""
+        if asked.currency:
+            return asked.currency
+        for budget in self._engine.cache.list(BUDGET, asked.namespace):
+            if selects(budget, labels):
+                return str(budget["spec"].get("currency", "USD"))
+        return next((m.offer.price.currency for m in members if m.offer.price is not None), "USD")
+
+    # -- the quote -----------------------------------------------------------------------------------------------------
+
+    def held(self, memory: Memory, obj: Obj) -> Quote | None:
+        """The quote that was published last."""
+        if not memory.quote_read:
+            memory.quote_read = True
+            memory.quote = from_status(memory.asked, obj.get("status") or {})
+        return memory.quote
+
+    async def choose(self, memory: Memory, obj: Obj, members: Sequence[Member], plan: Plan, now_text: str) -> Chosen:
+        """Offers for all that is needed, and the quote."""
+        asked, now, labels = memory.asked, to_seconds(now_text), _labels(obj)
+        adopting = any(p.adopt for p in plan.pools)
+        if not plan.create and not adopting:
+            return Chosen(quote=memory.quote, trouble=self._claim(asked, labels, members, plan.wake_nanos))
+        accounts = choose_accounts(asked, self._engine.cache, self._accounts)
+        if plan.create and accounts.trouble is not None:
+            return Chosen(quote=memory.quote, trouble=accounts.trouble)
+        policy = await self._policy(asked)
+        if isinstance(policy, Trouble):
+            return Chosen(quote=memory.quote, trouble=policy)
+        blocks = tuple(b for account in accounts.usable for b in account.blocks()) + _avoid(plan, now)
+        held = self.held(memory, obj)
+        status = obj.get("status") or {}
+        approved = status.get("approvedQuote", "")
+        rejected: tuple[Rejection, ...] = memory.placement.rejected if memory.placement is not None else ()
+        trouble: Trouble | None = None
+        decisions = self._go_on(asked, plan, held, accounts.usable, blocks, now, approved) if plan.create else ()
+        cheapest: tuple[int | None, str] = (None, "")
+        if decisions is None:
+            limit, by_budget, currency = self._limit(asked, labels, members, plan)
+            question = request(
+                asked,
+                plan,
+                accounts=[a.name for a in accounts.usable],
+                policy=policy,
+                max_hourly=limit,
+                account_limits=self._limits(accounts.usable),
+                blocks=blocks,
+                currency=currency,
+            )
+            placement = self._place(memory, question, now_text)
+            if isinstance(placement, Trouble):
+                return Chosen(quote=memory.quote, trouble=placement)
+            decisions, rejected = placement.decisions, placement.rejected
+            cheapest = (placement.cheapest_nanos, placement.cheapest)
+            if placement.missing:
+                trouble = _missing(placement, by_budget)
+                if trouble.stalled or not decisions:
+                    return Chosen(quote=memory.quote, rejected=rejected, trouble=trouble)
+        stay = [m for p in plan.pools for m in p.stay]
+        found = gate(
+            asked,
+            held,
+            lines_of(stay, decisions),
+            now,
+            approval=(obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_APPROVED_QUOTE, ""),
+            approved=approved,
+            cheapest=cheapest[0],
+            cheapest_words=cheapest[1],
+        )
+        memory.quote = found.quote
+        if not found.go:
+            waiting = Trouble(c.REASON_AWAITING_APPROVAL, found.message)
+            return Chosen(quote=found.quote, rejected=rejected, trouble=waiting)
+        extra = sum((d.offer.price.nanos if d.offer.price is not None else 0) * d.count for d in decisions)
+        currency = found.quote.currency or self._currency(asked, labels, members)
+        refused = self._claim(asked, labels, members, extra + plan.wake_nanos, currency)
+        if refused is not None:
+            return Chosen(quote=found.quote, rejected=rejected, trouble=refused)
+        publish = (status.get("quote") or {}).get("hash") != found.quote.hash or approved != found.quote.hash
+        return Chosen(decisions, found.quote, rejected, trouble, publish)
+
+    def _claim(
+        self, asked: Asked, labels: Mapping[str, str], members: Sequence[Member], extra: int, currency: str = ""
+    ) -> Trouble | None:
+        currency = currency or self._currency(asked, labels, members)
+        verdict = self._budgets.claim(asked.namespace, asked.name, labels, extra, currency)
+        if verdict.allowed:
+            return None
+        return Trouble(c.REASON_BUDGET_EXCEEDED, verdict.message, stalled=True)
+
+    def _limit(
+        self, asked: Asked, labels: Mapping[str, str], members: Sequence[Member], plan: Plan
+    ) -> tuple[int | None, bool, str]:
+        """The limit on all machines per hour, whether a Budget makes it, and its currency."""
+        currency = self._currency(asked, labels, members)
+        left = self._budgets.ask(asked.namespace, asked.name, labels, 0, currency).remaining_nanos
+        if left is None:
+            return asked.max_hourly, False, currency
+        stay = sum(m.nanos or 0 for p in plan.pools for m in p.stay)
+        by_budget = max(0, stay + leaving_nanos(plan) + left - plan.wake_nanos)
+        if asked.max_hourly is not None and asked.max_hourly <= by_budget:
+            return asked.max_hourly, False, currency
+        return by_budget, True, currency
+
+    def _go_on(
+        self,
+        asked: Asked,
+        plan: Plan,
+        held: Quote | None,
+        usable: Sequence[Account],
+        blocks: Sequence[Block],
+        now: int,
+        approved: str,
+    ) -> tuple[Decision, ...] | None:
+        """What the quote still names, if that is just what is needed."""
+        if held is None:
+            return None
+        settled = asked.approval and approved == held.hash
+        if not settled and now >= held.expires_at:
+            return None
+        if asked.max_hourly is not None and (
+            held.hourly is None
+            or held.currency != asked.currency
+            or held.hourly + leaving_nanos(plan) > asked.max_hourly
+        ):
+            return None
+        by_name = {account.name: account for account in usable}
+        blocked = {b.key for b in blocks}
+
+        def offer(account: str, offer_id: str) -> Offer | None:
+            found = by_name.get(account)
+            return found.offer(offer_id) if found is not None else None
+
+        def is_free(found: Offer) -> bool:
+            return not blocked & {found.account, offer_key(found), quota_key(found)}
+
+        return go_on(held, plan, offer, is_free, approved=settled)
+
+    def _limits(self, usable: Sequence[Account]) -> dict[str, int]:
+        """Machines that accounts may still make."""
+        out: dict[str, int] = {}
+        for account in usable:
+            if account.limit_machines is not None:
+                there = sum(1 for m in self._accounts.machines(account) if not is_failed(m.get("status") or {}))
+                out[account.name] = max(0, account.limit_machines - there)
+        return out
+
+    def _place(self, memory: Memory, question: Request, now_text: str) -> Placement | Trouble:
+        """Asks the scheduler; the same question again has the same answer for a while."""
+        table = self._accounts.table(memory.asked.namespace, question.accounts)
+        key = _key(question, id(table))
+        clock = self._clock()
+        if memory.placement is not None and key == memory.question and clock - memory.asked_at < SAME_SECONDS:
+            return memory.placement
+        try:
+            placement = place(question, table, now=now_text)
+        except PolicyError as error:
+            return Trouble(c.REASON_NO_FEASIBLE_OFFER, f"`spec.placement`: {error}", stalled=True)
+        memory.placement, memory.question, memory.asked_at = placement, key, clock
+        return placement
+
+    async def _policy(self, asked: Asked) -> Policy | Trouble:
+        """The policy of a cluster; one that is referred to is read at most every 10 s."""
+        if not asked.policy_ref:
+            return asked.policy
+        key = (asked.namespace, asked.policy_ref)
+        held = self._policies.get(key)
+        if held is not None and self._clock() - held[0] < POLICY_SECONDS:
+            return held[1]
+        found = await self._engine.kube.get(PLACEMENT_POLICY, asked.namespace, asked.policy_ref)
+        answer: Policy | Trouble
+        where = f"`spec.placement.policyRef.name`: PlacementPolicy '{asked.policy_ref}'"
+        if found is None:
+            answer = Trouble(c.REASON_NO_FEASIBLE_OFFER, f"{where} isn't there", stalled=True)
+        else:
+            try:
+                answer = read_policy(PlacementPolicy.model_validate(found | {"status": {}}).spec)
+            except ValidationError as error:
+                answer = Trouble(c.REASON_NO_FEASIBLE_OFFER, f"{where} can't be read: {error}", stalled=True)
+        if len(self._policies) > 1000:
+            self._policies.clear()
+        self._policies[key] = (self._clock(), answer)
+        return answer
+
+
+def _labels(obj: Obj) -> Mapping[str, str]:
+    labels: Mapping[str, str] = obj["metadata"].get("labels") or {}
+    return labels
+
+
+def _avoid(plan: Plan, now: int) -> tuple[Block, ...]:
+    """What failed a moment ago for this very cluster, whatever the account remembers of it."""
+    return tuple(
+        Block(offer_key(m.offer), m.failed, "", m.message)
+        for p in plan.pools
+        for m in p.avoid
+        if now - m.ready_since < AVOID_SECONDS
+    )
+
+
+def _missing(placement: Placement, by_budget: bool) -> Trouble:
+    reason, message = placement.reason or c.REASON_NO_FEASIBLE_OFFER, placement.message
+    if reason == c.REASON_OVER_MAX_HOURLY_COST and by_budget:
+        reason, message = c.REASON_BUDGET_EXCEEDED, f"{message}; the limit is what a Budget has left"
+    return Trouble(reason, message, stalled=reason in FINAL)
+
+
+def _key(question: Request, table: int) -> Hashable:
+    pools = tuple(replace(p) for p in question.pools)
+    blocks = tuple((b.key, b.error) for b in question.blocks)
+    limits = tuple(sorted(question.account_limits.items()))
+    return (table, pools, question.accounts, repr(question.policy), question.max_hourly_nanos, blocks, limits)
+
+
+def over_limit(asked: Asked, members: Sequence[Member]) -> Trouble | None:
+    """Whether what is there costs more than `maxHourlyCost`, which was lowered or prices rose."""
+    hourly = sum(m.nanos or 0 for m in members if not m.deleting)
+    if asked.max_hourly is None or hourly <= asked.max_hourly:
+        return None
+    message = (
+        f"the machines cost {rounded(hourly)} {asked.currency} per hour, `spec.maxHourlyCost` is "
+        f"{rounded(asked.max_hourly)}: scale down or raise it"
+    )
+    return Trouble(c.REASON_OVER_MAX_HOURLY_COST, message, stalled=True)
