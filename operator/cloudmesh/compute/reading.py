@@ -11,7 +11,7 @@ from cloudmesh.api import virtualcluster as api
 from cloudmesh.api.machines import MachineRequirements
 from cloudmesh.api.placementpolicy import PlacementPolicySpec
 from cloudmesh.compute.asked import Adoption, Asked, Health, Pool, Share
-from cloudmesh.compute.machines import LOST_REASONS, REASON_GONE, REASON_PREEMPTED, REFUSED_REASONS
+from cloudmesh.compute.machines import LOST_REASONS, REASON_GONE, REASON_PREEMPTED
 from cloudmesh.compute.members import Member, Truth
 from cloudmesh.compute.prices.moments import to_seconds
 from cloudmesh.compute.prices.money import to_nanos
@@ -139,7 +139,7 @@ def read_member(obj: Obj, *, was_up: bool = False) -> Member:
     conditions = {x["type"]: x for x in status.get("conditions") or ()}
     created, ready = conditions.get(c.CREATED) or {}, conditions.get(c.READY) or {}
     failed, message = "", ready.get("message", "")
-    if created.get("status") == c.FALSE and created.get("reason") in REFUSED_REASONS:
+    if created.get("status") == c.FALSE:
         failed, message = created["reason"], created.get("message", "")
     elif ready.get("status") == c.FALSE and ready.get("reason") in LOST_REASONS:
         failed = ready["reason"]
