@@ -32,7 +32,8 @@ JUNK = st.one_of(
     st.sampled_from([[], {}, 1.5, "", "a\n", "*", "CLOUDMESH_X", "git+https://x", [None], {"x": 1}]),
 )
 UNIONS = ({"inline", "configMapRef"}, {"functions", "class"}, {"value", "valueFrom"}, {"configMapRef", "secretRef"},
-          {"configMapKeyRef", "secretKeyRef"})  # fmt: skip
+          {"configMapKeyRef", "secretKeyRef"}, {"policyRef", "rules"}, {"ssh", "slurm", "script"},
+          {"aws", "kubernetes", "memory", "ssh"}, {"secretRef", "workloadIdentity"}, {"type", "vcpu"})  # fmt: skip
 NEEDS = {
     "pushSecretRef": "repository",
     "pullSecretRef": "repository",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from pydantic import ValidationError
 from tests.kube.test_api import causes
+from tests.kube.test_api_agreement import values
 from tests.testbed.kubectl import CommandFailed, TestCluster
 from tests.unit.api.kinds import CHANGES, CORPORA, FINE_CHANGES, INVALID, MODELS, UNKNOWN, VALID, made
 
 from cloudmesh.api.lint import walk
 from cloudmesh.api.names import PLURALS
-from cloudmesh.api.schema import drop_empty
+from cloudmesh.api.schema import Model, drop_empty
 
 pytestmark = [pytest.mark.kube]
 CRDS = Path(__file__).resolve().parents[2] / "crds"
@@ -143,6 +147,31 @@ def test_unknown_fields(api: httpx.Client, kind: str, name: str) -> None:
     answer = create(api, kind, "a", spec)
     assert answer.status_code == 400
     assert f'unknown field "{field}"' in causes(answer)[""]
+
+
+@pytest.mark.parametrize("kind", CORPORA)
+def test_one_mind_about_random_specs(api: httpx.Client, kind: str) -> None:
+    seen: Counter[bool] = Counter()
+    schema = SCHEMAS[kind]["properties"]["spec"]
+
+    @settings(max_examples=80, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(values(schema))
+    def agree(spec: Any) -> None:
+        answer = create(api, kind, "a", spec)
+        ours: Model | ValidationError
+        try:
+            ours = MODELS[kind].model_validate(made(kind, "a", spec), extra="forbid")
+        except ValidationError as error:
+            ours = error
+        assert answer.status_code in (201, 400, 422), answer.text
+        seen[answer.status_code == 201] += 1
+        assert (answer.status_code == 201) is isinstance(ours, Model), f"{answer.text}\n{json.dumps(spec)}\n{ours}"
+        if isinstance(ours, Model):
+            stored = as_text(answer.json()["spec"], schema)
+            assert drop_empty(stored) == drop_empty(ours.to_dict()["spec"])
+
+    agree()
+    assert min(seen[True], seen[False]) >= 3, seen  # both answers were drawn
 
 
 @pytest.fixture
