@@ -14,6 +14,7 @@ from typing import Any
 
 from cloudmesh.compute.prices.moments import month_of, to_month, to_seconds
 from cloudmesh.compute.prices.money import cost, rounded, to_nanos
+from cloudmesh.compute.reading import ANNOTATION_QUOTED
 
 Obj = Mapping[str, Any]
 ENFORCE = "Enforce"
@@ -58,7 +59,7 @@ class Machine:
 def read_machine(obj: Obj) -> Machine:
     """What a Budget reads of a VirtualMachine."""
     meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
-    price = status.get("hourlyPrice") or {}
+    price = status.get("hourlyPrice") or _quoted((meta.get("annotations") or {}).get(ANNOTATION_QUOTED, ""))
     known = "amount" in price and price.get("confidence") != "unknown"
     started, ended = status.get("startedAt"), status.get("endedAt")
     return Machine(
@@ -70,6 +71,12 @@ def read_machine(obj: Obj) -> Machine:
         hourly=to_nanos(str(price["amount"])) if known else None,
         currency=price.get("currency", "USD"),
     )
+
+
+def _quoted(text: str) -> dict[str, str]:
+    """The price that a machine was chosen at, which counts until its own is known."""
+    amount, _, currency = text.partition(" ")
+    return {"amount": amount, "currency": currency} if currency else {}
 
 
 def labels_of(machine: Obj, cluster: Obj | None) -> Mapping[str, str]:

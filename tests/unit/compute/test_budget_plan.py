@@ -37,6 +37,7 @@ from cloudmesh.compute.budget_plan import (
 from cloudmesh.compute.budget_status import alerts, has_changed, is_notable, make_status
 from cloudmesh.compute.prices.moments import to_seconds, to_time
 from cloudmesh.compute.prices.money import cost, to_nanos, to_text
+from cloudmesh.compute.reading import ANNOTATION_QUOTED
 from cloudmesh.policy.model import NANO
 
 NOVEMBER, DECEMBER = to_seconds("2026-11-01T00:00:00Z"), to_seconds("2026-12-01T00:00:00Z")
@@ -87,6 +88,14 @@ def test_a_clusters_machine_is_selected_by_the_clusters_labels() -> None:
     obj = machine("w", owner=owner, labels={"team": "b"})
     assert labels_of(obj, owner) == {"team": "a"}
     assert labels_of(obj, None) == {"team": "b"}
+
+
+def test_the_quoted_price_counts_until_the_machine_has_its_own() -> None:
+    obj = machine("w", hourly=None, uid="u")
+    obj["metadata"]["annotations"] = {ANNOTATION_QUOTED: "0.25 EUR"}
+    assert (read_machine(obj).hourly, read_machine(obj).currency) == (NANO // 4, "EUR")
+    obj["status"] = machine("w", hourly=NANO)["status"]
+    assert (read_machine(obj).hourly, read_machine(obj).currency) == (NANO, "USD")
 
 
 # -- cost of a run -----------------------------------------------------------------------------------------------------
