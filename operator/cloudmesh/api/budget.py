@@ -58,10 +58,10 @@ class Booked(Model):
     machines: Count = 0
     """How many they were."""
     uids: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=63)]],
+        list[Annotated[str, Field(min_length=1, max_length=128)]],
         Field(max_length=MAX_BOOKED, json_schema_extra=ATOMIC),
     ] = Field(default_factory=list)
-    """Uids of the VirtualMachines booked last, oldest first: each is booked once."""
+    """Uids of the VirtualMachines booked last, with the time of their start, oldest first: each is booked once."""
 
 
 class MonthSpent(Model):
