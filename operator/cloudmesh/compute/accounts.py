@@ -92,6 +92,8 @@ class Account:
         """Whether the CloudAccount and its Secret carry the finalizer that keeps them."""
         self.guard = asyncio.Lock()
         """Held while that finalizer is set or taken off."""
+        self.starting: set[str] = set()
+        """Uids of machines that are just being asked for."""
         self.deleting = False
         self.idle_since: float | None = None
         """Since when no machine needs it, on the loop's clock."""
@@ -264,6 +266,12 @@ class Account:
     def settled(self, token: str) -> None:
         """A machine is as it should be."""
         self._waiting.pop(token, None)
+
+    def forget_machine(self, token: str) -> None:
+        """A VirtualMachine is gone."""
+        self._waiting.pop(token, None)
+        self.keys.pop(token, None)
+        self.nodes.drop(token)
 
     @property
     def waiting(self) -> Mapping[str, Key]:

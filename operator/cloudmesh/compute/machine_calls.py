@@ -303,5 +303,6 @@ class Calls:
 
 
 def _is_over(obj: Obj) -> bool:
+    """Whether a machine stands on nothing: it is seen gone, or nothing was asked for it (what it will need is made)."""
     status = obj.get("status") or {}
-    return bool(status.get("state") == "Deleted" or (is_deleting(obj) and not status.get("createToken")))
+    return bool(status.get("state") == "Deleted" or not status.get("createToken"))

@@ -115,7 +115,8 @@ def stamped(old: Mapping[str, Any], generation: int, now: str, *, token: str, pr
     conditions = Conditions(old, generation, now)
     conditions.ready("Unknown", c.REASON_PENDING, "the cloud is being asked for the machine", under_way=True)
     conditions.put(c.CREATED, "Unknown", c.REASON_PENDING, "asked for")
-    status = _kept(old, generation, conditions) | {"createToken": token, "createRequestedAt": now, "state": "Pending"}
+    status = _kept(old, generation, conditions) | {"createToken": token, "state": "Pending"}
+    status.setdefault("createRequestedAt", now)
     if price is not None:
         status["hourlyPrice"] = price
     return status
@@ -131,7 +132,7 @@ def waiting(old: Mapping[str, Any], generation: int, now: str, reason: str, mess
 def refused(old: Mapping[str, Any], generation: int, now: str, reason: str, message: str, *, final: bool) -> Status:
     """The status after the cloud said no: there is no machine, and with `final` there won't be one."""
     conditions = Conditions(old, generation, now)
-    conditions.put(c.CREATED, "False", reason, message)
+    conditions.put(c.CREATED, "False" if final else "Unknown", reason, message)
     conditions.ready("False", reason, message, under_way=not final, stalled=final)
     status = _kept(old, generation, conditions) | {"message": message[:MESSAGE_LENGTH]}
     status.pop("state", None)

@@ -176,7 +176,7 @@ class Surveyor:
                 account.nodes.complete, account.nodes.reason = False, str(error)
                 if isinstance(error, AuthFailed):
                     account.refuse(error)
-                elif failures >= SILENT_AFTER:
+                if failures >= SILENT_AFTER:
                     account.set_silent(True)
                 self._accounts.changed(account)
             await self._pause(account, begun, failures)

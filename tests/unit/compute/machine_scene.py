@@ -215,6 +215,26 @@ class Scene:
         ) as engine:
             yield engine, made[0]
 
+    async def until(self, holds: Callable[[], bool], seconds: float = 600.0) -> None:
+        """Waits until something holds."""
+        end = asyncio.get_running_loop().time() + seconds
+        while not holds():
+            assert asyncio.get_running_loop().time() < end, f"not within {seconds:g} s: {self.told()}"
+            await asyncio.sleep(0.25)
+
+    def told(self) -> str:
+        """What the conditions of all machines and accounts say."""
+        return "; ".join(
+            f"{obj['kind']} {obj['metadata']['name']}: {c['type']}={c['status']} {c['reason']} {c['message']}"
+            for kind in (CLOUD_ACCOUNT, VIRTUAL_MACHINE)
+            for obj in self.api.all(kind)
+            for c in (obj.get("status") or {}).get("conditions") or ()
+        )
+
+    def is_ready(self, name: str = "m") -> bool:
+        """Whether a VirtualMachine is ready."""
+        return self.is_there(VIRTUAL_MACHINE, name) and self.condition(name=name)[0] == "True"
+
     async def settle(self, seconds: float = 600.0, quiet: float = 8.0) -> None:
         """Waits until nothing is written any more."""
         await self.world.settle(seconds=seconds, quiet_seconds=quiet)

@@ -1,0 +1,195 @@
+"""How a machine ends: asked for, taken away, given up or left behind; over only when it is seen gone."""
+
+from __future__ import annotations
+
+from cloudmesh.api import conditions as c
+from cloudmesh.compute import machine_status as statuses
+from cloudmesh.compute.accounts import Busy
+from cloudmesh.compute.kinds import VIRTUAL_MACHINE
+from cloudmesh.compute.machine_birth import tell_unknown
+from cloudmesh.compute.machine_life import BOOKING_SECONDS, LOOK_AGAIN_SECONDS, NEVER, Case, Hands, Life
+from cloudmesh.compute.machine_plan import Known, Wanted
+from cloudmesh.compute.machines import is_failed
+from cloudmesh.compute.ports import Node
+from cloudmesh.engine import CloudmeshError, Done, Obj, is_deleting
+
+DELETE_AGAIN_SECONDS = 30.0
+
+
+class End:
+    """The steps Delete, CleanUp, Wait, Lost, GiveUp, Rest and End.
+
+    Args:
+        hands: What they work with.
+    """
+
+    def __init__(self, hands: Hands) -> None:
+        self._hands = hands
+
+    async def lost(self, case: Case, node: Node | None) -> Done:
+        """It is gone, and nobody here asked for that."""
+        status, event = statuses.lost(case.status, case.generation, self._hands.now(), node)
+        return await self._fail(case, status, event)
+
+    async def give_up(self, case: Case, node: Node) -> Done:
+        """The cloud gave it up after it had said yes: remembered like a refusal, then deleted."""
+        hands = self._hands
+        if node.failure is not None:
+            case.account.remember(hands.calls.offer(case.account, case.wanted), node.failure)
+        status, event = statuses.given_up(case.status, case.generation, hands.now(), node)
+        await self._fail(case, status, event)
+        return Done(requeue_after=0.0)
+
+    async def _fail(self, case: Case, status: statuses.Status, event: statuses.Event) -> Done:
+        await self._hands.write(case, status)
+        self._hands.tell(case, event)
+        case.settled()
+        self._hands.probes.forget(case.life.uid)
+        return Done()
+
+    async def rest(self, case: Case, known: Known) -> Done:
+        """It will never be ready; once it is seen gone it costs no more."""
+        status = case.status
+        if known.outcome == "made" and "startedAt" in status and "endedAt" not in status:
+            if known.node is None and not known.absent:
+                case.expect()
+                return Done()
+            await self._hands.write(case, statuses.ended(status, case.generation, self._hands.now()))
+        case.settled()
+        return Done()
+
+    async def wait(self, case: Case) -> Done:
+        """It was made, nothing is seen of it, and nothing proves that it isn't there."""
+        hands = self._hands
+        case.expect()
+        node_id = case.status.get("providerID")
+        if is_deleting(case.obj) and node_id:
+            if case.life.deleted_at == NEVER:
+                await self._tell_ending(case, f"{node_id} is being deleted")
+                hands.fly(case, lambda: self._end_node(case, node_id))
+            return Done()
+        await tell_unknown(hands, case)
+        return Done()
+
+    async def delete(self, case: Case, node: Node) -> Done:
+        """Asks for its end, and again if nothing comes of it."""
+        hands = self._hands
+        case.expect()
+        hands.probes.forget(case.life.uid)
+        if is_deleting(case.obj):
+            await self._tell_ending(case, f"{node.id} is being deleted", node)
+        wait = case.life.deleted_at + DELETE_AGAIN_SECONDS - hands.clock()
+        if node.state == "Deleting" and wait > 0:
+            wait = LOOK_AGAIN_SECONDS
+        if wait > 0:
+            return Done(requeue_after=wait)
+        hands.fly(case, lambda: self._end_node(case, node.id))
+        return Done()
+
+    def delete_double(self, case: Case, node: Node, double: Node) -> None:
+        """The cloud made two machines of one token: the other one goes."""
+        self._hands.warn(case, "Double", f"{double.id} carries the token of {node.id}: it is deleted")
+
+        async def work() -> None:
+            wait = DELETE_AGAIN_SECONDS
+            try:
+                await self._hands.calls.delete(case.account, case.wanted, double.id)
+            except Busy as busy:
+                wait = busy.seconds
+            except CloudmeshError:
+                wait = case.life.pause()
+            case.expect()
+            self._hands.again(case, wait)
+
+        self._hands.fly(case, work)
+
+    async def end(self, case: Case) -> Done:
+        """It is seen gone: what it cost is booked, what it stood on is cleared, its finalizer goes."""
+        hands, status = self._hands, case.status
+        stamped = bool(status.get("createToken"))
+        if stamped and status.get("state") != "Deleted":
+            obj = await hands.write(case, statuses.ended(status, case.generation, hands.now()))
+            case = Case(case.key, obj, case.life, case.wanted, case.account)
+        if stamped and not case.life.cleared:
+            hands.fly(case, lambda: self._clear(case))
+            return Done()
+        if not hands.booked(case):
+            return Done(requeue_after=BOOKING_SECONDS)
+        case.settled()
+        await hands.engine.finalizers.remove(VIRTUAL_MACHINE, case.obj)
+        return Done()
+
+    async def abandon(self, case: Case) -> Done:
+        """Somebody gave it up on purpose: what stays behind is told."""
+        if node_id := case.status.get("providerID"):
+            await self._hands.calls.let_go(case.account, case.wanted, node_id)
+        return await self.leave(case.obj, case.wanted)
+
+    async def leave(self, obj: Obj, wanted: Wanted) -> Done:
+        """Lets the object of a machine go, whatever becomes of the machine."""
+        status = obj.get("status") or {}
+        if status.get("createToken"):
+            node_id = status.get("providerID")
+            left = f"machine {node_id}" if node_id else f"whatever carries the token {wanted.token}"
+            message = f"{left} in CloudAccount '{wanted.account}' is left behind and may cost money"
+            self._hands.engine.events.emit(obj, "Warning", "Abandoned", message)
+        await self._hands.engine.finalizers.remove(VIRTUAL_MACHINE, obj)
+        return Done()
+
+    async def without_account(self, obj: Obj, life: Life, wanted: Wanted) -> Done:
+        """There is no account to ask: a machine that was never asked for may go, all others wait."""
+        hands, status = self._hands, obj.get("status") or {}
+        if is_deleting(obj) and life.outcome == "clear" and not status.get("createToken"):
+            return await self.leave(obj, wanted)
+        if not is_failed(status):
+            message = f"CloudAccount '{wanted.account}' isn't there or can't be used yet"
+            generation = int(obj["metadata"].get("generation", 0))
+            waiting = statuses.waiting(status, generation, hands.now(), c.REASON_CLOUD_UNAVAILABLE, message)
+            await hands.engine.status.write(VIRTUAL_MACHINE, obj, waiting)
+        return Done(requeue_after=LOOK_AGAIN_SECONDS)
+
+    # -- calls -----------------------------------------------------------------------------------------------------
+
+    async def _tell_ending(self, case: Case, message: str, node: Node | None = None) -> None:
+        now = self._hands.now()
+        status = statuses.ending(case.status, case.generation, now, message)
+        if node is not None:
+            status["providerID"] = node.id
+            status.setdefault("startedAt", node.created_at or now)
+        await self._hands.write(case, status)
+
+    async def _end_node(self, case: Case, node_id: str) -> None:
+        hands, life = self._hands, case.life
+        try:
+            if case.wanted.adopt:
+                life.released = await hands.calls.release(case.account, case.wanted, node_id)
+            else:
+                await hands.calls.delete(case.account, case.wanted, node_id)
+            life.deleted_at, life.tries = hands.clock(), 0
+        except Busy as busy:
+            hands.again(case, busy.seconds)
+            return
+        except CloudmeshError as error:
+            wait = life.pause()
+            life.deleted_at = hands.clock() + wait - DELETE_AGAIN_SECONDS
+            if life.tries > 1:
+                hands.warn(case, error.reason, f"{node_id} can't be deleted: {error}")
+            case.expect()
+            hands.again(case, wait)
+            return
+        case.expect()
+        hands.again(case)
+
+    async def _clear(self, case: Case) -> None:
+        hands, life = self._hands, case.life
+        wait: float | None = None
+        try:
+            life.cleared = await hands.calls.clear(case.obj, case.wanted, case.account)
+            if not life.cleared:
+                wait = life.pause()
+        except Busy as busy:
+            wait = busy.seconds
+        except CloudmeshError as error:
+            wait = life.pause()
+            hands.warn(case, error.reason, f"what its cluster had in the account can't be cleared: {error}")
+        hands.again(case, wait)

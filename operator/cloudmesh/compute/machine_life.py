@@ -1,0 +1,149 @@
+"""What this process knows of each machine besides its status, and the tools that all its steps share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloudmesh.compute import machine_status as statuses
+from cloudmesh.compute.accounts import Account, Accounts
+from cloudmesh.compute.budget_plan import is_booked, labels_of
+from cloudmesh.compute.flights import Flights
+from cloudmesh.compute.kinds import BUDGET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
+from cloudmesh.compute.machine_calls import Calls
+from cloudmesh.compute.machine_plan import Outcome, Wanted
+from cloudmesh.compute.probes import Probes
+from cloudmesh.engine import CloudmeshError, Engine, Key, Obj
+
+FIRST_RETRY_SECONDS = 1.0
+LONGEST_RETRY_SECONDS = 30.0
+BOOKING_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 60.0
+NEVER = float("-inf")
+
+
+@dataclass(slots=True)
+class Life:
+    """What isn't in the status: times are seconds on the event loop's clock.
+
+    Args:
+        uid: Uid of the VirtualMachine.
+        outcome: Of the create calls.
+        since: When one of them may last have been under way.
+        newborn: It hasn't been ready yet, and this process saw all of its life.
+        generation: Of the spec that `wanted` was read from.
+        wanted: What is asked for.
+        tries: Calls in a row that failed.
+        looks: How often the cloud said that there is no machine of this token.
+        refusal: What the cloud said last, if it said no.
+        not_before: When the cloud may be asked again.
+        deleted_at: When it was last asked to end the machine.
+        powered: What was last asked of its power, and when.
+        restarted: Value of the restart annotation that was acted on.
+        released: An adopted machine was given back.
+        cleared: What its cluster had in the account is cleared, or needed by others.
+    """
+
+    uid: str
+    outcome: Outcome
+    since: float
+    newborn: bool = False
+    generation: int = -1
+    wanted: Wanted | None = None
+    tries: int = 0
+    looks: int = 0
+    refusal: CloudmeshError | None = None
+    not_before: float = 0.0
+    deleted_at: float = NEVER
+    powered: tuple[str, float] = ("", NEVER)
+    restarted: str = ""
+    released: bool = False
+    cleared: bool = False
+
+    def pause(self) -> float:
+        """Counts a failed call; gives the seconds until the next try."""
+        self.tries += 1
+        return min(FIRST_RETRY_SECONDS * 2.0 ** min(self.tries, 5), LONGEST_RETRY_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One machine in one pass."""
+
+    key: Key
+    obj: Obj
+    life: Life
+    wanted: Wanted
+    account: Account
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        """Its status so far."""
+        return self.obj.get("status") or {}
+
+    @property
+    def generation(self) -> int:
+        """Its `metadata.generation`."""
+        return int(self.obj["metadata"].get("generation", 0))
+
+    def expect(self) -> None:
+        """It is changing: its account is listed often."""
+        self.account.expect(self.wanted.token, self.key)
+
+    def settled(self) -> None:
+        """Nothing is under way."""
+        self.account.settled(self.wanted.token)
+
+
+@dataclass(slots=True)
+class Hands:
+    """What the steps work with."""
+
+    engine: Engine
+    accounts: Accounts
+    calls: Calls
+    probes: Probes
+    flights: Flights = field(default_factory=Flights)
+
+    def now(self) -> str:
+        """RFC 3339 time."""
+        return self.accounts.now()
+
+    def clock(self) -> float:
+        """Seconds on the event loop's clock."""
+        return asyncio.get_running_loop().time()
+
+    def fly(self, case: Case, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Starts calls for a machine; it comes back to the queue when they have ended."""
+        self.flights.start(case.life.uid, work)
+
+    def again(self, case: Case, after: float | None = None) -> None:
+        """Puts a machine into the queue."""
+        self.engine.enqueue(case.key, after)
+
+    async def write(self, case: Case, status: statuses.Status) -> Obj:
+        """Writes a status, if it is another, and lets the account count anew."""
+        written = await self.engine.status.write(VIRTUAL_MACHINE, case.obj, status)
+        if case.status.get("state") != status.get("state"):
+            self.accounts.changed(case.account)
+        return written
+
+    def tell(self, case: Case, event: statuses.Event) -> None:
+        """Tells an event."""
+        self.engine.events.emit(case.obj, event.type, event.reason, event.message)
+
+    def warn(self, case: Case, reason: str, message: str) -> None:
+        """Tells a warning."""
+        self.engine.events.emit(case.obj, "Warning", reason, message)
+
+    def booked(self, case: Case) -> bool:
+        """Whether no Budget waits to book what a session cost."""
+        namespace = case.key.namespace
+        budgets = self.engine.cache.list(BUDGET, namespace)
+        if not budgets:
+            return True
+        cluster = case.wanted.cluster
+        parent = self.engine.cache.get(VIRTUAL_CLUSTER, namespace, cluster) if cluster else None
+        return is_booked(budgets, case.obj, labels_of(case.obj, parent))
