@@ -14,10 +14,12 @@ The rules that it adds, each from AWS's own guides:
 7. Spot prices differ by type and zone.
 8. An instance that was asked to end may take a while for it (`ending_seconds`).
 9. EC2 may accept a request and end the instance for want of room: its state reason tells (`doom`).
+10. A second TerminateInstances succeeds like the first, also for an instance with network interfaces of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import time
@@ -40,6 +42,10 @@ _LISTS = {
     "DescribeImages": "imagesSet",
     "DescribeVolumes": "volumeSet",
 }
+_TERMINATED = (
+    b'<TerminateInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><instancesSet/>'
+    b"</TerminateInstancesResponse>"
+)
 TOKEN_OPERATIONS = frozenset({"RunInstances", "CreateVolume"})
 
 
@@ -58,6 +64,7 @@ class AwsDialect:
         access_keys: Key ids that are let in, empty for all.
         page_size: Size of pages where the client asks for none.
         lag_seconds: How long a new instance stays unseen.
+        blind_finds: Whether a look-up by client token is as late as a list.
         ending_seconds: How long a terminated instance is shutting down.
         repeats: Each page but the first begins with the last item of the one before.
         ignore_filters: Answer lists as if no filter was sent, as some emulators do.
@@ -66,6 +73,7 @@ class AwsDialect:
     access_keys: frozenset[str] = frozenset()
     page_size: int = 1000
     lag_seconds: float = 0.0
+    blind_finds: bool = True
     ending_seconds: float = 0.0
     repeats: bool = False
     ignore_filters: bool = False
@@ -80,6 +88,7 @@ class AwsDialect:
     """Images of instances where they aren't those of the emulator."""
     frozen: dict[str, tuple[str, str]] | None = None
     """States that lists show while they are stale, by instance."""
+    _locks: dict[tuple[str, str, str, str], asyncio.Lock] = field(default_factory=dict)
     doom: str = ""
     """Reason for which new instances end at once, empty while there is room."""
     invalid: list[str] = field(default_factory=list)
@@ -128,6 +137,8 @@ class AwsDialect:
             for instance in call.parameters.get("InstanceIds") or ():
                 self.ending.setdefault(instance, now + self.ending_seconds)
         answer = await upstream(call)
+        if call.operation == "TerminateInstances" and b"InvalidNetworkInterfaceID.NotFound" in answer.body:
+            return Answer(200, _TERMINATED, _XML)
         if call.operation == "RunInstances":
             await self._made(call, answer, upstream)
         return answer
@@ -141,6 +152,12 @@ class AwsDialect:
             parameters.get("SubnetId") or parameters.get("AvailabilityZone") or placement.get("AvailabilityZone")
         )
         scope = (call.operation, self._credential(call.headers)[1], place, str(parameters.pop("ClientToken")))
+        async with self._locks.setdefault(scope, asyncio.Lock()):
+            return await self._once_locked(call, scope, parameters, upstream)
+
+    async def _once_locked(
+        self, call: Call, scope: tuple[str, str, str, str], parameters: Mapping[str, Any], upstream: Upstream
+    ) -> Answer:
         fingerprint = hashlib.sha256(repr(sorted(parameters.items())).encode()).hexdigest()
         kept = self.tokens.get(scope)
         if kept is None:
@@ -198,7 +215,8 @@ class AwsDialect:
     async def _list(self, call: Call, upstream: Upstream) -> Answer:
         asked = set(call.parameters.get("InstanceIds") or ())
         tokens, body = self._without_token_filter(call)
-        hidden = self._hidden() if call.operation == "DescribeInstances" else set()
+        late = call.operation == "DescribeInstances" and (tokens is None or self.blind_finds)
+        hidden = self._hidden() if late else set()
         if missing := asked & hidden:
             message = f"The instance ID '{min(missing)}' does not exist"
             return self.error(call, 400, "InvalidInstanceID.NotFound", message)
@@ -208,7 +226,7 @@ class AwsDialect:
         root = _parse(answer.body)
         space = _space(root)
         if call.operation == "DescribeInstances":
-            self._mend_instances(root, space, hidden, tokens)
+            self._mend_instances(root, space, hidden, tokens, self.frozen if late else None)
         if call.operation == "DescribeSpotPriceHistory":
             _spot_prices(root, space)
         return Answer(200, _text(self._page(root, space, call)), answer.headers)
@@ -217,7 +235,14 @@ class AwsDialect:
         now = time.monotonic()
         return {instance for instance, seen_from in self.young.items() if now < seen_from}
 
-    def _mend_instances(self, root: Xml.Element, space: str, hidden: set[str], tokens: set[str] | None) -> None:
+    def _mend_instances(
+        self,
+        root: Xml.Element,
+        space: str,
+        hidden: set[str],
+        tokens: set[str] | None,
+        frozen: Mapping[str, tuple[str, str]] | None,
+    ) -> None:
         now = time.monotonic()
         holder = root.find(f"{space}reservationSet")
         for reservation in list(holder if holder is not None else ()):
@@ -227,11 +252,11 @@ class AwsDialect:
             for item in list(instances):
                 name = item.findtext(f"{space}instanceId", "")
                 strange = tokens is not None and item.findtext(f"{space}clientToken", "") not in tokens
-                if name in hidden or strange or (self.frozen is not None and name not in self.frozen):
+                if name in hidden or strange or (frozen is not None and name not in frozen):
                     instances.remove(item)
                     continue
-                if self.frozen is not None:
-                    _set_state(item, space, *self.frozen[name])
+                if frozen is not None:
+                    _set_state(item, space, *frozen[name])
                 elif now < self.ending.get(name, 0.0):
                     _set_state(item, space, "32", "shutting-down")
                 if name in self.reasons:

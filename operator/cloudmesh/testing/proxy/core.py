@@ -130,8 +130,8 @@ class FaultProxy:
         self.rules: list[Rule] = []
         self.calls: list[tuple[Call, int]] = []
         """Each call with the status it got; 0 where the connection was cut."""
-        self.reached: list[Call] = []
-        """Calls that the back end has heard of, each time that it has."""
+        self.received: list[Call] = []
+        """Each call as it came in."""
         self.url = ""
 
     def add(self, action: Action, operation: str = ".*", **rule: Any) -> Rule:
@@ -180,6 +180,7 @@ class FaultProxy:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         call = self.dialect.read(request.method, request.path_qs, dict(request.headers), body)
+        self.received.append(call)
         rule = next((rule for rule in self.rules if rule.matches(call)), None)
         answer = await self._act(rule, call)
         self.calls.append((call, answer.status if answer is not None else 0))
@@ -222,7 +223,6 @@ class FaultProxy:
         return answer
 
     async def _serve(self, call: Call) -> Answer:
-        self.reached.append(call)
         answer = await self.dialect.serve(call, self.send)
         self._last[call.operation] = answer
         return answer

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import itertools
 import json
+import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,10 +25,11 @@ from cloudmesh.testing.providers.harness import Operation
 from cloudmesh.testing.proxy import Call, FaultProxy
 from cloudmesh.testing.proxy.aws import AwsDialect
 
-IMAGE, OTHER_IMAGE = "ami-12c6146b", "ami-1e749f67"
+IMAGE, OTHER_IMAGE = "ami-1e749f67", "ami-12c6146b"
 GOOD, BAD = "AKIASUITEGOOD", "AKIASUITEBAD"
 GOOD_SECRET, BAD_SECRET = "good-secret-5f1c9d", "bad-secret-77be02"
 READ_SECONDS = 4
+CREATE_SECONDS = 6
 
 
 def _asks(call: Call, name: str) -> bool:
@@ -84,6 +86,7 @@ class AwsHarness(BaseHarness):
         self._numbers = itertools.count(1)
         self.dialect = AwsDialect()
         self._proxy: FaultProxy | None = None
+        self._warm = False
         self._ec2: Any = boto3.client(
             "ec2",
             region_name="us-east-1",
@@ -103,7 +106,11 @@ class AwsHarness(BaseHarness):
         """An empty emulator and a proxy that hinders nothing."""
         self._scope = scope
         await asyncio.to_thread(self._reset)
-        self.dialect = AwsDialect(access_keys=frozenset({GOOD}))
+        if not self._warm:  # the emulator reads its types at the first request, which takes seconds
+            await asyncio.to_thread(self._ec2.describe_instance_types, InstanceTypes=["t3.micro"])
+            await asyncio.to_thread(self._ec2.describe_instance_type_offerings)
+            self._warm = True
+        self.dialect = AwsDialect(access_keys=frozenset({GOOD}), blind_finds=False)
         self._proxy = await FaultProxy(self._moto, self.dialect).__aenter__()
 
     def _reset(self) -> None:
@@ -127,7 +134,7 @@ class AwsHarness(BaseHarness):
             "uid",
             {"region": "us-east-1", "endpoint": self.proxy.url, "instanceTypes": ["t3.micro", "t3.small", "m5.large"]},
             credentials={"aws_access_key_id": key.encode(), "aws_secret_access_key": secret.encode()},
-            defaults={"readSeconds": str(READ_SECONDS)},
+            defaults={"readSeconds": str(READ_SECONDS), "createSeconds": str(CREATE_SECONDS)},
         )
         self._providers.append(make(context))
         return self._providers[-1]
@@ -204,7 +211,7 @@ class AwsHarness(BaseHarness):
     async def machines(self) -> Sequence[Seen]:
         """What moto has, by its own account."""
         hidden = self.dialect.ending
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         return [
             await self._seen(instance, ending=now < hidden.get(instance["InstanceId"], 0.0))
             for instance in await self._instances()
@@ -285,8 +292,8 @@ class AwsHarness(BaseHarness):
                 raise NotImplementedError(unknown)
 
     async def requests(self, operation: Operation) -> int:
-        """What got through to moto."""
-        return sum(1 for call in self.proxy.reached if CALLS[operation](call))
+        """Counted by the proxy."""
+        return sum(1 for call in self.proxy.received if CALLS[operation](call))
 
     async def pick(self, offers: Sequence[Offer]) -> Sequence[Offer]:
         """The small types of two zones."""

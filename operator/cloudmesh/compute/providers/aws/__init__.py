@@ -12,7 +12,7 @@ from cloudmesh.compute.providers.aws.powers.catalogue import Catalogue
 from cloudmesh.compute.providers.aws.powers.labels import Labels
 from cloudmesh.compute.providers.aws.powers.lifecycle import Lifecycle
 from cloudmesh.compute.providers.aws.powers.storage import Storage
-from cloudmesh.compute.providers.aws.session import READ_SECONDS, Session
+from cloudmesh.compute.providers.aws.session import CREATE_SECONDS, READ_SECONDS, Session
 from cloudmesh.compute.providers.registry import Context
 from cloudmesh.engine import InvalidRequest
 
@@ -31,6 +31,7 @@ def make(context: Context) -> Provider:
     region = str(context.spec.get("region") or "")
     if not region:
         raise InvalidRequest("spec.aws.region must name a region, such as 'us-east-1'")
-    seconds = float(context.defaults.get("readSeconds") or READ_SECONDS)
-    session = Session(region, context.credentials, str(context.spec.get("endpoint") or ""), seconds)
-    return AwsProvider(session, context.name, context.spec)
+    read = float(context.defaults.get("readSeconds") or READ_SECONDS)
+    create = int(context.defaults.get("createSeconds") or CREATE_SECONDS)
+    session = Session(region, context.credentials, str(context.spec.get("endpoint") or ""), read, create)
+    return AwsProvider(session, context.name, context.spec, create)

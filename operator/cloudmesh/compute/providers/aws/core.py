@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,6 @@ from cloudmesh.policy.model import Offer
 USER = "cm"
 DRY_RUN_OK = "DryRunOperation"
 
-INFO = ProviderInfo(
-    kind="aws", grace_seconds=300, create_seconds=60, native_tokens=True, user=USER, ssh=True, poll_seconds=5.0
-)
-
 
 class AwsCore(Power):
     """EC2 of one region.
@@ -31,11 +28,13 @@ class AwsCore(Power):
         session: Calls.
         account: Name of the CloudAccount.
         spec: `{"region", "zones", "instanceTypes", "subnetIds"}`, as spec.aws of the account holds it.
+        create_seconds: How long a create call may take.
     """
 
-    info = INFO
-
-    def __init__(self, session: Session, account: str, spec: Mapping[str, Any]) -> None:
+    def __init__(self, session: Session, account: str, spec: Mapping[str, Any], create_seconds: int) -> None:
+        self.info = ProviderInfo(
+            kind="aws", grace_seconds=300, create_seconds=create_seconds, native_tokens=True, user=USER
+        )
         self.session = session
         self.account = account
         self._zones: tuple[str, ...] = tuple(spec.get("zones") or ())
@@ -87,7 +86,7 @@ class AwsCore(Power):
     async def list_nodes(self, scope: Scope) -> Listing:
         """All of the scope's instances; EC2 shows those that ended for about an hour more."""
         wanted = filters({f"tag:{key}": value for key, value in scope.tags().items()})
-        nodes: list[Node] = []
+        nodes: dict[str, Node] = {}  # pages may repeat an instance
         token = ""
         while True:
             more = {"NextToken": token} if token else {}
@@ -96,16 +95,16 @@ class AwsCore(Power):
             except CloudmeshError as error:
                 if not nodes:
                     raise
-                return Partial(tuple(nodes), _now(), f"a page failed: {error}")
-            nodes += [
-                node
+                return Partial(tuple(nodes.values()), _now(), f"a page failed: {error}")
+            nodes |= {
+                node.id: node
                 for reservation in page.get("Reservations", [])
                 for node in (to_node(instance, self.session.region) for instance in reservation.get("Instances", []))
                 if scope.holds(node.tags)
-            ]
+            }
             token = str(page.get("NextToken") or "")
             if not token:
-                return Complete(tuple(nodes), _now())
+                return Complete(tuple(nodes.values()), _now())
 
     async def find_node(self, spec: NodeSpec) -> Node | None:
         """The instance of a token: by the filter `client-token`, then by our tag, each answer looked at again."""
@@ -161,13 +160,11 @@ class AwsCore(Power):
         }
         if spec.offer.zone:
             request["Placement"] = {"AvailabilityZone": spec.offer.zone}
-        if spec.public_address:
-            face = {"DeviceIndex": 0, "AssociatePublicIpAddress": True, "DeleteOnTermination": True}
-            request["NetworkInterfaces"] = [
-                face | ({"SubnetId": subnet} if subnet else {}) | ({"Groups": groups} if groups else {})
-            ]
-        else:
-            request |= ({"SubnetId": subnet} if subnet else {}) | ({"SecurityGroupIds": groups} if groups else {})
+        # said either way: a subnet may give public addresses by itself
+        face = {"DeviceIndex": 0, "AssociatePublicIpAddress": spec.public_address, "DeleteOnTermination": True}
+        request["NetworkInterfaces"] = [
+            face | ({"SubnetId": subnet} if subnet else {}) | ({"Groups": groups} if groups else {})
+        ]
         if spec.disk_gib:
             disk = {"VolumeSize": spec.disk_gib, "VolumeType": "gp3", "DeleteOnTermination": True}
             request["BlockDeviceMappings"] = [{"DeviceName": "/dev/sda1", "Ebs": disk}]
@@ -179,8 +176,8 @@ class AwsCore(Power):
         return request
 
     async def delete_node(self, node_id: str, scope: Scope) -> None:
-        """Terminates an instance after a look at whose it is."""
-        try:
+        """Terminates an instance after a look at whose it is; one too young to be seen is ended all the same."""
+        with contextlib.suppress(NotFound):
             reservations = await self.session.pages("describe_instances", "Reservations", InstanceIds=[node_id])
             nodes = [to_node(i, self.session.region) for r in reservations for i in r.get("Instances", [])]
             for node in nodes:
@@ -188,9 +185,8 @@ class AwsCore(Power):
                     raise Conflict(f"the instance {node_id} isn't ours: its tags name another owner")
                 if node.state == "Deleted":
                     return
+        with contextlib.suppress(NotFound):
             await self.session.call("terminate_instances", f"TerminateInstances {node_id}", InstanceIds=[node_id])
-        except NotFound:
-            return
 
 
 def user_data(name: str, access: Access) -> str:

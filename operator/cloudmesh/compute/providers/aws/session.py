@@ -20,7 +20,7 @@ from cloudmesh.engine.errors import AuthFailed, InvalidRequest, Transient
 
 KEY_ID, SECRET_KEY, SESSION_TOKEN = "aws_access_key_id", "aws_secret_access_key", "aws_session_token"
 THREADS = 16
-CONNECT_SECONDS, READ_SECONDS = 5, 30
+CONNECT_SECONDS, READ_SECONDS, CREATE_SECONDS = 5, 30, 60
 LIST_SECONDS = 120.0
 _SAFE_KEYS = frozenset({KEY_ID, SECRET_KEY, SESSION_TOKEN, "hosts"})
 
@@ -33,6 +33,7 @@ class Session:
         credentials: Data of the Secret: the two keys, perhaps a session token; other keys are refused.
         endpoint: Another URL than AWS's own, empty for that.
         read_seconds: How long an answer may take.
+        create_seconds: How long that of RunInstances may take.
 
     Raises:
         AuthFailed: The Secret lacks a key.
@@ -40,7 +41,12 @@ class Session:
     """
 
     def __init__(
-        self, region: str, credentials: Mapping[str, bytes], endpoint: str = "", read_seconds: float = READ_SECONDS
+        self,
+        region: str,
+        credentials: Mapping[str, bytes],
+        endpoint: str = "",
+        read_seconds: float = READ_SECONDS,
+        create_seconds: float = CREATE_SECONDS,
     ) -> None:
         if strange := sorted(set(credentials) - _SAFE_KEYS):
             raise InvalidRequest(
@@ -50,16 +56,16 @@ class Session:
         if missing:
             raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
         self.region = region
-        self._read_seconds = read_seconds
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
         values = {key: value.decode().strip() for key, value in credentials.items()}
-        self._ec2 = self._client("ec2", values, endpoint)
-        self._sts = self._client("sts", values, endpoint)
+        self._ec2 = self._client("ec2", values, endpoint, read_seconds)
+        self._slow = self._client("ec2", values, endpoint, create_seconds)
+        self._sts = self._client("sts", values, endpoint, read_seconds)
 
     def __repr__(self) -> str:
         return f"Session(region={self.region!r})"
 
-    def _client(self, service: str, values: Mapping[str, str], endpoint: str) -> Any:
+    def _client(self, service: str, values: Mapping[str, str], endpoint: str, read_seconds: float) -> Any:
         # a core session of its own: no file, no environment and no metadata service is asked for credentials or regions
         core = botocore.session.Session(
             session_vars={
@@ -75,7 +81,7 @@ class Session:
             # a repeat is the caller's decision: it knows the token
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             "connect_timeout": CONNECT_SECONDS,
-            "read_timeout": self._read_seconds,
+            "read_timeout": read_seconds,
             "max_pool_connections": THREADS,
             "ignore_configured_endpoint_urls": True,
         }
@@ -93,7 +99,8 @@ class Session:
         Raises:
             CloudmeshError: Of the taxonomy; Transient where the outcome is unknown.
         """
-        return await self._run(getattr(self._ec2, operation), what or operation, **parameters)
+        client = self._slow if operation == "run_instances" else self._ec2
+        return await self._run(getattr(client, operation), what or operation, **parameters)
 
     async def identity(self) -> dict[str, Any]:
         """Whose credentials these are."""
@@ -129,6 +136,7 @@ class Session:
         """Lets threads end; calls under way are not waited for."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._ec2.close()
+        self._slow.close()
         self._sts.close()
 
 

@@ -191,7 +191,7 @@ async def failed(bench: Bench) -> None:
     await bench.inject("capacity-late", times=None)
     spec = await bench.spec()
     await bench.provider.ensure_node(spec)
-    node = await bench.in_state(spec, "Failed")
+    node = await bench.in_state(spec, "Failed", "Deleted")  # some clouds end it themselves
     await bench.provider.delete_node(node.id, bench.scope)
     await bench.ended(spec.token)
 
