@@ -45,7 +45,7 @@ async def capacity_late(bench: Bench) -> None:
     await bench.inject("capacity-late", "create", times=None)
     spec = await bench.spec()
     await bench.provider.ensure_node(spec)
-    node = await bench.in_state(spec, "Failed")
+    node = await bench.in_state(spec, "Failed", "Deleted")
     need(isinstance(node.failure, CapacityUnavailable), f"its failure is {node.failure!r}")
     need(str(node.failure).strip(), "the failure has no words")
 
