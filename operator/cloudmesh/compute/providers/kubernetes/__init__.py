@@ -17,4 +17,5 @@ def make(context: Context) -> Provider:
     """
     if context.kube is None:
         raise InvalidRequest("machines that are Pods need the API server of the installation")
-    return PodProvider(context.kube, read_settings(context, utc_now()))
+    today = utc_now()[:10] + "T00:00:00Z"  # of the day, so that processes agree
+    return PodProvider(context.kube, read_settings(context, today))

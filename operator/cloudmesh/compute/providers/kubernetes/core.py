@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from cloudmesh.api.names import LABEL_MANAGED_BY, MANAGED_BY
 from cloudmesh.compute.ports import Complete, Finding, Listing, Node, NodeSpec, Partial, ProviderInfo
 from cloudmesh.compute.providers.kubernetes.nodes import split_id, to_node
-from cloudmesh.compute.providers.kubernetes.pods import USER, join_tags, make_pod
+from cloudmesh.compute.providers.kubernetes.pods import LABEL_TYPE, USER, join_tags, make_pod
 from cloudmesh.compute.providers.kubernetes.rights import review_rights
 from cloudmesh.compute.providers.kubernetes.sizes import Settings
 from cloudmesh.compute.tokens import TAG_TOKEN, TAG_UID, Scope
@@ -22,13 +22,20 @@ from cloudmesh.engine import (
     NotFound,
     Obj,
     Resource,
+    Transient,
     utc_now,
 )
 from cloudmesh.policy.model import Offer
 
 POD = Resource("v1", "Pod", "pods")
 INFO = ProviderInfo(
-    kind="kubernetes", grace_seconds=0, create_seconds=30, native_tokens=True, user=USER, ssh=True, poll_seconds=3.0
+    kind="kubernetes",
+    grace_seconds=0,  # its lists are as true as its single reads
+    create_seconds=10,  # the client's limit on any call
+    native_tokens=True,
+    user=USER,
+    ssh=True,
+    poll_seconds=3.0,
 )
 
 
@@ -87,6 +94,7 @@ class PodCore:
 
         Raises:
             InvalidRequest: The namespace doesn't admit such a Pod; the message has the API server's words.
+            Transient: Unknown outcome, or the namespace's quota isn't counted yet.
         """
         try:
             return self._own(await self.kube.create(POD, make_pod(self.settings, spec)), spec)
@@ -98,6 +106,8 @@ class PodCore:
         except NotFound as error:
             raise InvalidRequest(f"the namespace {self.settings.namespace} is gone: {error}") from error
         except AuthFailed as error:
+            if "status unknown for quota" in str(error):
+                raise Transient(str(error)) from error
             if _is_refused_by_admission(str(error)):
                 raise InvalidRequest(str(error)) from error
             raise
@@ -138,6 +148,8 @@ class PodCore:
         tags = join_tags(pod["metadata"])
         if not spec.scope.holds(tags) or tags.get(TAG_TOKEN) != spec.token or tags.get(TAG_UID) != spec.uid:
             raise Conflict(f"there is a Pod {spec.name} already, and it isn't this machine")
+        if (made := pod["metadata"]["labels"].get(LABEL_TYPE)) != spec.offer.type:
+            raise Conflict(f"the Pod {spec.name} was made for the same token as {made}, not {spec.offer.type}")
         return self.node(pod)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -16,6 +17,8 @@ from cloudmesh.engine.resources import Obj
 
 HOPELESS = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
 """Why a container waits that no waiting helps. ErrImagePull is the first try, which a slow registry fails too."""
+
+_ID = re.compile(r"([a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)/([A-Za-z0-9-]{1,64})")
 
 
 def node_id(pod: Obj) -> str:
@@ -30,10 +33,9 @@ def split_id(text: str) -> tuple[str, str]:
     Raises:
         InvalidRequest: It is no id of a Pod.
     """
-    name, slash, uid = text.partition("/")
-    if not (name and slash and uid):
+    if (match := _ID.fullmatch(text)) is None:
         raise InvalidRequest(f"{text!r} is no id of a Pod: NAME/UID")
-    return name, uid
+    return match[1], match[2]
 
 
 def to_node(pod: Obj, now: str, unschedulable_seconds: int) -> Node:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from cloudmesh.api.names import LABEL_MANAGED_BY, MANAGED_BY, owner_labels
 from cloudmesh.compute.ports import ClusterSpec, NodeSpec
@@ -184,9 +183,9 @@ def _keys(secret: str) -> Obj:
 def make_service(settings: Settings, cluster: ClusterSpec) -> Obj:
     """The Service that gives a cluster's machines their names, also before they are ready."""
     meta: Obj = {"name": service_name(cluster.name), "namespace": settings.namespace}
-    owner: Mapping[str, Any] = cluster.owner
-    meta["labels"] = owner_labels(owner["kind"], owner["name"], owner["uid"])
-    meta["ownerReferences"] = [dict(owner)]
+    meta["labels"] = owner_labels("VirtualCluster", cluster.name, cluster.uid)
+    if cluster.owner:
+        meta["ownerReferences"] = [dict(cluster.owner)]
     spec: Obj = {
         "clusterIP": "None",
         "publishNotReadyAddresses": True,

@@ -59,4 +59,4 @@ class Groundwork(PodCore):
 
 
 def _is_cluster(cluster: ClusterSpec) -> bool:
-    return cluster.owner.get("kind") == "VirtualCluster"
+    return cluster.owner.get("kind") != "VirtualMachine"

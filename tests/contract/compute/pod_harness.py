@@ -1,0 +1,407 @@
+"""Harness of the provider whose machines are Pods: on an API server in memory, and on a real cluster."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from cloudmesh.compute.ports import Node, NodeSpec, Provider
+from cloudmesh.compute.providers.kubernetes import make
+from cloudmesh.compute.providers.kubernetes.nodes import node_id, split_id
+from cloudmesh.compute.providers.kubernetes.pods import CONTAINER, LABEL_TAGS, join_tags, make_pod, split_tags
+from cloudmesh.compute.providers.kubernetes.powers import PodProvider
+from cloudmesh.compute.providers.registry import Context
+from cloudmesh.compute.tokens import TAG_TOKEN, Scope
+from cloudmesh.engine import SECRET, Kube, Obj, Resource, Transient
+from cloudmesh.engine.kube import Reply, Request, Transport
+from cloudmesh.testing import MemoryApi
+from cloudmesh.testing.apiserver.server import Refused
+from cloudmesh.testing.faults import Fault, MadeReply
+from cloudmesh.testing.providers import BaseHarness, Injection, Operation, Seen
+
+POD = Resource("v1", "Pod", "pods")
+REVIEW = Resource("authorization.k8s.io/v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False)
+KEYS = "suite-keys"
+SLOW = "suite.example/slow"
+SIZES = [{"name": "tiny", "cpu": "100m", "memory": "64Mi"}, {"name": "other", "cpu": "200m", "memory": "96Mi"}]
+CALL_FAULTS = ("fail", "fail-after", "drop", "lose", "hang", "delay", "limit", "twice")
+
+
+def operation_of(request: Request) -> Operation:
+    """Which of the provider's calls a request is."""
+    parts = request.path.strip("/").split("/")
+    if "selfsubjectaccessreviews" in parts:
+        return "check"
+    if "pods" not in parts:
+        return "any"
+    alone = parts[-1] == "pods"
+    if request.method == "GET":
+        return "list" if alone else "find"
+    return {"POST": "create", "DELETE": "delete"}.get(request.method, "any")  # type: ignore[return-value]
+
+
+class SuiteTransport:
+    """Breaks calls on their way, as the suite asks for."""
+
+    def __init__(self, inner: Transport, harness: PodHarness) -> None:
+        self._inner = inner
+        self._harness = harness
+        self._pages: dict[str, int] = {}
+
+    async def send(self, request: Request) -> Reply:
+        """Sends a request unless something is injected for it."""
+        harness, operation = self._harness, operation_of(request)
+        harness.counts[operation] += 1
+        if harness.revoked:
+            return made(401, "Unauthorized")
+        if operation == "list":
+            if harness.page_size:
+                request = replace(request, query={**request.query, "limit": str(harness.page_size)})
+            page = self._pages.get(request.query.get("continue", ""), 1)
+            if page == harness.failing_page:
+                return made(500)
+            reply = await self._send(request, operation)
+            body = await reply.read()
+            token = (json.loads(body).get("metadata") or {}).get("continue") if reply.status == 200 else None
+            if token:
+                self._pages[token] = page + 1
+            return MadeReply(reply.status, body, reply.headers)
+        return await self._send(request, operation)
+
+    async def _send(self, request: Request, operation: Operation) -> Reply:
+        fault = self._harness.take(operation)
+        if fault is None:
+            return await self._inner.send(request)
+        try:
+            async with asyncio.timeout(request.timeout_seconds):
+                return await self._act(fault, request)
+        except TimeoutError:
+            raise Transient(f"{request.method} {request.path}: time-out") from None
+
+    async def _act(self, fault: Injection, request: Request) -> Reply:
+        match fault.what:
+            case "fail":
+                return made(500)
+            case "drop":
+                raise Transient("injected: connection refused")
+            case "hang":
+                await asyncio.Event().wait()
+            case "limit":
+                return made(429, seconds=fault.seconds)
+        reply = await self._inner.send(request)
+        body = await reply.read()
+        match fault.what:
+            case "lose":
+                raise Transient("injected: connection lost before the answer")
+            case "fail-after":
+                return made(500)
+            case "delay":
+                await asyncio.sleep(fault.seconds)
+            case "twice":
+                return await self._inner.send(request)
+        return MadeReply(reply.status, body, reply.headers)
+
+    async def close(self) -> None:
+        """The harness closes what lies behind."""
+
+
+def made(status: int, message: str = "", seconds: float = 0.0) -> MadeReply:
+    """An answer that no server gave."""
+    fault = Fault("answer", status=status, retry_after=seconds or None)
+    return MadeReply(status, fault.body(), fault.headers())
+
+
+class Suited(PodProvider):
+    """The provider, with the Secret that the suite's machines take their keys from."""
+
+    async def ensure_node(self, spec: NodeSpec) -> Node:
+        return await super().ensure_node(replace(spec, access=replace(spec.access, secret_name=KEYS)))
+
+
+class PodHarness(BaseHarness, abc.ABC):
+    """What both back ends share."""
+
+    kind = "kubernetes"
+    image = "cloudmesh.local/machine:suite"
+    many = 12
+    settle_seconds = 60.0
+    call_seconds = 35.0
+    absent: Mapping[str, str] = {
+        "capacity": "the API server takes every Pod; its scheduler says later that there is no room",
+        "lag": "lists of the API server are as true as its single reads",
+        "stale": "lists of the API server are as true as its single reads",
+        "partial": "a list of the API server is whole, or an error",
+        "repeats": "the pages of a list are one snapshot",
+        "filter": "the API server knows all of its selectors",
+        "stop": "a Pod can't be stopped",
+        "reclaim": "Pods are not sold as spot",
+        "spot": "Pods are not sold as spot",
+        "unpriced": "the installation prices all sizes",
+        "regions": "a cluster has no regions",
+        "zones": "zones are the scheduler's",
+        "public-address": "a Pod has no address of the internet",
+        "logins": "the keys are in a Secret of the operator's",
+        "host-key": "the host key is in a Secret of the operator's",
+        "meter": "Pods are not billed",
+    }
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.counts: Counter[str] = Counter()
+        self.page_size = self.failing_page = 0
+        self.revoked = False
+        self._faults: list[tuple[Injection, int | None]] = []
+        self._scope = Scope("", "", "")
+        self._providers: list[Suited] = []
+        self._resized: dict[str, str] = {}
+
+    @property
+    @abc.abstractmethod
+    def admin(self) -> Kube:
+        """A client that nothing breaks."""
+
+    @abc.abstractmethod
+    def transport(self, *, bad_credentials: bool) -> Transport:
+        """A way to the API server."""
+
+    @abc.abstractmethod
+    async def set_quota(self, full: bool) -> None:
+        """Makes the namespace's quota used up, or takes it away."""
+
+    @abc.abstractmethod
+    async def resize(self, pod: Obj, limits: dict[str, str]) -> None:
+        """Gives a Pod's container other limits."""
+
+    async def open(self, scope: Scope) -> None:
+        self._scope = scope
+        self.counts.clear()
+        await self.heal()
+
+    async def shut(self) -> None:
+        await self.heal()
+        for provider in self._providers:
+            await provider.kube.close()
+        self._providers.clear()
+        pods, _ = await self.admin.list(POD, self.namespace)
+        for pod in pods:
+            await self.admin.delete(POD, self.namespace, pod["metadata"]["name"])
+
+    async def provider(self, *, bad_credentials: bool = False) -> Provider:
+        kube = Kube(SuiteTransport(self.transport(bad_credentials=bad_credentials), self))
+        defaults = {
+            "machineImage": self.image, "hourlyPerVcpu": "0.01", "hourlyPerGiB": "0.001", "unschedulableSeconds": "0",
+        }  # fmt: skip
+        context = Context(
+            self.namespace, self._scope.account, "uid", {"sizes": SIZES}, kube=kube, defaults=defaults
+        )  # fmt: skip
+        plain = cast(PodProvider, make(context))
+        self._providers.append(Suited(kube, plain.settings))
+        return self._providers[-1]
+
+    def take(self, operation: Operation) -> Injection | None:
+        """The fault for a call, one use less."""
+        for index, (injection, left) in enumerate(self._faults):
+            if injection.operation in ("any", operation) and left != 0:
+                self._faults[index] = (injection, None if left is None else left - 1)
+                return injection
+        return None
+
+    async def inject(self, injection: Injection) -> None:
+        match injection.what:
+            case what if what in CALL_FAULTS:
+                self._faults.append((injection, injection.times))
+            case "pages":
+                self.page_size = injection.number
+            case "page-fails":
+                self.page_size, self.failing_page = 2, injection.number
+            case "revoked":
+                self.revoked = True
+            case "quota":
+                await self.set_quota(True)
+            case "capacity-late":
+                for provider in self._providers:
+                    provider.settings = replace(provider.settings, node_selector={"suite.example/nowhere": "x"})
+            case what:
+                raise NotImplementedError(what)
+
+    async def heal(self) -> None:
+        self._faults.clear()
+        self.page_size = self.failing_page = 0
+        self.revoked = False
+        for provider in self._providers:
+            provider.settings = replace(provider.settings, node_selector={})
+        await self.set_quota(False)
+
+    async def machines(self) -> Sequence[Seen]:
+        pods, _ = await self.admin.list(POD, self.namespace)
+        return [self._seen(pod) for pod in pods]
+
+    def _seen(self, pod: Obj) -> Seen:
+        meta, tags = pod["metadata"], join_tags(pod["metadata"])
+        container = pod["spec"]["containers"][0]
+        disk = container.get("resources", {}).get("limits", {}).get("ephemeral-storage", "0Gi")
+        return Seen(
+            id=node_id(pod),
+            token=tags.get(TAG_TOKEN, "") if self._scope.holds(tags) else "",
+            ended=(pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"),
+            name=meta["name"],
+            type=self._resized.get(node_id(pod), (meta.get("labels") or {}).get("cloudmesh.org/machine-type", "")),
+            image=container["image"],
+            disk_gib=int(disk.removesuffix("Gi")),
+        )
+
+    async def stranger(self, *, name: str = "stranger", tags: Mapping[str, str] | None = None) -> str:
+        provider = cast(Suited, await self.provider())
+        spec = NodeSpec(
+            token="none", name=name, scope=self._scope, cluster="", uid="u", image="",
+            offer=(await provider.offers())[0],
+        )  # fmt: skip
+        pod = make_pod(provider.settings, replace(spec, access=replace(spec.access, secret_name=KEYS)))
+        labels, annotations = split_tags(tags or {})
+        meta = {"namespace": self.namespace, "labels": labels, "annotations": annotations}
+        if tags:
+            labels["app.kubernetes.io/managed-by"] = "cloudmesh"
+        for number in range(10):
+            meta["name"] = name if not number else f"{name}-{number}"
+            if await self.admin.get(POD, self.namespace, meta["name"]) is None:
+                return node_id(await self.admin.create(POD, pod | {"metadata": meta}))
+        raise AssertionError("ten strangers of one name")
+
+    async def meddle(self, what: str, node_id: str) -> None:
+        name, _ = split_id(node_id)
+        pod = await self.admin.get(POD, self.namespace, name)
+        assert pod is not None
+        match what:
+            case "end":
+                await self.admin.delete(POD, self.namespace, name)
+            case "resize":
+                self._resized[node_id] = "cpu=150m/memory=64Mi"
+                await self.resize(pod, {"cpu": "150m", "memory": "64Mi"})
+            case "image":
+                pod["spec"]["containers"][0]["image"] = "cloudmesh.local/machine:another"
+                await self.admin.replace(POD, pod)
+            case "untag":
+                gone = {"labels": dict.fromkeys(LABEL_TAGS), "annotations": {"cloudmesh.org/tags": None}}
+                await self.admin.patch(POD, self.namespace, name, {"metadata": gone})
+            case unknown:
+                raise NotImplementedError(unknown)
+
+    async def requests(self, operation: Operation) -> int:
+        return sum(self.counts.values()) if operation == "any" else self.counts[operation]
+
+
+class MemoryPods(PodHarness):
+    """An API server in memory, and as much of a scheduler and a kubelet as machines need; on virtual time."""
+
+    name = "kubernetes-memory"
+    case_seconds = 3600.0
+
+    def __init__(self) -> None:
+        super().__init__("suite")
+        self.api = _Api()
+        self._admin = Kube(_Ticking(self))
+        self.absent = {**PodHarness.absent}
+        self.quota_full = False
+        self.delete_seconds = 0.0
+        self._seen_at: dict[str, float] = {}
+
+    @property
+    def admin(self) -> Kube:
+        return self._admin
+
+    def transport(self, *, bad_credentials: bool) -> Transport:
+        return cast(Transport, _Refusing() if bad_credentials else _Ticking(self))
+
+    async def open(self, scope: Scope) -> None:
+        self.api = _Api()
+        self.api.admit.append(self._admit)
+        self.delete_seconds = 0.0
+        await super().open(scope)
+
+    async def inject(self, injection: Injection) -> None:
+        if injection.what != "slow-delete":
+            return await super().inject(injection)
+        self.delete_seconds = injection.seconds
+        for pod in self.api.all(POD):  # a finalizer stands for processes that take their time
+            pod["metadata"]["finalizers"] = [SLOW]
+            self.api.put(POD, pod)
+        return None
+
+    async def set_quota(self, full: bool) -> None:
+        self.quota_full = full
+
+    async def resize(self, pod: Obj, limits: dict[str, str]) -> None:
+        pod["spec"]["containers"][0]["resources"]["limits"] = limits
+        self.api.put(POD, pod)
+
+    def _admit(self, act: str, resource: Resource, obj: Obj) -> None:
+        if act == "create" and resource == POD and self.quota_full:
+            name = obj["metadata"]["name"]
+            text = f'pods "{name}" is forbidden: exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0'
+            raise Refused(403, "Forbidden", text, name=name)
+
+    def tick(self) -> None:
+        """What scheduler and kubelet have done by now."""
+        now = asyncio.get_running_loop().time()
+        for pod in self.api.all(POD):
+            meta, status = pod["metadata"], pod.get("status") or {}
+            since = now - self._seen_at.setdefault(meta["uid"] + meta.get("deletionTimestamp", ""), now)
+            if meta.get("deletionTimestamp") and since >= self.delete_seconds:
+                pod["metadata"]["finalizers"] = []
+                self.api.store.update(POD, (meta["namespace"], meta["name"]), pod, has_status=True)
+            elif not status and "suite.example/nowhere" in pod["spec"]["nodeSelector"]:
+                said = {
+                    "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                    "message": "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+                }  # fmt: skip
+                new = {"phase": "Pending", "conditions": [said]}
+                self.api.set_status(POD, meta["namespace"], meta["name"], new)
+            elif not status and since >= 1:
+                number = len(self._seen_at)
+                container = {"name": CONTAINER, "containerID": f"containerd://{number}", "state": {"running": {}}}
+                new = {"phase": "Running", "podIP": f"192.0.2.{number}", "containerStatuses": [container]}
+                self.api.set_status(POD, meta["namespace"], meta["name"], new)
+
+
+class _Api(MemoryApi):
+    """Answers access reviews, which aren't stored."""
+
+    def handle(self, request: Request) -> Any:
+        if request.path.endswith("/selfsubjectaccessreviews"):
+            return 201, {**request.body, "status": {"allowed": True}}
+        if request.path.endswith("/log"):
+            return 200, {}
+        return super().handle(request)
+
+
+class _Ticking:
+    def __init__(self, harness: MemoryPods) -> None:
+        self._harness = harness
+
+    async def send(self, request: Request) -> Reply:
+        self._harness.tick()
+        reply = await self._harness.api.send(request)
+        self._harness.tick()
+        return reply
+
+    async def close(self) -> None:
+        """The API server goes on."""
+
+
+class _Refusing:
+    async def send(self, request: Request) -> Reply:
+        return made(401)
+
+    async def close(self) -> None:
+        """There is nothing."""
+
+
+def secret_of_keys(authorized: str, host_key: str) -> Obj:
+    """The Secret that the suite's Pods mount."""
+    data = {"authorized_keys": authorized, "ssh_host_ed25519_key": host_key}
+    return {"apiVersion": SECRET.api_version, "kind": SECRET.kind, "metadata": {"name": KEYS}, "stringData": data}
