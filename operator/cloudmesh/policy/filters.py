@@ -112,6 +112,8 @@ class Sieve:
                 )  # fmt: skip
             before, count = after, left
         rows = np.arange(size) if before is None else np.flatnonzero(before)
+        if not chains:
+            rows = rows[:0]
         units, alternative = _best_alternative(pool, alive, rows)
         return Sifted(pool, rows, units, alternative, tuple(rejected), wanted, over_quota)
 
@@ -236,7 +238,8 @@ def _networked(request: Request, table: OfferTable) -> Mask:
 
 
 def _priced(request: Request, table: OfferTable) -> Mask:
-    return table.nanos != UNPRICED
+    mask: Mask = table.nanos != UNPRICED
+    return mask
 
 
 def _in_currency(request: Request, table: OfferTable) -> Mask:

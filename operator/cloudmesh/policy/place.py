@@ -2,95 +2,78 @@
 
 from __future__ import annotations
 
-from cloudmesh.policy.filters import Sieve, Sifted
-from cloudmesh.policy.model import Decision, Placement, PoolRequest, Rejection, Request
-from cloudmesh.policy.money import say_money
-from cloudmesh.policy.offers import UNPRICED, OfferTable, known_nanos
-from cloudmesh.policy.room import Room
+from dataclasses import replace
+
+from cloudmesh.policy.choose import choose, pinned_nanos
+from cloudmesh.policy.filters import Sieve
+from cloudmesh.policy.model import Decision, Placement, Policy, Request
+from cloudmesh.policy.offers import OfferTable
+from cloudmesh.policy.problem import UNKNOWN_COST, Task
+from cloudmesh.policy.scores import Plugin
+from cloudmesh.policy.words import explain, in_words, network_rejections, say_why
+
+SPOT_TYPES = 15
+"""Types that must be acceptable before one spot machine is replaced by another to save money: with fewer the choice
+ends at what is taken away most often."""
 
 
-def place(request: Request, table: OfferTable, *, now: str = "") -> Placement:
+def place(request: Request, table: OfferTable, *, now: str = "", plugin: Plugin | None = None) -> Placement:
     """Chooses machines for all pools of a request.
 
     Args:
         request: What is asked for.
         table: Priced offers of its accounts.
         now: RFC 3339 time, to leave out blocks that are over; empty to keep all.
+        plugin: The policy of mode Plugin, see `load_plugin`.
+
+    Raises:
+        PolicyError: The policy names what isn't there, or the plug-in's answer can't be used.
     """
+    placement = _place(request, table, now, plugin)
+    if request.policy.mode == "Cheapest" and not request.policy.filters:
+        return placement
+    free = _place(replace(request, policy=Policy()), table, now, None)
+    if free.missing or free.hourly_nanos is None:
+        return placement
+    if not placement.missing and (placement.hourly_nanos is None or placement.hourly_nanos <= free.hourly_nanos):
+        return placement
+    return replace(placement, cheapest_nanos=free.hourly_nanos, cheapest=in_words(free.decisions))
+
+
+def may_replace_spot_with_spot(types: int) -> bool:
+    """Whether a spot machine may be replaced by a cheaper spot machine.
+
+    Args:
+        types: Machine types that the pool accepts.
+    """
+    return types >= SPOT_TYPES
+
+
+def _place(request: Request, table: OfferTable, now: str, plugin: Plugin | None) -> Placement:
     sieve = Sieve(request, table, now)
-    room = Room(request, table)
+    sifted = [sieve.sift(pool) for pool in request.pools]
+    choice = choose(request, table, sifted, plugin)
+    held = pinned_nanos(request)
     decisions: list[Decision] = []
-    missing: dict[str, int] = {}
-    reason, message = "", ""
-    rejected: list[Rejection] = []
-    total: int | None = 0
-    for pool in request.pools:
-        for pin in pool.pinned:
-            nanos = known_nanos(pin.offer)
-            total = None if total is None or nanos == UNPRICED else total + nanos * pin.count
-    for pool in request.pools:
-        sifted = sieve.sift(pool)
-        rejected.extend(sifted.rejected)
-        counts, left = _fill(sifted, room)
-        for row, count in counts.items():
-            offer = table.offer(row)
-            at = sifted.rows.searchsorted(row)
-            alternative = pool.alternatives[int(sifted.alternative[at])]
-            nanos = int(table.nanos[row])
-            total = None if total is None or nanos == UNPRICED else total + nanos * count
-            price = say_money(nanos, offer.price.currency) if offer.price and nanos != UNPRICED else "no known price"
-            why = f"cheapest of {len(sifted.rows)}: {price}"
-            decisions.append(Decision(pool.name, alternative.name, alternative.counts_as, offer, count, why))
-        if left:
-            missing[pool.name] = left
-            if not reason:
-                reason = _reason(sifted)
-                falls = ", ".join(f"{r.count} at {r.filter}" for r in sifted.rejected)
-                message = f"pool {pool.name}: {left} of {pool.replicas} don't fit; of {len(table)} offers fell {falls}"
-    if request.max_hourly_nanos is not None and (total is None or total > request.max_hourly_nanos):
-        cost = "an unknown price" if total is None else say_money(total, request.currency)
-        return Placement(
-            missing={pool.name: _wanted(pool) for pool in request.pools if _wanted(pool)},
-            reason="OverMaxHourlyCost",
-            message=f"the cheapest costs {cost}, the limit is {say_money(request.max_hourly_nanos, request.currency)}",
-            rejected=tuple(rejected),
-            hourly_nanos=total,
-        )
-    return Placement(tuple(decisions), missing, reason, message, tuple(rejected), total)
-
-
-def _wanted(pool: PoolRequest) -> int:
-    return max(0, pool.replicas - sum(pin.count * pin.counts_as for pin in pool.pinned))
-
-
-def _reason(sifted: Sifted) -> str:
-    if sifted.wanted == 0:
-        return "NoFeasibleOffer"
-    return "QuotaExceeded" if sifted.over_quota else "CapacityUnavailable"
-
-
-def _fill(sifted: Sifted, room: Room) -> tuple[dict[int, int], int]:
-    pool = sifted.pool
-    table = room._table
-    rows, units = sifted.rows.tolist(), sifted.units.tolist()
-    counts: dict[int, int] = {}
-    need = _wanted(pool)
-    base = min(
-        pool.base_on_demand - sum(p.count * p.counts_as for p in pool.pinned if p.offer.purchase != "Spot"), need
+    known = held is not None
+    pairs = list(zip(choice.tasks, choice.fills, strict=True))
+    for number, (task, fill) in enumerate(pairs):
+        for n, count in sorted(fill.counts.items(), key=lambda pair: _position(task, pair[0])):
+            item = task.items[n]
+            alternative = task.pool.alternatives[item.alternative]
+            why = say_why(request, table, choice, number, n)
+            decisions.append(Decision(task.pool.name, alternative.name, item.units, table.offer(item.row), count, why))
+            known = known and item.cost != UNKNOWN_COST
+    reason, message = explain(request, table, choice, held)
+    return Placement(
+        decisions=tuple(decisions),
+        missing={task.pool.name: fill.missing for task, fill in pairs if fill.missing},
+        reason=reason,
+        message=message,
+        rejected=network_rejections(request, table, sifted, choice),
+        hourly_nanos=choice.cost + held if known and held is not None else None,
     )
-    order = sorted(range(len(rows)), key=lambda n: (table.nanos[rows[n]] < 0, table.nanos[rows[n]] / units[n], n))
-    for phase in (0, 1):
-        for n in order:
-            want = base if phase == 0 else need
-            if want <= 0:
-                break
-            spot = bool(table.spot[rows[n]])
-            if (spot and phase == 0) or (not spot and phase == 1 and pool.above_base == "Spot"):
-                continue
-            count = min(room.fits(rows[n]), -(-want // units[n]))
-            if count > 0:
-                counts[rows[n]] = counts.get(rows[n], 0) + count
-                room.take(rows[n], count)
-                need -= count * units[n]
-                base -= count * units[n] if not spot else 0
-    return counts, max(0, need)
+
+
+def _position(task: Task, n: int) -> tuple[int, int]:
+    return task.items[n].cost, task.items[n].row

@@ -94,7 +94,7 @@ def _purchase(table: OfferTable, parameters: Mapping[str, str]) -> Mask:
 
 def _max_price(table: OfferTable, parameters: Mapping[str, str]) -> Mask:
     currency = parameters.get("currency", "USD")
-    mask = (table.nanos != UNPRICED) & (table.nanos <= read_nanos(parameters["hourly"]))
+    mask: Mask = (table.nanos != UNPRICED) & (table.nanos <= read_nanos(parameters["hourly"]))
     return mask & table.currency.where(lambda name: name == currency)
 
 

@@ -1,0 +1,253 @@
+"""From the offers that serve each pool to machines: the network, the mode, and the limit on the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudmesh.policy.filters import Sifted
+from cloudmesh.policy.model import Request
+from cloudmesh.policy.offers import UNPRICED, OfferTable, Rows, known_nanos
+from cloudmesh.policy.problem import Fill, Resources, Task, costs, make_task, one_currency, shortlist, wanted
+from cloudmesh.policy.ranked import Order, by_rank, total_key
+from cloudmesh.policy.scores import Plugin, View, keys, weight
+from cloudmesh.policy.solve import solve
+
+NETWORKS = 24
+"""Networks tried at most."""
+STEPS = 10
+"""Halvings of the price cap under which a mode stays within the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Machines for all pools.
+
+    Args:
+        sifted: Offers that serve each pool, in the network that was chosen.
+        tasks: What each pool wanted.
+        fills: What it gets.
+        resources: Shared limits.
+        network: The network, empty if it doesn't matter.
+        by_price: Chosen by price although the mode says otherwise, since the mode's own choice doesn't fit.
+        over: What the whole would cost, where it costs too much and was cut.
+        key: Sum of the mode's keys, the least is best.
+    """
+
+    sifted: tuple[Sifted, ...]
+    tasks: tuple[Task, ...]
+    fills: tuple[Fill, ...]
+    resources: Resources
+    network: str = ""
+    by_price: bool = False
+    over: int | None = None
+    key: float = 0.0
+
+    @property
+    def cost(self) -> int:
+        """Nano-units per hour of what is to be made."""
+        return sum(fill.cost(task) for task, fill in zip(self.tasks, self.fills, strict=True))
+
+    @property
+    def missing(self) -> int:
+        """Units that don't fit."""
+        return sum(fill.missing for fill in self.fills)
+
+
+def choose(request: Request, table: OfferTable, sifted: Sequence[Sifted], plugin: Plugin | None = None) -> Choice:
+    """Chooses machines for all pools.
+
+    Args:
+        request: The request.
+        table: The table.
+        sifted: Offers that serve each pool.
+        plugin: The policy of mode Plugin.
+
+    Raises:
+        PolicyError: The policy can't be used.
+    """
+    if not request.same_network:
+        return _within_limit(request, table, tuple(sifted), plugin)
+    best: Choice | None = None
+    for estimate, network in _networks(request, table, sifted)[:NETWORKS]:
+        if best is not None and not best.missing and request.policy.mode == "Cheapest" and estimate >= best.cost:
+            break
+        inside = tuple(_narrow(s, table.network.codes[s.rows] == network) for s in sifted)
+        choice = replace(_within_limit(request, table, inside, plugin), network=table.network.values[network])
+        if best is None or _value(choice) < _value(best):
+            best = choice
+    return best or _within_limit(request, table, tuple(_narrow(s, np.zeros(len(s.rows), bool)) for s in sifted), plugin)
+
+
+def pinned_nanos(request: Request) -> int | None:
+    """What runs already, in nano-units per hour; None if the price of one isn't known."""
+    total = 0
+    for pool in request.pools:
+        for pin in pool.pinned:
+            nanos = known_nanos(pin.offer)
+            foreign = pin.offer.price is not None and pin.offer.price.currency != request.currency
+            if pin.count and (nanos == UNPRICED or foreign):
+                return None
+            total += nanos * pin.count
+    return total
+
+
+def _value(choice: Choice) -> tuple[int, bool, float, int, str]:
+    """How good a network is, the least first."""
+    return choice.missing, choice.by_price, choice.key, choice.cost, choice.network
+
+
+def _networks(request: Request, table: OfferTable, sifted: Sequence[Sifted]) -> list[tuple[float, int]]:
+    """Networks and the least that each could cost: those where each pool finds something first, then the cheapest."""
+    held = {p.offer.network for s in sifted for p in s.pool.pinned if p.count and p.offer.network}
+    least = np.zeros(len(table.network.values))
+    lacking = np.zeros(len(table.network.values), dtype=np.int64)
+    for s in sifted:
+        need = wanted(s.pool)[0]
+        if not need:
+            continue
+        unit = np.full(len(least), np.inf)
+        np.minimum.at(unit, table.network.codes[s.rows], costs(table, s.rows, request.currency) / s.units)
+        lacking += np.isinf(unit)
+        least += np.where(np.isinf(unit), 0.0, unit * need)
+    order = [
+        (int(lacking[code]), float(least[code]), name, code)
+        for code, name in enumerate(table.network.values)
+        if name and (not held or name in held)
+    ]
+    return [(cost, code) for _, cost, _, code in sorted(order)]
+
+
+def _narrow(sifted: Sifted, keep: NDArray[np.bool_]) -> Sifted:
+    return replace(sifted, rows=sifted.rows[keep], units=sifted.units[keep], alternative=sifted.alternative[keep])
+
+
+def _within_limit(request: Request, table: OfferTable, sifted: tuple[Sifted, ...], plugin: Plugin | None) -> Choice:
+    limit = request.max_hourly_nanos
+    rest: int | None = None
+    if limit is not None:
+        held = pinned_nanos(request)
+        rest = limit - held if held is not None else 0
+    if request.policy.mode != "Cheapest":
+        choice = _ranked(request, table, sifted, plugin)
+        if not choice.missing and (rest is None or choice.cost <= rest):
+            return choice
+        cheap = _cheapest(request, table, sifted)
+        if rest is not None and not choice.missing and not cheap.missing and cheap.cost <= rest:
+            return _ranked_below(request, table, sifted, plugin, rest) or replace(cheap, by_price=True)
+        if choice.missing <= cheap.missing and (rest is None or choice.cost <= rest):
+            return choice
+        choice = replace(cheap, by_price=True)
+    else:
+        choice = _cheapest(request, table, sifted)
+    return choice if rest is None or choice.cost <= rest else _cut(choice, rest)
+
+
+def _cheapest(request: Request, table: OfferTable, sifted: tuple[Sifted, ...]) -> Choice:
+    resources = Resources(request, table)
+    tasks = []
+    for s in sifted:
+        picked = shortlist(s, table, resources, _by_cost(request, table, s), _total(request), _apart(s))
+        tasks.append(make_task(s, table, resources, request.currency, picked))
+    return Choice(sifted, tuple(tasks), tuple(solve(tasks, resources.left, resources.kinds())), resources)
+
+
+def _ranked(request: Request, table: OfferTable, sifted: tuple[Sifted, ...], plugin: Plugin | None) -> Choice:
+    resources = Resources(request, table)
+    tasks, orders = [], []
+    mode = request.policy.mode
+    free, spread = weight(request, "Free"), weight(request, "Spread")
+    apart = "Zone" if mode == "Spread" or spread else "Account" if mode in ("Smart", "Frugal") or free else "None"
+    for s in sifted:
+        view = View.of(request, table, s, resources)
+        key = keys(view, plugin)
+        fallback = ~table.spot[s.rows] if s.pool.above_base == "SpotWithFallback" else np.zeros(len(s.rows), bool)
+        order = np.lexsort((s.rows, view.unit, key, fallback))
+        group = "Zone" if "Zone" in (apart, _apart(s)) else "Account" if "Account" in (apart, _apart(s)) else "None"
+        picked = shortlist(s, table, resources, order, _total(request), group)
+        tasks.append(make_task(s, table, resources, request.currency, picked))
+        weights = (free, spread) if mode == "Weighted" else (0, 0)
+        orders.append(Order(mode, key[picked].tolist(), view.room.tolist(), *weights))
+    fills = by_rank(tasks, orders, resources.left)
+    return Choice(sifted, tuple(tasks), tuple(fills), resources, key=total_key(orders, fills))
+
+
+def _ranked_below(
+    request: Request, table: OfferTable, sifted: tuple[Sifted, ...], plugin: Plugin | None, rest: int
+) -> Choice | None:
+    """The mode's choice among offers that cost so many times the cheapest at most, as many as the limit allows."""
+    units = [costs(table, s.rows, request.currency) / s.units for s in sifted]
+    ratios = [unit / max(1.0, float(unit.min(initial=np.inf))) for unit in units]
+    low, high = 1.0, max((float(r.max(initial=1.0)) for r in ratios), default=1.0)
+    best: Choice | None = None
+    for _ in range(STEPS):
+        middle = (low * high) ** 0.5
+        inside = tuple(_narrow(s, ratio <= middle) for s, ratio in zip(sifted, ratios, strict=True))
+        choice = _ranked(request, table, inside, plugin)
+        if not choice.missing and choice.cost <= rest:
+            best, low = replace(choice, sifted=sifted), middle
+        elif choice.missing:
+            low = middle
+        else:
+            high = middle
+    return best
+
+
+def _by_cost(request: Request, table: OfferTable, sifted: Sifted) -> Rows:
+    if one_currency(table):
+        return np.arange(len(sifted.rows))
+    return np.argsort(costs(table, sifted.rows, request.currency), kind="stable")
+
+
+def _total(request: Request) -> int:
+    return sum(wanted(pool)[0] for pool in request.pools)
+
+
+def _apart(sifted: Sifted) -> str:
+    """What machines of a pool are told apart by."""
+    ways = (sifted.pool.spread, sifted.pool.colocate)
+    return "Zone" if "Zone" in ways else "Account" if "Account" in ways else "None"
+
+
+def _cut(choice: Choice, rest: int) -> Choice:
+    """As many units as the money is enough for, the cheapest first; of each pool the base first."""
+    lines = [_line(task, fill) for task, fill in zip(choice.tasks, choice.fills, strict=True)]
+    fills = [Fill({}, task.need) for task in choice.tasks]
+    heads = [(_unit(choice.tasks[t], line[0]), t, 0) for t, line in enumerate(lines) if line]
+    heapify(heads)
+    left = rest
+    while heads:
+        _, t, at = heappop(heads)
+        task, n = choice.tasks[t], lines[t][at]
+        if task.items[n].cost > left:
+            continue
+        left -= task.items[n].cost
+        fills[t].counts[n] = fills[t].counts.get(n, 0) + 1
+        if at + 1 < len(lines[t]):
+            heappush(heads, (_unit(task, lines[t][at + 1]), t, at + 1))
+    for task, fill, before in zip(choice.tasks, fills, choice.fills, strict=True):
+        whole = sum(fill.counts.values()) == sum(before.counts.values())
+        made = sum(task.items[n].units * count for n, count in fill.counts.items())
+        fill.missing = before.missing if whole else max(before.missing, task.need - made)
+    return replace(choice, fills=tuple(fills), over=choice.cost)
+
+
+def _unit(task: Task, n: int) -> float:
+    return task.items[n].cost / task.items[n].units
+
+
+def _line(task: Task, fill: Fill) -> list[int]:
+    """A pool's machines in the order in which to make them: each beginning of it keeps the base, and stays even."""
+    seen: dict[int, int] = {}
+    line: list[tuple[bool, int, float, int]] = []
+    for n in sorted(fill.counts, key=lambda n: (task.items[n].spot, _unit(task, n), n)):
+        for _ in range(fill.counts[n]):
+            domain = task.domain(task.items[n], task.pool.spread) if task.pool.spread != "None" else n
+            seen[domain] = seen.get(domain, 0) + 1
+            level = seen[domain] if task.pool.spread != "None" else 0
+            line.append((task.items[n].spot and task.base > 0, level, _unit(task, n), n))
+    return [n for _, _, _, n in sorted(line)]

@@ -1,0 +1,312 @@
+"""The placement problem in small: what each pool still wants, the few offers that can matter, and shared room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cloudmesh.policy.filters import Sifted
+from cloudmesh.policy.model import PoolRequest, Request
+from cloudmesh.policy.offers import UNLIMITED, UNPRICED, Longs, OfferTable, Rows
+
+UNKNOWN_COST = 10**15
+"""What an unknown price counts as where it is allowed: more than any known one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An offer as one pool sees it.
+
+    Args:
+        row: Row of the table.
+        units: What a machine counts as.
+        alternative: Index of the pool's alternative.
+        cost: Nano-units per hour and machine, `UNKNOWN_COST` if not known.
+        spot: Whether it can be taken away.
+        account: Code of the account.
+        place: Code of `account/region/zone`.
+        uses: Resources with limits that a machine takes, and how much of each.
+    """
+
+    row: int
+    units: int
+    alternative: int
+    cost: int
+    spot: bool
+    account: int
+    place: int
+    uses: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is left to do for a pool.
+
+    Args:
+        pool: The pool.
+        need: Units wanted besides what is pinned.
+        base: Units of these that must be on demand.
+        spot_only: What is above the base must be spot.
+        items: Offers worth looking at, the cheapest first.
+        held_places: Machines pinned by place code.
+        held_accounts: Machines pinned by account code.
+        shared: Resources that several items use: limits of accounts, and quotas.
+        rooms: Machines that each domain of its spread holds for this pool alone.
+    """
+
+    pool: PoolRequest
+    need: int
+    base: int
+    spot_only: bool
+    items: tuple[Item, ...]
+    held_places: Mapping[int, int]
+    held_accounts: Mapping[int, int]
+    shared: tuple[int, ...]
+    rooms: Mapping[int, int]
+
+    def domain(self, item: Item, over: str) -> int:
+        """Where an item lies, for spread or colocation over zones or accounts."""
+        return item.account if over == "Account" else item.place
+
+    def held(self, over: str) -> Mapping[int, int]:
+        """Pinned machines by domain; a domain that no offer has is below zero."""
+        return self.held_accounts if over == "Account" else self.held_places
+
+
+@dataclass(slots=True)
+class Fill:
+    """Machines for one pool by index of its items.
+
+    Args:
+        counts: Machines by item.
+        missing: Units that don't fit.
+        uneven: Machines that domains lack to an even spread although the pool by itself would find room there.
+    """
+
+    counts: dict[int, int]
+    missing: int = 0
+    uneven: int = 0
+
+    def cost(self, task: Task) -> int:
+        """Nano-units per hour."""
+        return sum(task.items[n].cost * count for n, count in self.counts.items())
+
+
+class Resources:
+    """Limits that machines share, numbered: free capacity of an offer, an account's limit, a quota."""
+
+    def __init__(self, request: Request, table: OfferTable) -> None:
+        self._table = table
+        self._ids: dict[tuple[str, int], int] = {}
+        self.left: list[int] = []
+        self._accounts = _by_code(table.account.values, request.account_limits)
+        self._quotas = _by_code(table.quota.values, request.quotas)
+
+    @property
+    def shared(self) -> bool:
+        """Whether offers share limits."""
+        return bool(self._accounts or self._quotas)
+
+    def uses(self, rows: Rows) -> Iterator[tuple[tuple[int, int], ...]]:
+        """What one machine of each row takes."""
+        table = self._table
+        for row, free, account, quota, vcpu in zip(
+            rows.tolist(),
+            table.free[rows].tolist(),
+            table.account.codes[rows].tolist(),
+            table.quota.codes[rows].tolist(),
+            table.milli_vcpu[rows].tolist(),
+            strict=True,
+        ):
+            found = []
+            if free != UNLIMITED:
+                found.append((self._id("free", row, free), 1))
+            if account in self._accounts:
+                found.append((self._id("account", account, self._accounts[account]), 1))
+            if quota in self._quotas and vcpu > 0:
+                found.append((self._id("quota", quota, self._quotas[quota]), vcpu))
+            yield tuple(found)
+
+    def kinds(self) -> list[str]:
+        """What each resource is: `free`, `account` or `quota`."""
+        return [kind for kind, _ in self._ids]
+
+    def caps(self, rows: Rows) -> Longs:
+        """How many machines of each row fit while nothing else is taken."""
+        table = self._table
+        caps = table.free[rows].astype(np.int64)
+        if self._accounts:
+            limit = np.full(len(table.account.values), UNLIMITED, dtype=np.int64)
+            limit[list(self._accounts)] = list(self._accounts.values())
+            caps = np.minimum(caps, limit[table.account.codes[rows]])
+        if self._quotas:
+            limit = np.full(len(table.quota.values), 2**62, dtype=np.int64)
+            limit[list(self._quotas)] = list(self._quotas.values())
+            caps = np.minimum(caps, limit[table.quota.codes[rows]] // np.maximum(1, table.milli_vcpu[rows]))
+        return np.maximum(caps, 0)
+
+    def _id(self, kind: str, number: int, left: int) -> int:
+        known = self._ids.get((kind, number))
+        if known is None:
+            known = self._ids[kind, number] = len(self.left)
+            self.left.append(max(0, left))
+        return known
+
+
+def fits(item: Item, left: Sequence[int]) -> int:
+    """How many machines of an item fit."""
+    most = UNLIMITED
+    for resource, amount in item.uses:
+        most = min(most, left[resource] // amount)
+    return most
+
+
+def take(item: Item, count: int, left: list[int]) -> None:
+    """Takes room for machines; a negative count gives it back."""
+    for resource, amount in item.uses:
+        left[resource] -= amount * count
+
+
+def wanted(pool: PoolRequest) -> tuple[int, int]:
+    """Units that a pool wants besides what is pinned, and how many of them on demand."""
+    need = max(0, pool.replicas - sum(pin.count * pin.counts_as for pin in pool.pinned))
+    steady = sum(pin.count * pin.counts_as for pin in pool.pinned if pin.offer.purchase == "OnDemand")
+    return need, min(need, max(0, min(pool.base_on_demand, pool.replicas) - steady))
+
+
+def one_currency(table: OfferTable) -> bool:
+    """Whether all prices are in one currency, so that rows are in order of cost."""
+    return sum(map(bool, table.currency.values)) <= 1
+
+
+def costs(table: OfferTable, rows: Rows, currency: str) -> Longs:
+    """Nano-units per hour of rows; a price in another currency is as good as unknown."""
+    known = table.nanos[rows] != UNPRICED
+    if any(name not in ("", currency) for name in table.currency.values):
+        known &= table.currency.codes[rows] == table.currency.code(currency)
+    return np.where(known, table.nanos[rows], UNKNOWN_COST)
+
+
+def make_task(
+    sifted: Sifted,
+    table: OfferTable,
+    resources: Resources,
+    currency: str,
+    picked: Rows | None = None,
+) -> Task:
+    """The task of a pool.
+
+    Args:
+        sifted: Its offers.
+        table: The table.
+        resources: Shared limits; those of the items are added.
+        currency: Currency to compare in.
+        picked: Indexes of the rows to look at, the best first, see `shortlist`; None for all, the cheapest first.
+    """
+    pool = sifted.pool
+    need, base = wanted(pool)
+    places: dict[int, int] = {}
+    accounts: dict[int, int] = {}
+    for order, pin in enumerate(pool.pinned):
+        offer = pin.offer
+        # What the table doesn't have gets a number of its own below zero.
+        place, account = (
+            code if code >= 0 else -1 - order
+            for code in (
+                table.place.code(f"{offer.account}/{offer.region}/{offer.zone}"),
+                table.account.code(offer.account),
+            )
+        )
+        places[place] = places.get(place, 0) + pin.count
+        accounts[account] = accounts.get(account, 0) + pin.count
+    if picked is None:
+        picked = np.argsort(costs(table, sifted.rows, currency), kind="stable")
+    rows = sifted.rows[picked]
+    items = tuple(
+        map(
+            Item,
+            rows.tolist(),
+            sifted.units[picked].tolist(),
+            sifted.alternative[picked].tolist(),
+            costs(table, rows, currency).tolist(),
+            table.spot[rows].tolist(),
+            table.account.codes[rows].tolist(),
+            table.place.codes[rows].tolist(),
+            resources.uses(rows),
+        )
+    )
+    kinds = resources.kinds()
+    shared = tuple(sorted({r for item in items for r, _ in item.uses if kinds[r] != "free"}))
+    task = Task(pool, need, base, pool.above_base == "Spot", items, places, accounts, shared, {})
+    return replace(task, rooms=_rooms(task, resources.left)) if pool.spread != "None" else task
+
+
+def _rooms(task: Task, left: Sequence[int]) -> dict[int, int]:
+    room = list(left)
+    found: dict[int, int] = {}
+    for item in sorted(task.items, key=lambda item: (sum(amount for _, amount in item.uses), item.row)):
+        domain = task.domain(item, task.pool.spread)
+        count = 0 if task.spot_only and not item.spot else min(fits(item, room), task.need + 1)
+        take(item, count, room)
+        found[domain] = found.get(domain, 0) + count
+    return found
+
+
+def shortlist(sifted: Sifted, table: OfferTable, resources: Resources, order: Rows, total: int, group: str) -> Rows:
+    """Indexes into the rows of the offers that may be needed, the best first.
+
+    Of offers that differ in nothing but the rank the first are enough, as many as the pools together could take.
+
+    Args:
+        sifted: A pool's offers.
+        table: The table.
+        resources: Shared limits.
+        order: Indexes of all rows, the best first.
+        total: Units that all pools want together.
+        group: What machines are told apart by: `None`, `Account` or `Zone`.
+    """
+    rows = sifted.rows
+    if not len(rows):
+        return order
+    kind = sifted.units.astype(np.int64) * 2 + table.spot[rows]
+    groups = _groups(table, resources, rows, group)
+    kept = np.zeros(len(rows), dtype=np.bool_)
+    for value in np.flatnonzero(np.bincount(kind)).tolist():
+        mine = order[kind[order] == value]
+        kept[_enough(mine, rows, groups, resources, total)] = True
+    return order[kept[order]]
+
+
+def _groups(table: OfferTable, resources: Resources, rows: Rows, group: str) -> Longs | None:
+    """What offers must be alike in besides the rank, None if in nothing."""
+    if group == "None" and not resources.shared:
+        return None
+    found = (table.place if group == "Zone" else table.account).codes[rows].astype(np.int64)
+    if resources.shared and len(table.quota.values) > 1:
+        found = (found * len(table.quota.values) + table.quota.codes[rows]) * 2**31 + table.milli_vcpu[rows]
+    return found
+
+
+def _enough(mine: Rows, rows: Rows, group: Longs | None, resources: Resources, total: int) -> Rows:
+    """The first of each group until so many machines fit."""
+    if group is None:
+        size = 64
+        while size < len(mine) and int(resources.caps(rows[mine[:size]]).sum()) < total:
+            size *= 4
+        mine = mine[:size]
+        before = np.cumsum(resources.caps(rows[mine])) - resources.caps(rows[mine])
+        return mine[before < total]
+    order = np.argsort(group[mine], kind="stable")
+    mine = mine[order]
+    groups = group[mine]
+    caps = resources.caps(rows[mine])
+    before = np.cumsum(caps) - caps
+    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
+    lengths = np.diff(np.r_[starts, len(mine)])
+    return mine[before - np.repeat(before[starts], lengths) < total]
+
+
+def _by_code(values: Sequence[str], limits: Mapping[str, int]) -> dict[int, int]:
+    return {code: limits[value] for code, value in enumerate(values) if value in limits}

@@ -1,0 +1,225 @@
+"""How modes rank offers: a number for each row that suits a pool, the least first.
+
+| score of mode Weighted | best is |
+|---|---|
+| Price | the cheapest unit |
+| Speed | the shortest observed time to Ready |
+| DataNear | the region nearest to the data |
+| Confidence | the most trusted price |
+| Order | the first account of the user's order |
+| OnDemand | on demand rather than spot |
+| Free | the account with the most free capacity, as it is used up |
+| Spread | the zone with the fewest machines of the pool, as they are placed |
+
+Each score runs from 0 to 1000 and counts as often as its weight says. What isn't known scores 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudmesh.policy.errors import PolicyError
+from cloudmesh.policy.filters import Sifted
+from cloudmesh.policy.model import Request, Score
+from cloudmesh.policy.offers import CONFIDENCE, UNLIMITED, OfferTable
+from cloudmesh.policy.problem import UNKNOWN_COST, Resources, costs
+
+Floats = NDArray[np.float64]
+BEST = 1000
+NEVER = 1e9
+"""Key of what isn't known; it comes last."""
+
+Columns = Mapping[str, NDArray[np.generic]]
+Plugin = Callable[[Columns], NDArray[np.generic]]
+"""A policy of somebody else's: columns of the offers that serve a pool, and back a score each, the highest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The offers that serve a pool, as modes see them.
+
+    Args:
+        request: The request.
+        table: The table.
+        sifted: Its offers that serve the pool.
+        unit: Cost of a unit by row.
+        room: Machines that each account has room for, by its code, `UNLIMITED` at most.
+    """
+
+    request: Request
+    table: OfferTable
+    sifted: Sifted
+    unit: Floats
+    room: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, request: Request, table: OfferTable, sifted: Sifted, resources: Resources) -> View:
+        """The view of a pool."""
+        rows = sifted.rows
+        unit = costs(table, rows, request.currency) / np.maximum(1, sifted.units)
+        room = np.zeros(len(table.account.values), dtype=np.int64)
+        np.add.at(room, table.account.codes[rows], resources.caps(rows))
+        for name, left in request.account_limits.items():
+            if (code := table.account.code(name)) >= 0:
+                room[code] = min(room[code], left)
+        return cls(request, table, sifted, unit, np.minimum(room, UNLIMITED))
+
+
+def keys(view: View, plugin: Plugin | None) -> Floats:
+    """The mode's key of each row, the least first; what changes while machines are placed is not in it.
+
+    Raises:
+        PolicyError: A score isn't there, or a plug-in's answer can't be used.
+    """
+    request, table, rows = view.request, view.table, view.sifted.rows
+    mode = request.policy.mode
+    if mode == "Fastest":
+        start = table.start_seconds[rows].astype(np.float64)
+        return np.where(start < 0, NEVER, start)
+    if mode == "DataNear":
+        return _distance(view)
+    if mode == "Sequential":
+        return _account_order(view) * len(view.sifted.pool.alternatives) + view.sifted.alternative
+    if mode == "Random":
+        return _mix(table.mixed[rows], request.policy.seed)
+    if mode == "Smart":
+        return -view.room[table.account.codes[rows]].astype(np.float64)
+    if mode == "Frugal":
+        return view.room[table.account.codes[rows]].astype(np.float64)
+    if mode == "Weighted":
+        return -_weighted(view)
+    if mode == "Plugin":
+        return -_asked(view, plugin)
+    return np.zeros(len(rows))
+
+
+def known_scores() -> tuple[str, ...]:
+    """Names of all scores of mode Weighted."""
+    return tuple(sorted({*_SCORES, *MOVING}))
+
+
+MOVING = ("Free", "Spread")
+"""Scores that change while machines are placed."""
+
+
+def weight(request: Request, name: str) -> int:
+    """The weight of a score in mode Weighted, 0 without it."""
+    return sum(score.weight for score in request.policy.scores if score.name == name)
+
+
+def columns(view: View) -> Columns:
+    """What a plug-in gets: read-only columns of the offers that serve the pool."""
+    table, rows = view.table, view.sifted.rows
+    texts = ("account", "type", "region", "zone", "arch", "gpu_model", "network")
+    found: dict[str, NDArray[np.generic]] = {
+        name: np.array(getattr(table, name).values or ("",))[getattr(table, name).codes[rows]] for name in texts
+    }
+    for name in ("spot", "milli_vcpu", "memory_mib", "gpu_count", "disk_gib", "nanos", "free", "start_seconds"):
+        found[name] = getattr(table, name)[rows]
+    found["units"] = view.sifted.units
+    for column in found.values():
+        column.flags.writeable = False
+    return found
+
+
+def _weighted(view: View) -> Floats:
+    total = np.zeros(len(view.sifted.rows))
+    for score in view.request.policy.scores:
+        if score.name not in MOVING:
+            total += score.weight * _score(view, score)
+    return total
+
+
+def _score(view: View, score: Score) -> Floats:
+    make = _SCORES.get(score.name)
+    if make is None:
+        raise PolicyError(f"score '{score.name}' must be one of {', '.join(known_scores())}")
+    if score.parameters:
+        raise PolicyError(f"score {score.name} has no parameter '{min(score.parameters)}'")
+    return np.floor(make(view))
+
+
+def _asked(view: View, plugin: Plugin | None) -> Floats:
+    name = view.request.policy.plugin
+    if plugin is None:
+        raise PolicyError(f"the plug-in '{name}' isn't loaded")
+    try:
+        answer = np.asarray(plugin(columns(view)), dtype=np.float64)
+    except Exception as error:
+        raise PolicyError(f"the plug-in '{name}' failed: {type(error).__name__}: {error}") from error
+    if answer.shape != (len(view.sifted.rows),):
+        raise PolicyError(f"the plug-in '{name}' must answer {len(view.sifted.rows)} scores, one for each offer")
+    if not np.isfinite(answer).all():
+        raise PolicyError(f"the plug-in '{name}' must answer finite scores")
+    return answer
+
+
+def _least_is_best(values: Floats, known: NDArray[np.bool_]) -> Floats:
+    """1000 for the least, and the less the greater; 0 where it isn't known."""
+    if not known.any():
+        return np.zeros(len(values))
+    least = float(values[known].min())
+    score = np.where(values > 0, BEST * least / np.where(values > 0, values, 1.0), float(BEST))
+    return np.where(known, score, 0.0)
+
+
+def _price(view: View) -> Floats:
+    return _least_is_best(view.unit, view.unit * view.sifted.units < UNKNOWN_COST)
+
+
+def _speed(view: View) -> Floats:
+    start = view.table.start_seconds[view.sifted.rows].astype(np.float64)
+    return _least_is_best(start, start >= 0)
+
+
+def _distance(view: View) -> Floats:
+    near = {region: float(n) for n, region in reversed(list(enumerate(view.request.policy.data_location)))}
+    regions = view.table.region
+    return np.array([near.get(r, NEVER) for r in regions.values] or [0.0])[regions.codes[view.sifted.rows]]
+
+
+def _near(view: View) -> Floats:
+    known = max(1, len(view.request.policy.data_location))
+    return np.maximum(0.0, BEST * (known - _distance(view)) / known)
+
+
+def _confidence(view: View) -> Floats:
+    return BEST * view.table.confidence[view.sifted.rows] / (len(CONFIDENCE) - 1.0)
+
+
+def _account_order(view: View) -> Floats:
+    order = {name: float(n) for n, name in reversed(list(enumerate(view.request.accounts)))}
+    accounts = view.table.account
+    return np.array([order.get(a, NEVER) for a in accounts.values] or [0.0])[accounts.codes[view.sifted.rows]]
+
+
+def _order(view: View) -> Floats:
+    known = max(1, len(view.request.accounts))
+    return BEST * (known - _account_order(view)) / known
+
+
+def _on_demand(view: View) -> Floats:
+    return np.where(view.table.spot[view.sifted.rows], 0.0, float(BEST))
+
+
+def _mix(ids: NDArray[np.uint64], seed: int) -> Floats:
+    """Numbers that look random, the same for the same seed and id (the finaliser of splitmix64)."""
+    with np.errstate(over="ignore"):
+        mixed = ids ^ np.uint64(seed * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)).astype(np.float64)
+
+
+_SCORES: Mapping[str, Callable[[View], Floats]] = {
+    "Price": _price,
+    "Speed": _speed,
+    "DataNear": _near,
+    "Confidence": _confidence,
+    "Order": _order,
+    "OnDemand": _on_demand,
+}

@@ -1,0 +1,196 @@
+"""All pools together, as cheap as can be: each by itself first, then with surcharges on the room that several want.
+
+The surcharges are Lagrange multipliers: what the pools cost under them, less what the room itself brings in, is a lower
+bound, so that the search can stop when it is close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cloudmesh.policy.offers import UNLIMITED
+from cloudmesh.policy.problem import Fill, Task, take
+from cloudmesh.policy.spread import cheapest
+
+ROUNDS = 16
+CLOSE = 0.003
+"""Distance to the lower bound that is good enough."""
+WORK = 600
+"""What the search may cost, in tenths of a millisecond or so: a count, not a clock, so that the answer never varies."""
+
+Value = tuple[int, int, float]
+
+
+def solve(tasks: Sequence[Task], left: Sequence[int], kinds: Sequence[str]) -> list[Fill]:
+    """The cheapest machines for all tasks, of which as little as possible is missing.
+
+    Args:
+        tasks: The tasks.
+        left: Room by resource.
+        kinds: What each resource is, see `Resources.kinds`.
+    """
+    # Limits of accounts and quotas bind several offers of one pool, too; by itself it is filled without them.
+    loose = [UNLIMITED if kind != "free" else room for room, kind in zip(left, kinds, strict=True)]
+    plain = [[float(item.cost) for item in task.items] for task in tasks]
+    fills = [_fill(task, loose, costs) for task, costs in zip(tasks, plain, strict=True)]
+    if min(_room(tasks, fills, left), default=0) >= 0:
+        return fills
+    return _Contended(tasks, left, loose, plain).solve(fills)
+
+
+def _fill(task: Task, left: Sequence[int], costs: Sequence[float]) -> Fill:
+    return cheapest(task, left, costs, sorted(range(len(costs)), key=lambda n: (costs[n], n)))
+
+
+def _room(tasks: Sequence[Task], fills: Sequence[Fill], left: Sequence[int]) -> list[int]:
+    """Room that is left, below zero where the pools take more than there is."""
+    room = list(left)
+    for task, fill in zip(tasks, fills, strict=True):
+        for n, count in fill.counts.items():
+            take(task.items[n], count, room)
+    return room
+
+
+def _weight(task: Task) -> float:
+    """What a fill costs beside the others'."""
+    mixed = len({item.units for item in task.items}) > 1
+    if task.pool.spread != "None":
+        return 20 if mixed else 6
+    return (3 if mixed else 0.5) * (1 if task.pool.colocate == "None" else 2)
+
+
+class _Contended:
+    """Search for the cheapest fills where pools compete for room."""
+
+    def __init__(
+        self, tasks: Sequence[Task], left: Sequence[int], loose: Sequence[int], plain: Sequence[Sequence[float]]
+    ) -> None:
+        self._tasks = tasks
+        self._left = left
+        self._loose = loose
+        self._plain = plain
+        self._best: list[Fill] = []
+        self._value: Value = (2**62, 0, 0.0)
+        self._bound: Value = (0, 0, 0.0)
+        self._weights = [_weight(task) for task in tasks]
+        self._work = 0.0
+
+    def solve(self, fills: list[Fill]) -> list[Fill]:
+        """The best of several orders and surcharges, improved."""
+        count = len(self._tasks)
+        self._bound = self._total(fills)
+        self._in_turn(sorted(range(count), key=self._choice), self._plain)
+        if count > 1 and not self._close():
+            self._in_turn(sorted(range(count), key=self._choice, reverse=True), self._plain)
+        self._by_surcharges(fills)
+        self._improve()
+        return self._best
+
+    def _fill(self, t: int, room: Sequence[int], costs: Sequence[float]) -> Fill:
+        self._work += self._weights[t]
+        return _fill(self._tasks[t], room, costs)
+
+    def _choice(self, t: int) -> float:
+        task = self._tasks[t]
+        return len(task.items) / max(1, task.need)
+
+    def _close(self) -> bool:
+        """Whether nothing much better than the best can exist."""
+        return self._value[:2] <= self._bound[:2] and self._value[2] <= self._bound[2] * (1 + CLOSE)
+
+    def _total(self, fills: Sequence[Fill]) -> Value:
+        cost = sum(
+            costs[n] * count for fill, costs in zip(fills, self._plain, strict=True) for n, count in fill.counts.items()
+        )
+        return sum(fill.missing for fill in fills), sum(fill.uneven for fill in fills), cost
+
+    def _keep(self, fills: list[Fill]) -> bool:
+        value = self._total(fills)
+        if value < self._value:
+            self._best, self._value = fills, value
+            return True
+        return False
+
+    def _in_turn(self, order: Sequence[int], costs: Sequence[Sequence[float]]) -> None:
+        """Fills one pool after the other, each with what the others left."""
+        room = list(self._left)
+        fills = [Fill({}) for _ in self._tasks]
+        for t in order:
+            fills[t] = self._fill(t, room, costs[t])
+            self._use(t, fills[t], room)
+        self._keep(fills)
+
+    def _use(self, t: int, fill: Fill, room: list[int]) -> None:
+        for n, count in fill.counts.items():
+            take(self._tasks[t].items[n], count, room)
+
+    def _by_surcharges(self, fills: list[Fill]) -> None:
+        """Raises the price of what is wanted more than there is, until the pools part (a subgradient method)."""
+        surcharge = [0.0] * len(self._left)
+        known: Sequence[Sequence[float]] = self._plain
+        for round_ in range(ROUNDS):
+            room = _room(self._tasks, fills, self._left)
+            if min(room) >= 0:
+                self._keep(fills)
+            if self._close() or self._work >= WORK * 2 / 3:
+                return
+            excess = [-rest if rest < 0 or surcharge[r] > 0 else 0 for r, rest in enumerate(room)]
+            # Resources differ in size: thousandths of a CPU or machines.
+            slope = [over / self._scale(r) if over else 0.0 for r, over in enumerate(excess)]
+            norm = sum(s * s for s in slope)
+            if norm == 0:
+                return
+            bound = self._under(fills, surcharge)
+            distance = max(self._value[2] - bound, 0.02 * self._value[2]) if self._value[0] < 2**62 else self._value[2]
+            step = distance / norm / (1 + round_ / 6)
+            surcharge = [
+                max(0.0, now + step * s / self._scale(r))
+                for r, (now, s) in enumerate(zip(surcharge, slope, strict=True))
+            ]
+            costs = [
+                [
+                    cost + sum(surcharge[resource] * amount for resource, amount in item.uses)
+                    for item, cost in zip(task.items, plain, strict=True)
+                ]
+                for task, plain in zip(self._tasks, self._plain, strict=True)
+            ]
+            fills = [
+                fill if mine == before else self._fill(t, self._loose, mine)
+                for t, (mine, before, fill) in enumerate(zip(costs, known, fills, strict=True))
+            ]
+            known = costs
+            bound = self._under(fills, surcharge)
+            if bound > self._bound[2]:
+                self._bound = (*self._bound[:2], bound)
+            if round_ % 2:
+                self._in_turn(sorted(range(len(self._tasks)), key=self._choice, reverse=round_ % 4 == 1), costs)
+
+    def _under(self, fills: Sequence[Fill], surcharge: Sequence[float]) -> float:
+        """The lower bound that surcharges give."""
+        room = _room(self._tasks, fills, self._left)
+        return self._total(fills)[2] - sum(s * rest for s, rest in zip(surcharge, room, strict=True))
+
+    def _scale(self, resource: int) -> float:
+        return 1000.0 if self._left[resource] > 500 else 1.0
+
+    def _improve(self) -> None:
+        """Takes one or two pools out and fills them again, as long as that is cheaper."""
+        changed = True
+        while changed:
+            changed = False
+            for first in range(len(self._tasks)):
+                for second in range(len(self._tasks)):
+                    if self._work >= WORK or self._close():
+                        return
+                    changed |= self._again((first,) if first == second else (first, second))
+
+    def _again(self, order: Sequence[int]) -> bool:
+        room = list(self._left)
+        fills = list(self._best)
+        for t, fill in enumerate(fills):
+            if t not in order:
+                self._use(t, fill, room)
+        for t in order:
+            fills[t] = self._fill(t, room, self._plain[t])
+            self._use(t, fills[t], room)
+        return self._keep(fills)

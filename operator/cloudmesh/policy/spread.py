@@ -1,0 +1,138 @@
+"""The cheapest fill of a pool whose machines are spread evenly over zones or accounts, or lie in one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from cloudmesh.policy.cover import cover
+from cloudmesh.policy.even import evenly
+from cloudmesh.policy.offers import UNLIMITED
+from cloudmesh.policy.pour import Rank, Tally, pour_all
+from cloudmesh.policy.problem import Fill, Task, fits, take
+
+
+def cheapest(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequence[int]) -> Fill:
+    """The cheapest fill of a task under its spread and colocation, as far as greedy choice finds it.
+
+    Args:
+        task: The task.
+        left: Room by resource.
+        costs: Cost of a machine by item.
+        among: Items to use, by index, in order of `costs`.
+    """
+    if task.pool.colocate != "None":
+        return _in_one(task, left, costs, among)
+    return _anywhere(task, left, costs, among)
+
+
+def value(fill: Fill, costs: Sequence[float]) -> tuple[int, int, float]:
+    """How good a fill is, the least first: what is missing, how uneven it is, then the cost."""
+    return fill.missing, fill.uneven, sum(costs[n] * count for n, count in fill.counts.items())
+
+
+def unevenness(task: Task, fill: Fill) -> int:
+    """Machines that domains lack to an even spread although the pool by itself would find room there."""
+    new: dict[int, int] = {}
+    for n, count in fill.counts.items():
+        domain = task.domain(task.items[n], task.pool.spread)
+        new[domain] = new.get(domain, 0) + count
+    held = task.held(task.pool.spread)
+    top = max((held.get(domain, 0) + count for domain, count in new.items()), default=0)
+    return sum(
+        max(0, min(top - 1 - held.get(domain, 0), room) - new.get(domain, 0)) for domain, room in task.rooms.items()
+    )
+
+
+def _anywhere(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequence[int]) -> Fill:
+    if task.pool.spread == "None":
+        return cover(task, left, costs, among)
+    items = task.items
+    sizes = sorted({items[n].units for n in among})
+    # Kinds alone too: the greedy way may mix them badly.
+    choices = [among] if len(sizes) <= 1 else [among, *([n for n in among if items[n].units == s] for s in sizes)]
+    fills = [fill for choice in choices for fill in _evenly(task, left, costs, choice)]
+    for fill in fills:
+        fill.uneven = unevenness(task, fill)
+    return min(fills, key=lambda fill: value(fill, costs))
+
+
+def _evenly(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequence[int]) -> Iterable[Fill]:
+    """Fills whose domains differ by one machine at most, as far as there is room."""
+    # Where all machines count alike and are paid alike, and share no limit, greedy choice is exact.
+    mixed = len({(task.items[n].units, task.base > 0 and task.items[n].spot) for n in among}) > 1
+    if mixed or any(left[resource] < UNLIMITED for resource in task.shared):
+        exact = evenly(task, left, costs, among)
+        if exact is not None:
+            yield exact
+            return
+    items, over = task.items, task.pool.spread
+    by_unit = sorted(among, key=lambda n: (costs[n] / items[n].units, n))
+
+    def fill_up(part: Task) -> tuple[Fill, Tally]:
+        tally = Tally(part)
+
+        def rank(n: int) -> Rank:
+            return tally.of(part, n, over), costs[n] / items[n].units, n
+
+        return pour_all(
+            part, by_unit, left, part=lambda n: part.domain(items[n], over), rank=rank, tally=tally, each=True
+        ), tally
+
+    yield fill_up(task)[0]
+    if task.base and not task.spot_only:
+        # The other way round: the cheapest of all, then on-demand machines in place of the spot ones that lose least.
+        fill, _ = fill_up(replace(task, base=0))
+        if not fill.missing and _make_steady(task, left, costs, by_unit, fill):
+            yield fill
+
+
+def _make_steady(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequence[int], fill: Fill) -> bool:
+    items, over = task.items, task.pool.spread
+    room = list(left)
+    for n, count in fill.counts.items():
+        take(items[n], count, room)
+    steady = sum(items[n].units * count for n, count in fill.counts.items() if not items[n].spot)
+    while steady < task.base:
+        swaps = [
+            (costs[new] - costs[old], new, old)
+            for old, count in fill.counts.items()
+            if count and items[old].spot
+            for new in among
+            if not items[new].spot
+            and items[new].units == items[old].units
+            and task.domain(items[new], over) == task.domain(items[old], over)
+            and fits(items[new], room) > 0
+        ]
+        if not swaps:
+            return False
+        _, new, old = min(swaps)
+        take(items[old], -1, room)
+        take(items[new], 1, room)
+        fill.counts[old] -= 1
+        fill.counts[new] = fill.counts.get(new, 0) + 1
+        steady += items[new].units
+    fill.counts = {n: count for n, count in fill.counts.items() if count}
+    return True
+
+
+def _in_one(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequence[int]) -> Fill:
+    """The best of the domains; those that can't beat the best so far aren't tried."""
+    over = task.pool.colocate
+    domains: dict[int, list[int]] = {}
+    for n in among:
+        domains.setdefault(task.domain(task.items[n], over), []).append(n)
+    held = {domain for domain, count in task.held(over).items() if count}
+    least = {
+        domain: min(costs[n] / task.items[n].units for n in inside) * task.need
+        for domain, inside in domains.items()
+        if not held or domain in held
+    }
+    best = Fill({}, task.need)
+    for domain in sorted(least, key=lambda domain: (least[domain], domain)):
+        if not best.missing and least[domain] >= value(best, costs)[2]:
+            break
+        fill = _anywhere(task, left, costs, domains[domain])
+        if value(fill, costs) < value(best, costs):
+            best = fill
+    return best

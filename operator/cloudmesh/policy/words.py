@@ -1,0 +1,156 @@
+"""Reasons in words: why an offer was chosen, and why something is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cloudmesh.policy.choose import Choice
+from cloudmesh.policy.filters import Sifted
+from cloudmesh.policy.model import Decision, Rejection, Request
+from cloudmesh.policy.money import say_money
+from cloudmesh.policy.offers import UNPRICED, OfferTable
+from cloudmesh.policy.problem import Task, costs, take
+
+_MODES = {
+    "Fastest": "fastest",
+    "Spread": "evenly over the accounts",
+    "DataNear": "nearest to the data",
+    "Sequential": "first in order",
+    "Random": "at random",
+    "Smart": "account with the most free capacity",
+    "Frugal": "account with the least free capacity",
+    "Weighted": "best score",
+    "Plugin": "ranked by the plug-in",
+}
+
+
+def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n: int) -> str:
+    """Why an offer was chosen.
+
+    Args:
+        request: The request.
+        table: The table.
+        choice: The choice.
+        number: Which pool.
+        n: Which item of its task.
+    """
+    task, sifted = choice.tasks[number], choice.sifted[number]
+    item, pool = task.items[n], task.pool
+    nanos, offer = int(table.nanos[item.row]), table.offer(item.row)
+    price = say_money(nanos, offer.price.currency) if offer.price and nanos != UNPRICED else "no known price"
+    many = f"of {len(sifted.rows)}"
+    if request.policy.mode == "Cheapest" or choice.by_price:
+        unit = costs(table, sifted.rows, request.currency) / sifted.units
+        cheaper = int(np.count_nonzero(unit < item.cost / item.units))
+        rank = f"cheapest {many}" if not cheaper else f"cheapest but {cheaper} {many}"
+    else:
+        rank = f"{_MODES[request.policy.mode]} {many}"
+        if request.policy.mode == "Fastest":
+            start = int(table.start_seconds[item.row])
+            rank += f", ready in {start} s" if start >= 0 else ", time to Ready not known"
+    parts = [f"{rank}: {price}"]
+    if item.units > 1:
+        parts.append(f"counts as {item.units}")
+    if pool.above_base != "OnDemand" and not item.spot:
+        parts.append("on demand, of the base" if task.base else "on demand instead of spot")
+    if pool.spread != "None":
+        parts.append(f"spread over {'zones' if pool.spread == 'Zone' else 'accounts'}")
+    if pool.colocate != "None":
+        parts.append(f"all in one {pool.colocate.lower()}")
+    if choice.network:
+        parts.append(f"network {choice.network}")
+    if choice.by_price:
+        parts.append(f"by price, since mode {request.policy.mode} doesn't fit")
+    return "; ".join(parts)
+
+
+def in_words(decisions: Sequence[Decision]) -> str:
+    """A placement in a line, such as `8 x aws/m5.large/us-east-1/a/Spot`."""
+    parts = [f"{d.count} x {d.offer.id}" for d in decisions[:4]]
+    return ", ".join(parts) + (f" and {len(decisions) - 4} more" if len(decisions) > 4 else "")
+
+
+def explain(request: Request, table: OfferTable, choice: Choice, held: int | None) -> tuple[str, str]:
+    """Reason and message of what is missing, both empty if nothing is.
+
+    Args:
+        request: The request.
+        table: The table.
+        choice: The choice.
+        held: Cost of what is pinned, None if not known.
+    """
+    if not choice.missing:
+        return "", ""
+    if choice.over is not None:
+        return "OverMaxHourlyCost", _over(request, choice, held)
+    number, fill = next((n, fill) for n, fill in enumerate(choice.fills) if fill.missing)
+    task, sifted = choice.tasks[number], choice.sifted[number]
+    reason = _reason(choice, task, sifted)
+    falls = ", ".join(f"{r.count} at {r.filter}" for r in sifted.rejected)
+    text = f"pool {task.pool.name}: {fill.missing} of {task.pool.replicas} can't be placed; "
+    if not len(sifted.rows):
+        return reason, text + f"none of {len(table)} offers fits" + (f": {falls}" if falls else "")
+    text += f"{len(sifted.rows)} of {len(table)} offers fit"
+    if fill.missing and task.base and not any(not item.spot for item in task.items):
+        return reason, text + f", but none on demand, and {task.base} must be"
+    if task.pool.colocate != "None":
+        return reason, text + f", but no single {task.pool.colocate.lower()} has room for all"
+    what = "quotas and limits of accounts leave" if reason == "QuotaExceeded" else "their free capacity leaves"
+    return reason, text + f", but {what} no room for more"
+
+
+def network_rejections(
+    request: Request, table: OfferTable, sifted: Sequence[Sifted], choice: Choice
+) -> tuple[Rejection, ...]:
+    """Where offers fell, those outside the chosen network included."""
+    found: list[Rejection] = []
+    for whole, inside in zip(sifted, choice.sifted, strict=True):
+        outside = len(whole.rows) - len(inside.rows)
+        if not outside:
+            found.extend(whole.rejected)
+            continue
+        before = sum(r.count for r in whole.rejected if r.filter == "Network")
+        found.extend(r for r in whole.rejected if r.filter != "Network")
+        row = int(np.setdiff1d(whole.rows, inside.rows)[0])
+        example = f"{table.ids[row]}: network {table.network.values[table.network.codes[row]]}"
+        chosen = f", the one chosen is {choice.network}" if choice.network else ""
+        found.append(Rejection(whole.pool.name, "Network", outside + before, example + chosen))
+    return tuple(found)
+
+
+def _over(request: Request, choice: Choice, held: int | None) -> str:
+    limit = say_money(request.max_hourly_nanos or 0, request.currency)
+    lacks = ", ".join(
+        f"{fill.missing} of pool {task.pool.name}"
+        for task, fill in zip(choice.tasks, choice.fills, strict=True)
+        if fill.missing
+    )
+    if held is None:
+        return f"the limit is {limit}, and what a machine costs that runs already isn't known; missing are {lacks}"
+    whole = say_money((choice.over or 0) + held, request.currency)
+    return f"the cheapest that was found costs {whole}, the limit is {limit}; missing are {lacks}"
+
+
+def _reason(choice: Choice, task: Task, sifted: Sifted) -> str:
+    if not len(sifted.rows):
+        if sifted.wanted == 0:
+            return "NoFeasibleOffer"
+        return "QuotaExceeded" if sifted.over_quota else "CapacityUnavailable"
+    if task.base and all(item.spot for item in task.items):
+        return "NoFeasibleOffer"
+    left, kinds = _left(choice), choice.resources.kinds()
+    for item in task.items:
+        empty = {kinds[r] for r, amount in item.uses if left[r] < amount}
+        if empty and "free" not in empty:
+            return "QuotaExceeded"
+    return "CapacityUnavailable"
+
+
+def _left(choice: Choice) -> list[int]:
+    left = list(choice.resources.left)
+    for task, fill in zip(choice.tasks, choice.fills, strict=True):
+        for n, count in fill.counts.items():
+            take(task.items[n], count, left)
+    return left
