@@ -18,7 +18,7 @@ from cloudmesh.compute.providers.kubernetes.powers import PodProvider
 from cloudmesh.compute.providers.registry import Context
 from cloudmesh.compute.tokens import TAG_TOKEN, Scope
 from cloudmesh.engine import SECRET, Kube, Obj, Resource, Transient
-from cloudmesh.engine.kube import Reply, Request, Transport
+from cloudmesh.engine.kube import Access, HttpTransport, Reply, Request, Transport
 from cloudmesh.testing import MemoryApi
 from cloudmesh.testing.apiserver.server import Refused
 from cloudmesh.testing.faults import Fault, MadeReply
@@ -26,6 +26,7 @@ from cloudmesh.testing.providers import BaseHarness, Injection, Operation, Seen
 
 POD = Resource("v1", "Pod", "pods")
 REVIEW = Resource("authorization.k8s.io/v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False)
+SERVICE, QUOTA = Resource("v1", "Service", "services"), Resource("v1", "ResourceQuota", "resourcequotas")
 KEYS = "suite-keys"
 SLOW = "suite.example/slow"
 SIZES = [{"name": "tiny", "cpu": "100m", "memory": "64Mi"}, {"name": "other", "cpu": "200m", "memory": "96Mi"}]
@@ -187,9 +188,12 @@ class PodHarness(BaseHarness, abc.ABC):
         for provider in self._providers:
             await provider.kube.close()
         self._providers.clear()
-        pods, _ = await self.admin.list(POD, self.namespace)
-        for pod in pods:
-            await self.admin.delete(POD, self.namespace, pod["metadata"]["name"])
+        self._resized.clear()
+        await self.sweep()
+
+    @abc.abstractmethod
+    async def sweep(self) -> None:
+        """Takes all away that a case has made."""
 
     async def provider(self, *, bad_credentials: bool = False) -> Provider:
         kube = Kube(SuiteTransport(self.transport(bad_credentials=bad_credentials), self))
@@ -332,6 +336,9 @@ class MemoryPods(PodHarness):
             self.api.put(POD, pod)
         return None
 
+    async def sweep(self) -> None:
+        """The next case has an API server of its own."""
+
     async def set_quota(self, full: bool) -> None:
         self.quota_full = full
 
@@ -366,6 +373,78 @@ class MemoryPods(PodHarness):
                 container = {"name": CONTAINER, "containerID": f"containerd://{number}", "state": {"running": {}}}
                 new = {"phase": "Running", "podIP": f"192.0.2.{number}", "containerStatuses": [container]}
                 self.api.set_status(POD, meta["namespace"], meta["name"], new)
+
+
+class RealPods(PodHarness):
+    """A namespace of a real cluster.
+
+    Args:
+        kubeconfig: Of somebody who may do everything.
+        bad_kubeconfig: One with a token that isn't valid.
+        namespace: A namespace of the suite's own; its quota, Pods and Services are made and deleted.
+        image: The machine image, which is on the nodes.
+        secrets: What must never be seen.
+    """
+
+    name = "kubernetes"
+    absent: Mapping[str, str] = {
+        **PodHarness.absent,
+        "slow-delete": "how long a Pod's end takes is its processes' and its kubelet's",
+    }  # fmt: skip
+
+    def __init__(
+        self, kubeconfig: str, bad_kubeconfig: str, namespace: str, image: str, secrets: Sequence[str]
+    ) -> None:
+        super().__init__(namespace)
+        self.image = image
+        self.secrets = secrets
+        self._paths = (kubeconfig, bad_kubeconfig)
+        self._transports: list[HttpTransport] = []
+        self._quota = False
+
+    async def start(self) -> None:
+        """Connects; on the event loop of the cases."""
+        self._transports = [HttpTransport(await Access.load(path)) for path in self._paths]
+        self._kube = Kube(self._transports[0])
+
+    async def stop(self) -> None:
+        """Closes the connections."""
+        for transport in self._transports:
+            await transport.close()
+
+    @property
+    def admin(self) -> Kube:
+        return self._kube
+
+    def transport(self, *, bad_credentials: bool) -> Transport:
+        return cast(Transport, self._transports[bad_credentials])
+
+    async def sweep(self) -> None:
+        """Deletes Pods at once, without waiting for their kubelet: the next case uses the same names."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
+        reply = await self._transports[0].send(Request("DELETE", POD.path(self.namespace), body=body))
+        assert reply.status == 200, await reply.read()
+        await reply.read()
+        services, _ = await self.admin.list(SERVICE, self.namespace)
+        for service in services:
+            await self.admin.delete(SERVICE, self.namespace, service["metadata"]["name"])
+
+    async def set_quota(self, full: bool) -> None:
+        if full and not self._quota:
+            body = {"metadata": {"name": "suite", "namespace": self.namespace}, "spec": {"hard": {"pods": "0"}}}
+            await self.admin.create(QUOTA, body)
+            while not ((await self.admin.get(QUOTA, self.namespace, "suite")) or {}).get("status"):
+                await asyncio.sleep(0.1)
+        elif self._quota and not full:
+            await self.admin.delete(QUOTA, self.namespace, "suite")
+        self._quota = full
+
+    async def resize(self, pod: Obj, limits: dict[str, str]) -> None:
+        """In place, as a user may do it."""
+        container = pod["spec"]["containers"][0]
+        container["resources"]["limits"] = limits
+        patch = {"spec": {"containers": [container]}}
+        await self.admin.patch(POD, self.namespace, pod["metadata"]["name"], patch, subresource="resize")
 
 
 class _Api(MemoryApi):
