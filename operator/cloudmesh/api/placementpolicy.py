@@ -2,50 +2,107 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from cloudmesh.api.fields import ATOMIC, Conditions, Generation, ObjectMeta, Unique, by_key
 from cloudmesh.api.machines import OWN_NAME, PlaceName
-from cloudmesh.api.schema import Column, Definition, Model, Rule, Rules
+from cloudmesh.api.schema import Column, Definition, Model, Rule
 
-RuleName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Z][A-Za-z0-9]*$")]
-_KEY = r"^[A-Za-z][-A-Za-z0-9_.]*$"
-Parameters = Annotated[
-    dict[str, Annotated[str, Field(max_length=256)]],
-    Field(max_length=16),
-    Rules(
-        Rule(
-            cel=f"self.all(k, k.size() <= 63 && k.matches('{_KEY}'))",
-            message="`parameters` must have keys of letters, digits, '-', '_' and '.' that begin with a letter",
-            holds=lambda keys: all(
-                0 < len(k) <= 63 and k.isascii() and k[0].isalpha() and not set(k) - _KEY_CHARACTERS for k in keys
-            ),
-        )
-    ),
-]
-_KEY_CHARACTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+_PARAMETERS = {
+    "MaxPrice": "hourly",
+    "MinVcpu": "count",
+    "MaxVcpu": "count",
+    "MinMemory": "mib",
+    "MaxMemory": "mib",
+    "MaxStart": "seconds",
+    "Confidence": "atLeast",
+}
+"""What each filter must be told; all others take `in`."""
+Parameters = Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=2)]
+_VALUES = {
+    "count": r"^[0-9]{1,9}$",
+    "mib": r"^[0-9]{1,9}$",
+    "seconds": r"^[0-9]{1,9}$",
+    "hourly": r"^[0-9]{1,12}([.][0-9]{1,9})?$",
+    "currency": r"^[A-Z]{3}$",
+    "atLeast": r"^(static|fetched|declared)$",
+    "in": r"^ *[^ ,][^,]*(,[^,]*)*$",
+}
+_PURCHASES = r"^ *(OnDemand|Spot) *(, *(OnDemand|Spot) *)*$"
+
+
+def _are_known(told: Filter) -> bool:
+    wanted = _PARAMETERS.get(told.name, "in")
+    allowed = {wanted, "currency"} if told.name == "MaxPrice" else {wanted}
+    return wanted in told.parameters and told.parameters.keys() <= allowed
+
+
+def _are_readable(told: Filter) -> bool:
+    patterns = _VALUES | ({"in": _PURCHASES} if told.name == "Purchase" else {})
+    return all(
+        re.search(rf"\A{patterns[name][1:-1]}\Z", value) for name, value in told.parameters.items() if name in patterns
+    )
 
 
 class Filter(Model):
     """One filter besides those that every request has."""
 
-    name: RuleName
-    """Name of the filter."""
+    RULES: ClassVar = (
+        Rule(
+            cel=(
+                "["
+                + " : ".join(f"self.name == '{name}' ? '{told}'" for name, told in _PARAMETERS.items())
+                + " : 'in'].all(p, has(self.parameters) && p in self.parameters"
+                " && self.parameters.all(k, k == p || (k == 'currency' && self.name == 'MaxPrice')))"
+            ),
+            message=(
+                "`parameters` must have what the filter takes: `hourly` (and `currency`) for MaxPrice, `count` for"
+                " MinVcpu and MaxVcpu, `mib` for MinMemory and MaxMemory, `seconds` for MaxStart, `atLeast` for"
+                " Confidence, `in` for all others"
+            ),
+            holds=_are_known,
+            field_path=".parameters",
+        ),
+        Rule(
+            cel=(
+                "!has(self.parameters) || self.parameters.all(k, "
+                + " : ".join(f"k == '{name}' ? self.parameters[k].matches('{p}')" for name, p in _VALUES.items())
+                + " : true) && (self.name != 'Purchase' || !('in' in self.parameters)"
+                f" || self.parameters['in'].matches('{_PURCHASES}'))"
+            ),
+            message=(
+                "`parameters` must hold whole numbers as `count`, `mib` and `seconds`, an amount as `hourly`, 'static',"
+                " 'fetched' or 'declared' as `atLeast`, names and commas as `in`, for Purchase 'OnDemand' and 'Spot'"
+            ),
+            holds=_are_readable,
+            field_path=".parameters",
+        ),
+    )
+
+    name: Literal[
+        "Account", "Type", "Region", "Zone", "Arch", "GpuModel", "Network",
+        "NotAccount", "NotType", "NotRegion", "NotZone", "NotArch", "NotGpuModel", "NotNetwork",
+        "Purchase", "MaxPrice", "MinVcpu", "MaxVcpu", "MinMemory", "MaxMemory", "MaxStart", "Confidence",
+    ]  # fmt: skip
+    """What is looked at: Account to Network keep what is named, NotAccount to NotNetwork all else; the others are limits,
+    which an offer doesn't keep where nobody knows."""
     parameters: Parameters = Field(default_factory=dict)
-    """Parameters of the filter."""
+    """What the filter takes: `in` names and commas, with `*` and `?` as in file names; `hourly` and `currency` for
+    MaxPrice; `count` for the vCPUs; `mib` for the memory; `seconds` for MaxStart; `atLeast` for Confidence."""
 
 
 class Score(Model):
     """One term of a weighted ranking."""
 
-    name: RuleName
-    """Name of the score, such as `Price` or `DataNear`."""
+    name: Literal["Price", "Speed", "DataNear", "Confidence", "Order", "OnDemand", "Free", "Spread"]
+    """What counts: Price the cheapest, Speed the shortest observed time to Ready, DataNear the nearest region,
+    Confidence the surest price, Order the first account, OnDemand rather than spot, Free the account with the most
+    room, Spread the emptiest zone."""
     weight: Annotated[int, Field(ge=1, le=1000)] = 1
     """How much it counts beside the others."""
-    parameters: Parameters = Field(default_factory=dict)
-    """Parameters of the score."""
 
 
 class Plugin(Model):

@@ -94,16 +94,26 @@ CLUSTERS: dict[str, Spec] = {
     "cost-nanos": {"maxHourlyCost": {"amount": "0.000000001", "currency": "EUR"}},
     "approval": {"apply": {"mode": "RequireApproval"}},
     "suspended": {"lifecycle": {"state": "Suspended"}},
-    "weighted": rules(mode="Weighted", scores=[{"name": "Price", "weight": 10}, {"name": "StartTime"}]),
+    "weighted": rules(mode="Weighted", scores=[{"name": "Price", "weight": 10}, {"name": "Speed"}]),
     "weighted-data": rules(
         mode="Weighted",
-        scores=[{"name": "DataNear", "parameters": {"max-hops": "3"}}],
+        scores=[{"name": "DataNear"}],
         dataNear={"regions": ["us-east-1"]},
     ),
     "data-near": rules(mode="DataNear", dataNear={"regions": ["us-east-1", "eu-west-1"]}),
     "random": rules(mode="Random", seed=7),
     "plugin": rules(mode="Plugin", plugin={"name": "green-power"}),
-    "filters": rules(filters=[{"name": "Arch", "parameters": {"allowed": "amd64"}}, {"name": "Arch"}]),
+    "filters": rules(
+        filters=[
+            {"name": "NotRegion", "parameters": {"in": "us-*, eu-west-?"}},
+            {"name": "Purchase", "parameters": {"in": "OnDemand, Spot"}},
+            {"name": "MaxPrice", "parameters": {"hourly": "0.50", "currency": "EUR"}},
+            {"name": "MinVcpu", "parameters": {"count": "4"}},
+            {"name": "MaxMemory", "parameters": {"mib": "65536"}},
+            {"name": "MaxStart", "parameters": {"seconds": "120"}},
+            {"name": "Confidence", "parameters": {"atLeast": "fetched"}},
+        ]
+    ),
     "range": machine(vcpu={"min": "500m", "max": 2}, memory={"max": "1Gi"}),
     "range-equal": machine(vcpu={"min": "2", "max": "2000m"}),
     "spread-in-account": pool(where={"spread": "Zone", "colocate": "Account"}),
@@ -123,6 +133,8 @@ _NARROWER = "`spread` must be narrower than `colocate`, or one of them 'None'"
 _TYPE_ALONE = "`machine.type` must not be used together with `vcpu`, `memory` or `gpu`"
 _WEIGHTED = "`scores` must be set with `mode` 'Weighted', and only then"
 _PLUGIN = "`plugin` must be set with `mode` 'Plugin', and only then"
+_TAKES = "`parameters` must have what the filter takes"
+_HOLDS = "`parameters` must hold whole numbers as `count`, `mib` and `seconds`"
 _POOL = "spec.pools[0]"
 _MACHINE = f"{_POOL}.alternatives[0].machine"
 _CIDR = "an entry of `sourceRanges` must be a network"
@@ -355,7 +367,7 @@ POLICIES: dict[str, Spec] = {
     "plugin": {"mode": "Plugin", "plugin": {"name": "x_y.z-1"}},
     "weighted": {
         "mode": "Weighted",
-        "filters": [{"name": "Region", "parameters": {"allowed": "us-*"}}],
+        "filters": [{"name": "Region", "parameters": {"in": "us-*"}}],
         "scores": [{"name": "Price", "weight": 10}, {"name": "DataNear", "weight": 3}],
         "dataNear": {"regions": ["us-east-1"]},
     },
@@ -383,13 +395,39 @@ BAD_POLICIES: dict[str, Bad] = {
     "data-near-nowhere": Bad({"mode": "DataNear", "dataNear": {"regions": []}}, "spec.dataNear.regions"),
     "filter-nameless": Bad({"filters": [{}]}, "spec.filters[0].name"),
     "filter-lower": Bad({"filters": [{"name": "arch"}]}, "spec.filters[0].name"),
-    "filters-many": Bad({"filters": [{"name": "Arch"}] * 17}, "spec.filters"),
-    "parameter-key": Bad(
-        {"filters": [{"name": "Arch", "parameters": {"1 2": "x"}}]},
-        "spec.filters[0].parameters",
-        "`parameters` must have keys of letters",
+    "filter-strange": Bad({"filters": [{"name": "Colour", "parameters": {"in": "red"}}]}, "spec.filters[0].name"),
+    "filters-many": Bad({"filters": [{"name": "Arch", "parameters": {"in": "amd64"}}] * 17}, "spec.filters"),
+    "parameter-missing": Bad({"filters": [{"name": "Arch"}]}, "spec.filters[0].parameters", _TAKES),
+    "parameter-strange": Bad(
+        {"filters": [{"name": "Arch", "parameters": {"allowed": "amd64"}}]}, "spec.filters[0].parameters", _TAKES
     ),
-    "parameter-number": Bad({"filters": [{"name": "Arch", "parameters": {"a": 1}}]}, "spec.filters[0].parameters.a"),
+    "parameter-of-another": Bad(
+        {"filters": [{"name": "MaxPrice", "parameters": {"in": "1"}}]}, "spec.filters[0].parameters", _TAKES
+    ),
+    "parameter-currency": Bad(
+        {"filters": [{"name": "Zone", "parameters": {"in": "a", "currency": "USD"}}]},
+        "spec.filters[0].parameters",
+        _TAKES,
+    ),
+    "parameter-number": Bad({"filters": [{"name": "Arch", "parameters": {"in": 1}}]}, "spec.filters[0].parameters.in"),
+    "parameter-nothing": Bad(
+        {"filters": [{"name": "Arch", "parameters": {"in": " , "}}]}, "spec.filters[0].parameters", _HOLDS
+    ),
+    "parameter-purchase": Bad(
+        {"filters": [{"name": "Purchase", "parameters": {"in": "Spot,Reserved"}}]},
+        "spec.filters[0].parameters",
+        _HOLDS,
+    ),
+    "parameter-price": Bad(
+        {"filters": [{"name": "MaxPrice", "parameters": {"hourly": "cheap"}}]}, "spec.filters[0].parameters", _HOLDS
+    ),
+    "parameter-count": Bad(
+        {"filters": [{"name": "MinVcpu", "parameters": {"count": "1.5"}}]}, "spec.filters[0].parameters", _HOLDS
+    ),
+    "parameter-trust": Bad(
+        {"filters": [{"name": "Confidence", "parameters": {"atLeast": "some"}}]}, "spec.filters[0].parameters", _HOLDS
+    ),
+    "score-strange": Bad({"mode": "Weighted", "scores": [{"name": "Beauty"}]}, "spec.scores[0].name"),
     "score-twice": Bad({"mode": "Weighted", "scores": [{"name": "Price"}, {"name": "Price"}]}, "spec.scores[1]"),
     "score-weight": Bad({"mode": "Weighted", "scores": [{"name": "Price", "weight": 0}]}, "spec.scores[0].weight"),
     "score-fraction": Bad({"mode": "Weighted", "scores": [{"name": "Price", "weight": 0.5}]}, "spec.scores[0].weight"),

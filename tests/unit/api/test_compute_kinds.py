@@ -6,7 +6,7 @@ import copy
 import json
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -22,6 +22,9 @@ from cloudmesh.api.names import API_VERSION, PLURALS
 from cloudmesh.api.virtualcluster import Pool, VirtualCluster
 from cloudmesh.api.virtualcluster_status import Cost, VirtualClusterStatus
 from cloudmesh.api.virtualmachine import VirtualMachine
+from cloudmesh.policy.model import Mode
+from cloudmesh.policy.rules import known_rules
+from cloudmesh.policy.scores import known_scores
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "manifests/examples/clusters"
 
@@ -199,6 +202,15 @@ def test_empty_members_stay_and_empty_rest_goes() -> None:
 def test_status_leaves_out_what_is_empty() -> None:
     status = VirtualClusterStatus(replicas=0, cost=Cost(currency="USD", hourly="0.05"))
     assert status.to_dict() == {"replicas": 0, "cost": {"currency": "USD", "hourly": "0.05"}}
+
+
+def test_names_are_those_that_the_scheduler_knows() -> None:
+    policy = make_crd(MODELS["PlacementPolicy"])["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    spec = policy["properties"]["spec"]["properties"]
+    names = {part: spec[part]["items"]["properties"]["name"]["enum"] for part in ("filters", "scores")}
+    assert sorted(names["filters"]) == list(known_rules())
+    assert sorted(names["scores"]) == list(known_scores())
+    assert tuple(spec["mode"]["enum"]) == get_args(Mode)
 
 
 def test_examples_are_valid() -> None:
