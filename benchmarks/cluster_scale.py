@@ -8,9 +8,8 @@ import os
 import secrets
 import sys
 import time
-from pathlib import Path
 
-import yaml
+from tests import install
 from tests.testbed import clusters
 from tests.testbed.clusters import Cluster
 
@@ -25,13 +24,11 @@ QUIET_SECONDS = int(os.environ.get("BENCH_QUIET_SECONDS", "600"))
 LIMIT_SECONDS = float(os.environ.get("BENCH_LIMIT_SECONDS", "1800"))
 PEER = "a minimal client writing the same objects"
 NAMESPACE = Resource("v1", "Namespace", "namespaces", namespaced=False)
-CRD = Resource("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
 DEPLOYMENT = Resource("apps/v1", "Deployment", "deployments")
 VIRTUAL_CLUSTER = Resource(API_VERSION, "VirtualCluster", "virtualclusters")
 VIRTUAL_MACHINE = Resource(API_VERSION, "VirtualMachine", "virtualmachines")
 CLOUD_ACCOUNT = Resource(API_VERSION, "CloudAccount", "cloudaccounts")
 OPERATOR_NAMESPACE, OPERATOR_NAME = "cloudmesh-system", "cloudmesh-operator"
-ROOT = Path(__file__).parents[1]
 
 
 def say(text: str) -> None:
@@ -96,9 +93,9 @@ class Bench:
         self._paused: int | None = None
 
     async def prepare(self) -> None:
-        """Kinds are served, and no other operator serves the benchmark's namespaces."""
-        for path in sorted((ROOT / "crds").glob("*.yaml")):
-            await self._kube.apply(CRD, yaml.safe_load(path.read_text()))
+        """The chart is installed, and no operator of it serves the benchmark's namespaces."""
+        await asyncio.to_thread(install.build_images)
+        await asyncio.to_thread(install.install, self._cluster)
         installed = await self._kube.get(DEPLOYMENT, OPERATOR_NAMESPACE, OPERATOR_NAME)
         if installed is not None:
             self._paused = int(installed["spec"]["replicas"])

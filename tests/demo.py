@@ -1,4 +1,4 @@
-"""`make demo`: a real Kubernetes, the operator installed with Helm, a function applied, and what it answers."""
+"""`make demo`: a real Kubernetes, the chart installed with Helm, a function that answers, a cluster that computes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from tests.testbed.console import TestbedError
 
 EXAMPLE = "manifests/examples/functions/processor-name.yaml"
 NAME = "processor-name"
+CLUSTER_EXAMPLE = "manifests/examples/clusters/slurm.yaml"
+CLUSTER, JOB = "hpc", "sweep"
 NAMESPACE = "demo"
 PATH = "/cloudmesh/get_processor_name"
 
@@ -90,6 +92,7 @@ def main() -> int:
             show(f"curl -X GET {base}{PATH}")
             status, body = fetch(base + PATH)
             say(body.strip())
+        machines(cluster)
     except (TestbedError, install.InstallError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
@@ -100,8 +103,31 @@ def main() -> int:
         print(f"\ndemo: the function answered {status}", file=sys.stderr)
         return 1
     say(f"\napplied and ready in {seconds:.1f} s; the demo took {time.monotonic() - began:.0f} s.")
-    say(f"Go on with it: . .testbed/env; kubectl -n {NAMESPACE} get fsvc      End it: make down")
+    say(f"Go on with it: . .testbed/env; kubectl -n {NAMESPACE} get cloudmesh      End it: make down")
     return 0
+
+
+def machines(cluster: Cluster) -> None:
+    """A SLURM cluster of Pod machines and a job that ran on it, with its machines and what they cost."""
+
+    def kubectl(*arguments: str, seconds: float = 300) -> str:
+        show(f"kubectl {' '.join(arguments)}")
+        said = install.run(cluster, "kubectl", arguments[0], "-n", NAMESPACE, *arguments[1:], seconds=seconds).rstrip()
+        say(said)
+        return said
+
+    applied = time.monotonic()
+    kubectl("apply", "-f", CLUSTER_EXAMPLE)
+    kubectl("wait", "--for=condition=Ready", f"vc/{CLUSTER}", "--timeout=240s")
+    ready = time.monotonic() - applied
+    kubectl("wait", "--for=condition=Ready", f"cmjob/{JOB}", "--timeout=240s")
+    runs = '{range .status.runs[*]}{.name}{"\\t"}{.state}{"\\t"}{.node}{"\\n"}{end}'
+    told = kubectl("get", "cmjob", JOB, "-o", f"jsonpath={runs}")
+    if not told or any("\tdone\t" not in line for line in told.splitlines()):
+        raise install.InstallError(f"the job {JOB} isn't done everywhere:\n{told}")
+    kubectl("get", "vc", CLUSTER)
+    kubectl("get", "cmvm")
+    say(f"\nthe cluster was ready in {ready:.1f} s, its job done after {time.monotonic() - applied:.1f} s")
 
 
 def _has_namespace(cluster: Cluster) -> bool:

@@ -32,7 +32,13 @@ from cloudmesh.engine.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
-RECONCILERS: tuple[str, ...] = ("cloudmesh.functions.controller:reconciler",)
+RECONCILERS: tuple[str, ...] = (
+    "cloudmesh.functions.controller:reconciler",
+    "cloudmesh.compute.account_controller:reconciler",
+    "cloudmesh.compute.machine_controller:reconciler",
+    "cloudmesh.compute.cluster_controller:reconciler",
+    "cloudmesh.compute.budget_controller:reconciler",
+)
 """Factories `module:function`, called with the engine and the settings; loaded when the operator starts."""
 
 LOGIN_SECONDS = 600
