@@ -338,35 +338,43 @@ def say(text: str) -> None:
 
 
 def supervise() -> int:
-    """Keeps the daemons up until it is told to end."""
-    with locked("supervisor.lock", wait=False) as free:
-        if not free:
-            return FAILED
-        (RUN / "supervisor.pid").write_text(str(os.getpid()))
-        asked = json.loads((RUN / "wanted.json").read_text())
-        ended: list[int] = []
-        signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
-        munged = Daemon("munged", munged_command())
-        ctl = Daemon("slurmctld", ["/usr/sbin/slurmctld", "-D", "-f", str(RUN / "ctl" / "slurm.conf")])
-        node = Daemon("slurmd", slurmd_command(asked))
-        looked = time.monotonic()
-        while not ended:
-            munge = munged.keep_up() and munge_answers()
-            if munge and asked["role"] != "node":
-                ctl.keep_up()
-            # A name that isn't there yet costs slurmd 20 s, and then it ends: it waits for the controller here.
-            if munge and asked["role"] != "ctl" and (node.runs() or listens(asked["address"], CTL_PORT)):
-                node.keep_up()
-                if time.monotonic() - looked > LOST_SECONDS:
-                    looked = time.monotonic()
-                    if is_lost():
-                        say("the controller doesn't know this node: slurmd starts anew")
-                        node.end()
-            time.sleep(0.2)
-        for daemon in (node, ctl, munged):
-            daemon.end()
-        say("ended")
-        return UP
+    """Keeps the daemons up until it is told to end; whoever asks whether it runs holds its lock for a moment."""
+    for _ in range(200):
+        with locked("supervisor.lock", wait=False) as free:
+            if free:
+                keep_all_up()
+                return UP
+        time.sleep(0.05)
+    say("another supervisor runs")
+    return FAILED
+
+
+def keep_all_up() -> None:
+    """The supervisor's work, with its lock held."""
+    (RUN / "supervisor.pid").write_text(str(os.getpid()))
+    asked = json.loads((RUN / "wanted.json").read_text())
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    munged = Daemon("munged", munged_command())
+    ctl = Daemon("slurmctld", ["/usr/sbin/slurmctld", "-D", "-f", str(RUN / "ctl" / "slurm.conf")])
+    node = Daemon("slurmd", slurmd_command(asked))
+    looked = time.monotonic()
+    while not ended:
+        munge = munged.keep_up() and munge_answers()
+        if munge and asked["role"] != "node":
+            ctl.keep_up()
+        # A name that isn't there yet costs slurmd 20 s, and then it ends: it waits for the controller here.
+        if munge and asked["role"] != "ctl" and (node.runs() or listens(asked["address"], CTL_PORT)):
+            node.keep_up()
+            if time.monotonic() - looked > LOST_SECONDS:
+                looked = time.monotonic()
+                if is_lost():
+                    say("the controller doesn't know this node: slurmd starts anew")
+                    node.end()
+        time.sleep(0.2)
+    for daemon in (node, ctl, munged):
+        daemon.end()
+    say("ended")
 
 
 def is_lost() -> bool:

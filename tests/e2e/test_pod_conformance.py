@@ -39,7 +39,9 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture(scope="module")
-def harness(cluster: TestCluster, namespace: str, runner: asyncio.Runner) -> Iterator[RealPods]:
+def harness(
+    cluster: TestCluster, namespace: str, runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RealPods]:
     """The suite's namespace, with the Secret that its machines mount."""
     out = clusters.STATE / "machine-image"
     image = build(out, default_cache(), ("machine",))["machine"]
@@ -49,7 +51,7 @@ def harness(cluster: TestCluster, namespace: str, runner: asyncio.Runner) -> Ite
     cluster.apply(secret, namespace=namespace)
     told = json.loads(cluster.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
     told["users"] = [{"name": told["users"][0]["name"], "user": {"token": BAD_TOKEN}}]
-    bad = clusters.STATE / "nobody.kubeconfig"
+    bad = tmp_path_factory.mktemp("nobody") / "kubeconfig"
     bad.write_text(json.dumps(told))
     harness = RealPods(str(cluster.kubeconfig), str(bad), namespace, image, (BAD_TOKEN,))
     runner.run(harness.start())
@@ -57,7 +59,6 @@ def harness(cluster: TestCluster, namespace: str, runner: asyncio.Runner) -> Ite
         yield harness
     finally:
         runner.run(harness.stop())
-        bad.unlink()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,6 +8,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import asyncssh
@@ -370,7 +371,7 @@ async def test_a_full_cluster_and_a_missing_image(lab: Lab) -> None:
     await broken.delete_node(node.id, lab.scope)
 
 
-async def test_quota_limits_and_rights(lab: Lab) -> None:
+async def test_quota_limits_and_rights(lab: Lab, tmp_path: Path) -> None:
     where = f"{lab.namespace}-q"
     lab.cluster.kubectl("create", "namespace", where)
     try:
@@ -407,7 +408,7 @@ async def test_quota_limits_and_rights(lab: Lab) -> None:
             "-n", where, "create", "rolebinding", "weak", "--role=weak", f"--serviceaccount={where}:weak"
         )
         token = lab.cluster.kubectl("-n", where, "create", "token", "weak").strip()
-        weak = await connect(str(_kubeconfig(lab.cluster, token)))
+        weak = await connect(str(_kubeconfig(lab.cluster, token, tmp_path / "kubeconfig")))
         try:
             found = await other.account(kube=weak).check()
         finally:
@@ -419,11 +420,10 @@ async def test_quota_limits_and_rights(lab: Lab) -> None:
         lab.cluster.kubectl("delete", "namespace", where, "--wait=false")
 
 
-def _kubeconfig(cluster: TestCluster, token: str) -> Any:
+def _kubeconfig(cluster: TestCluster, token: str, path: Path) -> Path:
     """The cluster's kubeconfig with a token instead of the administrator's certificate."""
     told = json.loads(cluster.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
     told["users"] = [{"name": told["users"][0]["name"], "user": {"token": token}}]
-    path = clusters.STATE / "weak.kubeconfig"
     path.touch(mode=0o600)
     path.write_text(json.dumps(told))
     return path
