@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from cloudmesh.compute.access import ensure_access
+from cloudmesh.api import names
+from cloudmesh.compute.access import ClusterAccess, ensure_access
 from cloudmesh.compute.accounts import Account, Accounts
 from cloudmesh.compute.ground import Grounds
 from cloudmesh.compute.kinds import VIRTUAL_CLUSTER, VIRTUAL_MACHINE
@@ -39,7 +40,7 @@ class Calls:
     def __init__(self, engine: Engine, accounts: Accounts) -> None:
         self._engine = engine
         self._accounts = accounts
-        self._grounds = Grounds()
+        self.grounds = Grounds()
         self._parents: dict[tuple[str, str], tuple[float, Obj]] = {}
         self._looking: dict[tuple[str, str], asyncio.Lock] = {}
 
@@ -73,21 +74,31 @@ class Calls:
         parent = await self._parent(wanted)
         await self._accounts.hold(account)
         owner = parent or obj
+        access = await self._access(owner, account)
+        ground = await self.ground(owner, account)
+        mode = (owner["spec"].get("network") or {}).get("mode")
+        return self.node_spec(obj, wanted, account, access=access, ground=ground, public=mode == "PublicAddress")
+
+    async def ground(self, owner: Obj, account: Account) -> Mapping[str, str]:
+        """Prepares a cluster, or a machine that stands alone, in an account; no call if that is done."""
+        access = await self._access(owner, account)
+        return await self.grounds.prepare(account, self._cluster_spec(owner, account, access))
+
+    async def _access(self, owner: Obj, account: Account) -> Access:
+        if not account.info.ssh:
+            return Access()
         spec = owner["spec"]
-        rules = spec.get("access") or {}
-        access: Access = Access()
-        public_key = ""
-        if account.info.ssh and not wanted.adopt:
-            made = await ensure_access(
-                self._engine,
-                owner,
-                public_keys=rules.get("sshPublicKeys") or (),
-                slurm="slurm" in (spec.get("bootstrap") or {}),
-            )
-            access, public_key = made, made.client_public_key
-        ground = await self._grounds.prepare(account, self._cluster_spec(owner, account, public_key))
-        public = wanted.public or (parent is not None and (spec.get("network") or {}).get("mode") == "PublicAddress")
-        return self.node_spec(obj, wanted, account, access=access, ground=ground, public=public)
+        keys = (spec.get("access") or {}).get("sshPublicKeys") or ()
+        return await ensure_access(
+            self._engine, owner, public_keys=keys, slurm="slurm" in (spec.get("bootstrap") or {})
+        )
+
+    @staticmethod
+    def owner_uid(obj: Obj) -> str:
+        """Uid of what a machine's ground is prepared for: its cluster, or itself."""
+        if obj["spec"].get("clusterRef"):
+            return str((obj["metadata"].get("labels") or {}).get(names.LABEL_OWNER_UID, ""))
+        return str(obj["metadata"]["uid"])
 
     def node_spec(
         self,
@@ -183,14 +194,14 @@ class Calls:
             raise Parentless(f"VirtualCluster '{wanted.cluster}' was deleted and made anew")
         return parent
 
-    def _cluster_spec(self, owner: Obj, account: Account, public_key: str = "") -> ClusterSpec:
+    def _cluster_spec(self, owner: Obj, account: Account, access: Access | None = None) -> ClusterSpec:
         meta, spec = owner["metadata"], owner["spec"]
         return ClusterSpec(
             scope=account.scope,
             name=meta["name"],
             uid=meta["uid"],
             source_ranges=tuple((spec.get("access") or {}).get("sourceRanges") or ()),
-            public_key=public_key,
+            public_key=access.client_public_key if isinstance(access, ClusterAccess) else "",
             owner=owner_reference(owner),
         )
 
@@ -206,7 +217,6 @@ class Calls:
             ("zone", place["zone"], node.zone),
             ("image", "" if wanted.adopt else self._image(account, wanted), node.image),
             ("disk", str(wanted.disk_gib or ""), node.details.get("diskGiB", "")),
-            ("firewall", node.details.get("firewallExpected", ""), node.details.get("firewall", "")),
         ]
         for name, expected, seen in pairs:
             if expected and seen and expected != seen:
@@ -217,6 +227,8 @@ class Calls:
                 ", ".join(f"{key}={tags[key]}" for key in wrong),
                 ", ".join(f"{key}={node.tags.get(key, '')}" for key in wrong),
             )
+        if (firewall := self.grounds.drift(account, self.owner_uid(obj))) is not None:
+            found["firewall"] = firewall
         held, offer = (obj.get("status") or {}).get("hourlyPrice"), account.offer(wanted.offer_id)
         current = price_of(offer) if offer is not None else None
         if held and current and (held["amount"], held["currency"]) != (current["amount"], current["currency"]):
@@ -291,7 +303,7 @@ class Calls:
                 for other in self._siblings(obj, wanted, account)
             )
 
-        return await self._grounds.clear(account, self._cluster_spec(owner, account), is_last)
+        return await self.grounds.clear(account, self._cluster_spec(owner, account), is_last)
 
     def _siblings(self, obj: Obj, wanted: Wanted, account: Account) -> list[Obj]:
         if not wanted.cluster:

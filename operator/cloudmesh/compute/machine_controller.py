@@ -11,6 +11,7 @@ from cloudmesh.api import names
 from cloudmesh.api.quantity import parse_quantity
 from cloudmesh.compute import machine_status as statuses
 from cloudmesh.compute.accounts import Accounts, Busy, shared
+from cloudmesh.compute.firewalls import Firewalls
 from cloudmesh.compute.kinds import VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machine_birth import Birth
 from cloudmesh.compute.machine_calls import Calls
@@ -76,6 +77,7 @@ class MachineReconciler:
         self._end = End(self._hands)
         engine.background("machine calls", self._hands.flights.run)
         engine.background("machine probes", self._hands.probes.run)
+        engine.background("firewalls", Firewalls(accounts, self._hands.calls).run)
 
     def forget(self, key: Key) -> None:
         """The object is gone."""
@@ -282,4 +284,11 @@ class MachineReconciler:
 
 def reconciler(engine: Engine, settings: Settings) -> MachineReconciler:
     """The reconciler of an operator."""
-    return MachineReconciler(engine, shared(engine, settings=ComputeSettings.from_environ()))
+
+    def bootstrap() -> MachineStates:
+        from cloudmesh.compute.bootstrap.shared import bootstrap_of  # loads an SSH library, which few need at once
+
+        return bootstrap_of(engine)
+
+    accounts = shared(engine, settings=ComputeSettings.from_environ())
+    return MachineReconciler(engine, accounts, bootstrap=bootstrap)

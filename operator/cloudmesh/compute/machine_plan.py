@@ -46,7 +46,6 @@ class Wanted:
         adopt: The cloud's id of a machine to be taken over, empty to make one.
         power: powerState.
         pool: Pool, empty for none.
-        public: Whether it needs an address of the internet, by its own spec.
     """
 
     uid: str
@@ -63,7 +62,6 @@ class Wanted:
     adopt: str
     power: str
     pool: str = ""
-    public: bool = False
 
 
 def read(obj: Mapping[str, Any], disk_gib: int, owner_uid: str) -> Wanted:
@@ -89,7 +87,6 @@ def read(obj: Mapping[str, Any], disk_gib: int, owner_uid: str) -> Wanted:
         adopt=(spec.get("adopt") or {}).get("providerID", ""),
         power=spec.get("powerState", "Running"),
         pool=pool,
-        public=(spec.get("network") or {}).get("mode") == "PublicAddress",
     )
 
 
