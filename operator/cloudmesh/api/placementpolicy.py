@@ -87,8 +87,8 @@ class Filter(Model):
         "NotAccount", "NotType", "NotRegion", "NotZone", "NotArch", "NotGpuModel", "NotNetwork",
         "Purchase", "MaxPrice", "MinVcpu", "MaxVcpu", "MinMemory", "MaxMemory", "MaxStart", "Confidence",
     ]  # fmt: skip
-    """What is looked at: Account to Network keep what is named, NotAccount to NotNetwork all else; the others are limits,
-    which an offer doesn't keep where nobody knows."""
+    """What is looked at: Account to Network keep what is named, NotAccount to NotNetwork all else; the others are
+    limits, which an offer fails of which nobody knows."""
     parameters: Parameters = Field(default_factory=dict)
     """What the filter takes: `in` names and commas, with `*` and `?` as in file names; `hourly` and `currency` for
     MaxPrice; `count` for the vCPUs; `mib` for the memory; `seconds` for MaxStart; `atLeast` for Confidence."""

@@ -6,21 +6,24 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cloudmesh.api.fields import ATOMIC, Conditions, Count, Generation, ObjectMeta, ResourceName
-from cloudmesh.api.machines import OWN_NAME, Currency, Money, PlaceName, Purchase, TypeName, UtcTime
+from cloudmesh.api.fields import ATOMIC, Conditions, Count, Generation, ObjectMeta
+from cloudmesh.api.machines import OWN_NAME, Currency, Money, Purchase, UtcTime
 from cloudmesh.api.schema import Column, Definition, Model, Rule
+
+NamePattern = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9*?][-A-Za-z0-9_.+/*? ]*$")]
+"""A name in which `*` stands for any text and `?` for any character."""
 
 
 class PriceMatch(Model):
-    """Which offers a price is for; what is left out matches all."""
+    """Which offers a price is for; what is left out matches all, and `*` and `?` stand for others' names."""
 
-    account: ResourceName | None = None
-    """Name of the CloudAccount."""
-    type: TypeName | None = None
-    """The cloud's own name of the machine type."""
-    region: PlaceName | None = None
+    account: NamePattern | None = None
+    """Name of the CloudAccount, such as `campus` or `aws-*`."""
+    type: NamePattern | None = None
+    """The cloud's own name of the machine type, such as `m5.*`."""
+    region: NamePattern | None = None
     """Region."""
-    zone: PlaceName | None = None
+    zone: NamePattern | None = None
     """Zone."""
     purchase: Purchase | None = None
     """How the machine is paid."""
@@ -42,10 +45,6 @@ class PriceItem(Model):
     """Which offers the price is for; left out, all."""
     hourly: Money
     """Price of one machine and hour; 0 is a price."""
-    storage_per_gib_month: Money | None = None
-    """Price of one GiB of disk and month."""
-    egress_per_gib: Money | None = None
-    """Price of one GiB sent to the internet."""
     valid_from: UtcTime | None = None
     """Time from which the price holds, such as `2026-01-01T00:00:00Z`."""
     valid_to: UtcTime | None = None

@@ -182,6 +182,7 @@ UNKNOWN_ACCOUNTS: dict[str, tuple[Spec, str]] = {
 SHEETS: dict[str, Spec] = {
     "smallest": item(),
     "free": item(hourly=0),
+    "patterns": item(match={"account": "aws-*", "type": "m?.*", "region": "*", "zone": "us-east-1?"}),
     "whole": {
         "currency": "EUR",
         "items": [
@@ -190,8 +191,6 @@ SHEETS: dict[str, Spec] = {
                     "account": "campus", "type": "node1", "region": "ch", "zone": "rack-1", "purchase": "OnDemand"
                 },
                 "hourly": "0.12",
-                "storagePerGibMonth": "0.05",
-                "egressPerGib": "0",
                 "validFrom": "2026-01-01T00:00:00Z",
                 "validTo": "2027-01-01T00:00:00Z",
             },
@@ -212,8 +211,6 @@ BAD_SHEETS: dict[str, Bad] = {
     "hourly-comma": Bad(item(hourly="0,12"), "spec.items[0].hourly"),
     "hourly-sign": Bad(item(hourly="$0.12"), "spec.items[0].hourly"),
     "hourly-exponent": Bad(item(hourly="1e-3"), "spec.items[0].hourly"),
-    "storage": Bad(item(storagePerGibMonth="free"), "spec.items[0].storagePerGibMonth"),
-    "egress": Bad(item(egressPerGib=-1), "spec.items[0].egressPerGib"),
     "from-date": Bad(item(validFrom="2026-01-01"), "spec.items[0].validFrom"),
     "from-zone": Bad(item(validFrom="2026-01-01T00:00:00+01:00"), "spec.items[0].validFrom"),
     "from-month": Bad(item(validFrom="2026-13-01T00:00:00Z"), "spec.items[0].validFrom"),
@@ -227,7 +224,7 @@ BAD_SHEETS: dict[str, Bad] = {
         "spec.items[0].validFrom",
         "`validFrom` must be before `validTo`",
     ),
-    "match-account": Bad(item(match={"account": "a/b"}), "spec.items[0].match.account"),
+    "match-account": Bad(item(match={"account": "a,b"}), "spec.items[0].match.account"),
     "match-purchase": Bad(item(match={"purchase": "reserved"}), "spec.items[0].match.purchase"),
     "match-type-empty": Bad(item(match={"type": ""}), "spec.items[0].match.type"),
 }
