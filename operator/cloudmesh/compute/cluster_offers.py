@@ -22,11 +22,11 @@ from cloudmesh.compute.kinds import BUDGET, PLACEMENT_POLICY
 from cloudmesh.compute.machines import is_failed
 from cloudmesh.compute.members import Member
 from cloudmesh.compute.plan import Plan, leaving_nanos, request
-from cloudmesh.compute.prices.moments import to_seconds
+from cloudmesh.compute.prices.moments import to_seconds, to_time
 from cloudmesh.compute.prices.money import rounded
 from cloudmesh.compute.quote import Quote, from_status, gate, go_on, lines_of
 from cloudmesh.compute.reading import read_policy
-from cloudmesh.engine import Engine, Obj
+from cloudmesh.engine import CapacityUnavailable, Engine, Obj
 from cloudmesh.policy.errors import PolicyError
 from cloudmesh.policy.model import Block, Decision, Offer, Placement, Policy, Rejection, Request
 from cloudmesh.policy.place import place
@@ -34,6 +34,8 @@ from cloudmesh.policy.place import place
 POLICY_SECONDS = 10.0
 SAME_SECONDS = 10.0
 AVOID_SECONDS = 60
+MANY_TYPES = 15
+"""With fewer types of spot machines, one that was taken away is replaced on demand."""
 FINAL = frozenset({c.REASON_NO_FEASIBLE_OFFER, c.REASON_OVER_MAX_HOURLY_COST, c.REASON_BUDGET_EXCEEDED})
 """Reasons that wait for somebody; with them nothing starts."""
 
@@ -121,6 +123,7 @@ class Offers:
         policy = await self._policy(asked)
         if isinstance(policy, Trouble):
             return Chosen(quote=memory.quote, trouble=policy)
+        self._remember_taken(asked, plan)
         blocks = tuple(b for account in accounts.usable for b in account.blocks()) + _avoid(plan, now)
         held = self.held(memory, obj)
         status = obj.get("status") or {}
@@ -140,6 +143,7 @@ class Offers:
                 account_limits=self._limits(accounts.usable),
                 blocks=blocks,
                 currency=currency,
+                few_spot=_few_spot(accounts.usable),
             )
             placement = self._place(memory, question, now_text)
             if isinstance(placement, Trouble):
@@ -195,6 +199,13 @@ class Offers:
         if asked.max_hourly is not None and asked.max_hourly <= by_budget:
             return asked.max_hourly, False, currency
         return by_budget, True, currency
+
+    def _remember_taken(self, asked: Asked, plan: Plan) -> None:
+        """An offer whose machine was taken away has no room at the moment, for other clusters neither."""
+        for member in (m for p in plan.pools for m in p.avoid if m.preempted):
+            account = self._accounts.get(asked.namespace, member.offer.account)
+            if account is not None:
+                account.remember(member.offer, CapacityUnavailable(member.message))
 
     def _go_on(
         self,
@@ -285,11 +296,23 @@ def _labels(obj: Obj) -> Mapping[str, str]:
 def _avoid(plan: Plan, now: int) -> tuple[Block, ...]:
     """What failed a moment ago for this very cluster, whatever the account remembers of it."""
     return tuple(
-        Block(offer_key(m.offer), m.failed, "", m.message)
+        Block(offer_key(m.offer), m.failed, to_time(m.ready_since + AVOID_SECONDS), m.message)
         for p in plan.pools
         for m in p.avoid
         if now - m.ready_since < AVOID_SECONDS
     )
+
+
+def _few_spot(usable: Sequence[Account]) -> bool:
+    """Whether there are so few types of spot machines that leaving one for the next would be a race."""
+    types: set[tuple[str, str]] = set()
+    for account in usable:
+        for offer in account.offers:
+            if offer.purchase == "Spot":
+                types.add((account.name, offer.type))
+                if len(types) >= MANY_TYPES:
+                    return False
+    return True
 
 
 def _missing(placement: Placement, by_budget: bool) -> Trouble:

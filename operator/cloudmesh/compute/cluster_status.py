@@ -204,21 +204,21 @@ def make_status(obj: Obj, asked: Asked, facts: Facts, now: str) -> tuple[dict[st
     }
     if clouds := ",".join(dict.fromkeys(m.offer.account for m in here)):
         status["clouds"] = clouds[:1024]
+    placement: dict[str, Any] = {}
     if facts.quote is not None:
         told = to_status(facts.quote)
-        placement: dict[str, Any] = {}
+        status["quote"] = told.quote
         if told.decisions:
             placement["decisions"] = told.decisions
-        if facts.rejected:
-            placement["rejected"] = [
-                {"pool": r.pool, "filter": r.filter, "count": r.count, "example": r.example[:1024]}
-                for r in list(facts.rejected)[:MAX_REJECTED]
-            ]
-        status["quote"] = told.quote
-        if placement:
-            status["placement"] = placement
         if facts.approved == facts.quote.hash and "hourly" in told.quote:
             status["approvedHourly"] = told.quote["hourly"]["amount"]
+    if facts.rejected:
+        placement["rejected"] = [
+            {"pool": r.pool, "filter": r.filter, "count": r.count, "example": r.example[:1024]}
+            for r in list(facts.rejected)[:MAX_REJECTED]
+        ]
+    if placement:
+        status["placement"] = placement
     if facts.approved:
         status["approvedQuote"] = facts.approved
     if facts.cost is not None:

@@ -115,7 +115,7 @@ def check_up(pool: Pool, members: Sequence[Member], now: int) -> Checkup:
 def _examine(health: Health, member: Member, now: int) -> tuple[Ill | None, int | None]:
     if member.adopted and member.refused:
         return Ill(member, "NotAdopted", member.message or member.failed, None, 0), None
-    onset = max(member.created_at, member.ready_since)
+    onset = member.ready_since
     if member.failed:
         why: Why
         if member.preempted:
@@ -127,7 +127,7 @@ def _examine(health: Health, member: Member, now: int) -> tuple[Ill | None, int 
         return _ill(health, member, why, member.message or member.failed, onset), None
     if member.ready != "False" or member.power != "Running" or member.at_rest:
         return None, None
-    started = max(member.created_at, member.power_since)
+    started = max(member.asked_at or member.ready_since, member.power_since)
     if not member.was_up:
         # one whose past isn't known has at least the time of one that worked
         limit = max(started + health.startup_seconds, member.ready_since + health.unhealthy_seconds)
@@ -136,7 +136,7 @@ def _examine(health: Health, member: Member, now: int) -> tuple[Ill | None, int 
         message = f"not Ready {now - started} s after it was asked for"
         return _ill(health, member, "StartupTimeout", _with(message, member), limit), None
     limit = member.ready_since + health.unhealthy_seconds
-    if member.power_since > member.created_at:  # it was woken: it may take as long as a new one
+    if member.power_since > member.asked_at:  # it was woken: it may take as long as a new one
         limit = max(limit, member.power_since + health.startup_seconds)
     if now < limit:
         return None, limit
@@ -149,7 +149,7 @@ def _with(message: str, member: Member) -> str:
 
 
 def _ill(health: Health, member: Member, why: Why, message: str, onset: int) -> Ill:
-    settled = member.was_up and member.ready_since - member.created_at >= SETTLED_SECONDS
+    settled = member.was_up and member.ready_since - member.asked_at >= SETTLED_SECONDS
     before = 0 if settled else member.failures
     due: int | None = onset + backoff_seconds(before, capacity=why == "Unmade" and member.failed in CAPACITY)
     if why in COUNTED and not health.replace:

@@ -29,12 +29,13 @@ class Member:
         counts_as: Units that it counts for.
         alternative: Alternative of the pool that it was made of.
         offer: What it was made of, with the price that it was made at.
-        created_at: When the object was made, in seconds since 1970.
+        created_at: When the object was made, by the API server's clock; serves to order machines only.
         template: Hash of what the pool asked for, empty for an adopted machine.
         adopted: The cloud's id that it was adopted by, empty if it was made.
         deleting: Its end was asked for.
         ready: Whether it works.
-        ready_since: When that last changed.
+        ready_since: When that last changed, in seconds since 1970; 0 if it never did.
+        asked_at: When the cloud was first asked for it; 0 for never.
         was_up: It was seen to work before; False if that isn't known.
         made: The cloud has it.
         billed: It costs by the hour at the moment.
@@ -43,7 +44,7 @@ class Member:
         gone: The cloud has it no longer.
         preempted: The cloud took it away.
         power: powerState that it was told.
-        power_since: When it was last told another one, or made.
+        power_since: When it was last told another one; 0 for never.
         at_rest: It is stopped or suspended as asked.
         failures: Failures in a row of its place before it.
         drift: What differs from what was asked, in words.
@@ -63,6 +64,7 @@ class Member:
     deleting: bool = False
     ready: Truth = "False"
     ready_since: int = 0
+    asked_at: int = 0
     was_up: bool = False
     made: bool = False
     billed: bool = False

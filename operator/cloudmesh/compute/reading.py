@@ -67,7 +67,7 @@ def read_policy(spec: PlacementPolicySpec) -> Policy:
     return Policy(
         mode=spec.mode,
         filters=tuple(FilterRule(f.name, f.parameters) for f in spec.filters),
-        scores=tuple(Score(s.name, s.weight, s.parameters) for s in spec.scores),
+        scores=tuple(Score(s.name, s.weight) for s in spec.scores),
         plugin=spec.plugin.name if spec.plugin is not None else "",
         data_location=tuple(spec.data_near.regions) if spec.data_near is not None else (),
         seed=spec.seed or 0,
@@ -145,8 +145,8 @@ def read_member(obj: Obj, *, was_up: bool = False) -> Member:
         failed = ready["reason"]
     made_at = to_seconds(meta["creationTimestamp"]) if meta.get("creationTimestamp") else 0
     since = ready.get("lastTransitionTime")
-    power_since = annotations.get(ANNOTATION_POWER_SINCE)
-    truth: Truth = ready.get("status", "False")
+    power_since, asked = annotations.get(ANNOTATION_POWER_SINCE), status.get("createRequestedAt")
+    truth: Truth = ready.get("status", "Unknown")
     return Member(
         name=meta["name"],
         uid=meta.get("uid", ""),
@@ -161,7 +161,8 @@ def read_member(obj: Obj, *, was_up: bool = False) -> Member:
         adopted=(spec.get("adopt") or {}).get("providerID", ""),
         deleting=bool(meta.get("deletionTimestamp")),
         ready=truth,
-        ready_since=to_seconds(since) if since else made_at,
+        ready_since=to_seconds(since) if since else 0,
+        asked_at=to_seconds(asked) if asked else 0,
         was_up=was_up or truth == "True",
         made=bool(status.get("providerID")) and status.get("state") != "Deleted",
         billed=bool(status.get("startedAt")) and not status.get("endedAt"),
@@ -170,7 +171,7 @@ def read_member(obj: Obj, *, was_up: bool = False) -> Member:
         gone=failed == REASON_GONE,
         preempted=failed == REASON_PREEMPTED,
         power=spec.get("powerState", "Running"),
-        power_since=to_seconds(power_since) if power_since else made_at,
+        power_since=to_seconds(power_since) if power_since else 0,
         at_rest=status.get("state") in AT_REST,
         failures=_number(annotations.get(ANNOTATION_FAILURES, "")),
         drift=tuple(d["field"] for d in status.get("drift") or ()),

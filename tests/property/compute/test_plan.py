@@ -39,7 +39,7 @@ class Cloud:
             self.made.append(m.name)
             self.members[m.name] = Member(
                 m.name, f"u{len(self.made)}", m.pool, m.place.ordinal, m.place.attempt, m.counts_as, m.alternative,
-                m.offer, self.now, m.template, ready_since=self.now, power_since=self.now, failures=m.place.failures,
+                m.offer, self.now, m.template, ready_since=self.now, asked_at=self.now, failures=m.place.failures,
             )  # fmt: skip
         for removal in found.delete:
             self.members[removal.member.name] = replace(self.members[removal.member.name], deleting=True)

@@ -47,7 +47,7 @@ def member(ordinal: int = 0, *, of: Pool | None = None, attempt: int = 1, **more
         was_up=True,
         made=True,
         billed=True,
-        power_since=NOW - 5000,
+        asked_at=NOW - 5000,
     )
     return replace(made, **more)
 
@@ -56,7 +56,7 @@ def new(ordinal: int = 0, **more: Any) -> Member:
     """One that was just asked for."""
     fresh: dict[str, Any] = {
         "ready": "False", "was_up": False, "made": False, "billed": False,
-        "created_at": NOW, "ready_since": NOW, "power_since": NOW,
+        "created_at": NOW, "ready_since": NOW, "asked_at": NOW,
     }  # fmt: skip
     return member(ordinal, **(fresh | more))
 

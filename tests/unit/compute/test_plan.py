@@ -122,11 +122,11 @@ def test_a_failed_one_whose_spec_was_corrected_doesnt_wait() -> None:
 
 def test_one_that_never_comes_up_is_replaced_in_time() -> None:
     p = pool(1)
-    slow = new(0, made=True, created_at=NOW - 599, power_since=NOW - 599, ready_since=NOW - 590)
+    slow = new(0, made=True, asked_at=NOW - 599, ready_since=NOW - 590)
     assert plan(asked(p), [slow], NOW).next_at == NOW + 1
     found = plan(asked(p), [slow], NOW + 1)
     assert names(found) == [("lab-workers-0", "Replaced")]
-    assert made(asked(p), [replace(slow, created_at=NOW - 600, power_since=NOW - 600)]) == ["lab-workers-0-2"]
+    assert made(asked(p), [replace(slow, asked_at=NOW - 600)]) == ["lab-workers-0-2"]
 
 
 def test_one_that_stops_working_is_replaced_in_time() -> None:
@@ -238,7 +238,7 @@ def test_a_roll_out_may_take_first_what_may_be_missing() -> None:
 
 def test_a_roll_out_that_doesnt_come_up_stops() -> None:
     old, want = pool(3), pool(3, image="broken")
-    there = [*(member(i, of=old) for i in range(3)), new(3, of=want, created_at=NOW - 500)]
+    there = [*(member(i, of=old) for i in range(3)), new(3, of=want, asked_at=NOW - 500)]
     found = plan(asked(want), there, NOW)
     assert (found.create, found.delete) == (0, ())
 
