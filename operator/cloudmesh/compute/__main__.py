@@ -23,7 +23,10 @@ VERBS = {"check": verbs.run_check, "offers": verbs.run_offers, "plan": verbs.run
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns the exit status: 0, 1 for what can't be had, 2 for wrong arguments and files."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.file and not getattr(options, "catalogue", ""):
+        parser.error("offers needs a FILE or --catalogue")
     try:
         documents = read(options.file, options.namespace)
     except Mistake as mistake:
@@ -49,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         form=options.output,
         accounts=tuple(getattr(options, "account", ())),
         clusters=tuple(getattr(options, "cluster", ())),
+        catalogue=getattr(options, "catalogue", ""),
         wanted=wanted,
         now=options.at or utc_now(),
     )
@@ -91,7 +95,10 @@ def _parser() -> argparse.ArgumentParser:
         ("quote", "show what clusters would cost an hour and a month"),
     ):
         found = commands.add_parser(verb, help=text, description=text)
-        found.add_argument("file", nargs="+", metavar="FILE", help="YAML files or folders of them; - is standard input")
+        number = "*" if verb == "offers" else "+"
+        found.add_argument(
+            "file", nargs=number, metavar="FILE", help="YAML files or folders of them; - is standard input"
+        )
         found.add_argument("--namespace", "-n", default="default", help="namespace of objects that name none")
         found.add_argument("--output", "-o", choices=FORMS, default="table")
         found.add_argument(
@@ -119,6 +126,9 @@ def _add_offer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-memory", type=quantity, default=Fraction(0), metavar="MEMORY")
     parser.add_argument("--max-hourly", type=_of("an amount such as 0.25", to_nanos), metavar="AMOUNT")
     parser.add_argument("--priced", action="store_true", help="only offers whose price is known")
+    parser.add_argument(
+        "--catalogue", default="", metavar="KIND", help="add the packaged prices of a cloud, such as aws"
+    )
     parser.add_argument("--sort", choices=SORTS, default="price")
     parser.add_argument("--limit", type=_of("a number", _count), metavar="NUMBER", help="so many at most")
 

@@ -193,6 +193,17 @@ def test_what_cant_be_read_is_told_beside_what_can(tmp_path: Path, capsys: pytes
     assert {row["account"] for row in json.loads(out)} == {"good"}
 
 
+def test_the_catalogue_needs_no_account(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["offers", "--catalogue", "aws", "--region", "us-east-1", "--min-vcpu", "8", "--min-memory", "32Gi"]
+    code, out, _ = run(capsys, *arguments, "--arch", "amd64", "--limit", "4", "-o", "json")
+    rows = json.loads(out)
+    assert code == 0 and len(rows) == 4
+    assert all(row["confidence"] == "static" and row["region"] == "us-east-1" for row in rows)
+    assert all(float(row["vcpu"]) >= 8 and row["arch"] == "amd64" for row in rows)
+    code, _, err = run(capsys, "offers", "--catalogue", "nowhere")
+    assert code == 1 and "no prices of 'nowhere'" in err
+
+
 # -- plan and quote ----------------------------------------------------------------------------------------------------
 
 
@@ -376,6 +387,7 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
         ["quote", "x.yaml", "--at", "now"],
         ["quote", "x.yaml", "-o", "xml"],
         ["quote"],
+        ["offers"],
     ],
 )
 def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from cloudmesh.compute.command.answers import Answer, accounts_of, answer, clust
 from cloudmesh.compute.command.documents import Documents
 from cloudmesh.compute.command.handles import Handle, check, open_accounts, read_offers
 from cloudmesh.compute.command.selection import Wanted, choose
+from cloudmesh.compute.prices import Catalogue
 from cloudmesh.compute.prices.moments import to_time
 from cloudmesh.compute.prices.money import HOURS_A_MONTH, rounded, to_text
 from cloudmesh.compute.quote import Line
@@ -45,6 +46,7 @@ class Options:
         form: One of `tables.FORMS`.
         accounts: Names of CloudAccounts, empty for all.
         clusters: Names of VirtualClusters, empty for all.
+        catalogue: Cloud whose packaged prices are shown too, empty for none.
         wanted: Which offers, in which order.
         now: RFC 3339 time of the quote.
     """
@@ -52,6 +54,7 @@ class Options:
     form: str = "table"
     accounts: tuple[str, ...] = ()
     clusters: tuple[str, ...] = ()
+    catalogue: str = ""
     wanted: Wanted = field(default_factory=Wanted)
     now: str = ""
 
@@ -86,7 +89,14 @@ async def run_offers(documents: Documents, settings: ComputeSettings, options: O
     """Shows what accounts offer, with prices."""
     async with open_accounts(documents, _accounts(documents, options), settings) as handles:
         await read_offers(handles, documents, options.now)
-    chosen = choose([offer for handle in handles for offer in handle.offers], options.wanted)
+    found = [offer for handle in handles for offer in handle.offers]
+    if options.catalogue:
+        packaged = Catalogue.load().offers(options.catalogue, "catalogue")
+        if not packaged:
+            complain(f"the catalogue has no prices of '{options.catalogue}'")
+            return 1
+        found += packaged
+    chosen = choose(found, options.wanted)
     sys.stdout.write(tables.show([_offer_row(offer) for offer in chosen], OFFERS, options.form))
     return _troubles(handles)
 
