@@ -73,12 +73,13 @@ CountOrPercent = Annotated[
 ]
 """A number of machines, or a share such as `40%`."""
 
+_DAY: Final = (
+    r"20[0-9]{2}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)"
+    r"|02-(0[1-9]|1[0-9]|2[0-8]))|20([02468][048]|[13579][26])-02-29"
+)
 UtcTime = Annotated[
     str,
-    Field(
-        max_length=20,
-        pattern=(r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$"),
-    ),
+    Field(max_length=20, pattern=rf"^({_DAY})T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$"),
 ]
 """A time in UTC that users write; such times compare as text."""
 

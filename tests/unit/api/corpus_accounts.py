@@ -182,6 +182,7 @@ UNKNOWN_ACCOUNTS: dict[str, tuple[Spec, str]] = {
 SHEETS: dict[str, Spec] = {
     "smallest": item(),
     "free": item(hourly=0),
+    "leap-day": item(validFrom="2028-02-29T23:59:59Z", validTo="2099-12-31T00:00:00Z"),
     "patterns": item(match={"account": "aws-*", "type": "m?.*", "region": "*", "zone": "us-east-1?"}),
     "whole": {
         "currency": "EUR",
@@ -214,6 +215,10 @@ BAD_SHEETS: dict[str, Bad] = {
     "from-date": Bad(item(validFrom="2026-01-01"), "spec.items[0].validFrom"),
     "from-zone": Bad(item(validFrom="2026-01-01T00:00:00+01:00"), "spec.items[0].validFrom"),
     "from-month": Bad(item(validFrom="2026-13-01T00:00:00Z"), "spec.items[0].validFrom"),
+    "from-february": Bad(item(validFrom="2026-02-29T00:00:00Z"), "spec.items[0].validFrom"),
+    "from-june": Bad(item(validFrom="2026-06-31T00:00:00Z"), "spec.items[0].validFrom"),
+    "from-hour": Bad(item(validTo="2026-06-30T24:00:00Z"), "spec.items[0].validTo"),
+    "from-old": Bad(item(validFrom="0000-01-01T00:00:00Z"), "spec.items[0].validFrom"),
     "turned": Bad(
         item(validFrom="2027-01-01T00:00:00Z", validTo="2026-01-01T00:00:00Z"),
         "spec.items[0].validFrom",

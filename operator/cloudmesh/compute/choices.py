@@ -1,0 +1,114 @@
+"""Reconcilers of PriceSheet and PlacementPolicy, which make nothing: they say whether the object can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from cloudmesh.api import conditions as c
+from cloudmesh.api.placementpolicy import PlacementPolicy
+from cloudmesh.compute.kinds import PLACEMENT_POLICY, PRICE_SHEET
+from cloudmesh.compute.prices.moments import to_seconds
+from cloudmesh.compute.prices.sheets import is_valid, next_change
+from cloudmesh.compute.reading import read_policy
+from cloudmesh.engine import Done, Engine, Key, Obj, utc_now
+from cloudmesh.policy.errors import PolicyError
+from cloudmesh.policy.offers import OfferTable
+from cloudmesh.policy.plugins import load_plugin
+from cloudmesh.policy.rules import rule_mask
+
+REASON_POLICY_INVALID = "PolicyInvalid"
+REASON_EXPIRED = "Expired"
+REASON_NOT_YET_VALID = "NotYetValid"
+LONGEST_SECONDS = 86400.0
+
+
+class PriceSheetReconciler:
+    """Counts prices, and tells when none of them holds any more.
+
+    Args:
+        engine: Access to the cluster.
+        now: RFC 3339 time.
+    """
+
+    resource = PRICE_SHEET
+    owns = ()
+
+    def __init__(self, engine: Engine, *, now: Callable[[], str] = utc_now) -> None:
+        self._engine = engine
+        self._now = now
+
+    async def reconcile(self, key: Key, obj: Obj) -> Done:
+        """Writes the status; comes back when a price begins or ceases to hold."""
+        if obj["metadata"].get("deletionTimestamp"):
+            return Done()
+        now, items = self._now(), obj["spec"]["items"]
+        holding = sum(is_valid(item, now) for item in items)
+        change = next_change([obj], now)
+        if holding:
+            reason, message = c.REASON_AS_SPECIFIED, f"{holding} of {len(items)} prices hold now"
+        elif change:
+            reason, message = REASON_NOT_YET_VALID, f"no price holds before {change}"
+        else:
+            reason, message = REASON_EXPIRED, f"none of {len(items)} prices holds any more: see `validTo`"
+        status = _status(obj, reason, message, now) | {"items": len(items)}
+        await self._engine.status.write(PRICE_SHEET, obj, status)
+        return Done(requeue_after=min(to_seconds(change) - to_seconds(now) + 1.0, LONGEST_SECONDS) if change else None)
+
+    def forget(self, key: Key) -> None:
+        """Holds nothing."""
+
+
+class PlacementPolicyReconciler:
+    """Tries a policy on no offers: filters are read, plug-ins are loaded.
+
+    Args:
+        engine: Access to the cluster.
+        now: RFC 3339 time.
+    """
+
+    resource = PLACEMENT_POLICY
+    owns = ()
+
+    def __init__(self, engine: Engine, *, now: Callable[[], str] = utc_now) -> None:
+        self._engine = engine
+        self._now = now
+
+    async def reconcile(self, key: Key, obj: Obj) -> Done:
+        """Writes the status."""
+        if obj["metadata"].get("deletionTimestamp"):
+            return Done()
+        reason, message = c.REASON_AS_SPECIFIED, f"mode {obj['spec'].get('mode', 'Cheapest')} can be used"
+        try:
+            _try(obj)
+        except (PolicyError, ValidationError) as error:
+            reason, message = REASON_POLICY_INVALID, str(error)
+        await self._engine.status.write(PLACEMENT_POLICY, obj, _status(obj, reason, message, self._now()))
+        return Done()
+
+    def forget(self, key: Key) -> None:
+        """Holds nothing."""
+
+
+def _try(obj: Obj) -> None:
+    policy = read_policy(PlacementPolicy.model_validate(obj | {"status": {}}).spec)
+    for rule in policy.filters:
+        rule_mask(rule, OfferTable.from_offers(()))
+    if policy.plugin:
+        load_plugin(policy.plugin)
+
+
+def _status(obj: Obj, reason: str, message: str, now: str) -> dict[str, Any]:
+    generation = obj["metadata"].get("generation", 0)
+    conditions = (obj.get("status") or {}).get("conditions") or []
+    good = reason == c.REASON_AS_SPECIFIED
+    conditions = c.set_condition(
+        conditions, c.READY, "True" if good else "False", reason, message, generation=generation, now=now
+    )
+    if good:
+        conditions = c.remove_condition(conditions, c.STALLED)
+    else:
+        conditions = c.set_condition(conditions, c.STALLED, "True", reason, message, generation=generation, now=now)
+    return {"observedGeneration": generation, "conditions": conditions}
