@@ -102,7 +102,28 @@ async def ensure_access(
     if kept is None or now - kept.looked_at > LOOK_AGAIN_SECONDS or _changes(kept.data, owner, public_keys, slurm):
         held = await _ensure_secret(engine.kube, owner, name, public_keys, slurm, kept.data if kept else {})
         kept = known[uid] = _Kept(held, now, kept.inventory if kept else {})
-    data = {key: value.decode() for key, value in kept.data.items() if key != MUNGE_KEY}
+    return _access_of(kept.data, name)
+
+
+async def read_access(engine: HasKube, owner: Obj) -> ClusterAccess | None:
+    """The keys of an owner as they are; None if they haven't been made.
+
+    Raises:
+        Conflict: A Secret of that name isn't ours.
+    """
+    name = secret_name(owner)
+    kept = _kept.get(engine, {}).get(owner["metadata"]["uid"])
+    if kept is not None:
+        return _access_of(kept.data, name)
+    found = await find_own(engine.kube, SECRET, owner, name)
+    data = data_of(SECRET, found) if found is not None else {}
+    return (
+        _access_of(data, name) if {CLIENT_KEY, CLIENT_PUBLIC, HOST_KEY, HOST_PUBLIC, AUTHORIZED} <= set(data) else None
+    )
+
+
+def _access_of(held: Mapping[str, bytes], name: str) -> ClusterAccess:
+    data = {key: value.decode() for key, value in held.items() if key != MUNGE_KEY}
     return ClusterAccess(
         authorized_keys=tuple(data[AUTHORIZED].splitlines()),
         host_key=data[HOST_KEY],
@@ -110,7 +131,7 @@ async def ensure_access(
         secret_name=name,
         client_key=data[CLIENT_KEY],
         client_public_key=data[CLIENT_PUBLIC].strip(),
-        munge_key=kept.data.get(MUNGE_KEY, b""),
+        munge_key=held.get(MUNGE_KEY, b""),
     )
 
 

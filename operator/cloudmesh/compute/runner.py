@@ -20,15 +20,25 @@ Progress = Literal["None", "Running", "Ended", "Lost"]
 RUNNER_PATH = ".cloudmesh/run"
 TIMED_OUT = (124, 137)
 RUNNER = r"""#!/bin/sh
-# start|once FOLDER TOKEN SECONDS COMMAND…: runs a command in FOLDER, once for TOKEN, 0 seconds for no limit
+# start|once FOLDER TOKEN SECONDS FILES COMMAND…: runs a command in FOLDER, once for TOKEN; 0 seconds for no limit.
+# FILES is `-`, or a folder beside FOLDER whose content is copied into it, once the file FILES.ok says that it is there.
 # look < lines "FOLDER TOKEN": tells of each; stop < lines: ends each
 set -u
 born() { cut -d ' ' -f 22 "/proc/$1/stat" 2>/dev/null; }
 child() {
-    token=$1 seconds=$2
-    shift 2
+    token=$1 seconds=$2 files=$3 tries=240
+    shift 3
     echo "$$ $(born $$)" >"$token/pid.new" && mv "$token/pid.new" "$token/pid"
     date +%s >"$token/began"
+    while [ "$files" != - ] && [ ! -f "../$files.ok" ]; do
+        tries=$((tries - 1))
+        if [ "$tries" -eq 0 ]; then
+            set -- sh -c 'echo "the files of the job did not come"; exit 75'
+            files=-
+        fi
+        sleep 0.5
+    done
+    [ "$files" = - ] || cp -R -n "../$files/." .
     timeout -k 10 "$seconds" "$@" >"$token/log" 2>&1 </dev/null &
     work=$!
     echo "$work" >"$token/work"
@@ -47,7 +57,6 @@ start | once)
         [ -d "$2" ] && exit 0
         exit 70
     fi
-    [ -d ../files ] && cp -R -n ../files/. . 2>/dev/null
     shift
     if [ "$mode" = once ]; then
         hostname >"$1/node"
@@ -78,7 +87,9 @@ look)
     ;;
 stop)
     while read -r folder token; do
-        [ -f "$folder/$token/exit" ] || { read -r work <"$folder/$token/work" && kill -TERM "$work"; } 2>/dev/null
+        [ -f "$folder/$token/exit" ] && continue
+        { read -r work <"$folder/$token/work" || read -r work _ <"$folder/$token/pid"; } 2>/dev/null &&
+            kill -TERM "$work" 2>/dev/null
     done
     exit 0
     ;;
@@ -109,21 +120,24 @@ async def install(ssh: Ssh, target: SshTarget) -> None:
     await ssh.put(target, {RUNNER_PATH: RUNNER.encode()}, mode=0o700)
 
 
-async def start(ssh: Ssh, target: SshTarget, folder: str, token: str, seconds: int, command: Sequence[str]) -> None:
+async def start(
+    ssh: Ssh, target: SshTarget, folder: str, token: str, seconds: int, command: Sequence[str], *, files: str = "-"
+) -> None:
     """Starts a command in a folder, once for its token; a second start does nothing.
 
     Args:
         ssh: How to get there.
         target: The machine, where the script has been put.
-        folder: Working folder, below the home; files of a folder `files` beside it are copied into it.
+        folder: Working folder, below the home.
         token: Name of the marker.
         seconds: Limit on the command, 0 for none.
         command: The program and its arguments.
+        files: A folder beside the working folder whose content is copied into it, when the file `<files>.ok` is there.
 
     Raises:
         Transient: It may have started or not: look.
     """
-    argv = ["sh", RUNNER_PATH, "start", folder, token, str(seconds), *command]
+    argv = ["sh", RUNNER_PATH, "start", folder, token, str(seconds), files, *command]
     done = await ssh.run(target, argv)
     if done.status != 0:
         raise Transient(f"{target}: the command can't be started: {done.complaint}")

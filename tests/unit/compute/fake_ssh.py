@@ -34,6 +34,7 @@ class Command:
     ended: int | None = None
     log: bytes = b""
     slurm_id: int | None = None
+    files: str = "-"
 
     def end(self, code: int, now: int, log: bytes = b"") -> None:
         self.state, self.code, self.ended = "Ended", code, now
@@ -166,11 +167,11 @@ class FakeSsh:
 
     def _runner(self, machine: Machine, words: list[str]) -> Output:
         assert words[0] == "start"
-        folder, token, seconds, *argv = words[1:]
+        folder, token, seconds, files, *argv = words[1:]
         if RUNNER_PATH not in machine.files:
             return out("no such file", 127)
         if token not in machine.commands:
-            self.begin(machine, Command(folder, token, int(seconds), argv, self.now()))
+            self.begin(machine, Command(folder, token, int(seconds), argv, self.now(), files=files))
         return OK
 
     def begin(self, machine: Machine, command: Command) -> None:

@@ -48,15 +48,28 @@ async def test_a_command_runs_detached_and_tells_how_it_ended(server: Server, po
     files = server.root / ".cloudmesh/jobs/j/files"
     files.mkdir(parents=True)
     (files / "data").write_text("from the workdir")
+    (files.parent / "files.ok").touch()
     began = int(time.time())
     command = ["sh", "-c", 'cat data; echo "$1" >&2; sleep 0.3; exit 3', "sh", "a 'b' $c"]
-    await runner.start(pool, server.target(), F, "cm-1", 0, command)
+    await runner.start(pool, server.target(), F, "cm-1", 0, command, files="files")
     assert (await runner.look(pool, server.target(), [(F, "cm-1")]))["cm-1"].state == "Running"
     seen = await until(pool, server, "cm-1", "Ended")
     assert seen.exit_code == 3
     assert seen.began is not None
     assert began <= seen.began <= (seen.ended or 0)
     assert (server.root / F / "cm-1/log").read_text() == "from the workdira 'b' $c\n"
+
+
+async def test_a_command_waits_for_its_files(server: Server, pool: SshPool) -> None:
+    await runner.start(pool, server.target(), F, "cm-1", 0, ["cat", "data"], files="in")
+    await asyncio.sleep(0.7)
+    assert (await runner.look(pool, server.target(), [(F, "cm-1")]))["cm-1"].state == "Running"
+    files = server.root / ".cloudmesh/jobs/j/in"
+    files.mkdir()
+    (files / "data").write_text("late")
+    (files.parent / "in.ok").touch()
+    assert (await until(pool, server, "cm-1", "Ended")).exit_code == 0
+    assert (server.root / F / "cm-1/log").read_text() == "late"
 
 
 async def test_a_second_start_of_a_token_does_nothing(server: Server, pool: SshPool) -> None:

@@ -1,0 +1,1 @@
+"""ClusterJob: a command swept over the machines of a cluster."""

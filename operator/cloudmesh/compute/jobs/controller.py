@@ -1,0 +1,300 @@
+"""The reconciler of ClusterJob: plan and status in the reconcile, machines in a round of its own in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from cloudmesh.api import names
+from cloudmesh.api.clusterjob import ClusterJob
+from cloudmesh.api.virtualcluster import VirtualCluster
+from cloudmesh.compute.access import read_access
+from cloudmesh.compute.bootstrap import Bootstrap
+from cloudmesh.compute.bootstrap.shared import bootstrap_of, ssh_of
+from cloudmesh.compute.jobs.backend import Backend, Job
+from cloudmesh.compute.jobs.collect import Collector
+from cloudmesh.compute.jobs.job_status import REASON_SPEC_INVALID, make_first, make_paused, make_refusal, make_status
+from cloudmesh.compute.jobs.plan import Choice, Place, Rules, World, plan
+from cloudmesh.compute.jobs.rounds import Work, advance, finish, guarded, make_backend
+from cloudmesh.compute.jobs.runs import Run, Seen, read_runs
+from cloudmesh.compute.jobs.sweep import SweepError, expand_runs
+from cloudmesh.compute.kinds import CLUSTER_JOB, PLACEMENT_POLICY, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
+from cloudmesh.compute.machines import MachineView, view
+from cloudmesh.compute.owned import data_of
+from cloudmesh.compute.ssh import Ssh
+from cloudmesh.engine import (
+    CONFIG_MAP,
+    Done,
+    Engine,
+    InvalidRequest,
+    Key,
+    Obj,
+    Settings,
+    has_finalizer,
+    is_abandoned,
+    is_deleting,
+    utc_now,
+)
+
+LOOK_SECONDS = 3.0
+SOON_SECONDS = 1.0
+WAIT_SECONDS = 5.0
+EVENTS = 10
+CHOICES: Mapping[str, Choice] = {
+    "Sequential": "Sequential", "Random": "Random", "Smart": "Smart", "Frugal": "Frugal",
+}  # fmt: skip
+
+
+class Waits(Exception):
+    """Nothing can be done now; the message says what is waited for."""
+
+
+class ClusterGone(Waits):
+    """The cluster isn't there, nor are its machines."""
+
+
+class JobReconciler:
+    """Runs ClusterJobs.
+
+    Args:
+        engine: Access to the cluster.
+        ssh: How machines are reached; the process's own when None.
+        bootstrap: Knows where SLURM's controllers are; the process's own when None.
+        now: The time as RFC 3339.
+    """
+
+    resource = CLUSTER_JOB
+    owns = ()
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        ssh: Ssh | None = None,
+        bootstrap: Bootstrap | None = None,
+        now: Callable[[], str] = utc_now,
+    ) -> None:
+        self._engine = engine
+        self._ssh = ssh
+        self._bootstrap = bootstrap
+        self._now = now
+        self._work: dict[Key, Work] = {}
+
+    @property
+    def ssh(self) -> Ssh:
+        """How machines are reached."""
+        return self._ssh or ssh_of(self._engine)
+
+    def forget(self, key: Key) -> None:
+        """The object is gone."""
+        work = self._work.pop(key, None)
+        if work is not None and work.task is not None:
+            work.task.cancel()
+
+    async def reconcile(self, key: Key, obj: Obj) -> Done:
+        """One step of one job."""
+        status = obj.get("status") or {}
+        annotations = obj["metadata"].get("annotations") or {}
+        if not is_deleting(obj):
+            if annotations.get(names.ANNOTATION_PAUSED) == "true":
+                await self._engine.status.write(
+                    CLUSTER_JOB, obj, make_paused(obj, names.ANNOTATION_PAUSED, self._now())
+                )
+                return Done()
+            if not status.get("conditions"):
+                await self._engine.status.write(CLUSTER_JOB, obj, make_first(obj, self._now()))
+        try:
+            job = ClusterJob.model_validate(obj)
+            work = await self._remembered(key, job, obj)
+        except (ValidationError, SweepError) as error:
+            if is_deleting(obj):
+                await self._engine.finalizers.remove(CLUSTER_JOB, obj)
+                return Done()
+            await self._engine.status.write(
+                CLUSTER_JOB, obj, make_refusal(obj, REASON_SPEC_INVALID, str(error), self._now())
+            )
+            return Done()
+        if work.task is not None and not work.task.done():
+            return Done()  # its end brings the key back
+        runs = read_runs(work.arguments, status.get("runs") or ())
+        if is_deleting(obj):
+            return await self._end(key, obj, job, work, runs)
+        if all(run.over for run in runs) and status.get("endedAt"):
+            return Done()
+        return await self._go_on(key, obj, job, work, runs)
+
+    async def _go_on(self, key: Key, obj: Obj, job: ClusterJob, work: Work, runs: Sequence[Run]) -> Done:
+        waits, gone = "", False
+        backend: Backend | None = None
+        placed: Job | None = None
+        try:
+            placed = await self._placed(obj, job, work)
+            backend = make_backend(self.ssh, placed, work)
+        except Waits as wait:
+            waits, gone = str(wait), isinstance(wait, ClusterGone)
+        except InvalidRequest as error:
+            await self._engine.status.write(
+                CLUSTER_JOB, obj, make_refusal(obj, REASON_SPEC_INVALID, str(error), self._now())
+            )
+            return Done(WAIT_SECONDS)
+        tokens = {run.index: run.token(work.uid) for run in runs if run.active}
+        seen = {index: found for index, (token, found) in work.seen.items() if tokens.get(index) == token}
+        work.seen = {}
+        if gone:
+            seen = {index: Seen("Preempted", message=waits) for index in tokens}
+        places: Sequence[Place] | None = backend.places() if backend is not None else ()
+        accepting = places is None or bool(places)
+        if not waits and not accepting:
+            waits = "no machine of the cluster is ready"
+        decided = plan(runs, work.rules, World(seen, places, accepting), self._now())
+        if any(run.active for run in decided.runs) and not has_finalizer(obj, names.FINALIZER_CLEANUP):
+            obj = await self._engine.finalizers.ensure(CLUSTER_JOB, obj)
+        waiting = waits or work.trouble
+        status = make_status(obj, decided.runs, waiting, self._now())
+        obj = await self._engine.status.write(CLUSTER_JOB, obj, status)
+        self._tell(obj, runs, decided.runs)
+        active = [run for run in decided.runs if run.active]
+        if backend is not None and placed is not None and active:
+            doing = advance(work, placed, backend, active, decided.start)
+            self._launch(key, work, doing, SOON_SECONDS if decided.start else LOOK_SECONDS)
+            return Done()
+        if all(run.over for run in decided.runs):
+            await self._engine.finalizers.remove(CLUSTER_JOB, obj)
+            return Done()
+        return Done(WAIT_SECONDS)
+
+    # -- what is outside ---------------------------------------------------------------------------------------------
+
+    async def _remembered(self, key: Key, job: ClusterJob, obj: Obj) -> Work:
+        work = self._work.get(key)
+        if work is None or work.uid != job.metadata.uid:
+            arguments = expand_runs(job.spec.arguments)
+            collector = Collector(self.ssh, self._engine.kube)
+            work = self._work[key] = Work(job.metadata.uid, arguments, Rules(), collector)
+        spec = job.spec
+        work.rules = Rules(
+            parallelism=spec.parallelism,
+            retries=spec.retry.limit,
+            requeue=spec.retry.on_preemption == "Requeue",
+            timeout=spec.timeout_seconds or 0,
+            choice=work.rules.choice,
+            seed=work.uid,
+        )
+        return work
+
+    async def _placed(self, obj: Obj, job: ClusterJob, work: Work) -> Job:
+        """The job with its cluster's machines and keys.
+
+        Raises:
+            Waits: The cluster isn't there, or isn't ready for it.
+            InvalidRequest: The cluster can't ever run it.
+        """
+        namespace, name = job.metadata.namespace, job.spec.cluster_ref.name
+        found = self._engine.cache.get(VIRTUAL_CLUSTER, namespace, name)
+        if found is None:
+            raise ClusterGone(f"VirtualCluster '{name}' isn't there")
+        if is_deleting(found):
+            raise Waits(f"VirtualCluster '{name}' is being deleted")
+        try:
+            cluster = VirtualCluster.model_validate(found)
+        except ValidationError as error:
+            raise Waits(f"VirtualCluster '{name}' can't be read") from error
+        slurm = cluster.spec.bootstrap_kind == "slurm"
+        if job.spec.slurm is not None and not slurm:
+            raise InvalidRequest(f"spec.slurm: VirtualCluster '{name}' has no SLURM: its `spec.bootstrap` isn't slurm")
+        machines = self._machines(found)
+        access = await read_access(self._engine, found)
+        if access is None:
+            raise Waits(f"VirtualCluster '{name}' has no keys yet")
+        controller = self._controller(found)
+        if slurm and controller not in machines:
+            raise Waits(f"SLURM of VirtualCluster '{name}' isn't up")
+        work.rules = await self._with_choice(work.rules, cluster)
+        work.files = await self._files(job)
+        return Job(obj, job.spec, access, machines, work.files, controller)
+
+    def _machines(self, cluster: Obj) -> dict[str, MachineView]:
+        children = self._engine.cache.children(cluster["metadata"]["uid"], VIRTUAL_MACHINE)
+        return {m.name: m for m in map(view, children)}
+
+    async def _files(self, job: ClusterJob) -> Mapping[str, bytes] | None:
+        if job.spec.files is None:
+            return None
+        name = job.spec.files.workdir.config_map_ref.name
+        key = Key(CLUSTER_JOB.kind, job.metadata.namespace, job.metadata.name)
+        self._engine.references.set(key, [("ConfigMap", job.metadata.namespace, name)])
+        if (held := self._work[key].files) is not None:
+            return held  # a run that is tried again finds what the first one found
+        found = await self._engine.kube.get(CONFIG_MAP, job.metadata.namespace, name)
+        if found is None:
+            raise Waits(f"ConfigMap '{name}' of `spec.files.workdir` isn't there")
+        return data_of(CONFIG_MAP, found)
+
+    async def _with_choice(self, rules: Rules, cluster: VirtualCluster) -> Rules:
+        placement = cluster.spec.placement
+        if placement is None:
+            return rules
+        mode: str = placement.rules.mode if placement.rules is not None else ""
+        if placement.policy_ref is not None:
+            namespace, name = cluster.metadata.namespace, placement.policy_ref.name
+            found = self._engine.cache.get(PLACEMENT_POLICY, namespace, name)
+            if found is None and not self._engine.cache.knows(PLACEMENT_POLICY):
+                found = await self._engine.kube.get(PLACEMENT_POLICY, namespace, name)
+            mode = str(((found or {}).get("spec") or {}).get("mode", ""))
+        choice = CHOICES.get(mode, "Smart")
+        return Rules(rules.parallelism, rules.retries, rules.requeue, rules.timeout, choice, rules.seed)
+
+    # -- rounds and the end ------------------------------------------------------------------------------------------
+
+    def _launch(self, key: Key, work: Work, doing: Coroutine[Any, Any, None], after: float) -> None:
+        """Runs a round in the background; its end brings the key back."""
+
+        async def run() -> None:
+            await guarded(work, doing)
+            self._engine.enqueue(key, after=after)
+
+        work.task = asyncio.create_task(run(), name=f"round {key}", context=contextvars.Context())
+
+    async def _end(self, key: Key, obj: Obj, job: ClusterJob, work: Work, runs: Sequence[Run]) -> Done:
+        """Deletion: runs are ended on every machine that is there, then the object may go."""
+        if not has_finalizer(obj, names.FINALIZER_CLEANUP):
+            return Done()
+        there: Job | None = None
+        if not work.stopped and not is_abandoned(obj):
+            cluster = self._engine.cache.get(VIRTUAL_CLUSTER, job.metadata.namespace, job.spec.cluster_ref.name)
+            if cluster is not None and (access := await read_access(self._engine, cluster)) is not None:
+                controller = self._controller(cluster)
+                there = Job(obj, job.spec, access, self._machines(cluster), None, controller)
+        if there is None:  # nothing is left to be ended, or the user gave it up
+            await self._engine.finalizers.remove(CLUSTER_JOB, obj)
+            return Done()
+        active = [run for run in runs if run.active]
+        self._launch(key, work, finish(self.ssh, work, there, active), WAIT_SECONDS if work.trouble else 0.0)
+        return Done()
+
+    def _controller(self, cluster: Obj) -> str:
+        if not (cluster["spec"].get("bootstrap") or {}).get("slurm") is not None:
+            return ""
+        bootstrap = self._bootstrap or bootstrap_of(self._engine)
+        return bootstrap.controller(cluster["metadata"]["uid"])
+
+    def _tell(self, obj: Obj, before: Sequence[Run], after: Sequence[Run]) -> None:
+        """Events: the first that ended badly one by one, and the end of all."""
+        emit = self._engine.events.emit
+        told = [run for old, run in zip(before, after, strict=True) if run != old]
+        for run in [run for run in told if run.over and run.state != "Done"][:EVENTS]:
+            emit(obj, "Warning", f"Run{run.state}", f"{run.name} on {run.node or 'no machine'}: {run.message}")
+        for old, run in [pair for pair in zip(before, after, strict=True) if pair[0].preemptions < pair[1].preemptions]:
+            emit(obj, "Normal", "RunRequeued", f"{run.name}: {run.message or old.node}; it is started again")
+        if after and all(run.over for run in after) and not all(run.over for run in before):
+            done = sum(run.state == "Done" for run in after)
+            emit(obj, "Normal", "RunsEnded", f"{done} of {len(after)} runs are done")
+
+
+def reconciler(engine: Engine, settings: Settings) -> JobReconciler:
+    """The reconciler of an operator."""
+    return JobReconciler(engine)

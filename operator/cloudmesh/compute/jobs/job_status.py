@@ -1,0 +1,108 @@
+"""The status of a ClusterJob. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cloudmesh.api import conditions as c
+from cloudmesh.compute.jobs.runs import Run, count_runs, write_runs
+
+COMPLETE = "Complete"
+REASON_WAITING = "WaitingForCluster"
+REASON_RUNNING = "Running"
+REASON_RUNS_FAILED = "RunsFailed"
+REASON_SPEC_INVALID = "SpecInvalid"
+
+Status = dict[str, Any]
+
+
+def make_status(obj: Mapping[str, Any], runs: Sequence[Run], waits_for: str, now: str) -> Status:
+    """The status of a job whose spec is right.
+
+    Args:
+        obj: The ClusterJob.
+        runs: Its runs as they are now.
+        waits_for: Why nothing can be started or seen; empty if nothing stands in the way.
+        now: RFC 3339 time.
+    """
+    old = obj.get("status") or {}
+    counts = count_runs(runs)
+    over = all(run.over for run in runs)
+    conditions = _Conditions(obj, now)
+    done = f"{counts['done']} of {counts['total']} runs are done"
+    if over and counts["unsuccessful"]:
+        parts = [f"{counts[name]} {words}" for name, words in _WORDS.items() if counts[name]]
+        first = next(run for run in runs if run.over and run.state != "Done")
+        message = f"{done}; {', '.join(parts)}: {first.name} on {first.node or 'no machine'}: {first.message}"
+        conditions.put(c.READY, c.FALSE, REASON_RUNS_FAILED, message)
+        conditions.put(c.STALLED, c.TRUE, REASON_RUNS_FAILED, message)
+    elif over:
+        conditions.put(c.READY, c.TRUE, c.REASON_AS_SPECIFIED, done)
+    else:
+        told = f"; {counts['running']} run, {counts['submitted']} are submitted, {counts['ready']} wait"
+        message = f"{waits_for}; {done}" if waits_for else done + told
+        reason = REASON_WAITING if waits_for else REASON_RUNNING
+        conditions.put(c.READY, c.FALSE, reason, message)
+        conditions.put(c.RECONCILING, c.TRUE, reason, message)
+    conditions.put(COMPLETE, c.TRUE if over else c.FALSE, "RunsEnded" if over else "RunsLeft", done)
+    status: Status = {
+        "observedGeneration": conditions.generation,
+        "conditions": conditions.list,
+        "counts": counts,
+        "runs": write_runs(runs),
+    }
+    began = [run.started_at for run in runs if run.started_at]
+    if started := old.get("startedAt") or (min(began) if began else ""):
+        status["startedAt"] = started
+    if over:
+        ended = [run.ended_at for run in runs if run.ended_at]
+        status["endedAt"] = old.get("endedAt") or max(ended, default=now)
+    return status
+
+
+def make_refusal(obj: Mapping[str, Any], reason: str, message: str, now: str) -> Status:
+    """The status of a job that can't be run until somebody changes something."""
+    conditions = _Conditions(obj, now)
+    conditions.put(c.READY, c.FALSE, reason, message)
+    conditions.put(c.STALLED, c.TRUE, reason, message)
+    return _kept(obj) | {"observedGeneration": conditions.generation, "conditions": conditions.list}
+
+
+def make_first(obj: Mapping[str, Any], now: str) -> Status:
+    """The status before anything is done, so that a client that waits never sees an object without Ready."""
+    conditions = _Conditions(obj, now)
+    conditions.put(c.READY, c.UNKNOWN, c.REASON_PENDING, "seen")
+    conditions.put(c.RECONCILING, c.TRUE, c.REASON_PENDING, "seen")
+    return {"observedGeneration": conditions.generation, "conditions": conditions.list}
+
+
+def make_paused(obj: Mapping[str, Any], annotation: str, now: str) -> Status:
+    """The status while the user has stopped all changes: what runs goes on."""
+    conditions = _Conditions(obj, now, keep=True)
+    conditions.put(c.PAUSED, c.TRUE, "Annotation", f"remove the annotation {annotation} to go on")
+    if c.find_condition(conditions.list, c.READY) is None:
+        conditions.put(c.READY, c.UNKNOWN, c.REASON_PENDING, "paused")
+    return _kept(obj) | {"conditions": conditions.list}
+
+
+_WORDS = {"failed": "failed", "timeout": "took too long", "crash": "crashed"}
+
+
+def _kept(obj: Mapping[str, Any]) -> Status:
+    return {name: value for name, value in (obj.get("status") or {}).items() if name != "conditions"}
+
+
+class _Conditions:
+    """Conditions anew, with the times of the old ones; with `keep`, the old ones stay."""
+
+    def __init__(self, obj: Mapping[str, Any], now: str, *, keep: bool = False) -> None:
+        self._old = [dict(x) for x in (obj.get("status") or {}).get("conditions") or ()]
+        self.generation = int(obj["metadata"].get("generation", 0))
+        self.list: list[c.Condition] = self._old if keep else []
+        self._now = now
+
+    def put(self, type_: str, status: c.Status, reason: str, message: str) -> None:
+        # an old condition of the type gives its time
+        before = [*self.list, *(x for x in self._old if x.get("type") == type_ and x not in self.list)]
+        self.list = c.set_condition(before, type_, status, reason, message, generation=self.generation, now=self._now)
