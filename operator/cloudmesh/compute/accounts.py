@@ -179,7 +179,7 @@ class Account:
         self.priced = OfferTable.from_offers(new)
         self._offers_version += 1
         self._hub.changed(self)
-        self._hub.wake_clusters(self)
+        self._hub.wake_users(self)
 
     @property
     def offers_version(self) -> int:

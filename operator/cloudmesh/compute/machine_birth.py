@@ -137,9 +137,10 @@ class Birth:
             wait = FIRST_RETRY_SECONDS if error.retry_after is None else error.retry_after
             life.not_before = hands.clock() + wait
             return wait
-        except Transient as error:
+        except (Transient, Conflict) as error:
+            # unknown; a conflict may be with what an earlier delivery of this very call has made
             life.tries += 1
-            life.refusal = error if life.tries >= MAX_TRIES else None
+            life.refusal = error if life.tries >= MAX_TRIES or isinstance(error, Conflict) else None
             return None
         except CloudmeshError as error:  # said in so many words: nothing was made
             life.outcome, life.refusal = "clear", error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -79,6 +80,11 @@ class Scene:
         self.owner = Owner()
         self.contexts: list[Context] = []
         self.api.put(NAMESPACES, {"metadata": {"name": "kube-system"}})
+
+    def use(self, **declared: Any) -> None:
+        """Changes what the provider declares; before the first operator."""
+        self.info = dataclasses.replace(self.info, **declared)
+        self.cloud.habits.native_tokens = self.info.native_tokens
 
     # -- objects -------------------------------------------------------------------------------------------------
 

@@ -18,10 +18,18 @@ def once(s: Scene) -> None:
     assert not [token for token, count in tokens.items() if count > 1], tokens
 
 
+def lagging(native: bool) -> Scene:
+    """A cloud whose calls take a while, and whose reads lag behind."""
+    s = Scene(native=native, grace=4)
+    s.cloud.habits.list_lag_seconds = s.cloud.habits.find_lag_seconds = 3.0
+    s.cloud.habits.latency_seconds = 0.3
+    return s
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_birth(native: bool) -> None:
     async def scenario(crash: CrashPoint) -> None:
-        s = Scene(native=native)
+        s = lagging(native)
         s.add_account()
         cluster = s.add_cluster()
         s.add_machine(cluster=cluster)
@@ -47,7 +55,7 @@ def test_birth(native: bool) -> None:
 @pytest.mark.parametrize("native", [True, False])
 def test_end(native: bool) -> None:
     async def scenario(crash: CrashPoint) -> None:
-        s = Scene(native=native)
+        s = lagging(native)
         s.add_account()
         cluster = s.add_cluster()
         s.add_machine(cluster=cluster)
@@ -75,7 +83,7 @@ def test_end(native: bool) -> None:
 @pytest.mark.parametrize("native", [True, False])
 def test_deleted_while_it_is_made(native: bool) -> None:
     async def scenario(crash: CrashPoint) -> None:
-        s = Scene(native=native)
+        s = lagging(native)
         s.add_account()
         cluster = s.add_cluster()
         s.add_machine(cluster=cluster)
