@@ -68,6 +68,9 @@ SlurmctldLogFile={run}/slurmctld.log
 SlurmdLogFile={run}/slurmd.log
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+# No cgroups are used, but slurmd ends where it can't tell which version is mounted, or may not write to version 2: told
+# the version, it doesn't look. Nodes get this file from their controller.
+CGROUP_CONFIG = "CgroupPlugin=cgroup/v1\n"
 
 
 class Refused(Exception):
@@ -232,6 +235,7 @@ def start(options: argparse.Namespace) -> int:
             (MUNGE / "munge.key").touch(mode=0o600)
             (MUNGE / "munge.key").write_bytes(key)
             (RUN / "ctl" / "slurm.conf").write_text(text)
+            (RUN / "ctl" / "cgroup.conf").write_text(CGROUP_CONFIG)
             link_config(options.role)
             (RUN / "wanted.json").write_text(json.dumps(asked))
             launch()

@@ -154,6 +154,62 @@ def test_the_slurm_command_refuses_what_it_cannot_do(root: Path) -> None:
     assert slurm(root, "stop")[0] == 0
 
 
+# Namespaces as a Pod has them: own network, processes and mounts, one uid without any capability, no cgroups to write.
+_NAMESPACES = """
+set -e
+mount --make-rprivate /
+mount -t proc proc $ROOT/proc
+mkdir -p $ROOT/sys && mount -t sysfs sysfs $ROOT/sys
+if [ $CGROUPS = v2 ]; then
+    mount -t cgroup2 none $ROOT/sys/fs/cgroup && mount -o remount,ro,bind $ROOT/sys/fs/cgroup
+fi
+mkdir -p $ROOT/dev/shm && mount -t tmpfs tmpfs $ROOT/dev/shm
+ip link set lo up && ip link add d0 type veth peer name d1 && ip addr add 192.0.2.1/24 dev d0
+ip link set d0 up && ip link set d1 up
+hostname m && echo "192.0.2.1 m" >$ROOT/etc/hosts
+exec chroot $ROOT /usr/bin/setpriv --reuid 2000 --regid 2000 --clear-groups --no-new-privs --bounding-set=-all \\
+    env -i PATH=/usr/sbin:/usr/bin HOME=/home/cm bash -c "$PROGRAM"
+"""
+_PROGRAM = """
+mkdir -p ~/.cloudmesh/slurm && head -c 64 /dev/urandom >~/.cloudmesh/slurm/munge.key
+slurm=/opt/cloudmesh/machine/slurm
+start="$slurm start --role both --ctl m --ctl-address 192.0.2.1 --wait 30"
+$start || tail -n 5 /run/slurm/*.out
+timeout 20 srun hostname
+(for _ in 1 2 3 4 5; do $slurm status >/dev/null & $start & done; wait) | sort -u | wc -l
+grep -c 'slurmd started' /run/slurm/supervisor.log
+kill -9 $(pgrep -x slurmd)
+for _ in $(seq 100); do sleep 0.1; pgrep -x slurmd >/dev/null && break; done
+timeout 20 srun hostname
+head -c 64 /dev/urandom >~/.cloudmesh/slurm/munge.key
+$start
+timeout 20 srun hostname
+$slurm stop
+sleep 0.5
+pgrep -x 'munged|slurmd|slurmctld' || echo nothing runs
+"""
+
+
+@pytest.mark.parametrize("cgroups", ["v2", "none"])
+def test_slurm_needs_no_cgroups_comes_back_and_takes_a_new_key(root: Path, cgroups: str) -> None:
+    for name in ("run/slurm", "run/munge", "home/cm/.cloudmesh"):
+        shutil.rmtree(root / name, ignore_errors=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
+        shutil.chown(root / name, 2000, 2000)
+    environment = {**os.environ, "ROOT": str(root), "CGROUPS": cgroups, "PROGRAM": _PROGRAM}
+    done = subprocess.run(
+        ["unshare", "--mount", "--net", "--pid", "--uts", "--fork", "--kill-child", "bash", "-c", _NAMESPACES],
+        env=environment, capture_output=True, text=True, timeout=150, check=False,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert len(lines) == 9, done.stdout + done.stderr
+    ready = json.loads(lines[0])
+    assert ready["ready"] and ready["nodes"] == {"m": "IDLE"}, lines[0]
+    assert lines[1:5] == ["m", "1", "1", "m"]  # ten calls side by side change nothing; what is killed comes back
+    assert json.loads(lines[5])["ready"] and lines[6] == "m"
+    assert json.loads(lines[7])["role"] == "" and lines[8] == "nothing runs"
+
+
 def test_chart_values_name_the_images() -> None:
     text = _values({"operator": "cloudmesh.local/operator:1-a", "machine": "cloudmesh.local/machine:1-b"})
     assert text.splitlines()[1:] == [
