@@ -38,6 +38,8 @@ RECONCILERS: tuple[str, ...] = (
     "cloudmesh.compute.machine_controller:reconciler",
     "cloudmesh.compute.cluster_controller:reconciler",
     "cloudmesh.compute.budget_controller:reconciler",
+    "cloudmesh.compute.jobs.controller:reconciler",
+    "cloudmesh.compute.account_controller:price_sheets",
 )
 """Factories `module:function`, called with the engine and the settings; loaded when the operator starts."""
 

@@ -17,6 +17,7 @@ from cloudmesh.api.virtualcluster import VirtualCluster
 from cloudmesh.compute import budgets as live_budgets
 from cloudmesh.compute import lifecycle
 from cloudmesh.compute.access import ClusterAccess, ensure_access, forget_access, publish_logins
+from cloudmesh.compute.account_controller import ensure_default_account
 from cloudmesh.compute.accounts import Accounts, shared
 from cloudmesh.compute.asked import Asked
 from cloudmesh.compute.bootstrap import BootstrapState
@@ -30,6 +31,7 @@ from cloudmesh.compute.cluster_status import Boot, Facts, Trouble, Verdict, make
 from cloudmesh.compute.cluster_words import Event, events_of, say_machines, say_next
 from cloudmesh.compute.kinds import BUDGET, CLOUD_ACCOUNT, CLUSTER_JOB, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machines import MachineView
+from cloudmesh.compute.plan import BUDGET as OVER_BUDGET
 from cloudmesh.compute.plan import NewMachine, Plan, machines, plan
 from cloudmesh.compute.prices.moments import to_seconds
 from cloudmesh.compute.reading import ANNOTATION_POWER_SINCE, ANNOTATION_TEMPLATE, read_cluster
@@ -197,7 +199,7 @@ class ClusterReconciler:
             exceeded=exceeded,
             fits=fits,
         )
-        return decided, message if exceeded or decided.why == lifecycle.BUDGET else ""
+        return decided, message if exceeded or decided.why == OVER_BUDGET else ""
 
     def _is_busy(self, memory: Memory, now: int) -> bool:
         """Whether somebody uses the cluster right now; looked at only where that matters."""
@@ -556,5 +558,16 @@ def _of_earlier_life(machine: Obj, owner: Obj) -> bool:
 
 def reconciler(engine: Engine, settings: Settings) -> ClusterReconciler:
     """The reconciler of an operator."""
+
+    def bootstrap() -> BootstrapPort:
+        from cloudmesh.compute.bootstrap.shared import bootstrap_of  # loads an SSH library, which few need at once
+
+        return bootstrap_of(engine)
+
+    async def default_account(namespace: str) -> None:
+        await ensure_default_account(engine, namespace)
+
     accounts = shared(engine, settings=ComputeSettings.from_environ())
-    return ClusterReconciler(engine, accounts, live_budgets.shared(engine))
+    return ClusterReconciler(
+        engine, accounts, live_budgets.shared(engine), bootstrap=bootstrap, default_account=default_account
+    )
