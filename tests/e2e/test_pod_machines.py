@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -313,6 +314,37 @@ async def test_console_and_tags(lab: Lab) -> None:
     assert lab.scope.holds(tags)
     with pytest.raises(InvalidRequest, match="operator's own"):
         await lab.provider.set_metadata(node.id, {"cloudmesh.org/token": "x"})
+    await lab.provider.delete_node(node.id, lab.scope)
+
+
+async def test_logins_from_anywhere_through_kubectl(
+    lab: Lab, client_key: asyncssh.SSHKey, host_key: asyncssh.SSHKey
+) -> None:
+    """As a user outside of the cluster's network logs in; a stranger's key and another host's are refused."""
+    await lab.provider.ensure_node(await lab.spec("far", cluster=""))
+    node = (await lab.running("far"))["far"]
+    async with login(node, client_key, host_key):
+        pass
+    kubectl = shutil.which("kubectl", path=lab.cluster.info.environment()["PATH"])
+    assert kubectl is not None
+    proxy = (
+        kubectl, "--kubeconfig", str(lab.cluster.kubeconfig), "-n", lab.namespace, "exec", "-i", "far", "--",
+        "/usr/sbin/sshd", "-i", "-e", "-o", "LogLevel=QUIET", "-f", "/opt/cloudmesh/machine/sshd_config",
+    )  # fmt: skip
+    trusted = ([host_key.convert_to_public()], [], [])
+    options: dict[str, Any] = {"username": "cm", "config": None, "agent_path": None}
+    async with asyncssh.connect(
+        "far", client_keys=[client_key], known_hosts=trusted, proxy_command=proxy, **options
+    ) as connection:
+        assert await run(connection, "hostname && echo $PATH") == (
+            "far\n/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
+        )
+    other = asyncssh.generate_private_key("ssh-ed25519")
+    with pytest.raises(asyncssh.PermissionDenied):
+        await asyncssh.connect(node.host, node.port, client_keys=[other], known_hosts=trusted, **options)
+    wrong = ([other.convert_to_public()], [], [])
+    with pytest.raises(asyncssh.HostKeyNotVerifiable):
+        await asyncssh.connect(node.host, node.port, client_keys=[client_key], known_hosts=wrong, **options)
     await lab.provider.delete_node(node.id, lab.scope)
 
 
