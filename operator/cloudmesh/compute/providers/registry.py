@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from cloudmesh.compute.ports import Provider
@@ -57,7 +58,7 @@ Maker = Callable[[Context], Provider]
 
 def known_kinds() -> tuple[str, ...]:
     """All kinds that can be served, built in and plugged in."""
-    return tuple(sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))}))
+    return tuple(sorted({*BUILT_IN, *(point.name for point in _plugged_in())}))
 
 
 def find_maker(kind: str) -> Maker:
@@ -71,9 +72,16 @@ def find_maker(kind: str) -> Maker:
             module, _, function = target.partition(":")
             maker: Maker = getattr(importlib.import_module(module), function)
             return maker
-        for point in entry_points(group=GROUP, name=kind):
-            loaded: Maker = point.load()
-            return loaded
+        for point in _plugged_in():
+            if point.name == kind:
+                loaded: Maker = point.load()
+                return loaded
     except Exception as error:
         raise Unsupported(f"the provider {kind!r} can't be loaded: {error}") from error
     raise Unsupported(f"there is no provider {kind!r}; known are {', '.join(known_kinds())}")
+
+
+@functools.cache
+def _plugged_in() -> tuple[EntryPoint, ...]:
+    """Entry points of the group; read once, since that opens a file of each package that is installed."""
+    return tuple(entry_points(group=GROUP))
