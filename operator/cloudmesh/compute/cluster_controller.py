@@ -137,6 +137,7 @@ class ClusterReconciler:
         now = to_seconds(now_text)
         there = self._look(memory, obj, now)
         life, budget = self._lifecycle(memory, obj, there, now)
+        memory.tripped |= dict.fromkeys(memory.tripping, now)  # it held until this very moment
         needed = plan(
             memory.asked,
             there.members,
@@ -144,7 +145,9 @@ class ClusterReconciler:
             state=life.state,
             reason=life.why or c.REASON_LIFETIME_EXCEEDED,
             powers=self._powers(key.namespace, there) if life.state == "Rest" else None,
+            tripped=memory.tripped,
         )
+        memory.tripping = frozenset(p.pool.name for p in needed.pools if p.checkup.tripped)
         chosen = Chosen()
         if life.state == "Run":
             obj, chosen = await self._provide(memory, obj, there, needed, life, now_text)

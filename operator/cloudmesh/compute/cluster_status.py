@@ -127,6 +127,10 @@ def verdict(asked: Asked, facts: Facts) -> Verdict:
     if unknown:
         message = f"{progress}; nobody knows of '{unknown[0].name}': {unknown[0].message}"
         return Verdict("Unknown", c.REASON_CLOUD_UNAVAILABLE, message, reconciling=True)
+    asleep = [m for m in here if m.power != "Running" or m.at_rest]
+    if asleep:
+        message = f"{progress}; '{asleep[0].name}' is being woken"
+        return Verdict("False", c.REASON_PROVISIONING, message, reconciling=True)
     short = [p for p in asked.pools if units([m for m in here if m.pool == p.name and not m.failed]) < p.replicas]
     unmade = [m for m in here if not m.made]
     if short or unmade or facts.plan.create:

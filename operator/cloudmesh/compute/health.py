@@ -73,8 +73,15 @@ class Checkup:
         return tuple(i for i in (*self.replace, *self.hold) if i.why in COUNTED or i.why == "NotAdopted")
 
 
-def check_up(pool: Pool, members: Sequence[Member], now: int) -> Checkup:
-    """Looks at all machines of a pool that aren't being deleted."""
+def check_up(pool: Pool, members: Sequence[Member], now: int, tripped_at: int = 0) -> Checkup:
+    """Looks at all machines of a pool that aren't being deleted.
+
+    Args:
+        pool: The pool.
+        members: Its machines.
+        now: Seconds since 1970.
+        tripped_at: When so many were last ill that none was replaced: the others get the time to come back too.
+    """
     ills: list[Ill] = []
     times: list[int] = []
     for member in members:
@@ -87,19 +94,24 @@ def check_up(pool: Pool, members: Sequence[Member], now: int) -> Checkup:
         return Checkup(next_at=min(times, default=None))
     counted = [i for i in ills if i.why in COUNTED]
     allowed = pool.health.most.of(len(members), up=True)
-    existing = [i for i in counted if i.why != "Gone"]
-    tripped = pool.health.replace and len(existing) > allowed
     sick = {i.member.name for i in ills}
+    existing = sum(1 for i in counted if i.why != "Gone")
+    # those that stopped working together don't all come of age at one moment
+    existing += sum(1 for m in members if m.name not in sick and _is_suspect(m))
+    tripped = pool.health.replace and existing > allowed
     under_way = sum(1 for m in members if m.attempt > 1 and not m.was_up and m.name not in sick)
     room = 0 if tripped else allowed - under_way
     replace: list[Ill] = []
     hold: list[Ill] = []
     for ill in sorted(ills, key=lambda i: (i.why == "Gone", i.member.ordinal)):
-        if ill.due is None:
+        due = ill.due
+        if due is not None and ill.why in COUNTED and tripped_at:
+            due = max(due, tripped_at + pool.health.unhealthy_seconds)
+        if due is None:
             hold.append(ill)
-        elif ill.due > now:
+        elif due > now:
             hold.append(ill)
-            times.append(ill.due)
+            times.append(due)
         elif ill.why not in COUNTED:
             replace.append(ill)
         elif room > 0:
@@ -142,6 +154,12 @@ def _examine(health: Health, member: Member, now: int) -> tuple[Ill | None, int 
         return None, limit
     message = f"not Ready for {health.unhealthy_seconds} s"
     return _ill(health, member, "Unhealthy", _with(message, member), limit), None
+
+
+def _is_suspect(member: Member) -> bool:
+    """Whether one that worked doesn't any more, for whatever time, and not since it was told to sleep or wake."""
+    awake = member.power == "Running" and not member.at_rest and member.ready_since > member.power_since
+    return member.was_up and member.ready == "False" and awake
 
 
 def _with(message: str, member: Member) -> str:

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudmesh.compute.asked import Asked
-from cloudmesh.compute.plan import State
+from cloudmesh.compute.plan import BUDGET, State
 from cloudmesh.compute.prices.moments import to_seconds, to_time
 
 Obj = Mapping[str, Any]
 
 ACTIVITY_SECONDS = 300
 """The status follows what moves all the time at most so often."""
-REQUESTED, IDLE, BUDGET = "Requested", "Idle", "BudgetExceeded"
+REQUESTED, IDLE = "Requested", "Idle"
 
 
 @dataclass(frozen=True, slots=True)

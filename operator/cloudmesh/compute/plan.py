@@ -23,6 +23,8 @@ from cloudmesh.compute.tokens import machine_name
 from cloudmesh.policy.model import Alternative, Block, Decision, Needs, Offer, Pin, Policy, PoolRequest, Request
 
 State = Literal["Run", "Rest", "End"]
+BUDGET = "BudgetExceeded"
+"""Reason to rest that allows no cost but a disk's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ def plan(
     state: State = "Run",
     reason: str = "Suspended",
     powers: Mapping[str, frozenset[str] | None] | None = None,
+    tripped: Mapping[str, int] | None = None,
 ) -> Plan:
     """The plan.
 
@@ -71,6 +74,7 @@ def plan(
         state: What it shall be.
         reason: Why it rests or ends; for the removals.
         powers: By account what its machines can; None where that isn't known at the moment.
+        tripped: By pool when so many machines were last ill that none was replaced.
     """
     if state == "End":
         return Plan(state, delete=tuple(Removal(m, reason) for m in members if not m.deleting))
@@ -80,7 +84,8 @@ def plan(
     names = {pool.name for pool in asked.pools}
     delete = [Removal(m, "PoolRemoved") for m in members if m.pool not in names and not m.deleting]
     for pool in asked.pools:
-        pools.append(plan_pool(asked, pool, [m for m in members if m.pool == pool.name], now))
+        mine = [m for m in members if m.pool == pool.name]
+        pools.append(plan_pool(asked, pool, mine, now, (tripped or {}).get(pool.name, 0)))
         delete += pools[-1].delete
     going = {r.member.name for r in delete}
     wake = tuple((m, "Running") for m in members if m.power != "Running" and not m.deleting and m.name not in going)
@@ -102,7 +107,7 @@ def _rest(members: Sequence[Member], reason: str, powers: Mapping[str, frozenset
         if member.deleting:
             continue
         able = powers.get(member.offer.account)
-        if member.failed:
+        if member.failed or (reason == BUDGET and member.power == "Suspended"):
             delete.append(Removal(member, reason))
         elif member.power != "Running":
             continue
@@ -110,10 +115,14 @@ def _rest(members: Sequence[Member], reason: str, powers: Mapping[str, frozenset
             delete.append(Removal(member, reason, "it isn't made yet"))
         elif able is None:
             continue  # an account that isn't known at the moment destroys nothing
-        elif member.offer.purchase == "Spot" or not able & {"Suspend", "StartStop"}:
-            delete.append(Removal(member, reason, "its kind of machine can't be stopped"))
+        elif member.offer.purchase == "Spot":
+            delete.append(Removal(member, reason, "a spot machine can't be stopped"))
+        elif "StartStop" in able:
+            power.append((member, "Stopped"))
+        elif "Suspend" in able and reason != BUDGET:
+            power.append((member, "Suspended"))  # its memory may cost something
         else:
-            power.append((member, "Suspended" if "Suspend" in able else "Stopped"))
+            delete.append(Removal(member, reason, "its kind of machine can't be stopped"))
     return Plan("Rest", delete=tuple(delete), power=tuple(power))
 
 

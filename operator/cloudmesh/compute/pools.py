@@ -74,7 +74,7 @@ class PoolPlan:
     avoid: tuple[Member, ...]
 
 
-def plan_pool(asked: Asked, pool: Pool, members: Sequence[Member], now: int) -> PoolPlan:
+def plan_pool(asked: Asked, pool: Pool, members: Sequence[Member], now: int, tripped_at: int = 0) -> PoolPlan:
     """Compares a pool with its machines.
 
     Args:
@@ -82,6 +82,7 @@ def plan_pool(asked: Asked, pool: Pool, members: Sequence[Member], now: int) -> 
         pool: One of its pools.
         members: All machines of the pool, those that go among them.
         now: Seconds since 1970.
+        tripped_at: When so many of them were last ill that none was replaced; 0 for never.
     """
     newest: dict[int, int] = {}
     for m in members:
@@ -90,7 +91,7 @@ def plan_pool(asked: Asked, pool: Pool, members: Sequence[Member], now: int) -> 
     # its place is taken already: the end of a replacement that was begun
     superseded = [m for m in members if not m.deleting and m.attempt < newest[m.ordinal]]
     there = [m for m in members if not m.deleting and m.attempt == newest[m.ordinal]]
-    checkup = check_up(pool, there, now)
+    checkup = check_up(pool, there, now, tripped_at)
     replace, hold = list(checkup.replace), []
     for ill in checkup.hold:
         if ill.why == "NotAdopted" or not is_outdated(pool, ill.member, asked.accounts):

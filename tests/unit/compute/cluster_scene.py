@@ -12,9 +12,10 @@ from tests.unit.compute import machine_scene
 from tests.unit.compute.machine_scene import now
 
 from cloudmesh.compute import budgets as live_budgets
-from cloudmesh.compute.account_controller import AccountReconciler, PriceSheetReconciler
+from cloudmesh.compute.account_controller import AccountReconciler
 from cloudmesh.compute.accounts import Accounts, shared
 from cloudmesh.compute.budget_controller import BudgetReconciler
+from cloudmesh.compute.choices import PriceSheetReconciler
 from cloudmesh.compute.cluster_controller import ClusterReconciler
 from cloudmesh.compute.kinds import (
     BUDGET,

@@ -155,6 +155,14 @@ def test_too_many_ill_machines_and_none_is_replaced() -> None:
     assert names(found) == [("lab-workers-0", "Replaced"), ("lab-workers-1", "Replaced")]
 
 
+def test_those_that_stopped_working_together_are_counted_before_their_time() -> None:
+    p = pool(5)
+    ill = [member(i, ready="False", ready_since=NOW - 120 + 20 * i) for i in range(3)]
+    found = plan(asked(p), [*ill, member(3), member(4)], NOW)
+    assert found.pools[0].checkup.tripped
+    assert found.delete == ()
+
+
 def test_no_more_are_replaced_at_once_than_may_be_ill() -> None:
     p = pool(5, health=Health(most=Share(2)))
     gone = [member(i, ready="False", failed="Gone", gone=True, made=False) for i in range(5)]
@@ -285,7 +293,7 @@ def test_resting_machines_sleep_where_they_can() -> None:
     ]
     powers = {
         "can": frozenset({"StartStop"}),
-        "deep": frozenset({"StartStop", "Suspend"}),
+        "deep": frozenset({"Suspend"}),
         "pods": frozenset({"Groundwork"}),
         "lost": None,
     }
@@ -295,6 +303,9 @@ def test_resting_machines_sleep_where_they_can() -> None:
         ("lab-workers-1", "Suspended"),
     ]
     assert [n for n, _ in names(found)] == ["lab-workers-2", "lab-workers-3", "lab-workers-5"]
+    # a Budget pays for disks only
+    found = plan(asked(pool(6)), members, NOW, state="Rest", reason="BudgetExceeded", powers=powers)
+    assert [(m.name, state) for m, state in found.power] == [("lab-workers-0", "Stopped")]
 
 
 def test_waking_starts_those_that_sleep_and_makes_those_that_went() -> None:
