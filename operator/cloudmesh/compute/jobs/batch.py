@@ -254,7 +254,7 @@ def _judge(told: Sequence[Seen], row: Row | None, node: str) -> Seen:
         case "PREEMPTED":
             return replace(seen, sign="Preempted", message=f"SLURM took {row.node or 'its node'} away")
         case _:
-            return replace(seen, sign="Lost", message=f"SLURM says {row.state}")
+            return replace(seen, sign="Lost", message=seen.message or f"SLURM says {row.state}")
 
 
 def _why(row: Row) -> str:

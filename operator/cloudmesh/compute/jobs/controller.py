@@ -43,6 +43,7 @@ from cloudmesh.engine import (
 LOOK_SECONDS = 3.0
 SOON_SECONDS = 1.0
 WAIT_SECONDS = 5.0
+LEASE_SECONDS = 6.0
 EVENTS = 10
 CHOICES: Mapping[str, Choice] = {
     "Sequential": "Sequential", "Random": "Random", "Smart": "Smart", "Frugal": "Frugal",
@@ -159,6 +160,8 @@ class JobReconciler:
         self._tell(obj, runs, decided.runs)
         active = [run for run in decided.runs if run.active]
         if backend is not None and placed is not None and active:
+            if decided.start:
+                self._engine.require_lease(LEASE_SECONDS)
             doing = advance(work, placed, backend, active, decided.start)
             self._launch(key, work, doing, SOON_SECONDS if decided.start else LOOK_SECONDS)
             return Done()

@@ -141,9 +141,9 @@ def _ended(run: Run, seen: Seen, rules: Rules, now: str) -> Run:
         return replace(run, state="Done")
     if seen.sign == "Timeout" or (seen.sign == "Ended" and _took_too_long(seen, rules)):
         limit = f"{rules.timeout} s" if rules.timeout else "SLURM's limit"
-        run = replace(run, state="Timeout", message=run.message or f"took longer than {limit}")
+        run = replace(run, state="Timeout", message=_joined(f"took longer than {limit}", run.message))
     elif seen.sign == "Ended":
-        run = replace(run, state="Failed", message=run.message or f"ended with code {seen.exit_code}")
+        run = replace(run, state="Failed", message=_joined(f"ended with code {seen.exit_code}", run.message))
     else:
         why = f"{where} was taken away" if seen.sign == "Preempted" else f"{where} was lost, or its process"
         run = replace(run, state="Crash", exit_code=None, message=run.message or why)
@@ -151,6 +151,10 @@ def _ended(run: Run, seen: Seen, rules: Rules, now: str) -> Run:
     if tries <= rules.retries:
         return again(run)
     return run
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
 
 
 def _took_too_long(seen: Seen, rules: Rules) -> bool:
