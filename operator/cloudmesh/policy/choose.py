@@ -16,6 +16,7 @@ from cloudmesh.policy.problem import Fill, Resources, Task, costs, make_task, on
 from cloudmesh.policy.ranked import Order, by_rank, total_key
 from cloudmesh.policy.scores import Plugin, View, keys, weight
 from cloudmesh.policy.solve import solve
+from cloudmesh.policy.spread import trim
 
 NETWORKS = 24
 """Networks tried at most."""
@@ -76,11 +77,11 @@ def choose(request: Request, table: OfferTable, sifted: Sequence[Sifted], plugin
     for estimate, network in _networks(request, table, sifted)[:NETWORKS]:
         if best is not None and not best.missing and request.policy.mode == "Cheapest" and estimate >= best.cost:
             break
-        inside = tuple(_narrow(s, table.network.codes[s.rows] == network) for s in sifted)
+        inside = tuple(narrow(s, table.network.codes[s.rows] == network) for s in sifted)
         choice = replace(_within_limit(request, table, inside, plugin), network=table.network.values[network])
         if best is None or _value(choice) < _value(best):
             best = choice
-    return best or _within_limit(request, table, tuple(_narrow(s, np.zeros(len(s.rows), bool)) for s in sifted), plugin)
+    return best or _within_limit(request, table, tuple(narrow(s, np.zeros(len(s.rows), bool)) for s in sifted), plugin)
 
 
 def pinned_nanos(request: Request) -> int | None:
@@ -122,7 +123,8 @@ def _networks(request: Request, table: OfferTable, sifted: Sequence[Sifted]) -> 
     return [(cost, code) for _, cost, _, code in sorted(order)]
 
 
-def _narrow(sifted: Sifted, keep: NDArray[np.bool_]) -> Sifted:
+def narrow(sifted: Sifted, keep: NDArray[np.bool_]) -> Sifted:
+    """The same with some of its offers only."""
     return replace(sifted, rows=sifted.rows[keep], units=sifted.units[keep], alternative=sifted.alternative[keep])
 
 
@@ -147,13 +149,18 @@ def _within_limit(request: Request, table: OfferTable, sifted: tuple[Sifted, ...
     return choice if rest is None or choice.cost <= rest else _cut(choice, rest)
 
 
+def reduced_task(request: Request, table: OfferTable, sifted: Sifted, resources: Resources) -> Task:
+    """The task of a pool with the offers that a cheapest placement may need."""
+    order = _by_cost(request, table, sifted)
+    picked = shortlist(sifted, table, resources, order, _total(request), _apart(sifted))
+    return make_task(sifted, table, resources, request.currency, picked)
+
+
 def _cheapest(request: Request, table: OfferTable, sifted: tuple[Sifted, ...]) -> Choice:
     resources = Resources(request, table)
-    tasks = []
-    for s in sifted:
-        picked = shortlist(s, table, resources, _by_cost(request, table, s), _total(request), _apart(s))
-        tasks.append(make_task(s, table, resources, request.currency, picked))
-    return Choice(sifted, tuple(tasks), tuple(solve(tasks, resources.left, resources.kinds())), resources)
+    tasks = [reduced_task(request, table, s, resources) for s in sifted]
+    fills = solve(tasks, resources.left, resources.kinds())
+    return Choice(sifted, tuple(tasks), tuple(trim(t, f) for t, f in zip(tasks, fills, strict=True)), resources)
 
 
 def _ranked(request: Request, table: OfferTable, sifted: tuple[Sifted, ...], plugin: Plugin | None) -> Choice:
@@ -172,7 +179,7 @@ def _ranked(request: Request, table: OfferTable, sifted: tuple[Sifted, ...], plu
         tasks.append(make_task(s, table, resources, request.currency, picked))
         weights = (free, spread) if mode == "Weighted" else (0, 0)
         orders.append(Order(mode, key[picked].tolist(), view.room.tolist(), *weights))
-    fills = by_rank(tasks, orders, resources.left)
+    fills = [trim(t, f) for t, f in zip(tasks, by_rank(tasks, orders, resources.left), strict=True)]
     return Choice(sifted, tuple(tasks), tuple(fills), resources, key=total_key(orders, fills))
 
 
@@ -186,7 +193,7 @@ def _ranked_below(
     best: Choice | None = None
     for _ in range(STEPS):
         middle = (low * high) ** 0.5
-        inside = tuple(_narrow(s, ratio <= middle) for s, ratio in zip(sifted, ratios, strict=True))
+        inside = tuple(narrow(s, ratio <= middle) for s, ratio in zip(sifted, ratios, strict=True))
         choice = _ranked(request, table, inside, plugin)
         if not choice.missing and choice.cost <= rest:
             best, low = replace(choice, sifted=sifted), middle

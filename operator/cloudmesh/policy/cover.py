@@ -8,7 +8,8 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudmesh.policy.problem import Fill, Item, Task, fits, take
+from cloudmesh.policy.problem import Fill, Item, Task, drop_needless, fits, take
+from cloudmesh.policy.shared import within_shared
 
 WINDOW = 48
 Floats = NDArray[np.float64]
@@ -34,10 +35,14 @@ def cover(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequen
 
 def _in_order(task: Task, among: Sequence[int], room: list[int], fill: Fill, need: int, base: int) -> None:
     """Takes the first that fit, on-demand ones until the base is met."""
-    short = base - _take_first(task, [n for n in among if not task.items[n].spot], room, fill, base) if base > 0 else 0
-    rest = need - base + min(short, 0)
+    steady = [n for n in among if not task.items[n].spot]
+    got = _take_first(task, steady, room, fill, base) if base > 0 else 0
+    if task.spot_only:
+        got -= drop_needless(task, room, fill, got - base)
+    short = max(0, base - got)
+    rest = need - max(base, got)
     above = [n for n in among if task.items[n].spot] if task.spot_only else among
-    fill.missing += max(0, short) + max(0, rest - _take_first(task, above, room, fill, rest))
+    fill.missing += short + max(0, rest - _take_first(task, above, room, fill, rest))
 
 
 def _take_first(task: Task, among: Sequence[int], room: list[int], fill: Fill, need: int) -> int:
@@ -69,16 +74,14 @@ def _mixed(task: Task, costs: Sequence[float], among: Sequence[int], room: list[
     need -= _bulk(task, above, room, fill, bulk)
     if need <= 0:
         return
-    picked = _exact(task, costs, among, room, need, base)
-    trial = list(room)
-    if picked is not None and _commit(task, picked, trial):
+    picked = within_shared(task, room, costs, lambda now: _exact(task, now, among, room, need, base))
+    if picked is not None:
         for n, count in picked.items():
+            take(items[n], count, room)
             fill.counts[n] = fill.counts.get(n, 0) + count
-        room[:] = trial
         return
     # Limits that several kinds share, or too little room: by cost per unit, then without what isn't needed.
     _in_order(task, by_unit, room, fill, need, base)
-    _drop_needless(task, costs, room, fill)
 
 
 def _bulk(task: Task, among: Sequence[int], room: list[int], fill: Fill, need: int) -> int:
@@ -92,12 +95,6 @@ def _bulk(task: Task, among: Sequence[int], room: list[int], fill: Fill, need: i
             fill.counts[n] = fill.counts.get(n, 0) + count
             got += count * item.units
     return got
-
-
-def _commit(task: Task, picked: dict[int, int], room: list[int]) -> bool:
-    for n, count in picked.items():
-        take(task.items[n], count, room)
-    return all(left >= 0 for left in room)
 
 
 def _exact(
@@ -185,22 +182,3 @@ class _Table:
             found.extend(machines[:count])
             units = max(0, units - each * count)
         return found
-
-
-def _drop_needless(task: Task, costs: Sequence[float], room: list[int], fill: Fill) -> None:
-    """Takes machines out again that the units can do without, the dearest first."""
-    if fill.missing:
-        return
-    items = task.items
-    spare = sum(items[n].units * count for n, count in fill.counts.items()) - task.need
-    steady = sum(items[n].units * count for n, count in fill.counts.items() if not items[n].spot) - task.base
-    for n in sorted(fill.counts, key=lambda n: (-costs[n], n)):
-        item = items[n]
-        most = spare // item.units if item.spot else min(spare, steady) // item.units
-        count = min(most, fill.counts[n])
-        if count > 0:
-            take(item, -count, room)
-            fill.counts[n] -= count
-            spare -= count * item.units
-            steady -= 0 if item.spot else count * item.units
-    fill.counts = {n: count for n, count in fill.counts.items() if count}

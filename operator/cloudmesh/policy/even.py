@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudmesh.policy.cover import WINDOW, machines
-from cloudmesh.policy.problem import Fill, Task, take
+from cloudmesh.policy.problem import Fill, Task
+from cloudmesh.policy.shared import within_shared
 
 MAX_CELLS = 20_000
 """Options of a domain times states, at most; beyond it the greedy way has to do."""
@@ -91,6 +93,13 @@ def evenly(task: Task, left: Sequence[int], costs: Sequence[float], among: Seque
         among = [n for n in among if items[n].spot]
     if task.need > WINDOW or not among:
         return None
+    picked = within_shared(task, left, costs, lambda now: _best_level(task, left, now, among))
+    return None if picked is None else Fill(picked)
+
+
+def _best_level(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequence[int]) -> dict[int, int] | None:
+    items = task.items
+    among = sorted(among, key=lambda n: (costs[n], n))
     domains = _domains(task, left, costs, among)
     sizes = [items[n].units for n in among]
     first = max(0, -(-task.need // max(sizes)) // len(domains) - 1)
@@ -102,14 +111,7 @@ def evenly(task: Task, left: Sequence[int], costs: Sequence[float], among: Seque
             best = found
         elif best is not None:
             break
-    if best is None:
-        return None
-    fill = Fill({})
-    room = list(left)
-    for n in best[1]:
-        fill.counts[n] = fill.counts.get(n, 0) + 1
-        take(items[n], 1, room)
-    return fill if min(room, default=0) >= 0 else None
+    return dict(Counter(best[1])) if best is not None else None
 
 
 def _domains(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequence[int]) -> list[_Domain]:

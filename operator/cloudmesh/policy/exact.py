@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from cloudmesh.policy.model import NANO
-from cloudmesh.policy.problem import Fill, Item, Task
+from cloudmesh.policy.choose import Choice, narrow, pinned_nanos, reduced_task
+from cloudmesh.policy.filters import Sieve
+from cloudmesh.policy.model import NANO, Placement, Request
+from cloudmesh.policy.offers import OfferTable
+from cloudmesh.policy.place import assemble
+from cloudmesh.policy.problem import Fill, Item, Resources, Task
 
 MISSING_COST = 1e5
 """What a missing unit costs in the program, in currency units per hour: more than any machine should."""
@@ -59,6 +63,59 @@ class _Program:
 
 
 INFINITY = float("inf")
+
+
+def polish(
+    request: Request, table: OfferTable, placement: Placement, *, now: str = "", seconds: float = 1.0
+) -> Placement:
+    """A cheaper placement if the exact solver finds one in time, else the same.
+
+    Only mode Cheapest is polished, in the network that was chosen; the offers that can't matter are left out.
+
+    Args:
+        request: What was asked for.
+        table: The table.
+        placement: The answer of `place`.
+        now: As given to `place`.
+        seconds: Time limit of the solver.
+    """
+    if request.policy.mode != "Cheapest" or placement.hourly_nanos is None or not placement.decisions:
+        return placement
+    sieve = Sieve(request, table, now)
+    whole = [sieve.sift(pool) for pool in request.pools]
+    network = placement.decisions[0].offer.network if request.same_network else ""
+    code = table.network.code(network)
+    sifted = [narrow(s, table.network.codes[s.rows] == code) if network else s for s in whole]
+    resources = Resources(request, table)
+    tasks = [reduced_task(request, table, s, resources) for s in sifted]
+    held = pinned_nanos(request)
+    rest = None if request.max_hourly_nanos is None else request.max_hourly_nanos - (held or 0)
+    start = _as_fills(tasks, table, placement)
+    found = optimum(tasks, resources.left, limit=rest, seconds=seconds, start=start)
+    if found.fills is None:
+        return placement
+    choice = Choice(tuple(sifted), tuple(tasks), tuple(found.fills), resources, network)
+    better = assemble(request, table, whole, choice)
+    if better.hourly_nanos is None or _value(better) >= _value(placement):
+        return placement
+    return replace(better, cheapest_nanos=placement.cheapest_nanos, cheapest=placement.cheapest)
+
+
+def _value(placement: Placement) -> tuple[int, int]:
+    return sum(placement.missing.values()), placement.hourly_nanos or 0
+
+
+def _as_fills(tasks: Sequence[Task], table: OfferTable, placement: Placement) -> list[Fill] | None:
+    """The placement in terms of the tasks, None if it uses an offer that they left out."""
+    fills = []
+    for task in tasks:
+        at = {table.ids[item.row]: n for n, item in enumerate(task.items)}
+        mine = [d for d in placement.decisions if d.pool == task.pool.name]
+        if any(d.offer.id not in at for d in mine):
+            return None
+        counts = {at[d.offer.id]: d.count for d in mine}
+        fills.append(Fill(counts, placement.missing.get(task.pool.name, 0)))
+    return fills
 
 
 def optimum(

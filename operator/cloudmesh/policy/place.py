@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from cloudmesh.policy.choose import choose, pinned_nanos
-from cloudmesh.policy.filters import Sieve
+from cloudmesh.policy.choose import Choice, choose, pinned_nanos
+from cloudmesh.policy.filters import Sieve, Sifted
 from cloudmesh.policy.model import Decision, Placement, Policy, Request
 from cloudmesh.policy.offers import OfferTable
 from cloudmesh.policy.problem import UNKNOWN_COST, Task
 from cloudmesh.policy.scores import Plugin
-from cloudmesh.policy.words import explain, in_words, network_rejections, say_why
+from cloudmesh.policy.words import all_rejections, explain, in_words, say_why
 
 SPOT_TYPES = 15
 """Types that must be acceptable before one spot machine is replaced by another to save money: with fewer the choice
@@ -52,7 +53,18 @@ def may_replace_spot_with_spot(types: int) -> bool:
 def _place(request: Request, table: OfferTable, now: str, plugin: Plugin | None) -> Placement:
     sieve = Sieve(request, table, now)
     sifted = [sieve.sift(pool) for pool in request.pools]
-    choice = choose(request, table, sifted, plugin)
+    return assemble(request, table, sifted, choose(request, table, sifted, plugin))
+
+
+def assemble(request: Request, table: OfferTable, sifted: Sequence[Sifted], choice: Choice) -> Placement:
+    """The answer that a choice makes.
+
+    Args:
+        request: What was asked for.
+        table: The table.
+        sifted: Offers that serve each pool, in all networks.
+        choice: What was chosen.
+    """
     held = pinned_nanos(request)
     decisions: list[Decision] = []
     known = held is not None
@@ -70,7 +82,7 @@ def _place(request: Request, table: OfferTable, now: str, plugin: Plugin | None)
         missing={task.pool.name: fill.missing for task, fill in pairs if fill.missing},
         reason=reason,
         message=message,
-        rejected=network_rejections(request, table, sifted, choice),
+        rejected=all_rejections(table, sifted, choice),
         hourly_nanos=choice.cost + held if known and held is not None else None,
     )
 

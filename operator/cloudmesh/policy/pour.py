@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from cloudmesh.policy.problem import Fill, Task, fits, take
+from cloudmesh.policy.problem import Fill, Task, drop_needless, fits, take
 
 Rank = tuple[Any, ...]
 
@@ -102,6 +102,12 @@ def pour_all(
 
     steady = [n for n in among if not task.items[n].spot]
     got = pour(task, steady, task.base, room, fill, part=part, rank=rank, placed=count, each=each) if task.base else 0
+    if task.spot_only and got > task.base:
+        before = dict(fill.counts)
+        got -= drop_needless(task, room, fill, got - task.base)
+        for n, number in before.items():
+            if gone := number - fill.counts.get(n, 0):
+                count(n, -gone)
     fill.missing = max(0, task.base - got)
     want = task.need - max(task.base, got)
     above = [n for n in among if task.items[n].spot] if task.spot_only else among

@@ -169,6 +169,30 @@ def take(item: Item, count: int, left: list[int]) -> None:
         left[resource] -= amount * count
 
 
+def drop_needless(task: Task, room: list[int], fill: Fill, spare: int, *, steady: int = 0) -> int:
+    """Takes machines out that the units can do without, the dearest first, and says how many units these were.
+
+    Args:
+        task: The task.
+        room: Room by resource, which grows.
+        fill: Loses the machines.
+        spare: Units beyond those wanted.
+        steady: Units on demand that must stay.
+    """
+    left = spare
+    firm = sum(task.items[n].units * count for n, count in fill.counts.items() if not task.items[n].spot) - steady
+    for n in sorted(fill.counts, key=lambda n: (-task.items[n].cost, n)):
+        item = task.items[n]
+        count = min(fill.counts[n], (left if item.spot else min(left, firm)) // item.units)
+        if count > 0:
+            take(item, -count, room)
+            fill.counts[n] -= count
+            left -= count * item.units
+            firm -= 0 if item.spot else count * item.units
+    fill.counts = {n: count for n, count in fill.counts.items() if count}
+    return spare - left
+
+
 def wanted(pool: PoolRequest) -> tuple[int, int]:
     """Units that a pool wants besides what is pinned, and how many of them on demand."""
     need = max(0, pool.replicas - sum(pin.count * pin.counts_as for pin in pool.pinned))
@@ -244,13 +268,20 @@ def make_task(
 
 
 def _rooms(task: Task, left: Sequence[int]) -> dict[int, int]:
-    room = list(left)
+    inside: dict[int, list[Item]] = {}
+    for item in task.items:
+        inside.setdefault(task.domain(item, task.pool.spread), []).append(item)
     found: dict[int, int] = {}
-    for item in sorted(task.items, key=lambda item: (sum(amount for _, amount in item.uses), item.row)):
-        domain = task.domain(item, task.pool.spread)
-        count = 0 if task.spot_only and not item.spot else min(fits(item, room), task.need + 1)
-        take(item, count, room)
-        found[domain] = found.get(domain, 0) + count
+    for domain, items in inside.items():
+        room, count = list(left), 0
+        # The smallest first: so many more fit into a quota.
+        for item in sorted(items, key=lambda item: (sum(amount for _, amount in item.uses), item.row)):
+            if count > task.need:
+                break
+            more = 0 if task.spot_only and not item.spot else min(fits(item, room), task.need + 1)
+            take(item, more, room)
+            count += more
+        found[domain] = count
     return found
 
 

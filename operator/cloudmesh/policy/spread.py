@@ -9,7 +9,7 @@ from cloudmesh.policy.cover import cover
 from cloudmesh.policy.even import evenly
 from cloudmesh.policy.offers import UNLIMITED
 from cloudmesh.policy.pour import Rank, Tally, pour_all
-from cloudmesh.policy.problem import Fill, Task, fits, take
+from cloudmesh.policy.problem import Fill, Task, drop_needless, fits, take
 
 
 def cheapest(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequence[int]) -> Fill:
@@ -29,6 +29,24 @@ def cheapest(task: Task, left: Sequence[int], costs: Sequence[float], among: Seq
 def value(fill: Fill, costs: Sequence[float]) -> tuple[int, int, float]:
     """How good a fill is, the least first: what is missing, how uneven it is, then the cost."""
     return fill.missing, fill.uneven, sum(costs[n] * count for n, count in fill.counts.items())
+
+
+def trim(task: Task, fill: Fill) -> Fill:
+    """The same without machines that the pool can do without, as long as it stays as even."""
+    if fill.missing:
+        return fill
+    items = task.items
+    less = Fill(dict(fill.counts))
+    spare = sum(items[n].units * count for n, count in fill.counts.items()) - task.need
+    drop_needless(task, [UNLIMITED] * _resources(task), less, spare, steady=task.base)
+    if task.pool.spread == "None":
+        return less
+    less.uneven = unevenness(task, less)
+    return less if less.uneven <= fill.uneven else fill
+
+
+def _resources(task: Task) -> int:
+    return 1 + max((resource for item in task.items for resource, _ in item.uses), default=0)
 
 
 def unevenness(task: Task, fill: Fill) -> int:

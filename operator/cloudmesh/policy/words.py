@@ -101,10 +101,14 @@ def explain(request: Request, table: OfferTable, choice: Choice, held: int | Non
     return reason, text + f", but {what} no room for more"
 
 
-def network_rejections(
-    request: Request, table: OfferTable, sifted: Sequence[Sifted], choice: Choice
-) -> tuple[Rejection, ...]:
-    """Where offers fell, those outside the chosen network included."""
+def all_rejections(table: OfferTable, sifted: Sequence[Sifted], choice: Choice) -> tuple[Rejection, ...]:
+    """Where offers fell, those outside the chosen network included.
+
+    Args:
+        table: The table.
+        sifted: Offers that serve each pool, in all networks.
+        choice: The choice.
+    """
     found: list[Rejection] = []
     for whole, inside in zip(sifted, choice.sifted, strict=True):
         outside = len(whole.rows) - len(inside.rows)

@@ -1,0 +1,83 @@
+"""Limits that several offers of one pool share: surcharges on them until a way that ignores them keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cloudmesh.policy.problem import Task
+
+RAISES = 7
+HALVINGS = 3
+
+Picked = dict[int, int]
+
+
+def within_shared(
+    task: Task, left: Sequence[int], costs: Sequence[float], attempt: Callable[[Sequence[float]], Picked | None]
+) -> Picked | None:
+    """The cheapest machines found that keep all limits, or None.
+
+    Args:
+        task: The task.
+        left: Room by resource.
+        costs: Cost of a machine by item.
+        attempt: Gives the cheapest machines by item for given costs; limits shared by several items it may break.
+    """
+    picked = attempt(costs)
+    if picked is None or not (over := _over(task, picked, left)):
+        return picked
+    machines = max(1, sum(picked.values()))
+    mean = sum(costs[n] * count for n, count in picked.items()) / machines
+    low: dict[int, float] = {}
+    high: dict[int, float] = {}
+    best: Picked | None = None
+    for _ in range(RAISES):
+        for resource in over:
+            size = _size(task, picked, resource)
+            high[resource] = max(2 * high.get(resource, 0.0), 0.1 * mean / size)
+        picked = attempt(_with(task, costs, high))
+        if picked is None:
+            return None
+        over = _over(task, picked, left)
+        if not over:
+            best = picked
+            break
+        low = dict(high)
+    if best is None:
+        return None
+    for _ in range(HALVINGS):
+        middle = {resource: (low.get(resource, 0.0) + top) / 2 for resource, top in high.items()}
+        picked = attempt(_with(task, costs, middle))
+        if picked is None or _over(task, picked, left):
+            low = middle
+            continue
+        high = middle
+        if _cost(costs, picked) < _cost(costs, best):
+            best = picked
+    return best
+
+
+def _over(task: Task, picked: Picked, left: Sequence[int]) -> list[int]:
+    """Limits that are broken."""
+    room: dict[int, int] = {}
+    for n, count in picked.items():
+        for resource, amount in task.items[n].uses:
+            room[resource] = room.get(resource, left[resource]) - amount * count
+    return [resource for resource, rest in room.items() if rest < 0]
+
+
+def _size(task: Task, picked: Picked, resource: int) -> float:
+    """How much of a resource a machine takes."""
+    amounts = [amount for n in picked for r, amount in task.items[n].uses if r == resource]
+    return sum(amounts) / max(1, len(amounts))
+
+
+def _with(task: Task, costs: Sequence[float], surcharge: dict[int, float]) -> list[float]:
+    return [
+        cost + sum(surcharge.get(resource, 0.0) * amount for resource, amount in item.uses)
+        for cost, item in zip(costs, task.items, strict=True)
+    ]
+
+
+def _cost(costs: Sequence[float], picked: Picked) -> float:
+    return sum(costs[n] * count for n, count in picked.items())
