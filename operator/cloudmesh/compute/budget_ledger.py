@@ -113,7 +113,7 @@ def hourly_by_cluster(budget: Obj, ledger: Ledger, machines: Sequence[Machine]) 
     known = set(ledger.sessions)
     groups: defaultdict[str, int] = defaultdict(int)
     for machine in counted(budget, machines):
-        if machine.ended is None and machine.session not in known:
+        if machine.ended is None and machine.coming and machine.session not in known:
             groups[machine.cluster or machine.uid] += machine.hourly or 0
     return dict(groups)
 

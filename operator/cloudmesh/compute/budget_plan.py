@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cloudmesh.compute.machines import is_failed
 from cloudmesh.compute.prices.moments import month_of, to_month, to_seconds
 from cloudmesh.compute.prices.money import cost, rounded, to_nanos
 from cloudmesh.compute.reading import ANNOTATION_QUOTED
@@ -32,6 +33,7 @@ class Machine:
         ended: Second at which it was seen not running any more, None while it runs.
         hourly: Nano-units per hour, None if nobody knows.
         currency: Currency of the price.
+        coming: It may still be made, or runs: an hour of it is reserved.
     """
 
     uid: str
@@ -41,6 +43,7 @@ class Machine:
     ended: int | None
     hourly: int | None
     currency: str = "USD"
+    coming: bool = True
 
     @property
     def session(self) -> str:
@@ -70,6 +73,7 @@ def read_machine(obj: Obj) -> Machine:
         ended=to_seconds(ended) if ended else None,
         hourly=to_nanos(str(price["amount"])) if known else None,
         currency=price.get("currency", "USD"),
+        coming=bool(started) or not (meta.get("deletionTimestamp") or is_failed(status)),
     )
 
 

@@ -98,6 +98,17 @@ def test_the_quoted_price_counts_until_the_machine_has_its_own() -> None:
     assert (read_machine(obj).hourly, read_machine(obj).currency) == (NANO, "USD")
 
 
+def test_what_will_never_be_made_reserves_nothing() -> None:
+    refused = machine("w", uid="u")
+    refused["status"]["conditions"] = [{"type": "Created", "status": "False", "reason": "CapacityUnavailable"}]
+    going = machine("w", uid="u")
+    going["metadata"]["deletionTimestamp"] = "2026-11-20T00:00:00Z"
+    running = machine("w", started=START, uid="u")
+    running["metadata"]["deletionTimestamp"] = "2026-11-20T00:00:00Z"
+    for obj, reserved in ((machine("w", uid="u"), NANO), (refused, 0), (going, 0), (running, NANO)):
+        assert count(budget(), read_ledger(budget(), START), [read_machine(obj)], START).reserved == reserved
+
+
 # -- cost of a run -----------------------------------------------------------------------------------------------------
 
 
