@@ -33,7 +33,7 @@ JUNK = st.one_of(
 )
 UNIONS = ({"inline", "configMapRef"}, {"functions", "class"}, {"value", "valueFrom"}, {"configMapRef", "secretRef"},
           {"configMapKeyRef", "secretKeyRef"}, {"policyRef", "rules"}, {"ssh", "slurm", "script"},
-          {"aws", "kubernetes", "memory", "ssh"}, {"secretRef", "workloadIdentity"}, {"type", "vcpu"})  # fmt: skip
+          {"aws", "kubernetes", "memory", "ssh"}, {"type", "vcpu"})  # fmt: skip
 NEEDS = {
     "pushSecretRef": "repository",
     "pullSecretRef": "repository",

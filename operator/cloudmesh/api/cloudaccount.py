@@ -179,24 +179,11 @@ class Memory(Model):
     """How the simulated cloud behaves, such as `bootSeconds` or `capacity`."""
 
 
-class WorkloadIdentity(Model):
-    """An identity of the cloud that the operator takes on; only in namespaces that the installation allows it for."""
-
-    role_arn: Annotated[
-        str, Field(min_length=1, max_length=256, pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[-A-Za-z0-9_+=,.@/]+$")
-    ]
-    """Role of AWS, such as `arn:aws:iam::123456789012:role/cloudmesh`."""
-
-
 class Credentials(Model):
-    """How the operator proves who it is; exactly one of its members."""
+    """How the operator proves who it is."""
 
-    RULES: ClassVar = (exactly_one("spec.credentials", "secretRef", "workloadIdentity"),)
-
-    secret_ref: LocalReference | None = None
+    secret_ref: LocalReference
     """A Secret of type `cloudmesh.org/credentials`, or for ssh of type `kubernetes.io/ssh-auth`."""
-    workload_identity: WorkloadIdentity | None = None
-    """An identity of the cloud instead of a stored secret."""
 
 
 class AccountLimits(Model):
@@ -223,12 +210,6 @@ class CloudAccountSpec(Model):
             cel="(has(self.aws) || has(self.ssh)) == has(self.credentials)",
             message="`spec.credentials` must be set for `aws` and `ssh`, and only for these",
             holds=lambda a: (a.aws is not None or a.ssh is not None) == (a.credentials is not None),
-            field_path=".credentials",
-        ),
-        Rule(
-            cel="has(self.aws) || !has(self.credentials) || !has(self.credentials.workloadIdentity)",
-            message="`spec.credentials.workloadIdentity` must be used only with `aws`",
-            holds=lambda a: a.aws is not None or a.credentials is None or a.credentials.workload_identity is None,
             field_path=".credentials",
         ),
     )

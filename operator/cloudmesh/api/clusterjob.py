@@ -17,13 +17,11 @@ MAX_RUNS = 1000
 
 _RELATIVE = r"^[A-Za-z0-9_*?.][-A-Za-z0-9_*?.]*(/[A-Za-z0-9_*?.][-A-Za-z0-9_*?.]*)*$"
 Word = Annotated[str, Field(min_length=1, max_length=4096)]
+_VALUE = r"[^\[\],\x00-\x1f\x7f]+"
+_PLAIN = r"[^\[\]\x00-\x1f\x7f]*"
 Argument = Annotated[
     str,
-    Field(
-        min_length=1,
-        max_length=1024,
-        pattern=r"^[^\[\]\x00-\x1f\x7f]*(\[[^\[\]\x00-\x1f\x7f]+\][^\[\]\x00-\x1f\x7f]*)*$",
-    ),
+    Field(min_length=1, max_length=1024, pattern=rf"^{_PLAIN}(\[{_VALUE}(,{_VALUE})*\]{_PLAIN})*$"),
 ]
 """An argument to sweep: plain text in which `[…]` stands for several values."""
 OutputPath = Annotated[

@@ -9,7 +9,6 @@ from tests.unit.api.corpus import Bad, Spec
 _REF = {"name": "x"}
 _SECRET: Spec = {"credentials": {"secretRef": {"name": "aws"}}}
 _HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJvYXQgcm93cyBnZW50bHkgZG93biB0aGUgc3RyZWFt"
-_ROLE = "arn:aws:iam::123456789012:role/cloudmesh"
 
 
 def aws(**fields: Any) -> Spec:
@@ -55,7 +54,7 @@ ACCOUNTS: dict[str, Spec] = {
         "priceSheetRef": {"name": "campus"},
     },
     "aws-narrow": aws(instanceTypes=["m5.large", "c6g.medium"], subnetIds=["subnet-0123456789abcdef0"]),
-    "aws-role": {"aws": {"region": "us-gov-west-1"}, "credentials": {"workloadIdentity": {"roleArn": _ROLE}}},
+    "aws-government": aws(region="us-gov-west-1"),
     "ssh": host(),
     "ssh-whole": host(port=2222, arch="arm64", gpu={"model": "A100", "count": 4}, zone="rack-1"),
     "ssh-address": host(address="2001:db8::1"),
@@ -63,7 +62,6 @@ ACCOUNTS: dict[str, Spec] = {
 }
 
 _ONE_CLOUD = "`spec` must have exactly one of `aws`, `kubernetes`, `memory` and `ssh`"
-_ONE_CREDENTIAL = "`spec.credentials` must have exactly one of `secretRef` and `workloadIdentity`"
 _NEEDS = "`spec.credentials` must be set for `aws` and `ssh`, and only for these"
 _ZONES = "`spec.aws.zones` must be zones of `spec.aws.region`"
 _HOST = "spec.ssh.hosts[0]"
@@ -78,25 +76,11 @@ BAD_ACCOUNTS: dict[str, Bad] = {
     "memory-credentials": Bad({"memory": {}, **_SECRET}, "spec.credentials", _NEEDS),
     "aws-no-credentials": Bad({"aws": {"region": "us-east-1"}}, "spec.credentials", _NEEDS),
     "ssh-no-credentials": Bad({"ssh": host()["ssh"]}, "spec.credentials", _NEEDS),
-    "credentials-neither": Bad({**aws(), "credentials": {}}, "spec.credentials", _ONE_CREDENTIAL),
-    "credentials-both": Bad(
-        {**aws(), "credentials": {"secretRef": _REF, "workloadIdentity": {"roleArn": _ROLE}}},
-        "spec.credentials",
-        _ONE_CREDENTIAL,
-    ),
+    "credentials-empty": Bad({**aws(), "credentials": {}}, "spec.credentials.secretRef"),
+    "credentials-text": Bad({**aws(), "credentials": "aws"}, "spec.credentials"),
     "credentials-nameless": Bad({**aws(), "credentials": {"secretRef": {}}}, "spec.credentials.secretRef.name"),
     "credentials-other-namespace": Bad(
         {**aws(), "credentials": {"secretRef": {"name": "kube-system/aws"}}}, "spec.credentials.secretRef.name"
-    ),
-    "ssh-identity": Bad(
-        {**host(), "credentials": {"workloadIdentity": {"roleArn": _ROLE}}},
-        "spec.credentials",
-        "`spec.credentials.workloadIdentity` must be used only with `aws`",
-    ),
-    "role-empty": Bad({**aws(), "credentials": {"workloadIdentity": {}}}, "spec.credentials.workloadIdentity.roleArn"),
-    "role-user": Bad(
-        {**aws(), "credentials": {"workloadIdentity": {"roleArn": "arn:aws:iam::123456789012:user/a"}}},
-        "spec.credentials.workloadIdentity.roleArn",
     ),
     "aws-no-region": Bad({"aws": {}, **_SECRET}, "spec.aws.region"),
     "aws-region": Bad(aws(region="Virginia"), "spec.aws.region"),
@@ -311,6 +295,7 @@ BAD_JOBS: dict[str, Bad] = {
     "argument-closed": Bad(job(arguments=["lr=0.1]"]), "spec.arguments[0]"),
     "argument-nothing": Bad(job(arguments=["lr=[]"]), "spec.arguments[0]"),
     "argument-nested": Bad(job(arguments=["a=[[1,2]]"]), "spec.arguments[0]"),
+    "argument-empty-value": Bad(job(arguments=["a=[1,,2]"]), "spec.arguments[0]"),
     "argument-newline": Bad(job(arguments=["a\nb"]), "spec.arguments[0]"),
     "argument-empty": Bad(job(arguments=[""]), "spec.arguments[0]"),
     "arguments-many": Bad(job(arguments=["a"] * 33), "spec.arguments"),
@@ -381,5 +366,5 @@ CHANGES: dict[str, tuple[str, Spec, Spec, str]] = {
 FINE_CHANGES: dict[str, tuple[str, Spec, Spec]] = {
     "amount": ("Budget", {"amount": 1}, {"amount": 2}),
     "parallelism": ("ClusterJob", job(), job(parallelism=2)),
-    "credentials": ("CloudAccount", aws(), {**aws(), "credentials": {"workloadIdentity": {"roleArn": _ROLE}}}),
+    "credentials": ("CloudAccount", aws(), {**aws(), "credentials": {"secretRef": {"name": "other"}}}),
 }

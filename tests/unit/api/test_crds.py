@@ -154,6 +154,54 @@ def test_defaults_of_nested_models() -> None:
     assert generate(Inner | None, None)["properties"]["field"].get("default") is None
 
 
+class Ruled(Model):
+    """Ruled."""
+
+    RULES: ClassVar = (Rule("self.value > 0", "`value` must be more than 0", lambda r: r.value > 0),)
+
+    value: Annotated[int, Field(ge=0, le=10)] = 3
+    """A number."""
+    other: Annotated[int, Field(ge=0, le=10)] = 4
+    """Another."""
+    none: Inner | None = None
+    """Nothing."""
+
+
+def test_defaults_hold_what_a_rule_reads() -> None:
+    """The server tries a struct's rules on its default before it fills in those of the members."""
+    assert generate(Ruled, Ruled())["properties"]["field"]["default"] == {"value": 3}
+    many = generate(Annotated[list[Ruled], Field(max_length=2)], [Ruled(other=5)])["properties"]["field"]
+    assert many["default"] == [{"value": 3, "other": 5}]
+
+
+class Flag(Model):
+    """Flag."""
+
+    EMPTY_MEANS: ClassVar[bool] = True
+
+
+class Flagged(Model):
+    """Flagged."""
+
+    flag: Flag | None = None
+    """Says something by being there."""
+    inner: Inner | None = None
+    """Says nothing when empty."""
+
+
+class Outer(Model):
+    """Outer."""
+
+    flagged: Flagged | None = None
+    """With a flag."""
+
+
+def test_empty_structs_that_mean_something_are_written() -> None:
+    assert Outer(flagged=Flagged(flag=Flag())).to_dict() == {"flagged": {"flag": {}}}
+    assert Outer(flagged=Flagged()).to_dict() == {}
+    assert Outer.model_validate({"flagged": {"flag": {}}}).flagged == Flagged(flag=Flag())
+
+
 def test_maps_and_integers() -> None:
     made = generate(dict[Annotated[str, Field(pattern="^a$")], Annotated[str, Field(max_length=3)]])["properties"][
         "field"
