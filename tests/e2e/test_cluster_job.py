@@ -1,0 +1,169 @@
+"""ClusterJobs on machines that are Pods: through SLURM and over SSH, logins, a lost machine, an end before the end."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.testbed.kubectl import CommandFailed, TestCluster
+
+pytestmark = pytest.mark.e2e
+
+Obj = dict[str, Any]
+API = "cloudmesh.org/v1alpha1"
+SCRIPT = 'echo "$1 $2 on $(hostname) $SEED"; echo "$1" > result.txt; head -c 400000 /dev/zero > large; sleep 1'
+
+
+class Lab:
+    """Clusters and jobs of one namespace."""
+
+    def __init__(self, cluster: TestCluster, namespace: str) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+
+    def kubectl(self, *arguments: str, **more: Any) -> str:
+        return self.cluster.kubectl("-n", self.namespace, *arguments, **more)
+
+    def get(self, kind: str, name: str) -> Obj:
+        return self.cluster.get("-n", self.namespace, kind, name)
+
+    def make_cluster(self, name: str, replicas: int, **spec: Any) -> None:
+        body = {"replicas": replicas, **spec}
+        self.cluster.apply(
+            {"apiVersion": API, "kind": "VirtualCluster", "metadata": {"name": name}, "spec": body},
+            namespace=self.namespace,
+        )
+        self.kubectl("wait", "--for=condition=Ready", f"virtualcluster/{name}", "--timeout=120s", timeout=150)
+
+    def run(self, name: str, cluster: str, command: list[str], **spec: Any) -> None:
+        body = {"clusterRef": {"name": cluster}, "command": command, **spec}
+        self.cluster.apply(
+            {"apiVersion": API, "kind": "ClusterJob", "metadata": {"name": name}, "spec": body},
+            namespace=self.namespace,
+        )
+
+    def ended(self, name: str, seconds: int = 120) -> Obj:
+        self.kubectl(
+            "wait", "--for=condition=Complete", f"clusterjob/{name}", f"--timeout={seconds}s", timeout=seconds + 30
+        )
+        status: Obj = self.get("clusterjob", name)["status"]
+        return status
+
+    def states(self, name: str) -> list[str]:
+        return [run["state"] for run in self.get("clusterjob", name).get("status", {}).get("runs", [])]
+
+    def on(self, pod: str, *command: str) -> str:
+        return self.kubectl("exec", pod, "--", *command)
+
+
+def until(look: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.5)
+    return found
+
+
+@pytest.fixture(scope="module")
+def lab(cloudmesh: TestCluster, namespace: str) -> Lab:
+    lab = Lab(cloudmesh, namespace)
+    lab.make_cluster("lab", 2, bootstrap={"slurm": {}}, access={"outputs": ["SSHConfigSecret", "InventoryConfigMap"]})
+    return lab
+
+
+@pytest.fixture(scope="module")
+def keys(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Secret as files, as the documentation says."""
+    folder = tmp_path_factory.mktemp("lab")
+    for name, value in lab.get("secret", "lab-vc-ssh")["data"].items():
+        path = folder / name
+        path.touch(mode=0o600)
+        path.write_bytes(base64.b64decode(value))
+    return folder
+
+
+def test_a_sweep_runs_through_slurm(lab: Lab) -> None:
+    lab.cluster.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "code"}, "data": {"train.sh": SCRIPT}},
+        namespace=lab.namespace,
+    )
+    lab.run(
+        "sweep", "lab", ["sh", "train.sh"],
+        arguments=["lr=[0.1,0.2]", "run-[01-03]"],
+        files={"workdir": {"configMapRef": {"name": "code"}}},
+        env=[{"name": "SEED", "value": "a b"}],
+        outputs={"paths": ["*.txt", "large"]},
+    )  # fmt: skip
+    status = lab.ended("sweep")
+    assert status["counts"]["done"] == 6
+    assert {run["node"] for run in status["runs"]} == {"lab-workers-0", "lab-workers-1"}
+    assert len({run["slurmJobId"] for run in status["runs"]}) == 6
+    last = status["runs"][5]
+    logs = lab.get("configmap", last["log"]["name"])["data"]
+    assert logs["run-0005"] == f"lr=0.2 run-03 on {last['node']} a b\n"
+    assert lab.get("configmap", last["output"]["name"])["data"] == {"result.txt": "lr=0.2\n"}
+    assert "large (400000 bytes)" in last["message"]
+    assert lab.kubectl("wait", "--for=condition=Ready", "clusterjob/sweep", "--timeout=5s")
+
+
+def test_people_log_in_with_the_secret_and_run_over_both_machines(lab: Lab, keys: Path) -> None:
+    def ssh(*command: str) -> str:
+        return lab.cluster.run("sh", "-c", 'cd "$1" && shift && exec ssh -F config "$@"', "sh", str(keys), *command)
+
+    assert sorted(ssh("lab-workers-0", "srun", "-N2", "hostname").split()) == ["lab-workers-0", "lab-workers-1"]
+    assert ssh("lab-workers-0", "ssh", "lab-workers-1", "hostname") == "lab-workers-1\n"
+    inventory = json.loads(lab.get("configmap", "lab-vc-inventory")["data"]["inventory.json"])
+    assert [machine["name"] for machine in inventory["machines"]] == ["lab-workers-0", "lab-workers-1"]
+    (keys / "known_hosts").write_text((keys / "known_hosts").read_text().replace("AAAAC3", "AAAAC4"))
+    with pytest.raises(CommandFailed):
+        ssh("lab-workers-0", "true")
+
+
+def test_runs_that_fail_and_runs_that_take_too_long(lab: Lab) -> None:
+    command = ["sh", "-c", 'case "$1" in 1) exit 3;; 2) sleep 60;; esac', "sh"]
+    lab.run("mixed", "lab", command, arguments=["[1-3]"], timeoutSeconds=3, retry={"limit": 1})
+    status = lab.ended("mixed")
+    assert [run["state"] for run in status["runs"]] == ["Failed", "Timeout", "Done"]
+    assert [run["attempts"] for run in status["runs"]] == [2, 2, 1]
+    ready = next(c for c in status["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "RunsFailed")
+
+
+def test_a_job_that_is_deleted_leaves_nothing_running(lab: Lab) -> None:
+    lab.run("long", "lab", ["sleep", "3000"], arguments=["[1-4]"])
+    until(lambda: lab.states("long").count("Running") == 2, "two runs")
+    lab.kubectl("delete", "clusterjob", "long", "--timeout=60s", timeout=90)
+    assert lab.on("lab-workers-0", "squeue", "--noheader") == ""
+    for pod in ("lab-workers-0", "lab-workers-1"):
+        assert "sleep 3000" not in lab.on(pod, "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").replace("  ", " ")
+
+
+def test_runs_of_a_lost_machine_go_on_elsewhere(lab: Lab) -> None:
+    lab.run("moved", "lab", ["sleep", "20"], arguments=["[1-2]"], retry={"limit": 2})
+    until(lambda: lab.states("moved") == ["Running", "Running"], "two runs")
+    runs = lab.get("clusterjob", "moved")["status"]["runs"]
+    assert {run["node"] for run in runs} == {"lab-workers-0", "lab-workers-1"}
+    lab.kubectl("delete", "pod", "lab-workers-1", "--grace-period=0", "--force")
+    status = lab.ended("moved", 180)
+    assert status["counts"]["done"] == 2
+    lost = next(
+        run for run in status["runs"] if run["index"] == next(r["index"] for r in runs if r["node"] == "lab-workers-1")
+    )
+    assert lost["attempts"] == 2
+    assert lost["node"] != "lab-workers-1" or lost["startedAt"] > runs[index]["startedAt"]
+    lab.kubectl("wait", "--for=condition=Ready", "virtualcluster/lab", "--timeout=120s", timeout=150)
+
+
+def test_a_cluster_without_slurm_runs_over_ssh(lab: Lab) -> None:
+    lab.make_cluster("plain", 1)
+    lab.run("two", "plain", ["sh", "-c", 'echo "$1"; hostname', "sh"], arguments=["[a-b]"], parallelism=2)
+    status = lab.ended("two")
+    assert status["counts"]["done"] == 2
+    assert "slurmJobId" not in status["runs"][0]
+    logs = lab.get("configmap", "two-logs-0")["data"]
+    assert logs == {"run-0000": "a\nplain-workers-0\n", "run-0001": "b\nplain-workers-0\n"}
