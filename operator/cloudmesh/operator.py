@@ -39,7 +39,8 @@ RECONCILERS: tuple[str, ...] = (
     "cloudmesh.compute.cluster_controller:reconciler",
     "cloudmesh.compute.budget_controller:reconciler",
     "cloudmesh.compute.jobs.controller:reconciler",
-    "cloudmesh.compute.account_controller:price_sheets",
+    "cloudmesh.compute.choices:price_sheets",
+    "cloudmesh.compute.choices:policies",
 )
 """Factories `module:function`, called with the engine and the settings; loaded when the operator starts."""
 
@@ -255,6 +256,7 @@ async def main(factories: Sequence[Factory] | None = None) -> int:
     settings = Settings.from_environ(os.environ, default_namespace=own_namespace())
     logs.set_up(settings.log_level)
     logging.getLogger("kopf").setLevel(logging.WARNING)  # it tells each event, with all its settings
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it tells each command
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # signals are ours, not its thread's
     access = await Access.load()
     stop = asyncio.Event()

@@ -280,43 +280,6 @@ class AccountReconciler:
         return Done()
 
 
-class PriceSheetReconciler:
-    """Tells accounts when a PriceSheet changed, and whether it can be used.
-
-    Args:
-        engine: Access to the cluster.
-        accounts: Live accounts.
-    """
-
-    resource = PRICE_SHEET
-    owns = ()
-
-    def __init__(self, engine: Engine, accounts: Accounts) -> None:
-        self._engine = engine
-        self._accounts = accounts
-
-    def forget(self, key: Key) -> None:
-        """The object is gone."""
-        self._wake(key.namespace)
-
-    async def reconcile(self, key: Key, obj: Obj) -> Done:
-        """One pass."""
-        old, generation = obj.get("status") or {}, int(obj["metadata"].get("generation", 0))
-        count = len(obj["spec"].get("items") or ())
-        conditions = c.set_condition(
-            old.get("conditions") or [], c.READY, "True", c.REASON_AS_SPECIFIED, f"{count} prices hold",
-            generation=generation, now=self._accounts.now(),
-        )  # fmt: skip
-        status = {"observedGeneration": generation, "conditions": conditions, "items": count}
-        await self._engine.status.write(PRICE_SHEET, obj, status)
-        self._wake(key.namespace)
-        return Done()
-
-    def _wake(self, namespace: str) -> None:
-        for account in self._accounts.in_namespace(namespace):
-            self._engine.enqueue(account.key)
-
-
 async def ensure_default_account(engine: Engine, namespace: str) -> str:
     """Makes the account that needs no credentials, once; what is there is never changed. Gives its name.
 
@@ -350,8 +313,3 @@ def _frozen(value: Any) -> Any:
 def reconciler(engine: Engine, settings: Settings) -> AccountReconciler:
     """The reconciler of an operator."""
     return AccountReconciler(engine, shared(engine, settings=ComputeSettings.from_environ()))
-
-
-def price_sheets(engine: Engine, settings: Settings) -> PriceSheetReconciler:
-    """The reconciler of PriceSheets of an operator."""
-    return PriceSheetReconciler(engine, shared(engine, settings=ComputeSettings.from_environ()))

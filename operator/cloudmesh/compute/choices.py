@@ -9,11 +9,13 @@ from pydantic import ValidationError
 
 from cloudmesh.api import conditions as c
 from cloudmesh.api.placementpolicy import PlacementPolicy
+from cloudmesh.compute.accounts import Accounts, shared
 from cloudmesh.compute.kinds import PLACEMENT_POLICY, PRICE_SHEET
 from cloudmesh.compute.prices.moments import to_seconds
 from cloudmesh.compute.prices.sheets import is_valid, next_change
 from cloudmesh.compute.reading import read_policy
-from cloudmesh.engine import Done, Engine, Key, Obj, utc_now
+from cloudmesh.compute.settings import ComputeSettings
+from cloudmesh.engine import Done, Engine, Key, Obj, Settings, utc_now
 from cloudmesh.policy.errors import PolicyError
 from cloudmesh.policy.offers import OfferTable
 from cloudmesh.policy.plugins import load_plugin
@@ -26,18 +28,20 @@ LONGEST_SECONDS = 86400.0
 
 
 class PriceSheetReconciler:
-    """Counts prices, and tells when none of them holds any more.
+    """Counts prices, tells when none of them holds any more, and lets accounts price their offers anew.
 
     Args:
         engine: Access to the cluster.
+        accounts: Those that it may be about.
         now: RFC 3339 time.
     """
 
     resource = PRICE_SHEET
     owns = ()
 
-    def __init__(self, engine: Engine, *, now: Callable[[], str] = utc_now) -> None:
+    def __init__(self, engine: Engine, accounts: Accounts, *, now: Callable[[], str] = utc_now) -> None:
         self._engine = engine
+        self._accounts = accounts
         self._now = now
 
     async def reconcile(self, key: Key, obj: Obj) -> Done:
@@ -55,10 +59,16 @@ class PriceSheetReconciler:
             reason, message = REASON_EXPIRED, f"none of {len(items)} prices holds any more: see `validTo`"
         status = _status(obj, reason, message, now) | {"items": len(items)}
         await self._engine.status.write(PRICE_SHEET, obj, status)
+        self._wake(key.namespace)
         return Done(requeue_after=min(to_seconds(change) - to_seconds(now) + 1.0, LONGEST_SECONDS) if change else None)
 
     def forget(self, key: Key) -> None:
-        """Holds nothing."""
+        """The object is gone: its prices hold no more."""
+        self._wake(key.namespace)
+
+    def _wake(self, namespace: str) -> None:
+        for account in self._accounts.in_namespace(namespace):
+            self._engine.enqueue(account.key)
 
 
 class PlacementPolicyReconciler:
@@ -112,3 +122,13 @@ def _status(obj: Obj, reason: str, message: str, now: str) -> dict[str, Any]:
     else:
         conditions = c.set_condition(conditions, c.STALLED, "True", reason, message, generation=generation, now=now)
     return {"observedGeneration": generation, "conditions": conditions}
+
+
+def price_sheets(engine: Engine, settings: Settings) -> PriceSheetReconciler:
+    """The reconciler of PriceSheets of an operator."""
+    return PriceSheetReconciler(engine, shared(engine, settings=ComputeSettings.from_environ()))
+
+
+def policies(engine: Engine, settings: Settings) -> PlacementPolicyReconciler:
+    """The reconciler of PlacementPolicies of an operator."""
+    return PlacementPolicyReconciler(engine)

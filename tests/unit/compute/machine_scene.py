@@ -9,8 +9,9 @@ import datetime
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from cloudmesh.compute.account_controller import AccountReconciler, PriceSheetReconciler
+from cloudmesh.compute.account_controller import AccountReconciler
 from cloudmesh.compute.accounts import Accounts, shared
+from cloudmesh.compute.choices import PriceSheetReconciler
 from cloudmesh.compute.kinds import BUDGET, CLOUD_ACCOUNT, PRICE_SHEET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machine_controller import MachineReconciler
 from cloudmesh.compute.ports import ProviderInfo

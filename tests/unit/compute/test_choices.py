@@ -11,6 +11,7 @@ from tests.unit.compute.budget_parts import START, clock
 
 from cloudmesh.api.placementpolicy import PlacementPolicy
 from cloudmesh.api.pricesheet import PriceSheet
+from cloudmesh.compute.accounts import shared
 from cloudmesh.compute.choices import PlacementPolicyReconciler, PriceSheetReconciler
 from cloudmesh.compute.kinds import PLACEMENT_POLICY, PRICE_SHEET
 from cloudmesh.compute.prices.moments import to_time
@@ -22,7 +23,7 @@ KINDS = (PRICE_SHEET, PLACEMENT_POLICY)
 
 
 def sheets(engine: Engine) -> PriceSheetReconciler:
-    return PriceSheetReconciler(engine, now=clock)
+    return PriceSheetReconciler(engine, shared(engine), now=clock)
 
 
 def policies(engine: Engine) -> PlacementPolicyReconciler:
