@@ -151,9 +151,8 @@ def test_runs_of_a_lost_machine_go_on_elsewhere(lab: Lab) -> None:
     lab.kubectl("delete", "pod", "lab-workers-1", "--grace-period=0", "--force")
     status = lab.ended("moved", 180)
     assert status["counts"]["done"] == 2
-    lost = next(
-        run for run in status["runs"] if run["index"] == next(r["index"] for r in runs if r["node"] == "lab-workers-1")
-    )
+    index = next(run["index"] for run in runs if run["node"] == "lab-workers-1")
+    lost = status["runs"][index]
     assert lost["attempts"] == 2
     assert lost["node"] != "lab-workers-1" or lost["startedAt"] > runs[index]["startedAt"]
     lab.kubectl("wait", "--for=condition=Ready", "virtualcluster/lab", "--timeout=120s", timeout=150)
