@@ -39,6 +39,8 @@ NEEDS = {
     "pullSecretRef": "repository",
     "pullRepository": "repository",
     "operator": "key",
+    "aws": "credentials",
+    "ssh": "credentials",
 }
 
 
