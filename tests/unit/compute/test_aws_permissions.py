@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 PROVIDER = ROOT / "operator/cloudmesh/compute/providers/aws"
-PAGE = ROOT / "docs/how-to/account-aws.md"
+PAGE = ROOT / "docs/reference/account-aws.md"
 WITHOUT_A_CALL_OF_ITS_OWN = {
     "sts:GetCallerIdentity",  # called through another client
 }
