@@ -22,6 +22,7 @@ class ComputeSettings:
         machine_image: Image of Pod machines.
         pod_hourly_per_vcpu: Price of a vCPU of a Pod machine per hour, as decimal text.
         pod_hourly_per_gib: Price of a GiB of its memory per hour, as decimal text.
+        pod_currency: Currency of both.
         allow_private_endpoints: Whether loopback and link-local endpoints may stand in a CloudAccount.
         forbidden_hosts: Hosts of this cluster that no endpoint may name.
     """
@@ -29,6 +30,7 @@ class ComputeSettings:
     machine_image: str = "cloudmesh.local/machine"
     pod_hourly_per_vcpu: str = "0.01"
     pod_hourly_per_gib: str = "0.001"
+    pod_currency: str = "USD"
     allow_private_endpoints: bool = False
     forbidden_hosts: tuple[str, ...] = _API_SERVER_NAMES
 
@@ -41,6 +43,7 @@ class ComputeSettings:
             machine_image=environ.get("CLOUDMESH_MACHINE_IMAGE") or default.machine_image,
             pod_hourly_per_vcpu=environ.get("CLOUDMESH_POD_HOURLY_PER_VCPU") or default.pod_hourly_per_vcpu,
             pod_hourly_per_gib=environ.get("CLOUDMESH_POD_HOURLY_PER_GIB") or default.pod_hourly_per_gib,
+            pod_currency=environ.get("CLOUDMESH_POD_CURRENCY") or default.pod_currency,
             allow_private_endpoints=environ.get("CLOUDMESH_ALLOW_PRIVATE_ENDPOINTS", "").lower() == "true",
             forbidden_hosts=(*_API_SERVER_NAMES, *((host,) if host else ())),
         )
@@ -51,4 +54,5 @@ class ComputeSettings:
             "machineImage": self.machine_image,
             "hourlyPerVcpu": self.pod_hourly_per_vcpu,
             "hourlyPerGiB": self.pod_hourly_per_gib,
+            "currency": self.pod_currency,
         }
