@@ -123,7 +123,7 @@ def machines(cluster: Cluster) -> None:
     kubectl("wait", "--for=condition=Ready", f"cmjob/{JOB}", "--timeout=240s")
     runs = '{range .status.runs[*]}{.name}{"\\t"}{.state}{"\\t"}{.node}{"\\n"}{end}'
     told = kubectl("get", "cmjob", JOB, "-o", f"jsonpath={runs}")
-    if not told or any("\tdone\t" not in line for line in told.splitlines()):
+    if not told or any("\tDone\t" not in line for line in told.splitlines()):
         raise install.InstallError(f"the job {JOB} isn't done everywhere:\n{told}")
     kubectl("get", "vc", CLUSTER)
     kubectl("get", "cmvm")
