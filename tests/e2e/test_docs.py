@@ -42,6 +42,7 @@ PAGES = (
     "docs/how-to/debug-a-function.md",
     "docs/how-to/pin-and-roll-back.md",
     "docs/how-to/serve-without-a-cluster.md",
+    "docs/how-to/price-before-start.md",
 )
 SECONDS = 120.0
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
