@@ -55,6 +55,7 @@ class Memory:
         published_at: When logins were last published, on the loop's clock.
         used_at: When it was last seen used, in seconds since 1970; 0 for never.
         deleted: Uids of machines whose deletion was asked for: the watch tells of it later.
+        booting: Its machines are being set up, or looked after.
         tripping: Pools with so many ill machines that none is replaced.
         tripped: By pool when that was last so, in seconds since 1970.
         told: Texts that were told by an event and hold still.
@@ -80,6 +81,7 @@ class Memory:
     published_at: float = float("-inf")
     used_at: int = 0
     deleted: set[str] = field(default_factory=set)
+    booting: bool = False
     tripping: frozenset[str] = frozenset()
     tripped: dict[str, int] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)

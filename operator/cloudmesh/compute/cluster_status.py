@@ -166,18 +166,18 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def make_status(obj: Obj, asked: Asked, facts: Facts, now: str) -> tuple[dict[str, Any], Verdict]:
-    """The status, and what Ready says.
+def make_status(obj: Obj, asked: Asked, facts: Facts, now: str, said: Verdict) -> dict[str, Any]:
+    """The status.
 
     Args:
         obj: The VirtualCluster.
         asked: What it asks for.
         facts: What is so.
         now: RFC 3339 time for transitions.
+        said: What Ready says.
     """
     generation = int(obj["metadata"].get("generation", 0))
     old = obj.get("status") or {}
-    said = verdict(asked, facts)
     conditions = [dict(x) for x in old.get("conditions") or ()]
 
     def put(type_: str, status: c.Status, reason: str, message: str = "") -> None:
@@ -231,7 +231,7 @@ def make_status(obj: Obj, asked: Asked, facts: Facts, now: str) -> tuple[dict[st
         status["endpoints"] = endpoints
     if said.status == "True" and said.reason == c.REASON_AS_SPECIFIED:
         status.setdefault("startedAt", now)
-    return status, said
+    return status
 
 
 def _pool(asked: Asked, number: int, here: Sequence[Member]) -> dict[str, Any]:
