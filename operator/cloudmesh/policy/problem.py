@@ -278,7 +278,9 @@ def _rooms(task: Task, left: Sequence[int]) -> dict[int, int]:
         for item in sorted(items, key=lambda item: (sum(amount for _, amount in item.uses), item.row)):
             if count > task.need:
                 break
-            more = 0 if task.spot_only and not item.spot else min(fits(item, room), task.need + 1)
+            # Above the base there may be spot machines only.
+            barred = task.spot_only and item.spot == (task.base >= task.need)
+            more = 0 if barred else min(fits(item, room), task.need + 1)
             take(item, more, room)
             count += more
         found[domain] = count

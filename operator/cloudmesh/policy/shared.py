@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cloudmesh.policy.problem import Task
+from cloudmesh.policy.problem import Task, fits, take
 
 RAISES = 7
 HALVINGS = 3
@@ -54,7 +54,34 @@ def within_shared(
         high = middle
         if _cost(costs, picked) < _cost(costs, best):
             best = picked
+    _swap(task, left, costs, best)
     return best
+
+
+def _swap(task: Task, left: Sequence[int], costs: Sequence[float], picked: Picked) -> None:
+    """Takes cheaper machines of the same kind and domain where room is left: a surcharge drives all away at once."""
+    items, room = task.items, list(left)
+    # Within its domain a swap changes neither evenness nor colocation.
+    ways = [over for over in (task.pool.spread, task.pool.colocate) if over != "None"]
+    for n, count in picked.items():
+        take(items[n], count, room)
+    for old in sorted(picked, key=lambda n: (-costs[n], n)):
+        for new in sorted(range(len(items)), key=lambda n: (costs[n], n)):
+            if costs[new] >= costs[old] or not picked[old]:
+                break
+            same = items[new].units == items[old].units and items[new].spot == items[old].spot
+            if not same or any(task.domain(items[new], over) != task.domain(items[old], over) for over in ways):
+                continue
+            while picked[old]:
+                take(items[old], -1, room)
+                if not fits(items[new], room):
+                    take(items[old], 1, room)
+                    break
+                take(items[new], 1, room)
+                picked[old] -= 1
+                picked[new] = picked.get(new, 0) + 1
+    for n in [n for n, count in picked.items() if not count]:
+        del picked[n]
 
 
 def _over(task: Task, picked: Picked, left: Sequence[int]) -> list[int]:
