@@ -180,6 +180,11 @@ class MachineReconciler:
 
     async def _live(self, case: Case, node: Node) -> Done:
         hands, account, wanted, old = self._hands, case.account, case.wanted, case.status
+        if case.life.newborn and node.state == "Pending" and "providerID" not in old and not case.life.listed:
+            # its id is told with what the next listing shows: until then it is found by its token
+            case.life.listed = True
+            case.expect()
+            return Done(requeue_after=2 * account.info.poll_seconds)
         booked = hands.booked(case)
         living = statuses.living(
             wanted, old, case.generation, hands.now(), node, account.info, self._sight(case, node),

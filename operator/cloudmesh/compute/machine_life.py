@@ -9,7 +9,7 @@ from typing import Any
 
 from cloudmesh.compute import machine_status as statuses
 from cloudmesh.compute.accounts import Account, Accounts
-from cloudmesh.compute.budget_plan import is_booked, labels_of
+from cloudmesh.compute.budget_plan import labels_of, unbooked
 from cloudmesh.compute.flights import Flights
 from cloudmesh.compute.kinds import BUDGET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machine_calls import Calls
@@ -33,6 +33,7 @@ class Life:
         outcome: Of the create calls.
         since: When one of them may last have been under way.
         newborn: It hasn't been ready yet, and this process saw all of its life.
+        listed: It was made, and its first listing is waited for.
         generation: Of the spec that `wanted` was read from.
         wanted: What is asked for.
         tries: Calls in a row that failed.
@@ -50,6 +51,7 @@ class Life:
     outcome: Outcome
     since: float
     newborn: bool = False
+    listed: bool = False
     generation: int = -1
     wanted: Wanted | None = None
     tries: int = 0
@@ -146,4 +148,7 @@ class Hands:
             return True
         cluster = case.wanted.cluster
         parent = self.engine.cache.get(VIRTUAL_CLUSTER, namespace, cluster) if cluster else None
-        return is_booked(budgets, case.obj, labels_of(case.obj, parent))
+        waiting = unbooked(budgets, case.obj, labels_of(case.obj, parent))
+        for name in waiting:
+            self.engine.enqueue(Key(BUDGET.kind, namespace, name))
+        return not waiting

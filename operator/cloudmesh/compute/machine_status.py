@@ -244,7 +244,7 @@ def living(
             {"field": name, "expected": expected[:MESSAGE_LENGTH], "found": found[:MESSAGE_LENGTH]}
             for name, (expected, found) in sorted(drift.items())
         ]
-    return Living(status, power, settled and not power, _events(old, status, node))
+    return Living(status, power, settled and not power, _events(wanted, old, status, node))
 
 
 def _power(wanted: Wanted, node: Node, sight: Sight) -> tuple[Power, str]:
@@ -376,7 +376,7 @@ def _kept(old: Mapping[str, Any], generation: int, conditions: Conditions) -> St
     return {**old, "observedGeneration": generation, "conditions": conditions.list}
 
 
-def _events(old: Mapping[str, Any], new: Status, node: Node) -> tuple[Event, ...]:
+def _events(wanted: Wanted, old: Mapping[str, Any], new: Status, node: Node) -> tuple[Event, ...]:
     before: Sequence[Mapping[str, Any]] = old.get("conditions") or ()
     events = []
     if not old.get("providerID"):
@@ -384,7 +384,10 @@ def _events(old: Mapping[str, Any], new: Status, node: Node) -> tuple[Event, ...
         events.append(Event("Normal", "Created", f"{node.id}: {node.type}" + (f" in {place}" if place else "")))
     was, now = c.find_condition(before, c.READY) or {}, c.find_condition(new["conditions"], c.READY) or {}
     if (was.get("status"), was.get("reason")) != (now.get("status"), now.get("reason")):
-        if now["status"] == "True":
+        newborn = was.get("reason") in (c.REASON_PENDING, c.REASON_PROVISIONING)
+        if now["status"] == "True" and newborn and wanted.cluster:
+            pass  # of machines that start the cluster tells
+        elif now["status"] == "True":
             events.append(Event("Normal", "Ready", now["message"]))
         elif was.get("status") == "True" or now["reason"] in ("Unsupported", "BootstrapFailed"):
             events.append(Event("Warning", now["reason"], now["message"]))
