@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from cloudmesh.compute.cloud_metrics import CloudMetrics
 from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
+from cloudmesh.compute.machines import is_failed
 from cloudmesh.compute.nodes import NodeBook
 from cloudmesh.compute.ports import Finding, Node, Provider, ProviderInfo, powers_of
 from cloudmesh.compute.providers.registry import Maker, find_maker
@@ -43,6 +44,8 @@ LEASE_MARGIN_SECONDS = 6.0
 NAMESPACE = Resource("v1", "Namespace", "namespaces", namespaced=False)
 SYSTEM_NAMESPACE = "kube-system"
 CHANGED_AFTER_SECONDS = 1.0
+BY_ACCOUNT, BY_ASKED, BY_STARTED = "account", "account-asked", "account-started"
+"""Indexes of VirtualMachines in the cache: of an account; those of it that count; those of it that were started."""
 STARTS = 9
 
 
@@ -298,6 +301,9 @@ class Accounts:
         maker: Callable[[str], Maker] = find_maker,
     ) -> None:
         self.engine = engine
+        engine.cache.add_index(VIRTUAL_MACHINE, BY_ACCOUNT, lambda obj: [_account_of(obj)])
+        engine.cache.add_index(VIRTUAL_MACHINE, BY_ASKED, _asked)
+        engine.cache.add_index(VIRTUAL_MACHINE, BY_STARTED, _started)
         self.settings = settings or ComputeSettings()
         self.now = now
         self.maker = maker
@@ -415,8 +421,19 @@ class Accounts:
         return self._machines(obj["metadata"]["namespace"], obj["metadata"]["name"])
 
     def _machines(self, namespace: str, name: str) -> list[Obj]:
-        found = self.engine.cache.list(VIRTUAL_MACHINE, namespace)
-        return [obj for obj in found if obj["spec"]["accountRef"]["name"] == name]
+        return self.engine.cache.indexed(VIRTUAL_MACHINE, BY_ACCOUNT, (namespace, name))
+
+    def count_asked(self, account: Account) -> int:
+        """How many machines of an account there are or are to be; those that were refused don't count."""
+        return self.engine.cache.count_indexed(VIRTUAL_MACHINE, BY_ASKED, (account.namespace, account.name))
+
+    def count_started(self, account: Account) -> int:
+        """How many machines of an account were started, with those that are just being started."""
+        started = self.engine.cache.count_indexed(VIRTUAL_MACHINE, BY_STARTED, (account.namespace, account.name))
+        return started + sum(1 for uid in account.starting if not self._is_started(uid))
+
+    def _is_started(self, uid: str) -> bool:
+        return self.engine.cache.count_indexed(VIRTUAL_MACHINE, BY_STARTED, uid) > 0
 
     def changed(self, account: Account, *, now: bool = False) -> None:
         """Something of an account's status changed: written at once, or with what else comes within a second."""
@@ -432,6 +449,19 @@ class Accounts:
         """Looks at the clusters of an account's namespace again."""
         for namespace, name in self.engine.cache.names(VIRTUAL_CLUSTER, account.namespace):
             self.engine.enqueue(Key(VIRTUAL_CLUSTER.kind, namespace, name))
+
+
+def _account_of(obj: Obj) -> tuple[str, str]:
+    return obj["metadata"].get("namespace", ""), obj["spec"]["accountRef"]["name"]
+
+
+def _asked(obj: Obj) -> list[Hashable]:
+    return [] if is_failed(obj.get("status") or {}) else [_account_of(obj)]
+
+
+def _started(obj: Obj) -> list[Hashable]:
+    status = obj.get("status") or {}
+    return [_account_of(obj), obj["metadata"]["uid"]] if status.get("createToken") and not is_failed(status) else []
 
 
 def secret_of(obj: Obj) -> str:

@@ -19,7 +19,6 @@ from cloudmesh.compute.cluster_memory import Memory, numbers
 from cloudmesh.compute.cluster_status import Trouble
 from cloudmesh.compute.failures import offer_key, quota_key
 from cloudmesh.compute.kinds import BUDGET, PLACEMENT_POLICY
-from cloudmesh.compute.machines import is_failed
 from cloudmesh.compute.members import Member
 from cloudmesh.compute.plan import Plan, leaving_nanos, request
 from cloudmesh.compute.prices.moments import to_seconds, to_time
@@ -246,8 +245,7 @@ class Offers:
         out: dict[str, int] = {}
         for account in usable:
             if account.limit_machines is not None:
-                there = sum(1 for m in self._accounts.machines(account) if not is_failed(m.get("status") or {}))
-                out[account.name] = max(0, account.limit_machines - there)
+                out[account.name] = max(0, account.limit_machines - self._accounts.count_asked(account))
         return out
 
     def _place(self, memory: Memory, question: Request, now_text: str) -> Placement | Trouble:

@@ -8,7 +8,6 @@ from cloudmesh.compute.accounts import Busy
 from cloudmesh.compute.kinds import VIRTUAL_MACHINE
 from cloudmesh.compute.machine_calls import Parentless
 from cloudmesh.compute.machine_life import FIRST_RETRY_SECONDS, LOOK_AGAIN_SECONDS, Case, Hands
-from cloudmesh.compute.machines import is_failed
 from cloudmesh.compute.ports import NodeSpec
 from cloudmesh.engine import (
     CapacityUnavailable,
@@ -201,12 +200,8 @@ class Birth:
         limit = case.account.limit_machines
         if limit is None or case.wanted.adopt or case.status.get("createToken"):
             return False
-        there = {
-            obj["metadata"]["uid"]
-            for obj in self._hands.accounts.machines(case.account)
-            if (status := obj.get("status") or {}).get("createToken") and not is_failed(status)
-        }
-        return len((there | case.account.starting) - {case.life.uid}) >= limit
+        others = self._hands.accounts.count_started(case.account) - (case.life.uid in case.account.starting)
+        return others >= limit
 
 
 async def tell_unknown(hands: Hands, case: Case) -> None:

@@ -227,7 +227,7 @@ class Provider(Protocol):
         """
 
     async def delete_node(self, node_id: str, scope: Scope) -> None:
-        """Asks for a node's end; one that is gone is fine. Ended is what a listing shows ended or, twice, not at all."""
+        """Asks for a node's end; one that is gone is fine. Only a listing shows that it has ended."""
 
     async def close(self) -> None:
         """Closes connections."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,24 @@ class Change:
         }
 
 
+class _Index:
+    def __init__(self, keys: Callable[[Obj], Iterable[Hashable]]) -> None:
+        self._keys = keys
+        self.names: dict[Hashable, dict[Name, None]] = {}
+
+    def add(self, name: Name, obj: Obj) -> None:
+        for key in self._keys(obj):
+            self.names.setdefault(key, {})[name] = None
+
+    def remove(self, name: Name, obj: Obj) -> None:
+        for key in self._keys(obj):
+            held = self.names.get(key)
+            if held is not None:
+                held.pop(name, None)
+                if not held:
+                    del self.names[key]
+
+
 class Cache:
     """Objects by kind, namespace and name, indexed by their owner's uid.
 
@@ -59,6 +77,8 @@ class Cache:
         self._metrics = metrics or Metrics()
         self._objects: dict[Resource, dict[Name, Obj]] = {}
         self._by_owner: dict[tuple[str, Resource], set[Name]] = {}
+        self._by_namespace: dict[tuple[str, Resource], dict[Name, None]] = {}
+        self._indexes: dict[Resource, dict[str, _Index]] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()
 
     def get(self, resource: Resource, namespace: str | None, name: str) -> Obj | None:
@@ -68,17 +88,44 @@ class Cache:
     def list(self, resource: Resource, namespace: str | None = None) -> Objs:
         """All objects of a kind, of one namespace or of all."""
         found = self._objects.get(resource, {})
-        return [obj for (space, _), obj in found.items() if namespace is None or space == namespace]
+        if namespace is None:
+            return list(found.values())
+        return [found[name] for name in self._by_namespace.get((namespace, resource), ())]
 
     def names(self, resource: Resource, namespace: str | None = None) -> Iterator[Name]:
         """Names of what `list` would give."""
-        found = self._objects.get(resource, {})
-        return (name for name in list(found) if namespace is None or name[0] == namespace)
+        if namespace is None:
+            return iter(list(self._objects.get(resource, {})))
+        return iter(list(self._by_namespace.get((namespace, resource), ())))
 
     def children(self, owner_uid: str, resource: Resource) -> Objs:
         """Objects of a kind whose owner label or controller reference names this uid."""
         found = self._objects.get(resource, {})
         return [found[name] for name in sorted(self._by_owner.get((owner_uid, resource), ()))]
+
+    def add_index(self, resource: Resource, index: str, keys: Callable[[Obj], Iterable[Hashable]]) -> None:
+        """Keeps objects of a kind sorted by keys of one's own; nothing happens where the index is there already.
+
+        Args:
+            resource: The kind.
+            index: Name of the index.
+            keys: The keys of an object; depends on the object alone.
+        """
+        held = self._indexes.setdefault(resource, {})
+        if index in held:
+            return
+        made = held[index] = _Index(keys)
+        for name, obj in self._objects.get(resource, {}).items():
+            made.add(name, obj)
+
+    def indexed(self, resource: Resource, index: str, key: Hashable) -> Objs:
+        """Objects that have a key in an index."""
+        found = self._objects.get(resource, {})
+        return [found[name] for name in self._indexes[resource][index].names.get(key, ())]
+
+    def count_indexed(self, resource: Resource, index: str, key: Hashable) -> int:
+        """How many objects have a key in an index; costs the same for one and for many."""
+        return len(self._indexes[resource][index].names.get(key, ()))
 
     def count(self, resource: Resource) -> int:
         """How many objects of a kind there are."""
@@ -112,6 +159,10 @@ class Cache:
         kind[name] = new
         for owner in _owners(new):
             self._by_owner.setdefault((owner, resource), set()).add(name)
+        if old is None:
+            self._by_namespace.setdefault((name[0], resource), {})[name] = None
+        for index in self._indexes.get(resource, {}).values():
+            index.add(name, new)
         self._metrics.cached.labels(resource.kind).set(len(kind))
         return Change(old, new)
 
@@ -129,6 +180,10 @@ class Cache:
             return None
         del kind[name]
         self._unindex(resource, name, old)
+        space = self._by_namespace[(name[0], resource)]
+        del space[name]
+        if not space:
+            del self._by_namespace[(name[0], resource)]
         self._metrics.cached.labels(resource.kind).set(len(kind))
         return Change(old, None)
 
@@ -154,6 +209,8 @@ class Cache:
                 index.discard(name)
                 if not index:
                     del self._by_owner[(owner, resource)]
+        for own in self._indexes.get(resource, {}).values():
+            own.remove(name, obj)
 
 
 def compact(obj: Obj) -> Obj:

@@ -108,3 +108,32 @@ def test_kinds_are_declared() -> None:
     cache.watch(WIDGET)
     assert cache.knows(WIDGET)
     assert cache.count(WIDGET) == 0
+
+
+def test_indexes_of_ones_own_follow_every_change() -> None:
+    cache = Cache()
+
+    def colours(obj: Obj) -> list[str]:
+        return list(obj["data"].get("colours", "").split())
+
+    def put(name: str, version: int, said: str, namespace: str = "n") -> None:
+        meta = {"name": name, "namespace": namespace, "uid": f"{namespace}/{name}", "resourceVersion": str(version)}
+        cache.put(CONFIG_MAP, {"metadata": meta, "data": {"colours": said}})
+
+    def named(key: str) -> list[str]:
+        return [obj["metadata"]["name"] for obj in cache.indexed(CONFIG_MAP, "colour", key)]
+
+    put("a", 1, "red")
+    cache.add_index(CONFIG_MAP, "colour", colours)
+    put("b", 2, "red blue")
+    assert named("red") == ["a", "b"] and cache.count_indexed(CONFIG_MAP, "colour", "blue") == 1
+    put("a", 3, "blue")
+    put("b", 1, "green")  # older than what is there
+    assert named("red") == ["b"] and sorted(named("blue")) == ["a", "b"] and named("green") == []
+    cache.add_index(CONFIG_MAP, "colour", lambda obj: ["another"])  # the first one stays
+    put("c", 4, "red", namespace="m")
+    assert [obj["metadata"]["name"] for obj in cache.list(CONFIG_MAP, "m")] == ["c"]
+    assert sorted(cache.names(CONFIG_MAP, "n")) == [("n", "a"), ("n", "b")]
+    cache.drop_missing(CONFIG_MAP, [("n", "a")], "9")
+    assert named("red") == [] and named("blue") == ["a"]
+    assert cache.list(CONFIG_MAP, "m") == [] and len(cache.list(CONFIG_MAP)) == 1
