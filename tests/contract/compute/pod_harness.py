@@ -94,6 +94,8 @@ class SuiteTransport:
                 await asyncio.Event().wait()
             case "limit":
                 return made(429, seconds=fault.seconds)
+            case _:
+                pass
         reply = await self._inner.send(request)
         body = await reply.read()
         match fault.what:
@@ -105,6 +107,8 @@ class SuiteTransport:
                 await asyncio.sleep(fault.seconds)
             case "twice":
                 return await self._inner.send(request)
+            case _:
+                pass
         return MadeReply(reply.status, body, reply.headers)
 
     async def close(self) -> None:
@@ -267,7 +271,7 @@ class PodHarness(BaseHarness, abc.ABC):
         )  # fmt: skip
         pod = make_pod(provider.settings, replace(spec, access=replace(spec.access, secret_name=KEYS)))
         labels, annotations = split_tags(tags or {})
-        meta = {"namespace": self.namespace, "labels": labels, "annotations": annotations}
+        meta: dict[str, Any] = {"namespace": self.namespace, "labels": labels, "annotations": annotations}
         if tags:
             labels["app.kubernetes.io/managed-by"] = "cloudmesh"
         for number in range(10):

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping
 
 import pytest
-from tests.contract.compute.harnesses import HARNESSES
+from tests.contract.compute.harnesses import BACK_ENDS
 
-from cloudmesh.testing.providers import CASES, BaseHarness, Harness, Injection, run_all, run_case, table
+from cloudmesh.testing.providers import CASES, BaseHarness, Case, Harness, Injection, run_all, run_case, table
 from cloudmesh.testing.providers.memory import MemoryHarness
 from cloudmesh.testing.providers.runner import power_counts
 from cloudmesh.testing.virtualtime import VirtualLoop
 
+FULL = bool(os.environ.get("CI_FULL"))
+CELLS = [
+    pytest.param(name, case, id=f"{name}-{case.id}")
+    for name, back_end in BACK_ENDS.items()
+    for case in CASES.values()
+    if FULL or not back_end.some or case.id in back_end.some
+]
 
-@pytest.fixture(scope="module", params=list(HARNESSES))
-def harness(request: pytest.FixtureRequest) -> Iterator[tuple[Harness, asyncio.Runner]]:
+
+@pytest.fixture(scope="module")
+def back_end(request: pytest.FixtureRequest) -> Iterator[tuple[Harness, asyncio.Runner]]:
     """A harness and the event loop that its cases run on."""
-    make, clock = HARNESSES[request.param]
-    with asyncio.Runner(loop_factory=VirtualLoop if clock == "virtual" else None) as runner:
-        yield make(), runner
+    with BACK_ENDS[request.param].run() as running:
+        yield running
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
-def test_case(harness: tuple[Harness, asyncio.Runner], case) -> None:
-    back_end, runner = harness
-    result = runner.run(run_case(back_end, case))
+@pytest.mark.parametrize(("back_end", "case"), CELLS, indirect=["back_end"])
+def test_case(back_end: tuple[Harness, asyncio.Runner], case: Case) -> None:
+    harness, runner = back_end
+    result = runner.run(run_case(harness, case))
     assert result.outcome in ("pass", "n/a"), f"{case.title}\n{result.reason}\n{result.trace}"
     if result.outcome == "n/a":
         assert result.reason
+
+
+def test_cases_that_are_always_run_are_there() -> None:
+    for back_end in BACK_ENDS.values():
+        assert set(back_end.some) <= set(CASES)
 
 
 def test_the_memory_provider_has_everything_so_each_case_really_runs_on_it() -> None:

@@ -120,30 +120,46 @@ class Seen:
 
 
 class Harness(Protocol):
-    """One back end in the hands of the suite. `BaseHarness` has defaults for most of it.
+    """One back end in the hands of the suite. `BaseHarness` has defaults for most of it."""
 
-    Attributes:
-        name: Column of the table, such as `aws`.
-        kind: Member of CloudAccount.spec; `provider.info.kind` must be the same.
-        absent: What of `NEEDS` this back end doesn't have, and why: `{"spot": "Pods are not sold as spot"}`. The
-            sentence stands in the table. All else the harness must be able to do, or the case fails.
-        secrets: Texts that must never be seen outside, such as the secret key of the good and the bad credentials.
-        image: An image that works.
-        many: How many machines a case may make at once.
-        settle_seconds: Time within which a machine runs, stops or is gone, if nothing hinders it.
-        call_seconds: Time within which any call but a create must answer or give up.
-        case_seconds: Time within which a case must end.
-    """
+    @property
+    def name(self) -> str:
+        """Column of the table, such as `aws`."""
 
-    name: str
-    kind: str
-    absent: Mapping[str, str]
-    secrets: Sequence[str]
-    image: str
-    many: int
-    settle_seconds: float
-    call_seconds: float
-    case_seconds: float
+    @property
+    def kind(self) -> str:
+        """Member of CloudAccount.spec; `provider.info.kind` must be the same."""
+
+    @property
+    def absent(self) -> Mapping[str, str]:
+        """What of `NEEDS` this back end doesn't have, and why: `{"spot": "Pods are not sold as spot"}`.
+
+        The sentence stands in the table. All else the harness must be able to do, or the case fails.
+        """
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """Texts that must never be seen outside, such as the secret keys of the good and the bad credentials."""
+
+    @property
+    def image(self) -> str:
+        """An image that works."""
+
+    @property
+    def many(self) -> int:
+        """How many machines a case may make at once."""
+
+    @property
+    def settle_seconds(self) -> float:
+        """Time within which a machine runs, stops or is gone, if nothing hinders it."""
+
+    @property
+    def call_seconds(self) -> float:
+        """Time within which any call but a create must answer or give up."""
+
+    @property
+    def case_seconds(self) -> float:
+        """Time within which a case must end."""
 
     async def open(self, scope: Scope) -> None:
         """Prepares for one case: nothing of earlier cases hinders, and no machine of this scope is there."""
