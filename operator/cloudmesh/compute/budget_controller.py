@@ -100,7 +100,7 @@ class BudgetReconciler:
         now = to_seconds(self._budgets.now())
         machines, read = self._budgets.selected(obj), read_ledger(obj, now)
         vanished = _vanished(memory, self._budgets.sessions(key.namespace), read, now)
-        selected = len({machine.cluster or machine.uid for machine in machines})
+        charged = self._budgets.charged(obj)
         # What has vanished is no machine any more, but its cost is real.
         machines += vanished
         ledger, over = turn(obj, read, in_currency(obj, machines), now)
@@ -110,7 +110,7 @@ class BudgetReconciler:
         now = max(now, ledger.period.begin)
         found = count(obj, ledger, machines, now, self._budgets.promised(obj))
         alerted = alerts(obj, ledger, found)
-        status = make_status(obj, ledger, over, found, alerted, selected, self._budgets.now())
+        status = make_status(obj, ledger, over, found, alerted, charged, self._budgets.now())
         await self._write(key, obj, status, memory)
         memory.runs = {m.session: m for m in machines if m.started is not None and m.session not in ledger.sessions}
         self._show(key, obj, found)

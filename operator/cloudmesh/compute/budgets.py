@@ -75,6 +75,12 @@ class Budgets:
                 found.append(machine)
         return found
 
+    def charged(self, budget: Obj) -> int:
+        """How many VirtualClusters, with machines or without, and single VirtualMachines a Budget charges."""
+        cache, namespace = self._engine.cache, budget["metadata"]["namespace"]
+        clusters = sum(selects(budget, labels_of(obj, None)) for obj in cache.list(VIRTUAL_CLUSTER, namespace))
+        return clusters + sum(1 for machine in self.selected(budget) if not machine.cluster)
+
     def sessions(self, namespace: str) -> set[str]:
         """Sessions of all machines of a namespace."""
         return {self._machine(obj).session for obj in self._engine.cache.list(VIRTUAL_MACHINE, namespace)}

@@ -113,6 +113,7 @@ def test_a_machine_goes_when_it_is_booked_and_its_cost_stays() -> None:
             assert status(world)["spent"] == "0.1" == status(world)["booked"]["spent"]
             assert status(world)["booked"]["machines"] == 1
             assert status(world, "other")["spent"] == "0"
+            assert (status(world)["selected"], status(world, "other")["selected"]) == (1, 0)
             # when the VirtualMachine is surely gone its session needn't be remembered
             await asyncio.sleep(900)
             assert "uids" not in status(world)["booked"] and status(world)["spent"] == "0.1"
