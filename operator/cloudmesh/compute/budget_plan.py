@@ -138,6 +138,8 @@ def booked_period(budget: Obj) -> Period | None:
 def unbooked(budgets: Iterable[Obj], machine: Obj, labels: Mapping[str, str]) -> list[str]:
     """Names of the Budgets that must still book what an ended machine cost.
 
+    While there are any, its finalizer stays and it isn't started again.
+
     Args:
         budgets: All Budgets of its namespace.
         machine: The VirtualMachine.
@@ -149,11 +151,6 @@ def unbooked(budgets: Iterable[Obj], machine: Obj, labels: Mapping[str, str]) ->
         for budget in budgets
         if not budget["metadata"].get("deletionTimestamp") and selects(budget, labels) and _waits(budget, run)
     ]
-
-
-def is_booked(budgets: Iterable[Obj], machine: Obj, labels: Mapping[str, str]) -> bool:
-    """Whether nobody waits for a machine's end any more: its finalizer may go, or it may be started again."""
-    return not unbooked(budgets, machine, labels)
 
 
 def _waits(budget: Obj, run: Machine) -> bool:

@@ -26,7 +26,6 @@ from cloudmesh.compute.budget_ledger import (
 )
 from cloudmesh.compute.budget_plan import (
     Machine,
-    is_booked,
     labels_of,
     period_at,
     read_machine,
@@ -238,9 +237,9 @@ def test_who_waits_for_a_booking() -> None:
     session = read_machine(ended).session
     assert unbooked([budget()], ended, {}) == ["month"]
     assert unbooked([with_status(budget(), booked=booked())], ended, {}) == ["month"]
-    assert is_booked([with_status(budget(), booked=booked(uids=[session]))], ended, {})
-    assert is_booked([budget(labels={"team": "a"})], ended, {})
-    assert not is_booked([budget(labels={"team": "a"})], ended, {"team": "a"})
+    assert not unbooked([with_status(budget(), booked=booked(uids=[session]))], ended, {})
+    assert not unbooked([budget(labels={"team": "a"})], ended, {})
+    assert unbooked([budget(labels={"team": "a"})], ended, {"team": "a"})
     # nothing to book: still running, never started, no price, another currency, no time, nothing to pay
     for obj in (
         machine("w", started=START, uid="u"),
@@ -250,28 +249,28 @@ def test_who_waits_for_a_booking() -> None:
         machine("w", started=START, ended=START - 5, uid="u"),
         machine("w", started=START, ended=START + 60, hourly=0, uid="u"),
     ):
-        assert is_booked([budget()], obj, {})
+        assert not unbooked([budget()], obj, {})
 
 
 def test_a_second_run_of_a_machine_is_booked_for_itself() -> None:
     first = machine("w", started=START, ended=START + 60, uid="u")
     again = machine("w", started=START + 100, ended=START + 160, uid="u")
     status = with_status(budget(), booked=booked(uids=[read_machine(first).session]))
-    assert is_booked([status], first, {}) and not is_booked([status], again, {})
+    assert not unbooked([status], first, {}) and unbooked([status], again, {})
 
 
 def test_what_ended_before_the_month_isnt_booked_in_it() -> None:
     old = machine("w", started=NOVEMBER - 100, ended=NOVEMBER, uid="u")
     over = machine("w", started=NOVEMBER - 100, ended=NOVEMBER + 1, uid="u")
     status = with_status(budget(), booked=booked())
-    assert is_booked([status], old, {}) and not is_booked([status], over, {})
-    assert not is_booked([with_status(budget(period="Total"), booked=booked())], old, {})
+    assert not unbooked([status], old, {}) and unbooked([status], over, {})
+    assert unbooked([with_status(budget(period="Total"), booked=booked())], old, {})
 
 
 def test_a_budget_that_goes_holds_nobody() -> None:
     going = budget()
     going["metadata"]["deletionTimestamp"] = "2026-11-20T00:00:00Z"
-    assert is_booked([going], machine("w", started=START, ended=START + 60, uid="u"), {})
+    assert not unbooked([going], machine("w", started=START, ended=START + 60, uid="u"), {})
 
 
 def test_booking_adds_once_and_survives_a_round_trip() -> None:
