@@ -137,7 +137,7 @@ class Bench:
         operator = Operator(self._cluster.kubeconfig, namespace)
         account = {
             "metadata": {"name": "memory", "namespace": namespace},
-            "spec": {"memory": {}, "limits": {"machines": CLUSTERS * MACHINES * 2, "requestsPerSecond": 10000}},
+            "spec": {"memory": {}, "limits": {"machines": CLUSTERS * MACHINES * 2, "requestsPerSecond": 1000}},
         }
         await self._kube.create(CLOUD_ACCOUNT, account)
         await operator.start()
