@@ -109,33 +109,36 @@ class NodeBook:
         """
         shown, extras = _by_token(listing.nodes)
         self.as_of = listing.as_of
-        self._settle_fresh(shown, begun)
+        old = self._nodes
         if isinstance(listing, Complete):
             self.complete, self.reason = True, ""
-            old, self._nodes = self._nodes, shown
+            self._nodes = shown
             self._extras = extras
             self._before, self._last = self._last, _Round(begun, set(shown))
             self._tokens = {node.id: token for token, node in shown.items()}
-            for token, (_, node) in self._fresh.items():
-                self._tokens[node.id] = token
             changed = {token for token in old if token not in shown}
         else:
             self.complete, self.reason = False, listing.reason
-            old = dict(self._nodes)
-            self._nodes.update(shown)
+            self._nodes = {**old, **shown}
             self._extras.update(extras)
             self._tokens.update({node.id: token for token, node in shown.items()})
             self._last.seen.update(shown)
             changed = set()
         changed.update(token for token, node in shown.items() if not _same(old.get(token), node))
         changed.update(extras)
+        self._settle_fresh(shown, begun, changed)
         return changed
 
-    def _settle_fresh(self, shown: dict[str, Node], begun: float) -> None:
-        for token, (moment, _) in list(self._fresh.items()):
+    def _settle_fresh(self, shown: dict[str, Node], begun: float, changed: set[str]) -> None:
+        for token, (moment, node) in list(self._fresh.items()):
+            self._tokens[node.id] = token
             # listed by a later look, or for so long not that it can't be lag: the listings have the last word
             if begun >= moment and (token in shown or self.absent(token, moment)):
                 del self._fresh[token]
+                if token not in shown:
+                    self._tokens.pop(node.id, None)
+                if token not in shown or not _same(node, shown[token]):
+                    changed.add(token)
 
 
 def _by_token(nodes: tuple[Node, ...]) -> tuple[dict[str, Node], dict[str, tuple[Node, ...]]]:

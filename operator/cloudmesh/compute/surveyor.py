@@ -11,7 +11,8 @@ from typing import Any
 
 from cloudmesh.compute.accounts import Account, Accounts, Busy
 from cloudmesh.compute.orphans import Orphans
-from cloudmesh.compute.ports import Complete, Finding, Partial, Provider
+from cloudmesh.compute.ports import Complete, Finding, Listing, Partial, Provider
+from cloudmesh.compute.prices.quarantine import screen
 from cloudmesh.engine import AuthFailed, CloudmeshError, Unsupported
 from cloudmesh.policy.model import Offer
 
@@ -142,8 +143,9 @@ class Surveyor:
 
     async def _read_offers(self, account: Account) -> bool:
         try:
-            offers = await self._call(account, "offers", lambda: account.provider.offers(), OFFERS_SECONDS)
-            priced = self._price(account, offers)
+            fresh = await self._call(account, "offers", lambda: account.provider.offers(), OFFERS_SECONDS)
+            screened = screen(account.told, fresh)
+            priced = self._price(account, screened.offers)
         except CloudmeshError as error:
             account.offers_error = str(error)
             if isinstance(error, AuthFailed):
@@ -152,7 +154,7 @@ class Surveyor:
                 account.set_ready(False, _reason(error), f"the offers can't be read: {error}")
             self._accounts.changed(account)
             return False
-        account.told = tuple(offers)
+        account.told, account.quarantined = screened.offers, screened.message
         account.offers_as_of = self._accounts.now()
         account.offers_error = ""
         account.set_offers(priced)
@@ -169,7 +171,7 @@ class Surveyor:
             account.poll_wanted.clear()
             begun = loop.time()
             try:
-                await self._list(account, begun)
+                await self._list(account)
                 failures = 0
             except CloudmeshError as error:
                 failures += 1
@@ -197,10 +199,15 @@ class Surveyor:
         if (rest := min(end, loop.time() + soon) - loop.time()) > 0:
             await asyncio.sleep(rest)
 
-    async def _list(self, account: Account, begun: float) -> None:
-        listing = await self._call(
-            account, "list_nodes", lambda: account.provider.list_nodes(account.scope), LIST_SECONDS
-        )
+    async def _list(self, account: Account) -> None:
+        begun = 0.0
+
+        async def work() -> Listing:
+            nonlocal begun
+            begun = asyncio.get_running_loop().time()
+            return await account.provider.list_nodes(account.scope)
+
+        listing: Listing = await self._call(account, "list_nodes", work, LIST_SECONDS)
         # some clouds take a filter and ignore it
         ours = tuple(node for node in listing.nodes if account.scope.holds(node.tags))
         if isinstance(listing, Complete):
