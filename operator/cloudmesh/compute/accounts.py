@@ -131,6 +131,7 @@ class Account:
         self.info = provider.info
         self.powers = powers_of(provider)
         self.nodes.grace_seconds = provider.info.grace_seconds
+        self.told = ()  # other offers than before are no reason to doubt them
         self.failures.accept()
 
     # -- failures ------------------------------------------------------------------------------------------------

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.compute.machine_scene import Scene, scene
 
+from cloudmesh.compute.kinds import CLOUD_ACCOUNT
 from cloudmesh.compute.prices.quarantine import screen
 from cloudmesh.policy.model import NANO, Offer, Price
 
@@ -84,3 +87,26 @@ def test_no_price_is_nothing_and_none_jumps(old: dict[str, int], new: dict[str, 
         assert nanos is None or nanos > 0
         if nanos is not None and type_ in old:
             assert old[type_] / 10 < nanos < old[type_] * 10
+
+
+@scene
+async def test_an_account_keeps_its_last_good_prices_and_says_so(s: Scene) -> None:
+    s.add_account()
+    async with s.operator() as (_, accounts):
+        await s.until(lambda: s.condition("Ready", "lab", CLOUD_ACCOUNT)[0] == "True")
+        account = accounts.get("ns", "lab")
+        assert account is not None
+        before = {offer.id: offer.price for offer in account.offers}
+        rows = s.cloud.stock.rows
+        dear = next(iter(rows))
+        rows[dear] = dataclasses.replace(rows[dear], hourly_nanos=rows[dear].hourly_nanos * 20)
+        account.survey_wanted.set()
+        await s.until(lambda: s.condition("PricesFresh", "lab", CLOUD_ACCOUNT) == ("False", "Quarantined"))
+        assert {offer.id: offer.price and offer.price.nanos for offer in account.offers} == {
+            key: price and price.nanos for key, price in before.items()
+        }
+        for key in list(rows)[: len(rows) // 2]:
+            del rows[key]
+        account.survey_wanted.set()
+        await s.until(lambda: "shrank" in account.quarantined)
+        assert len(account.offers) == len(before)
