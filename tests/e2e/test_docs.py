@@ -1,8 +1,8 @@
 """Runs README and pages of docs/ word for word: files are written, commands run, and what they print is compared.
 
-A page's blocks of `console`, `yaml` and `python` are taken in order, in one shell and one folder of their own:
+A page's blocks of `console`, `yaml`, `toml` and `python` are taken in order, in one shell and one folder of their own:
 
-- A block of `yaml` or `python` is a file; the sentence before it names it: "Save this as `loan.yaml`:".
+- A block of `yaml`, `toml` or `python` is a file; the sentence before it names it: "Save this as `loan.yaml`:".
 - In a block of `console` a line with `$ ` is a command, the lines up to the next one are its output, on both channels.
 - `…` in the output stands for any text in a line; as a line of its own it stands for any lines.
 - Runs of blanks are equal, since columns move with the length of what stands in them.
@@ -68,7 +68,7 @@ def read_steps(page: Path, text: str) -> Iterator[Step]:
     for block in FENCE.finditer(text):
         language, body = block[1], block[2]
         line = text[: block.start()].count("\n") + 1
-        if language in ("yaml", "python"):
+        if language in ("yaml", "python", "toml"):
             name = FILE_NAME.search(text[: block.start()].rstrip())
             assert name, (
                 f"{page.name}:{line}: no sentence before the block names the file, as in: Save this as `x.yaml`:"
