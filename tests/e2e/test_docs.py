@@ -44,6 +44,8 @@ PAGES = (
     "docs/how-to/serve-without-a-cluster.md",
     "docs/how-to/price-before-start.md",
 )
+ELSEWHERE = ("docs/how-to/write-a-provider.md",)
+"""Followed by tests/contract/compute/test_write_a_provider.py, since it needs no cluster."""
 SECONDS = 120.0
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"Save\s+this\s+as\s+`([\w-]+\.\w+)`[^`]*:\s*$")

@@ -201,7 +201,7 @@ def test_metrics_of_a_function_are_those_of_the_page() -> None:
 
 def test_every_example_is_run() -> None:
     """Each tutorial and how-to is followed end to end; no other page of docs/ has something to follow."""
-    followed = {ROOT / name for name in test_docs.PAGES}
+    followed = {ROOT / name for name in (*test_docs.PAGES, *test_docs.ELSEWHERE)}
     assert all(page.is_file() for page in followed)
     for page in (path for path in pages() if "docs" in path.relative_to(ROOT).parts):
         if page.parent.name in ("tutorials", "how-to"):
