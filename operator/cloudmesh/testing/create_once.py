@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloudmesh.compute.account_controller import AccountReconciler
-from cloudmesh.compute.accounts import Accounts, shared
+from cloudmesh.compute.accounts import Accounts
 from cloudmesh.compute.kinds import BUDGET, CLOUD_ACCOUNT, PRICE_SHEET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machine_controller import MachineReconciler
 from cloudmesh.compute.ports import ProviderInfo
@@ -227,8 +227,13 @@ class Trial:
         await self._life(None)
 
     async def _life(self, point: CrashPoint | None) -> None:
+        made: dict[str, Accounts] = {}
+
         def accounts(engine: Engine) -> Accounts:
-            return shared(engine, now=_now, maker=self.maker(point))
+            """The same for both reconcilers, and gone with the trial."""
+            if not made:
+                made["accounts"] = Accounts(engine, now=_now, maker=self.maker(point))
+            return made["accounts"]
 
         async with self.world.engine(
             lambda engine: AccountReconciler(engine, accounts(engine)),
