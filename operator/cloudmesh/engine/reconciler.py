@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
+
+import msgspec
 
 from cloudmesh.engine.cache import Cache
 from cloudmesh.engine.errors import CloudmeshError, Conflict, InvalidRequest, RateLimited, Transient, Unsupported
@@ -193,4 +194,4 @@ def fingerprint(obj: Obj) -> bytes:
     """What a user can change of an object: its uid, generation, annotations and labels."""
     meta = obj["metadata"]
     parts = [meta.get("uid"), meta.get("generation"), meta.get("annotations"), meta.get("labels")]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).digest()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from cloudmesh.engine.cache import Cache
 from cloudmesh.engine.errors import Conflict
@@ -97,4 +98,4 @@ class Status:
 
 
 def _digest(value: Any) -> bytes:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).digest()
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).digest()

@@ -6,7 +6,8 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -57,7 +58,7 @@ class HttpTransport:
         self._rest: Any = RESTClientObject(configuration)
         route = {
             "server_hostname": configuration.tls_server_name,
-            "proxy": configuration.proxy,
+            "proxy": configuration.proxy or _environment_proxy(configuration.host),
             "proxy_headers": configuration.proxy_headers,
         }
         self._route: dict[str, Any] = {k: v for k, v in route.items() if v}
@@ -91,6 +92,8 @@ class HttpTransport:
     def _session(self) -> aiohttp.ClientSession:
         if self._rest.pool_manager is None:
             self._rest.pool_manager = self._rest._create_pool_manager()  # its hook for subclasses
+            # else it looks for a proxy and a netrc in the environment at each request, each look in a thread
+            self._rest.pool_manager._trust_env = False
         session: aiohttp.ClientSession = self._rest.pool_manager
         return session
 
@@ -98,6 +101,13 @@ class HttpTransport:
         """Closes the pool and lets TLS connections finish closing."""
         await self._rest.close()
         await asyncio.sleep(0)
+
+
+def _environment_proxy(host: str) -> str | None:
+    """The proxy that the environment names for a host, such as HTTPS_PROXY without a match in NO_PROXY."""
+    url = urlsplit(host)
+    proxy = getproxies().get(url.scheme)
+    return None if not proxy or proxy_bypass(url.hostname or "") else proxy
 
 
 def _say(error: BaseException) -> str:
