@@ -23,8 +23,8 @@ def test_a_proxy_of_the_environment_is_used_for_its_scheme(monkeypatch: pytest.M
     assert _environment_proxy("http://127.0.0.1:8001") is None
 
 
-@pytest.mark.parametrize("without", ["api.example.org", ".example.org", "*"])
+@pytest.mark.parametrize("without", ["api.example.org", "localhost,.example.org", "*"])
 def test_no_proxy_leaves_the_server_out(monkeypatch: pytest.MonkeyPatch, without: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
-    monkeypatch.setenv("NO_PROXY", f"localhost,{without}")
+    monkeypatch.setenv("NO_PROXY", without)
     assert _environment_proxy(SERVER) is None
