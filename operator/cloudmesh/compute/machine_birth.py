@@ -55,6 +55,10 @@ class Birth:
         if self._is_full(case):
             limit = f"`spec.limits.machines` of CloudAccount '{account.name}' is {account.limit_machines}"
             return await self._refuse(case, QuotaExceeded(limit), known=True)
+        price = statuses.price_of(offer)
+        if not case.wanted.adopt and (budget := hands.over_budget(case, price, runs=False)):
+            await hands.write(case, statuses.over_budget(old, case.generation, now, budget))
+            return Done(requeue_after=LOOK_AGAIN_SECONDS)
         account.starting.add(life.uid)
         try:
             obj = await hands.engine.finalizers.ensure(VIRTUAL_MACHINE, case.obj)
@@ -66,7 +70,6 @@ class Birth:
                 life.outcome, life.since = "unknown", clock
                 hands.engine.cache.put(VIRTUAL_MACHINE, live)
                 return Done(requeue_after=0.0)
-            price = statuses.price_of(offer)
             status = statuses.stamped(old, case.generation, now, token=case.wanted.token, price=price)
             written = await hands.write(Case(case.key, obj, life, case.wanted, account), status)
         finally:

@@ -185,10 +185,17 @@ class MachineReconciler:
             case.life.listed = True
             case.expect()
             return Done(requeue_after=2 * account.info.poll_seconds)
-        booked = hands.booked(case)
+        booked, budget = hands.booked(case), ""
+        if wanted.power == "Running":
+            budget = hands.over_budget(case, old.get("hourlyPrice"), runs=node.state not in statuses.REST)
+        if budget and "StartStop" not in account.powers:  # one that only sleeps is billed on
+            await hands.write(case, statuses.over_budget(old, case.generation, hands.now(), budget))
+            return await self._end.delete(case, node)
+        if budget:
+            wanted = replace(wanted, power="Stopped")
         living = statuses.living(
             wanted, old, case.generation, hands.now(), node, account.info, self._sight(case, node),
-            network=hands.calls.network(account, wanted), booked=booked,
+            network=hands.calls.network(account, wanted), booked=booked, budget=budget,
         )  # fmt: skip
         status = living.status
         if "hourlyPrice" not in status and (price := statuses.price_of(hands.calls.offer(account, wanted))):

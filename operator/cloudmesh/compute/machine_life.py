@@ -12,6 +12,7 @@ from cloudmesh.compute.accounts import Account, Accounts
 from cloudmesh.compute.budget_plan import labels_of, unbooked
 from cloudmesh.compute.flights import Flights
 from cloudmesh.compute.kinds import BUDGET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
+from cloudmesh.compute.machine_budget import forbidden
 from cloudmesh.compute.machine_calls import Calls
 from cloudmesh.compute.machine_plan import Outcome, Wanted
 from cloudmesh.compute.probes import Probes
@@ -139,6 +140,10 @@ class Hands:
     def warn(self, case: Case, reason: str, message: str) -> None:
         """Tells a warning."""
         self.engine.events.emit(case.obj, "Warning", reason, message)
+
+    def over_budget(self, case: Case, price: Mapping[str, Any] | None, *, runs: bool) -> str:
+        """Why a Budget lets a machine that stands alone not run, empty if it may."""
+        return "" if case.wanted.cluster else forbidden(self.engine, case.obj, price, runs=runs)
 
     def booked(self, case: Case) -> bool:
         """Whether no Budget waits to book what a session cost."""

@@ -122,6 +122,13 @@ def stamped(old: Mapping[str, Any], generation: int, now: str, *, token: str, pr
     return status
 
 
+def over_budget(old: Mapping[str, Any], generation: int, now: str, message: str) -> Status:
+    """The status of a machine that a Budget lets not run."""
+    conditions = Conditions(old, generation, now)
+    conditions.ready("False", c.REASON_BUDGET_EXCEEDED, message, stalled=True)
+    return _kept(old, generation, conditions)
+
+
 def waiting(old: Mapping[str, Any], generation: int, now: str, reason: str, message: str) -> Status:
     """The status of a machine that can't go on: the account or its cloud doesn't answer."""
     conditions = Conditions(old, generation, now)
@@ -146,6 +153,9 @@ def lost(old: Mapping[str, Any], generation: int, now: str, node: Node | None) -
     what = old.get("providerID", "the machine")
     message = f"the cloud took {what} away" if preempted else f"{what} is gone, and nobody here deleted it"
     conditions = Conditions(old, generation, now)
+    before = c.find_condition(conditions.list, c.READY) or {}
+    if before.get("reason") == c.REASON_BUDGET_EXCEEDED:
+        message = f"{what} can't be stopped and was deleted: {before['message']}"
     conditions.put(c.REACHABLE, "False", reason, message)
     conditions.ready("False", reason, message)
     status = _kept(old, generation, conditions) | {"state": "Deleted", "message": message}
@@ -210,6 +220,7 @@ def living(
     *,
     network: str = "",
     booked: bool = True,
+    budget: str = "",
 ) -> Living:
     """The status of a machine that is there.
 
@@ -223,6 +234,7 @@ def living(
         sight: What else is known of it.
         network: Name of its network.
         booked: Nobody waits to book the session that ended last.
+        budget: Why a Budget lets it not run, empty if it may; `wanted` asks for a rest then.
     """
     conditions = Conditions(old, generation, now)
     conditions.put(c.CREATED, "True", "Created", f"{node.id} was made")
@@ -230,14 +242,18 @@ def living(
     power, verdict = _power(wanted, node, sight)
     _reachable(conditions, node, info, sight, same_life=same_life)
     _bootstrapped(conditions, node, sight, same_life=same_life)
-    settled = _ready(conditions, wanted, node, sight, verdict)
+    if budget and not sight.silent and not verdict:
+        conditions.ready("False", c.REASON_BUDGET_EXCEEDED, budget, stalled=True)
+        settled = node.state in REST
+    else:
+        settled = _ready(conditions, wanted, node, sight, verdict)
     status = _kept(old, generation, conditions) | {"providerID": node.id, "state": node.state}
     _addresses(status, node, info, network)
     _session(status, node, now, booked=booked)
     status.pop("message", None)
     status.pop("drift", None)
     drift = dict(sight.drift)
-    if power and _was_as_specified(old, generation):
+    if power and not budget and _was_as_specified(old, generation):
         drift["powerState"] = (wanted.power, node.state)
     if drift:
         status["drift"] = [

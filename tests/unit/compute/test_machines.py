@@ -499,7 +499,7 @@ async def test_a_machine_stays_until_every_budget_has_booked_it(s: Scene) -> Non
     s._put(BUDGET, "all", {"amount": "5", "currency": "USD", "period": "Month"})
     s.add_machine()
     async with s.operator() as (engine, _):
-        engine.cache.put(BUDGET, s.get(BUDGET, "all"))
+        engine.cache.put(BUDGET, s.get(BUDGET, "all") | {"status": {"spent": "0", "reserved": "0"}})
         await s.until(s.is_ready)
         await asyncio.sleep(3600.0)
         await s.delete(VIRTUAL_MACHINE, "m")
