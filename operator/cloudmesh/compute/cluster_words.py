@@ -86,6 +86,8 @@ def events_of(before: Sequence[Mapping[str, Any]], said: Verdict, hourly: str) -
         return (Event("Normal", said.reason, said.message + more),)
     if said.stalled or (said.status == "Unknown" and old.get("status") == "True"):
         return (Event("Warning", said.reason, said.message),)
+    if not old:
+        return ()  # it has just begun
     if said.reason in (c.REASON_PROVISIONING, c.REASON_PENDING) and old.get("status") != "True":
         return ()
     kind: Literal["Normal", "Warning"] = (

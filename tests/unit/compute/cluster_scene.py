@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from tests.unit.compute import machine_scene
 from tests.unit.compute.machine_scene import now
 
+from cloudmesh.api.virtualcluster import VirtualCluster
+from cloudmesh.api.virtualmachine import VirtualMachine
 from cloudmesh.compute import budgets as live_budgets
 from cloudmesh.compute.account_controller import AccountReconciler
 from cloudmesh.compute.accounts import Accounts, shared
@@ -125,10 +126,24 @@ class Scene(machine_scene.Scene):
             await asyncio.sleep(0.05)
         return loop.time() - begin
 
+    async def settle(self, seconds: float = 600.0, quiet: float = 8.0) -> None:
+        """Waits until nothing is written any more; all that is stored must be what the API server would take."""
+        await super().settle(seconds, quiet)
+        self.validate()
+
+    def validate(self) -> None:
+        """Each cluster and machine is what its model allows, and nothing more."""
+        for resource, model in ((VIRTUAL_CLUSTER, VirtualCluster), (VIRTUAL_MACHINE, VirtualMachine)):
+            for obj in self.api.all(resource):
+                model.model_validate(obj, extra="forbid")
+
     def once(self) -> None:
-        """No token made two machines."""
-        tokens = Counter(line.token for line in self.cloud.meter.lines.values() if line.token)
-        assert not [token for token, count in tokens.items() if count > 1], tokens
+        """No token made a second machine while the first was there."""
+        ended: dict[str, float] = {}
+        for line in sorted(self.cloud.meter.lines.values(), key=lambda line: line.started):
+            if line.token:
+                assert ended.get(line.token, 0.0) <= line.started, f"two machines of {line.token}"
+                ended[line.token] = float("inf") if line.ended is None else line.ended
 
     def no_orphans(self) -> None:
         """Each machine that lives in the cloud is a VirtualMachine's."""
