@@ -38,11 +38,15 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 PAGES = (
     "README.md",
     "docs/tutorials/function.md",
+    "docs/tutorials/cluster.md",
     "docs/how-to/install.md",
     "docs/how-to/debug-a-function.md",
     "docs/how-to/pin-and-roll-back.md",
     "docs/how-to/serve-without-a-cluster.md",
     "docs/how-to/price-before-start.md",
+    "docs/how-to/approve-a-quote.md",
+    "docs/how-to/limit-cost.md",
+    "docs/how-to/log-in.md",
 )
 ELSEWHERE = ("docs/how-to/write-a-provider.md",)
 """Followed by tests/contract/compute/test_write_a_provider.py, since it needs no cluster."""

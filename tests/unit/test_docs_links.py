@@ -14,6 +14,7 @@ import pytest
 from tests.e2e import test_docs
 
 from cloudmesh.api import reference
+from cloudmesh.compute.command import documents
 from cloudmesh.engine import metrics
 from cloudmesh.functions.signatures import Expose, SourceError, read
 from cloudmesh_function.metrics import Metrics as FunctionMetrics
@@ -199,15 +200,19 @@ def test_metrics_of_a_function_are_those_of_the_page() -> None:
     assert {name: kind for name, (kind, _) in _table_of_metrics("Function").items()} == told
 
 
-def test_every_example_is_run() -> None:
-    """Each tutorial and how-to is followed end to end; no other page of docs/ has something to follow."""
+def test_every_example_is_run(tmp_path: Path) -> None:
+    """Each tutorial and how-to is followed end to end; other pages have nothing to follow, and only valid objects."""
     followed = {ROOT / name for name in (*test_docs.PAGES, *test_docs.ELSEWHERE)}
     assert all(page.is_file() for page in followed)
     for page in (path for path in pages() if "docs" in path.relative_to(ROOT).parts):
         if page.parent.name in ("tutorials", "how-to"):
             assert page in followed, page.name
-        else:
-            assert not list(test_docs.read_steps(page, page.read_text())), page.name
+            continue
+        for block in test_docs.FENCE.finditer(page.read_text()):
+            assert block[1] in {*test_docs.SHOWN, "yaml", "json"}, page.name
+            if block[1] == "yaml":
+                (tmp_path / page.name).write_text(block[2])
+                assert documents.read([str(tmp_path / page.name)], "default").objects, page.name
 
 
 RIGHT = """\
