@@ -157,10 +157,12 @@ class SshHost(Model):
     """GPUs of the host; left out, none."""
     zone: PlaceName | None = None
     """Where the host stands: hosts of the same zone reach each other directly."""
+    slots: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many VirtualMachines the host is lent to at a time; each gets an even share of CPUs and memory."""
 
 
 class Ssh(Model):
-    """Machines of one's own, each given to one VirtualMachine at a time."""
+    """Machines of one's own, each lent to one VirtualMachine at a time, or to as many as it has slots."""
 
     hosts: Annotated[list[SshHost], Field(min_length=1, max_length=256, json_schema_extra=by_key("name")), Unique]
     """The machines."""
@@ -221,7 +223,7 @@ class CloudAccountSpec(Model):
     memory: Memory | None = None
     """Machines that exist in the operator's memory only, for trials and tests."""
     ssh: Ssh | None = None
-    """Machines of one's own, each given to one VirtualMachine at a time."""
+    """Machines of one's own, each lent to one VirtualMachine at a time, or to as many as it has slots."""
     credentials: Credentials | None = None
     """How the operator proves who it is."""
     images: Images = Field(default_factory=dict)

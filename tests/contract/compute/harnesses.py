@@ -70,6 +70,16 @@ def aws(runner: asyncio.Runner) -> Iterator[Harness]:
 
 
 @contextlib.contextmanager
+def ssh(runner: asyncio.Runner) -> Iterator[Harness]:
+    """Real sshd on addresses of loopback, as hosts of one's own."""
+    from tests.contract.compute.ssh.harness import ADDRESSES, USERS, SshHarness
+    from tests.contract.compute.ssh.sshd import running
+
+    with running(USERS, ADDRESSES) as sshd:
+        yield SshHarness(sshd)
+
+
+@contextlib.contextmanager
 def pods(runner: asyncio.Runner) -> Iterator[Harness]:
     """Pods of the checkout's cluster, in a namespace of their own."""
     import asyncssh
@@ -113,11 +123,23 @@ SOME = (
     "find/filter-ignored", "list/filter-ignored", "list/limited", "list/middle-page-fails", "list/pages",
     "secrets/errors", "secrets/log", "start-stop/round-trip", "tags/odd",
 )  # fmt: skip
-
+SOME_SSH = (
+    "check/good", "check/bad-credentials", "create/burst-with-lost-answers", "create/cancelled", "create/concurrent",
+    "create/delivered-twice", "create/fails-but-made", "create/foreign-token", "create/hangs", "create/logins",
+    "create/lost-answer", "create/next-process", "create/no-retries", "create/one", "create/other-order", "create/tags",
+    "create/too-slow", "delete/cancelled", "delete/ends", "delete/foreign", "delete/lost-answer", "delete/neighbours",
+    "delete/twice", "delete/unknown", "drift/ended", "drift/untagged", "errors/auth-create", "errors/auth-list",
+    "errors/capacity", "errors/capacity-comes-back", "errors/revoked", "errors/unknown-type", "errors/unknown-zone",
+    "find/at-once", "find/failure-is-no-absence", "find/foreign-scope", "find/none", "flavors/listed", "life/boot-id",
+    "life/list-agrees", "life/runs", "list/all", "list/dropped", "list/other-account", "list/other-installation",
+    "list/partial", "list/stranger", "metadata/ours", "metadata/round-trip", "offers/full", "offers/unpriced",
+    "secrets/errors", "secrets/log", "tags/odd",
+)  # fmt: skip
 BACK_ENDS: Mapping[str, BackEnd] = {
     "memory": BackEnd(memory, "a cloud in the process, on a virtual clock"),
     "memory-plain": BackEnd(memory_plain, "the same without create tokens and optional powers"),
     "aws": BackEnd(aws, "moto behind the fault proxy", virtual=False, some=SOME),
+    "ssh": BackEnd(ssh, "hosts with Debian's sshd on loopback", virtual=False, some=SOME_SSH),
 }
 """Those that need nothing but this machine."""
 

@@ -61,6 +61,7 @@ NEEDS: Mapping[str, str] = {
     "zones": "there are zones to be unknown",
     "images": "there are images to be unknown",
     "disk": "the size of the disk can be chosen",
+    "own-address": "each machine has an address of its own",
     "public-address": "machines can have an address of the internet",
     "logins": "the keys for logins can be read off the back end",
     "host-key": "the host key can be read off the back end",

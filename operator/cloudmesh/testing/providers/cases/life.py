@@ -71,7 +71,13 @@ async def boot_id(bench: Bench) -> None:
     need(found is not None and found.boot_id == node.boot_id, "it changed")
 
 
-@case("life/different", "Two machines have different ids and different addresses.")
+@case("life/different-ids", "Two machines have different ids.")
+async def different_ids(bench: Bench) -> None:
+    (_, one), (_, two) = await bench.running(), await bench.running()
+    need(one.id != two.id, "they have one id")
+
+
+@case("life/different", "Two machines have different ids and different addresses.", needs=["own-address"])
 async def different(bench: Bench) -> None:
     (_, one), (_, two) = await bench.running(), await bench.running()
     need(one.id != two.id, "they have one id")
