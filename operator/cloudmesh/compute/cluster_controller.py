@@ -97,6 +97,7 @@ class ClusterReconciler:
         self._teller = Teller(engine, self._offers, monotonic)
         self._maker = Maker(engine, self._offers, self._teller, default_account)
         self._now = now
+        self._clock = monotonic
         self._memories: dict[Key, Memory] = {}
         engine.metrics.register(ClusterMetrics(self._memories))
 
@@ -140,6 +141,7 @@ class ClusterReconciler:
         asked = read_cluster(cluster)
         if memory is None or memory.uid != uid:
             memory = Memory(uid, generation, cluster, asked, ended=ended_of(obj.get("status") or {}))
+            memory.cost_at = self._clock()  # whoever led before may have written it a moment ago
             self._memories[key] = memory
         else:
             memory.generation, memory.cluster, memory.asked = generation, cluster, asked

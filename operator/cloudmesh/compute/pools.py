@@ -102,6 +102,7 @@ def plan_pool(asked: Asked, pool: Pool, members: Sequence[Member], now: int, tri
     live = [m for m in there if m.name not in gone]
     adopted = {(m.offer.account, m.adopted) for m in members if m.adopted}
     to_adopt = [a for a in pool.adopt if (a.account, a.provider_id) not in adopted]
+    to_adopt = to_adopt[: max(0, pool.replicas - len(adopted))]
     sizing = size(pool, live, hold, asked.accounts)
     leaving = {m.name for m in sizing.outdated}
     removed = {m.name for m, _ in sizing.delete}

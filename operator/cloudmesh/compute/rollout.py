@@ -74,14 +74,20 @@ def size(pool: Pool, live: Sequence[Member], held: Sequence[Member], accounts: S
 
 
 def _surplus(members: Sequence[Member], spare: int, held: set[str]) -> tuple[tuple[Member, str], ...]:
-    """Who goes when there are too many: first what doesn't work, then the dearest, then the youngest."""
+    """Who goes when there are too many: what doesn't work, then the dearest, the youngest, at last what was adopted."""
 
-    def order(member: Member) -> tuple[int, int, int, int]:
+    def order(member: Member) -> tuple[int, bool, int, int, int]:
         idle = member.ready == "False" or (member.ready == "Unknown" and not member.was_up)
         works = 0 if member.name in held else 1 if idle else 2
         nanos = member.nanos
         # nobody knows that an unpriced one is cheap
-        return (works, -nanos if nanos is not None else -(10**18), -member.created_at, -member.ordinal)
+        return (
+            works,
+            bool(member.adopted),
+            -nanos if nanos is not None else -(10**18),
+            -member.created_at,
+            -member.ordinal,
+        )
 
     out: list[tuple[Member, str]] = []
     if spare <= 0:

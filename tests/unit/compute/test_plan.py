@@ -221,6 +221,18 @@ def test_an_adopted_machine_is_never_rolled_and_a_failed_adoption_keeps_its_plac
     assert "i" in found.pools[0].checkup.message
 
 
+def test_no_more_are_adopted_than_the_pool_has_places_and_they_go_last() -> None:
+    entries = tuple(Adoption("mem", f"i-{n}") for n in range(3))
+    assert plan(asked(pool(0, adopt=entries)), [], NOW).pools[0].adopt == ()
+    assert len(plan(asked(pool(2, adopt=entries)), [], NOW).pools[0].adopt) == 2
+    full = [member(0), member(1)]
+    found = plan(asked(pool(2, adopt=entries[:1])), full, NOW)
+    assert len(found.pools[0].adopt) == 1
+    joined = [*full, member(2, adopted="i-0", template="", offer=offer("adopted", None))]
+    found = plan(asked(pool(2, adopt=entries[:1])), joined, NOW)
+    assert names(found) == [("lab-workers-1", "ScaledDown")]
+
+
 # -- roll-out
 
 
