@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from pathlib import Path
 
 import pytest
 
 from cloudmesh.compute.ports import POWERS, Complete, NodeSpec, powers_of
 from cloudmesh.compute.providers import memory
 from cloudmesh.compute.providers.memory import Fault, Habits, MemoryCloud, MemoryProvider, Stock
+from cloudmesh.compute.providers.memory.settings import SETTINGS
 from cloudmesh.compute.providers.registry import Context, find_maker
 from cloudmesh.compute.tokens import TAG_TOKEN, TAG_UID, Scope
 from cloudmesh.engine.errors import InvalidRequest, RateLimited, Transient
 from cloudmesh.testing.virtualtime import run_virtual
 
+PAGE = Path(__file__).resolve().parents[4] / "docs/reference/account-memory.md"
 SCOPE = Scope("installation-1", "lab", "mem")
 
 
@@ -117,7 +121,12 @@ def test_powers_are_chosen_by_setting() -> None:
         ({"bootSeconds": "soon"}, "settings.bootSeconds"),
         ({"pageSize": "-1"}, "settings.pageSize"),
         ({"latencySeconds": "nan"}, "settings.latencySeconds"),
+        ({"latencySeconds": "1e300"}, "settings.latencySeconds"),
         ({"powers": "Fly"}, "settings.powers"),
+        ({"spot": "perhaps"}, "settings.spot"),
+        ({"types": "0"}, "settings.types"),
+        ({"types": "9999", "regions": "999"}, "over 200000"),
+        ({"bootseconds": "3"}, "unknown bootseconds"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, str], path: str) -> None:
@@ -125,9 +134,14 @@ def test_a_wrong_setting_is_named(settings: dict[str, str], path: str) -> None:
         memory.make(Context("lab", "mem", f"uid-{path}", {"settings": settings}))
 
 
+def test_the_page_of_the_account_has_all_settings_with_their_defaults() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (?:`(.*?)`)? ?\| (.+) \|$", PAGE.read_text(), re.MULTILINE)
+    assert {name: (default, words) for name, default, words in rows} == SETTINGS
+
+
 def test_settings_make_the_cloud() -> None:
     async def main() -> None:
-        settings = {"types": "3", "regions": "1", "zones": "1", "free": "2", "bootSeconds": "0", "spot": "false"}
+        settings = {"types": "3", "regions": "1", "zones": "1", "capacity": "2", "bootSeconds": "0", "spot": "false"}
         provider = memory.make(Context("lab", "mem", "uid-settings", {"settings": settings}))
         offers = await provider.offers()
         assert [(offer.purchase, offer.free) for offer in offers] == [("OnDemand", 2)] * 3

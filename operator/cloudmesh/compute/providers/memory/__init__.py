@@ -2,12 +2,6 @@
 
 Its clouds live in this process: an operator that restarts finds an empty one, and two operators don't see each other's
 machines. So an account of this kind is for trying things out, never for anything that must stay.
-
-Settings of an account, all strings: `cloud` (accounts with the same value share one), `seed`, `types`, `regions`,
-`zones` (of the catalogue), `spot` (`true` or `false`), `key` (the only API key that is accepted), `nativeTokens`
-(`true` or `false`), `powers` (names with commas between, `none` for none), `bootSeconds`, `stopSeconds`,
-`deleteSeconds`, `endedSeconds`, `listLagSeconds`, `latencySeconds`, `pageSize`, `callsPerSecond`, `pollSeconds`,
-`createSeconds`, `graceSeconds` (the lag if not set), and `free` (machines that fit in each row of the catalogue).
 """
 
 from __future__ import annotations
@@ -22,6 +16,7 @@ from cloudmesh.compute.providers.memory.faults import Fault
 from cloudmesh.compute.providers.memory.instance import CloudError, Instance
 from cloudmesh.compute.providers.memory.powers import POWERS
 from cloudmesh.compute.providers.memory.provider import MemoryProvider
+from cloudmesh.compute.providers.memory.settings import check_names, make_cloud, seconds
 from cloudmesh.compute.providers.memory.stock import Row, Stock
 from cloudmesh.compute.providers.registry import Context
 from cloudmesh.engine.errors import InvalidRequest
@@ -36,17 +31,10 @@ __all__ = [
     "Row",
     "Stock",
     "cloud",
+    "forget",
     "make",
 ]
 
-NUMBERS = {
-    "bootSeconds": "boot_seconds",
-    "stopSeconds": "stop_seconds",
-    "deleteSeconds": "delete_seconds",
-    "endedSeconds": "ended_seconds",
-    "listLagSeconds": "list_lag_seconds",
-    "latencySeconds": "latency_seconds",
-}
 _clouds: dict[str, MemoryCloud] = {}
 
 
@@ -71,50 +59,19 @@ def make(context: Context) -> MemoryProvider:
         InvalidRequest: A setting isn't what it should be.
     """
     settings: Mapping[str, str] = context.spec.get("settings") or {}
-    name = settings.get("cloud") or context.uid or f"{context.namespace}/{context.name}"
-    back_end = _clouds.get(name) or cloud(name, _from_settings(name, settings))
+    check_names(settings)
     kind = _class(settings.get("powers", ""))
+    name = settings.get("cloud") or context.uid or f"{context.namespace}/{context.name}"
+    back_end = _clouds.get(name) or cloud(name, make_cloud(name, settings))
     info = ProviderInfo(
         kind="memory",
-        grace_seconds=math.ceil(_number(settings, "graceSeconds", back_end.habits.list_lag_seconds)),
-        create_seconds=int(_number(settings, "createSeconds", 10)),
+        grace_seconds=math.ceil(seconds(settings, "graceSeconds", back_end.habits.list_lag_seconds)),
+        create_seconds=math.ceil(max(1.0, seconds(settings, "createSeconds"))),
         native_tokens=back_end.habits.native_tokens,
         ssh=False,
-        poll_seconds=_number(settings, "pollSeconds", 2),
+        poll_seconds=max(0.1, seconds(settings, "pollSeconds")),
     )
     return kind(context.name, back_end, key=context.credentials.get("key", b"").decode(errors="replace"), info=info)
-
-
-def _from_settings(name: str, settings: Mapping[str, str]) -> MemoryCloud:
-    stock = Stock(
-        types=int(_number(settings, "types", 8)),
-        regions=int(_number(settings, "regions", 2)),
-        zones=int(_number(settings, "zones", 2)),
-        seed=int(_number(settings, "seed", 1)),
-        spot=settings.get("spot", "true") == "true",
-    )
-    habits = Habits(native_tokens=settings.get("nativeTokens", "true") == "true")
-    for setting, habit in NUMBERS.items():
-        setattr(habits, habit, _number(settings, setting, getattr(habits, habit)))
-    habits.page_size = max(1, int(_number(settings, "pageSize", habits.page_size)))
-    habits.calls_per_second = int(_number(settings, "callsPerSecond", 0))
-    made = MemoryCloud(name, stock=stock, habits=habits, key=settings.get("key", ""))
-    if "free" in settings:
-        made.set_free(int(_number(settings, "free", 0)))
-    return made
-
-
-def _number(settings: Mapping[str, str], name: str, default: float) -> float:
-    text = settings.get(name, "")
-    if not text:
-        return default
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < math.inf:
-        raise InvalidRequest(f"spec.memory.settings.{name}: {text!r} is not a number of at least 0")
-    return number
 
 
 @functools.cache
