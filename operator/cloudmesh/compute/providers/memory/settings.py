@@ -16,7 +16,7 @@ SETTINGS: Mapping[str, tuple[str, str]] = {
     "spot": ("true", "whether types are sold as spot too"),
     "seed": ("1", "draws the prices; the same seed draws the same"),
     "capacity": ("", "machines of each type that fit in a zone, on demand and as spot; no limit if empty"),
-    "key": ("", "the only API key that the cloud takes, any if empty; an account in a cluster has none, so it is refused"),
+    "key": ("", "the only API key that the cloud takes, any if empty; an account in a cluster has none: it is refused"),
     "powers": ("", "optional powers that the account has, with commas between; all if empty, `none` for none"),
     "nativeTokens": ("true", "whether the cloud itself makes one machine for one token"),
     "bootSeconds": ("2", "from the create call to Running"),
