@@ -215,23 +215,31 @@ def test_more_money_wakes_what_waits_for_it() -> None:
 
 
 def test_a_month_turns_while_machines_run() -> None:
+    december = to_seconds("2026-12-01T00:00:00Z")
+    begin = december - 7200
+
+    def late() -> str:
+        return to_time(seconds() - START + begin)
+
+    def make(engine: Engine) -> BudgetReconciler:
+        return BudgetReconciler(engine, Budgets(engine, now=late, monotonic=_loop_time), monotonic=_loop_time)
+
     async def main() -> None:
         world = World(RESOURCES)
         world.api.put(BUDGET, budget(amount="100000", alertsAtPercent=[1]))
-        begin, december = seconds(), to_seconds("2026-12-01T00:00:00Z")
-        put(world, "w", started=begin, hourly=10 * NANO)
-        async with world.engine(counter, Ender, Still):
-            await asyncio.sleep(december - begin - 5)
+        put(world, "w", started=begin, hourly=1000 * NANO)
+        async with world.engine(make, Ender, Still):
+            await asyncio.sleep(7195)
             november = status(world)
             assert november["booked"]["month"] == "2026-11" and november["alertedAtPercent"] == [1]
             await asyncio.sleep(10)
             now = status(world)
             assert now["booked"]["month"] == "2026-12" and "alertedAtPercent" not in now
-            assert now["history"] == [{"month": "2026-11", "spent": str((december - begin) // 360)}]
-            assert to_nanos(now["spent"]) <= cost(10 * NANO, 10) and now["until"] == "2027-01-01T00:00:00Z"
-            end(world, "w", december + 3600)
-            await asyncio.sleep(3700)
-            assert status(world)["booked"]["spent"] == "10"
+            assert now["history"] == [{"month": "2026-11", "spent": "2000"}]
+            assert to_nanos(now["spent"]) <= cost(1000 * NANO, 10) and now["until"] == "2027-01-01T00:00:00Z"
+            end(world, "w", december + 360)
+            await asyncio.sleep(400)
+            assert status(world)["booked"]["spent"] == "100"
 
     run_virtual(main())
 
@@ -342,12 +350,12 @@ def storm(seed: int, faults: Callable[[Faults, random.Random], None]) -> None:
     run_virtual(main(), seed=seed)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_two_leaders_book_once(seed: int) -> None:
     storm(seed, lambda rules, rng: None)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_two_leaders_on_a_bad_network_book_once(seed: int) -> None:
     def faults(rules: Faults, rng: random.Random) -> None:
         rules.add("lose", method="PATCH", path="budgets", times=8, skip=rng.randrange(5))
