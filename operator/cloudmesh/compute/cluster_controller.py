@@ -119,7 +119,7 @@ class ClusterReconciler:
         at = self._observe(self._memory(key, obj), obj)
         chosen = await self._maker.provide(at) if at.life.state == "Run" else Chosen()
         await self._maker.remove(at, chosen)
-        await self._maker.mark(at, may_wake=chosen.trouble is None)
+        await self._maker.mark(at, may_wake=chosen.may_wake)
         if chosen.made:
             return Done(requeue_after=SLOW_SECONDS)  # what was made brings the key back by itself
         boot, boot_wait = await self._boot(at)

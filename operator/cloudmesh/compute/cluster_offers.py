@@ -50,6 +50,7 @@ class Chosen:
         trouble: What stands in the way, None for nothing.
         publish: The status must tell the quote before anything is made.
         made: Machines were made.
+        may_wake: Machines that sleep may be woken.
     """
 
     decisions: tuple[Decision, ...] = ()
@@ -58,6 +59,7 @@ class Chosen:
     trouble: Trouble | None = None
     publish: bool = False
     made: bool = False
+    may_wake: bool = False
 
 
 class Offers:
@@ -112,10 +114,16 @@ class Offers:
 
     async def choose(self, memory: Memory, obj: Obj, members: Sequence[Member], plan: Plan, now_text: str) -> Chosen:
         """Offers for all that is needed, and the quote."""
+        if plan.power:
+            refused = self._claim(memory.asked, _labels(obj), members, plan.wake_nanos)
+            if refused is not None:
+                return Chosen(quote=memory.quote, trouble=refused)
+        if not plan.create and not any(p.adopt for p in plan.pools):
+            return Chosen(quote=memory.quote, may_wake=True)
+        return replace(await self._choose(memory, obj, members, plan, now_text), may_wake=True)
+
+    async def _choose(self, memory: Memory, obj: Obj, members: Sequence[Member], plan: Plan, now_text: str) -> Chosen:
         asked, now, labels = memory.asked, to_seconds(now_text), _labels(obj)
-        adopting = any(p.adopt for p in plan.pools)
-        if not plan.create and not adopting:
-            return Chosen(quote=memory.quote, trouble=self._claim(asked, labels, members, plan.wake_nanos))
         accounts = choose_accounts(asked, self._engine.cache, self._accounts)
         if plan.create and accounts.trouble is not None:
             return Chosen(quote=memory.quote, trouble=accounts.trouble)

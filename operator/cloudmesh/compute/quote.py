@@ -270,7 +270,7 @@ def gate(
     """
     unchanged = held is not None and same(held.lines, lines)
     if not asked.approval:
-        if held is not None and unchanged:
+        if held is not None and unchanged and now < held.expires_at:
             return Gate(True, held)
         return Gate(True, make_quote(lines, now, cheapest=cheapest, cheapest_words=cheapest_words), new=True)
     if held is not None:
@@ -371,7 +371,7 @@ def from_status(asked: Asked, status: Obj) -> Quote | None:
     if not told or len(decisions) >= MAX_LINES:
         return None
     counts = {(p.name, a.name): a.counts_as for p in asked.pools for a in p.alternatives}
-    currency = (told.get("hourly") or {}).get("currency", "")
+    currency = (told.get("hourly") or status.get("cost") or {}).get("currency", "")
     try:
         lines = tuple(
             Line(

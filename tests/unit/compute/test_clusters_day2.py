@@ -255,6 +255,25 @@ def test_suspended_and_resumed_by_the_spec(powers: bool) -> None:
 
 
 @scene
+async def test_what_sleeps_is_woken_even_if_more_cant_be_had(s: Scene) -> None:
+    s.cluster(replicas=3)
+    async with s.operator():
+        await s.settle()
+        s.edit(lifecycle={"state": "Suspended"})
+        await s.until(lambda: s.said() == ("True", "Suspended"), 300)
+        s.cloud.vanish(s.living()[0].id)
+        await asyncio.sleep(120)
+        s.cloud.set_free(0)
+        s.edit(lifecycle={"state": "Running"})
+        await s.until(lambda: len([i for i in s.living() if i.state == "Running"]) == 2, 300)
+        await asyncio.sleep(60)
+        assert s.said()[0] == "False"
+        s.cloud.set_free(None)
+        await s.until(lambda: s.said() == ("True", "AsSpecified"), 4000)
+        s.once()
+
+
+@scene
 async def test_an_idle_cluster_falls_asleep_and_is_woken(s: Scene) -> None:
     s.cluster(lifecycle={"idle": {"afterSeconds": 600}})
     async with s.operator():

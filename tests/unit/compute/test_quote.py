@@ -112,6 +112,8 @@ def test_without_approval_a_new_quote_is_published_first() -> None:
     assert (first.go, first.new) == (True, True)
     again = gate(asked(), first.quote, lines_of([member(0)], [decision(2)]), NOW + 5)
     assert (again.go, again.new, again.quote) == (True, False, first.quote)
+    late = gate(asked(), first.quote, lines_of([member(0)], [decision(2)]), NOW + VALID_SECONDS)
+    assert (late.go, late.new) == (True, True)
     other = gate(asked(), first.quote, lines_of([member(0)], [decision(3)]), NOW + 5)
     assert (other.go, other.new) == (True, True)
     assert other.quote.hash != first.quote.hash
