@@ -146,7 +146,8 @@ def verdict(asked: Asked, facts: Facts) -> Verdict:
     late = [m for m in here if m.ready != "True"]
     if unreached and late:
         message = f"{progress}; '{unreached[0].name}': {unreached[0].message}"
-        starts = unreached[0].reason != c.REASON_UNREACHABLE
+        up_before = {m.name for m in late if m.was_up}
+        starts = unreached[0].reason != c.REASON_UNREACHABLE or unreached[0].name not in up_before
         return Verdict("False", c.REASON_PROVISIONING if starts else c.REASON_UNREACHABLE, message, reconciling=True)
     if facts.boot.state == "Pending" or late:
         message = facts.boot.message or (late[0].message if late else "")

@@ -69,6 +69,14 @@ away = member(1, ready="False", ready_since=NOW, message="10.0.0.1 doesn't answe
             said([UP[0], away, UP[2]], views=[view(UP[0]), view(away, reason="Unreachable"), view(UP[2])]),
             ("False", "Unreachable", *RECONCILING),
         ),
+        (
+            said(
+                [UP[0], replace(away, was_up=False)],
+                asked(pool(2)),
+                views=[view(UP[0]), view(away, reason="Unreachable")],
+            ),
+            ("False", "Provisioning", *RECONCILING),
+        ),
         (said(UP, boot=Boot("Pending", "slurmctld starts")), ("False", "Bootstrapping", *RECONCILING)),
         (said(UP, boot=Boot("Failed", "exit 1")), ("False", "Bootstrapping", *STALLED)),
         (said(UP, boot=Boot("Pending", "m", "a can't reach b")), ("False", "Unreachable", *RECONCILING)),
