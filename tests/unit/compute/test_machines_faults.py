@@ -105,7 +105,11 @@ def test_two_leaders_make_one_machine(seed: int, native: bool) -> None:
         s.add_account()
         for number in range(4):
             s.add_machine(f"m{number}")
-        async with s.operator(), s.operator():
+        # they see the cloud at other moments and undo each other's statuses: a call takes its time, as in life
+        slow = Faults()
+        slow.add(None, delay_seconds=0.1, times=None)
+        transport = FaultyTransport(s.api, slow)
+        async with s.operator(transport=transport), s.operator(transport=transport):
             await s.until(lambda: all(s.is_ready(f"m{n}") for n in range(4)))
             await asyncio.sleep(60.0)
             assert len(s.cloud.meter.lines) == 4
