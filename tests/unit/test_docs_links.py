@@ -6,14 +6,20 @@ import ast
 import json
 import re
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.e2e import test_docs
 
 from cloudmesh.api import reference
+from cloudmesh.compute.budget_controller import BudgetReconciler
+from cloudmesh.compute.budgets import Budgets
+from cloudmesh.compute.cloud_metrics import CloudMetrics
+from cloudmesh.compute.cluster_metrics import ClusterMetrics
 from cloudmesh.compute.command import documents
 from cloudmesh.engine import metrics
 from cloudmesh.functions.signatures import Expose, SourceError, read
@@ -181,15 +187,30 @@ def _table_of_metrics(heading: str) -> dict[str, tuple[str, tuple[str, ...]]]:
     return {name: (kind, tuple(re.findall(r"\w+", labels))) for name, kind, labels in rows}
 
 
-def test_metrics_of_the_operator_are_those_of_the_page() -> None:
-    """Name, type and labels."""
+def _told_by(collectors: Iterable[Any]) -> dict[str, tuple[str, tuple[str, ...]]]:
     told = {}
-    for collector in vars(metrics.Metrics()).values():
+    for collector in collectors:
         if (kind := getattr(collector, "_type", "")) and isinstance(kind, str):
             name = collector._name + ("_total" if kind == "counter" else "")
             told[name] = (kind, tuple(collector._labelnames))
+    return told
+
+
+def test_metrics_of_the_operator_are_those_of_the_page() -> None:
+    """Name, type and labels."""
+    told = _told_by(vars(metrics.Metrics()).values())
     assert len(told) >= 10
     assert _table_of_metrics("Operator") == told
+
+
+def test_metrics_of_clusters_are_those_of_the_page() -> None:
+    """Name, type and labels of what accounts, clusters and Budgets tell."""
+    engine: Any = SimpleNamespace(metrics=metrics.Metrics())
+    budgets = BudgetReconciler(engine, Budgets(engine))._gauges.values()
+    clusters = {family.name: ("gauge", tuple(family._labelnames)) for family in ClusterMetrics({}).collect()}
+    told = _told_by([*vars(CloudMetrics(engine.metrics)).values(), *budgets])
+    assert _table_of_metrics("Clusters") == told | clusters
+    assert not told.keys() & clusters.keys()
 
 
 def test_metrics_of_a_function_are_those_of_the_page() -> None:
