@@ -288,6 +288,7 @@ class SshHarness(BaseHarness):
         folder = self._folder(user) / token
         folder.mkdir(parents=True)
         (folder / "claim.json").write_text(json.dumps({"tags": dict(tags), "createdAt": "2026-01-01T00:00:00Z"}) + "\n")
+        self.sshd.hand_over(user)
 
 
 def _lines(key: str) -> list[str]:

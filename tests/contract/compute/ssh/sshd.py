@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ HostKey {root}/host_key
 AuthorizedKeysFile .ssh/authorized_keys
 UsePAM no
 StrictModes no
-PermitRootLogin prohibit-password
+PermitRootLogin no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PidFile none
@@ -54,6 +54,7 @@ class Sshd:
         host_key: Its public host key.
         client_key: Private key that all accounts let in.
         client_public: Its public part.
+        uids: Numbers of the accounts by name.
     """
 
     root: Path
@@ -61,6 +62,7 @@ class Sshd:
     host_key: str
     client_key: str
     client_public: str
+    uids: Mapping[str, int]
 
     def home(self, user: str) -> Path:
         """Home of an account."""
@@ -71,6 +73,13 @@ class Sshd:
         folder = self.home(user) / ".ssh"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "authorized_keys").write_text("".join(f"{key}\n" for key in keys))
+        self.hand_over(user)
+
+    def hand_over(self, user: str) -> None:
+        """Gives an account all that lies in its home."""
+        home, uid = self.home(user), self.uids[user]
+        for path in (home, *home.rglob("*")):
+            os.chown(path, uid, uid, follow_symlinks=False)
 
     def reset(self, user: str) -> None:
         """A home as new."""
@@ -110,9 +119,10 @@ def running(users: Sequence[str], addresses: Sequence[str] = ("127.0.0.1",)) -> 
         (root / "host_key").touch(mode=0o600)
         (root / "host_key").write_text(private)
         lines = ["root:x:0:0:root:/root:/bin/bash", "sshd:x:74:65534::/run/sshd:/usr/sbin/nologin"]
-        lines += [f"{user}:x:0:0::{root}/home/{user}:/bin/bash" for user in users]
+        uids = {user: 20_000 + number for number, user in enumerate(users)}
+        lines += [f"{user}:x:{uid}:{uid}::{root}/home/{user}:/bin/bash" for user, uid in uids.items()]
         (root / "passwd").write_text("\n".join([*lines, ""]))
-        sshd = Sshd(root, _free_port(), public, client, client_public)
+        sshd = Sshd(root, _free_port(), public, client, client_public, uids)
         for user in users:
             sshd.reset(user)
         listen = "".join(f"ListenAddress {address}:{sshd.port}\n" for address in addresses)

@@ -56,8 +56,8 @@ claim)
     exit 0
     ;;
 release)
-    [ -d "$base/$token" ] || exit 0
     lock
+    [ -d "$base/$token" ] || exit 0
     keys </dev/null || exit 73
     others=$(ls -d "$HOME"/.cloudmesh/machines/*/cm-* 2>/dev/null | grep -vc "/$token\$")
     if [ "$others" -eq 0 ]; then
