@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 
 from cloudmesh.policy.filters import Sifted
 from cloudmesh.policy.model import Request
-from cloudmesh.policy.offers import UNPRICED, OfferTable, Rows, known_nanos
-from cloudmesh.policy.problem import Fill, Resources, Task, costs, make_task, one_currency, shortlist, wanted
+from cloudmesh.policy.offers import UNPRICED, OfferTable, known_nanos
+from cloudmesh.policy.problem import Fill, Resources, Task, costs, make_task, wanted
 from cloudmesh.policy.ranked import Order, by_rank, total_key
 from cloudmesh.policy.scores import Plugin, View, keys, weight
+from cloudmesh.policy.shortlist import Picker
 from cloudmesh.policy.solve import solve
 from cloudmesh.policy.spread import trim
 
-NETWORKS = 24
-"""Networks tried at most."""
-STEPS = 10
-"""Halvings of the price cap under which a mode stays within the limit."""
+TRIES = 24
+"""Networks tried, or price caps under which a mode stays within the limit, times pools: at most, but two at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ def choose(request: Request, table: OfferTable, sifted: Sequence[Sifted], plugin
     if not request.same_network:
         return _within_limit(request, table, tuple(sifted), plugin)
     best: Choice | None = None
-    for estimate, network in _networks(request, table, sifted)[:NETWORKS]:
+    for estimate, network in _networks(request, table, sifted)[: _tries(request)]:
         if best is not None and not best.missing and request.policy.mode == "Cheapest" and estimate >= best.cost:
             break
         inside = tuple(narrow(s, table.network.codes[s.rows] == network) for s in sifted)
@@ -149,10 +148,18 @@ def _within_limit(request: Request, table: OfferTable, sifted: tuple[Sifted, ...
     return choice if rest is None or choice.cost <= rest else _cut(choice, rest)
 
 
-def reduced_task(request: Request, table: OfferTable, sifted: Sifted, resources: Resources) -> Task:
-    """The task of a pool with the offers that a cheapest placement may need."""
-    order = _by_cost(request, table, sifted)
-    picked = shortlist(sifted, table, resources, order, _total(request), _apart(sifted))
+def reduced_task(request: Request, table: OfferTable, sifted: Sifted, resources: Resources, times: int = 1) -> Task:
+    """The task of a pool with the offers that a cheapest placement may need.
+
+    Args:
+        request: The request.
+        table: The table.
+        sifted: The pool's offers.
+        resources: Shared limits.
+        times: Keep offers for so many times what all pools want.
+    """
+    total = _total(request) * times
+    picked = Picker(sifted, table, resources, request.currency, total, _apart(sifted)).pick()
     return make_task(sifted, table, resources, request.currency, picked)
 
 
@@ -168,17 +175,15 @@ def _ranked(request: Request, table: OfferTable, sifted: tuple[Sifted, ...], plu
     tasks, orders = [], []
     mode = request.policy.mode
     free, spread = weight(request, "Free"), weight(request, "Spread")
-    apart = "Zone" if mode == "Spread" or spread else "Account" if mode in ("Smart", "Frugal") or free else "None"
+    dynamic = mode in ("Smart", "Frugal", "Spread") or free or spread
     for s in sifted:
-        view = View.of(request, table, s, resources)
+        view = View(request, table, s, resources)
         key = keys(view, plugin)
-        fallback = ~table.spot[s.rows] if s.pool.above_base == "SpotWithFallback" else np.zeros(len(s.rows), bool)
-        order = np.lexsort((s.rows, view.unit, key, fallback))
-        group = "Zone" if "Zone" in (apart, _apart(s)) else "Account" if "Account" in (apart, _apart(s)) else "None"
-        picked = shortlist(s, table, resources, order, _total(request), group)
+        group = _apart(s) if _apart(s) != "None" or not dynamic else "Account"
+        picked = Picker(s, table, resources, request.currency, _total(request), group, key).pick()
         tasks.append(make_task(s, table, resources, request.currency, picked))
         weights = (free, spread) if mode == "Weighted" else (0, 0)
-        orders.append(Order(mode, key[picked].tolist(), view.room.tolist(), *weights))
+        orders.append(Order(mode, key[picked].tolist(), view.room.tolist() if dynamic else (), *weights))
     fills = [trim(t, f) for t, f in zip(tasks, by_rank(tasks, orders, resources.left), strict=True)]
     return Choice(sifted, tuple(tasks), tuple(fills), resources, key=total_key(orders, fills))
 
@@ -191,7 +196,7 @@ def _ranked_below(
     ratios = [unit / max(1.0, float(unit.min(initial=np.inf))) for unit in units]
     low, high = 1.0, max((float(r.max(initial=1.0)) for r in ratios), default=1.0)
     best: Choice | None = None
-    for _ in range(STEPS):
+    for _ in range(_tries(request)):
         middle = (low * high) ** 0.5
         inside = tuple(narrow(s, ratio <= middle) for s, ratio in zip(sifted, ratios, strict=True))
         choice = _ranked(request, table, inside, plugin)
@@ -204,10 +209,8 @@ def _ranked_below(
     return best
 
 
-def _by_cost(request: Request, table: OfferTable, sifted: Sifted) -> Rows:
-    if one_currency(table):
-        return np.arange(len(sifted.rows))
-    return np.argsort(costs(table, sifted.rows, request.currency), kind="stable")
+def _tries(request: Request) -> int:
+    return max(2, TRIES // max(2, len(request.pools)))
 
 
 def _total(request: Request) -> int:

@@ -87,7 +87,7 @@ def polish(
     code = table.network.code(network)
     sifted = [narrow(s, table.network.codes[s.rows] == code) if network else s for s in whole]
     resources = Resources(request, table)
-    tasks = [reduced_task(request, table, s, resources) for s in sifted]
+    tasks = [reduced_task(request, table, s, resources, 3) for s in sifted]
     held = pinned_nanos(request)
     rest = None if request.max_hourly_nanos is None else request.max_hourly_nanos - (held or 0)
     start = _as_fills(tasks, table, placement)

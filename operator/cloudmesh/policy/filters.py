@@ -15,11 +15,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from cloudmesh.policy import bits
+from cloudmesh.policy.bits import Bits, pack
 from cloudmesh.policy.blocks import QUOTA, blocked_rows, still_held
 from cloudmesh.policy.model import Alternative, Block, Needs, Offer, PoolRequest, Rejection, Request
 from cloudmesh.policy.offers import UNPRICED, Ints, Mask, OfferTable, Rows
@@ -34,7 +36,7 @@ class Step:
     """One filter as it applies to a pool: the rows that pass (None: all), and what to say of one that doesn't."""
 
     name: str
-    passes: Mask | None
+    passes: Bits | None
     says: Callable[[Offer], str]
 
 
@@ -70,7 +72,9 @@ class Sieve:
         self._blocks: list[tuple[Block, Rows]] = [
             (block, blocked_rows(table, block)) for block in still_held(request.blocks, now)
         ]
-        self._masks: dict[Hashable, Mask | None] = {}
+        self._sets: dict[Hashable, Bits | None] = {}
+        self._all = pack(np.ones(len(table), dtype=np.bool_))
+        self._over_quota = pack(self._rows_of(b for b in self._blocks if b[0].error == QUOTA))
         limited = request.max_hourly_nanos is not None
         self._before = [self._step("Account", _in_accounts, lambda o: f"account {o.account}")]
         self._rules = [
@@ -92,7 +96,7 @@ class Sieve:
         chains = [self._steps(pool, alternative) for alternative in pool.alternatives]
         size = len(self._table)
         rejected: list[Rejection] = []
-        alive: list[Mask | None] = [None] * len(chains)
+        alive: list[Bits | None] = [None] * len(chains)
         count, wanted, over_quota, before = size, -1, False, None
         for steps in zip(*chains, strict=True):
             name = steps[0].name
@@ -102,16 +106,16 @@ class Sieve:
                 continue
             alive = [_both(now, step.passes) for now, step in zip(alive, steps, strict=True)]
             after = _any(alive)
-            left = size if after is None else int(np.count_nonzero(after))
+            left = size if after is None else bits.count(after)
             if left < count and after is not None:
-                fallen = ~after if before is None else before & ~after
-                example = self._table.offer(int(fallen.argmax()))
+                fallen = (self._all if before is None else before) & ~after
+                example = self._table.offer(bits.first(fallen))
                 rejected.append(Rejection(pool.name, name, count - left, f"{example.id}: {steps[0].says(example)}"))
                 over_quota = over_quota or name in ("AccountLimit", "Quota") or (
-                    name == "Blocked" and any(b.error == QUOTA and fallen[rows].any() for b, rows in self._blocks)
+                    name == "Blocked" and bool((fallen & self._over_quota).any())
                 )  # fmt: skip
             before, count = after, left
-        rows = np.arange(size) if before is None else np.flatnonzero(before)
+        rows = np.arange(size) if before is None else bits.rows_of(before, size)
         if not chains:
             rows = rows[:0]
         units, alternative = _best_alternative(pool, alive, rows)
@@ -154,31 +158,33 @@ class Sieve:
     def _step(
         self, name: str, mask: Callable[[Request, OfferTable], Mask | None], says: Callable[[Offer], str]
     ) -> Step:
-        return Step(name, mask(self._request, self._table), says)
+        return Step(name, _packed(mask(self._request, self._table)), says)
 
-    def _memo(self, key: Hashable, make: Callable[[], Mask | None]) -> Mask | None:
-        if key not in self._masks:
-            self._masks[key] = make()
-        return self._masks[key]
+    def _memo(self, key: Hashable, make: Callable[[], Mask | None]) -> Bits | None:
+        if key not in self._sets:
+            self._sets[key] = _packed(make())
+        return self._sets[key]
 
-    def _by_rules(self, name: str) -> Mask | None:
+    def _by_rules(self, name: str) -> Bits | None:
         """All of the policy's filters of one name."""
-        mask: Mask | None = None
+        found: Bits | None = None
         for rule in self._request.policy.filters:
             if rule.name == name:
-                mask = _both(mask, rule_mask(rule, self._table))
-        return mask
+                found = _both(found, pack(rule_mask(rule, self._table)))
+        return found
 
-    def _not_blocked(self) -> Mask | None:
-        if not any(len(rows) for _, rows in self._blocks):
-            return None
-        mask = np.ones(len(self._table), dtype=np.bool_)
-        for _, rows in self._blocks:
-            mask[rows] = False
+    def _not_blocked(self) -> Bits | None:
+        blocked = self._rows_of(self._blocks)
+        return pack(~blocked) if blocked.any() else None
+
+    def _rows_of(self, blocks: Iterable[tuple[Block, Rows]]) -> Mask:
+        mask = np.zeros(len(self._table), dtype=np.bool_)
+        for _, rows in blocks:
+            mask[rows] = True
         return mask
 
     def _says_block(self, offer: Offer) -> str:
-        row = self._table.ids.index(offer.id)
+        row = self._table.row(offer)
         held = next(block for block, rows in self._blocks if row in rows)
         return f"{held.error} until {held.until}" + (f": {held.message}" if held.message else "")
 
@@ -193,28 +199,34 @@ def purchases(pool: PoolRequest) -> tuple[str, ...]:
     return tuple(kinds)
 
 
-def _both(first: Mask | None, second: Mask | None) -> Mask | None:
+def _packed(mask: Mask | None) -> Bits | None:
+    return None if mask is None else pack(mask)
+
+
+def _both(first: Bits | None, second: Bits | None) -> Bits | None:
     if first is None or second is None:
         return second if first is None else first
     return first & second
 
 
-def _any(masks: list[Mask | None]) -> Mask | None:
-    first = masks[0]
-    for mask in masks[1:]:
+def _any(sets: list[Bits | None]) -> Bits | None:
+    first = sets[0]
+    for mask in sets[1:]:
         if first is None or mask is None:
             return None
         first = first | mask
     return first
 
 
-def _best_alternative(pool: PoolRequest, alive: list[Mask | None], rows: Rows) -> tuple[Ints, Ints]:
+def _best_alternative(pool: PoolRequest, alive: list[Bits | None], rows: Rows) -> tuple[Ints, Ints]:
+    if len(alive) == 1:
+        return np.full(len(rows), pool.alternatives[0].counts_as, dtype=np.int32), np.zeros(len(rows), dtype=np.int32)
     units = np.zeros(len(rows), dtype=np.int32)
     chosen = np.zeros(len(rows), dtype=np.int32)
     for index, (alternative, mask) in enumerate(zip(pool.alternatives, alive, strict=True)):
         better = units < alternative.counts_as
         if mask is not None:
-            better &= mask[rows]
+            better &= bits.have(mask, rows)
         units[better] = alternative.counts_as
         chosen[better] = index
     return units, chosen
@@ -271,8 +283,9 @@ def _one_of(table: OfferTable, column: str, allowed: tuple[str, ...]) -> Mask | 
 
 
 def _between(column: Ints, least: int, most: int | None) -> Mask | None:
-    mask = column >= least if least > 0 else None
-    return mask if most is None else _both(mask, column <= most)
+    if most is None:
+        return column >= least if least > 0 else None
+    return (column >= least) & (column <= most)
 
 
 def _with_gpu(table: OfferTable, model: str, count: int, by_type: bool) -> Mask | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -139,6 +140,17 @@ class OfferTable:
     def offer(self, row: int) -> Offer:
         """The offer of a row."""
         return self.offers[row]
+
+    def row(self, offer: Offer) -> int:
+        """The row of an offer that the table has."""
+        nanos = known_nanos(offer)
+        priced = int(np.count_nonzero(self.nanos != UNPRICED))
+        if nanos == UNPRICED:
+            return bisect_left(self.ids, offer.id, priced)
+        prices = self.nanos[:priced]
+        return bisect_left(
+            self.ids, offer.id, *(int(np.searchsorted(prices, nanos, side)) for side in ("left", "right"))
+        )
 
     @classmethod
     def from_offers(cls, offers: Iterable[Offer]) -> OfferTable:

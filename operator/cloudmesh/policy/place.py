@@ -11,7 +11,7 @@ from cloudmesh.policy.model import Decision, Placement, Policy, Request
 from cloudmesh.policy.offers import OfferTable
 from cloudmesh.policy.problem import UNKNOWN_COST, Task
 from cloudmesh.policy.scores import Plugin
-from cloudmesh.policy.words import all_rejections, explain, in_words, say_why
+from cloudmesh.policy.words import all_rejections, explain, in_words, say_why, unit_costs
 
 SPOT_TYPES = 15
 """Types that must be acceptable before one spot machine is replaced by another to save money: with fewer the choice
@@ -70,10 +70,11 @@ def assemble(request: Request, table: OfferTable, sifted: Sequence[Sifted], choi
     known = held is not None
     pairs = list(zip(choice.tasks, choice.fills, strict=True))
     for number, (task, fill) in enumerate(pairs):
+        units = unit_costs(request, table, choice, number)
         for n, count in sorted(fill.counts.items(), key=lambda pair: _position(task, pair[0])):
             item = task.items[n]
             alternative = task.pool.alternatives[item.alternative]
-            why = say_why(request, table, choice, number, n)
+            why = say_why(request, table, choice, number, n, units)
             decisions.append(Decision(task.pool.name, alternative.name, item.units, table.offer(item.row), count, why))
             known = known and item.cost != UNKNOWN_COST
     reason, message = explain(request, table, choice, held)

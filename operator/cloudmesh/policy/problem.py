@@ -103,11 +103,12 @@ class Resources:
         self.left: list[int] = []
         self._accounts = _by_code(table.account.values, request.account_limits)
         self._quotas = _by_code(table.quota.values, request.quotas)
+        self._account_left = _as_column(self._accounts, len(table.account.values))
+        self._quota_left = _as_column(self._quotas, len(table.quota.values))
 
-    @property
-    def shared(self) -> bool:
-        """Whether offers share limits."""
-        return bool(self._accounts or self._quotas)
+    def limits(self) -> tuple[dict[int, int], dict[int, int]]:
+        """What is left of accounts and of quotas with limits, by their codes."""
+        return dict(self._accounts), dict(self._quotas)
 
     def uses(self, rows: Rows) -> Iterator[tuple[tuple[int, int], ...]]:
         """What one machine of each row takes."""
@@ -138,13 +139,10 @@ class Resources:
         table = self._table
         caps = table.free[rows].astype(np.int64)
         if self._accounts:
-            limit = np.full(len(table.account.values), UNLIMITED, dtype=np.int64)
-            limit[list(self._accounts)] = list(self._accounts.values())
-            caps = np.minimum(caps, limit[table.account.codes[rows]])
+            caps = np.minimum(caps, self._account_left[table.account.codes[rows]])
         if self._quotas:
-            limit = np.full(len(table.quota.values), 2**62, dtype=np.int64)
-            limit[list(self._quotas)] = list(self._quotas.values())
-            caps = np.minimum(caps, limit[table.quota.codes[rows]] // np.maximum(1, table.milli_vcpu[rows]))
+            quota = self._quota_left[table.quota.codes[rows]]
+            caps = np.minimum(caps, quota // np.maximum(1, table.milli_vcpu[rows]))
         return np.maximum(caps, 0)
 
     def _id(self, kind: str, number: int, left: int) -> int:
@@ -287,58 +285,10 @@ def _rooms(task: Task, left: Sequence[int]) -> dict[int, int]:
     return found
 
 
-def shortlist(sifted: Sifted, table: OfferTable, resources: Resources, order: Rows, total: int, group: str) -> Rows:
-    """Indexes into the rows of the offers that may be needed, the best first.
-
-    Of offers that differ in nothing but the rank the first are enough, as many as the pools together could take.
-
-    Args:
-        sifted: A pool's offers.
-        table: The table.
-        resources: Shared limits.
-        order: Indexes of all rows, the best first.
-        total: Units that all pools want together.
-        group: What machines are told apart by: `None`, `Account` or `Zone`.
-    """
-    rows = sifted.rows
-    if not len(rows):
-        return order
-    kind = sifted.units.astype(np.int64) * 2 + table.spot[rows]
-    groups = _groups(table, resources, rows, group)
-    kept = np.zeros(len(rows), dtype=np.bool_)
-    for value in np.flatnonzero(np.bincount(kind)).tolist():
-        mine = order[kind[order] == value]
-        kept[_enough(mine, rows, groups, resources, total)] = True
-    return order[kept[order]]
-
-
-def _groups(table: OfferTable, resources: Resources, rows: Rows, group: str) -> Longs | None:
-    """What offers must be alike in besides the rank, None if in nothing."""
-    if group == "None" and not resources.shared:
-        return None
-    found = (table.place if group == "Zone" else table.account).codes[rows].astype(np.int64)
-    if resources.shared and len(table.quota.values) > 1:
-        found = (found * len(table.quota.values) + table.quota.codes[rows]) * 2**31 + table.milli_vcpu[rows]
-    return found
-
-
-def _enough(mine: Rows, rows: Rows, group: Longs | None, resources: Resources, total: int) -> Rows:
-    """The first of each group until so many machines fit."""
-    if group is None:
-        size = 64
-        while size < len(mine) and int(resources.caps(rows[mine[:size]]).sum()) < total:
-            size *= 4
-        mine = mine[:size]
-        before = np.cumsum(resources.caps(rows[mine])) - resources.caps(rows[mine])
-        return mine[before < total]
-    order = np.argsort(group[mine], kind="stable")
-    mine = mine[order]
-    groups = group[mine]
-    caps = resources.caps(rows[mine])
-    before = np.cumsum(caps) - caps
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
-    lengths = np.diff(np.r_[starts, len(mine)])
-    return mine[before - np.repeat(before[starts], lengths) < total]
+def _as_column(limits: Mapping[int, int], size: int) -> Longs:
+    column = np.full(size, 2**62, dtype=np.int64)
+    column[list(limits)] = list(limits.values())
+    return column
 
 
 def _by_code(values: Sequence[str], limits: Mapping[str, int]) -> dict[int, int]:

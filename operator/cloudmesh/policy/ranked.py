@@ -103,7 +103,7 @@ def _pour(task: Task, order: Order, room: Sequence[int], used: dict[int, int], a
             return room_now
         score = order.free * 1000 * max(0, room_now) // max(1, most)
         if order.spread:
-            score += order.spread * 1000 // (1 + tally.of(task, n, "Zone"))
+            score += order.spread * 1000 // (1 + tally.of(task, n, "Account"))
         return order.keys[n] - score
 
     dynamic = order.mode in ("Smart", "Frugal") or order.free > 0 or order.spread > 0
@@ -112,7 +112,7 @@ def _pour(task: Task, order: Order, room: Sequence[int], used: dict[int, int], a
         fallback, key, unit, row = _static(task, order, n)
         even = (
             tally.of(task, n, over) if over != "None" else 0,
-            *((tally.of(task, n, "Account"), tally.of(task, n, "Zone")) if order.mode == "Spread" else ()),
+            tally.of(task, n, "Account") if order.mode == "Spread" else 0,
         )
         return *even, fallback, moving(n) if dynamic else key, unit, row
 

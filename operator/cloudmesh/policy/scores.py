@@ -9,7 +9,7 @@
 | Order | the first account of the user's order |
 | OnDemand | on demand rather than spot |
 | Free | the account with the most free capacity, as it is used up |
-| Spread | the zone with the fewest machines of the pool, as they are placed |
+| Spread | the account with the fewest machines of the pool, as they are placed |
 
 Each score runs from 0 to 1000 and counts as often as its weight says. What isn't known scores 0.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ Plugin = Callable[[Columns], NDArray[np.generic]]
 """A policy of somebody else's: columns of the offers that serve a pool, and back a score each, the highest first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class View:
     """The offers that serve a pool, as modes see them.
 
@@ -46,27 +47,29 @@ class View:
         request: The request.
         table: The table.
         sifted: Its offers that serve the pool.
-        unit: Cost of a unit by row.
-        room: Machines that each account has room for, by its code, `UNLIMITED` at most.
+        resources: Shared limits.
     """
 
     request: Request
     table: OfferTable
     sifted: Sifted
-    unit: Floats
-    room: NDArray[np.int64]
+    resources: Resources
 
-    @classmethod
-    def of(cls, request: Request, table: OfferTable, sifted: Sifted, resources: Resources) -> View:
-        """The view of a pool."""
-        rows = sifted.rows
-        unit = costs(table, rows, request.currency) / np.maximum(1, sifted.units)
-        room = np.zeros(len(table.account.values), dtype=np.int64)
-        np.add.at(room, table.account.codes[rows], resources.caps(rows))
-        for name, left in request.account_limits.items():
-            if (code := table.account.code(name)) >= 0:
-                room[code] = min(room[code], left)
-        return cls(request, table, sifted, unit, np.minimum(room, UNLIMITED))
+    @cached_property
+    def unit(self) -> Floats:
+        """Cost of a unit by row."""
+        return costs(self.table, self.sifted.rows, self.request.currency) / np.maximum(1, self.sifted.units)
+
+    @cached_property
+    def room(self) -> NDArray[np.int64]:
+        """Machines that each account has room for, by its code, `UNLIMITED` at most."""
+        table, rows = self.table, self.sifted.rows
+        caps = np.minimum(self.resources.caps(rows), UNLIMITED).astype(np.float64)
+        room = np.bincount(table.account.codes[rows], weights=caps, minlength=len(table.account.values))
+        found = np.minimum(room, UNLIMITED).astype(np.int64)
+        for account, left in self.resources.limits()[0].items():
+            found[account] = min(found[account], max(0, left))
+        return found
 
 
 def keys(view: View, plugin: Plugin | None) -> Floats:

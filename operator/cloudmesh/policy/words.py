@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cloudmesh.policy.choose import Choice
 from cloudmesh.policy.filters import Sifted
@@ -12,6 +13,8 @@ from cloudmesh.policy.model import Decision, Rejection, Request
 from cloudmesh.policy.money import say_money
 from cloudmesh.policy.offers import UNPRICED, OfferTable
 from cloudmesh.policy.problem import Task, costs, take
+
+Floats = NDArray[np.float64]
 
 _MODES = {
     "Fastest": "fastest",
@@ -26,7 +29,13 @@ _MODES = {
 }
 
 
-def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n: int) -> str:
+def unit_costs(request: Request, table: OfferTable, choice: Choice, number: int) -> Floats:
+    """What a unit costs by offer that serves a pool, for `say_why`."""
+    sifted = choice.sifted[number]
+    return costs(table, sifted.rows, request.currency) / np.maximum(1, sifted.units)
+
+
+def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n: int, units: Floats) -> str:
     """Why an offer was chosen.
 
     Args:
@@ -35,6 +44,7 @@ def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n:
         choice: The choice.
         number: Which pool.
         n: Which item of its task.
+        units: What `unit_costs` gave for the pool.
     """
     task, sifted = choice.tasks[number], choice.sifted[number]
     item, pool = task.items[n], task.pool
@@ -42,8 +52,7 @@ def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n:
     price = say_money(nanos, offer.price.currency) if offer.price and nanos != UNPRICED else "no known price"
     many = f"of {len(sifted.rows)}"
     if request.policy.mode == "Cheapest" or choice.by_price:
-        unit = costs(table, sifted.rows, request.currency) / sifted.units
-        cheaper = int(np.count_nonzero(unit < item.cost / item.units))
+        cheaper = int(np.count_nonzero(units < item.cost / item.units))
         rank = f"cheapest {many}" if not cheaper else f"cheapest but {cheaper} {many}"
     else:
         rank = f"{_MODES[request.policy.mode]} {many}"
