@@ -52,11 +52,13 @@ def run_back_end(name: str) -> list[Result]:
     logging.disable(logging.CRITICAL)
     results = []
     with ALL[name].run() as (harness, runner):
-        for case in CASES.values():
+        for number, case in enumerate(CASES.values(), 1):
             logging.disable(logging.NOTSET if case.id.startswith("secrets/") else logging.CRITICAL)
             results.append(runner.run(run_case(harness, case)))
             if results[-1].outcome == "FAIL":
                 say(f"{name} {case.id}: {results[-1].reason}")
+            if number % 50 == 0:
+                say(f"{name}: {number} of {len(CASES)} cases")
     return results
 
 
