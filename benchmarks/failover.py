@@ -134,6 +134,7 @@ async def fail_over(cluster: Cluster, kube: Kube, namespace: str) -> list[float]
         for cloud in clouds:
             if len(cloud.living()) != 1:
                 raise RuntimeError(f"{cloud.name} has {len(cloud.living())} machines")
+    await transport.close()
     return [gap for cloud in clouds for gap in cloud.gaps]
 
 
