@@ -13,7 +13,7 @@ from cloudmesh.api import names
 from cloudmesh.api.virtualcluster import VirtualCluster
 from cloudmesh.compute import budgets as live_budgets
 from cloudmesh.compute import lifecycle
-from cloudmesh.compute.access import ClusterAccess, forget_access
+from cloudmesh.compute.access import OUTPUT_INVENTORY, ClusterAccess, forget_access
 from cloudmesh.compute.account_controller import ensure_default_account
 from cloudmesh.compute.accounts import Accounts, shared
 from cloudmesh.compute.bootstrap import BootstrapState
@@ -124,7 +124,7 @@ class ClusterReconciler:
             return Done(requeue_after=SLOW_SECONDS)  # what was made brings the key back by itself
         boot, boot_wait = await self._boot(at)
         wait = await self._teller.tell(at, chosen.trouble, boot)
-        login_wait = await self._teller.publish_logins(at)
+        login_wait = await self._teller.publish_logins(at) if self._has_logins(at) else None
         return Done(requeue_after=self._next(at, chosen.trouble, wait, login_wait, boot_wait))
 
     # -- observing -------------------------------------------------------------------------------------------------
@@ -231,6 +231,10 @@ class ClusterReconciler:
         if state.message:
             return Boot("Pending", state.message, unreachable), state.requeue_after
         return Boot("Done", "", unreachable), state.requeue_after
+
+    def _has_logins(self, at: Pass) -> bool:
+        """Whether anybody can log in, or wants the list of machines anyway."""
+        return OUTPUT_INVENTORY in at.memory.asked.outputs or any(self._has_ssh(v) for v in at.there.views)
 
     def _has_ssh(self, view: MachineView) -> bool:
         account = self._accounts.get(view.namespace, view.account)

@@ -52,7 +52,7 @@ class Memory:
         asked_at: When, on the loop's clock.
         written_at: When the status was last written, on the loop's clock.
         cost_at: When its cost was last written, on the loop's clock.
-        published_at: When logins were last published, on the loop's clock.
+        logins_due: When logins are published though machines lack, on the loop's clock; 0 for no such time.
         used_at: When it was last seen used, in seconds since 1970; 0 for never.
         deleted: Uids of machines whose deletion was asked for: the watch tells of it later.
         booting: Its machines are being set up, or looked after.
@@ -78,7 +78,7 @@ class Memory:
     asked_at: float = float("-inf")
     written_at: float = float("-inf")
     cost_at: float = float("-inf")
-    published_at: float = float("-inf")
+    logins_due: float = 0.0
     used_at: int = 0
     deleted: set[str] = field(default_factory=set)
     booting: bool = False

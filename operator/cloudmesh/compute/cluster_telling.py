@@ -106,11 +106,13 @@ class Teller:
         views, memory = at.there.views, at.memory
         if not any(v.host for v in views):
             return None
-        complete = all(v.host for v in views if not v.deleting and not v.failed)
-        wait = memory.published_at + LOGIN_SECONDS - self._clock()
-        if not complete and wait > 0:
-            return wait
-        memory.published_at = self._clock()
+        now = self._clock()
+        if not all(v.host for v in views if not v.deleting and not v.failed):
+            # more will come in a moment: they are written together
+            memory.logins_due = memory.logins_due or now + LOGIN_SECONDS
+            if now < memory.logins_due:
+                return memory.logins_due - now
+        memory.logins_due = 0.0
         access = await self.access(memory, at.obj)
         await publish_logins(self._engine, at.obj, access, views, memory.asked.outputs)
         return None
