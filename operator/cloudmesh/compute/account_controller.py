@@ -16,7 +16,7 @@ from cloudmesh.compute.endpoints import check_allowed, check_hosts, hosts_of
 from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PRICE_SHEET
 from cloudmesh.compute.ports import Provider
-from cloudmesh.compute.prices import Catalogue, price_offers
+from cloudmesh.compute.prices import Catalogue, next_change, price_offers
 from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT, Context, known_kinds
 from cloudmesh.compute.redact import PUBLIC, Redactor
 from cloudmesh.compute.settings import ComputeSettings
@@ -62,6 +62,7 @@ class AccountReconciler:
         self._engine = engine
         self._accounts = accounts
         self._catalogue = catalogue
+        self._kinds = known_kinds()
         self._counted: dict[str, Counted] = {}
         self._surveyor = Surveyor(accounts, self.price)
         engine.background("accounts", self._surveyor.run)
@@ -95,8 +96,13 @@ class AccountReconciler:
             account.set_ready(False, error.reason, str(error))
             account.fingerprint = None
         requeue = await self._write(obj, account)
-        if has_finalizer(obj, names.FINALIZER_IN_USE) and not self._accounts.machines(account):
-            requeue = min(requeue, await self._idle(obj, account))
+        if has_finalizer(obj, names.FINALIZER_IN_USE):
+            if not self._accounts.machines(account):
+                requeue = min(requeue, await self._idle(obj, account))
+            else:
+                account.idle_since = None
+                if not account.held:  # another Secret than before: it must stay as well
+                    await self._accounts.hold(account)
         return Done(requeue_after=requeue)
 
     # -- the handle ------------------------------------------------------------------------------------------------
@@ -104,13 +110,13 @@ class AccountReconciler:
     async def _configure(self, obj: Obj, account: Account | None) -> Account:
         """Makes the provider anew if its spec or its credentials changed."""
         meta, spec = obj["metadata"], obj["spec"]
-        kind = next((kind for kind in known_kinds() if kind in spec), "")
+        kind = next((kind for kind in self._kinds if kind in spec), "")
         if not kind:
             raise Unsupported("`spec` names no cloud that this operator knows")
         member: Mapping[str, Any] = spec[kind] or {}
         credentials = await self._credentials(obj, member)
         images = spec.get("images") or {}
-        fingerprint = (kind, _frozen(member), _frozen(images), tuple(sorted(credentials.items())))
+        fingerprint = (kind, _frozen(member), _frozen(images), secret_of(obj), tuple(sorted(credentials.items())))
         if account is None or account.uid != meta["uid"]:
             scope = await self._accounts.scope(meta["namespace"], meta["name"])
             provider = self._make(obj, kind, member, images, credentials)
@@ -123,7 +129,7 @@ class AccountReconciler:
             provider = self._make(obj, kind, member, images, credentials)
             self._surveyor.retire(account.provider)
             account.use(provider)
-            account.fingerprint = fingerprint
+            account.fingerprint, account.held = fingerprint, False
             account.survey_wanted.set()
         account.redactor = Redactor(value for name, value in credentials.items() if name not in PUBLIC)
         account.images = images
@@ -133,7 +139,8 @@ class AccountReconciler:
         rate = limits.get("requestsPerSecond")
         account.bucket.rate = float(rate) if rate else None
         sheets = self._sheets(obj)
-        if account.sheets != (mark := tuple(sheet["metadata"].get("resourceVersion") for sheet in sheets)):
+        versions = tuple(sheet["metadata"].get("resourceVersion") for sheet in sheets)
+        if account.sheets != (mark := (versions, next_change(sheets, self._accounts.now()))):
             account.sheets = mark
             if account.offers_as_of:
                 account.set_offers(self.price(account, account.told))

@@ -91,6 +91,8 @@ class Account:
         self.failures = memory
         self.nodes = NodeBook(self.info.grace_seconds)
         self.fingerprint: Hashable = None
+        self.secret = ""
+        """Name of the Secret that carries the finalizer."""
         self.held = False
         """Whether the CloudAccount and its Secret carry the finalizer that keeps them."""
         self.guard = asyncio.Lock()
@@ -383,7 +385,11 @@ class Accounts:
                 if secret is None:
                     raise AuthFailed(f"Secret '{name}' isn't there")
                 await finalizers.hold(SECRET, secret)
-            account.held = True
+            if account.secret not in ("", name) and not self._needed(obj, account.secret):
+                before = await self.engine.kube.get(SECRET, account.namespace, account.secret)
+                if before is not None:
+                    await finalizers.release(SECRET, before)
+            account.secret, account.held = name, True
 
     async def release(self, account: Account, obj: Obj) -> bool:
         """Takes that finalizer off if no machine is left; gives whether it is off."""

@@ -188,6 +188,23 @@ async def test_the_finalizer_goes_when_nobody_needs_the_account_any_more(s: Scen
 
 
 @scene
+async def test_another_secret_is_kept_and_the_old_one_let_go(s: Scene) -> None:
+    put_secret(s)
+    with_key(s)
+    s.add_machine()
+    async with s.operator():
+        await s.until(s.is_ready)
+        other = s.get(SECRET, "login")
+        other["metadata"] = {"name": "other", "namespace": "ns"}
+        s.api.put(SECRET, other)
+        s.change(CLOUD_ACCOUNT, "lab", lambda obj: obj["spec"].update(credentials={"secretRef": {"name": "other"}}))
+        await s.until(lambda: IN_USE in finalizers(s, SECRET, "other"))
+        await s.settle()
+        assert finalizers(s, SECRET, "login") == []
+        assert s.is_ready()
+
+
+@scene
 async def test_deleting_the_namespace_strands_nothing(s: Scene) -> None:
     put_secret(s)
     with_key(s)
