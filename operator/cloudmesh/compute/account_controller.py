@@ -12,7 +12,7 @@ from cloudmesh.api import conditions as c
 from cloudmesh.api import names
 from cloudmesh.compute.account_status import Counted, make_status, settle, total
 from cloudmesh.compute.accounts import Account, Accounts, secret_of, shared
-from cloudmesh.compute.endpoints import check_allowed, check_hosts, hosts_of
+from cloudmesh.compute.endpoints import check_allowed, check_hosts, check_names, hosts_of
 from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PRICE_SHEET
 from cloudmesh.compute.ports import Provider
@@ -174,6 +174,7 @@ class AccountReconciler:
         """Data of the Secret; it must be of the right type, and made for the hosts that the account names."""
         hosts = hosts_of(member)
         check_hosts(hosts, self._accounts.settings)
+        await check_names(hosts, self._accounts.settings)
         name = secret_of(obj)
         if not name:
             return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import ipaddress
 import socket
@@ -40,6 +41,25 @@ def check_hosts(hosts: Iterable[str], settings: ComputeSettings) -> None:
         address = _parsed(host)
         if host == "localhost" or host.endswith(".localhost") or (address is not None and _is_private(address)):
             raise InvalidRequest(f"{host}: loopback and link-local addresses are refused as endpoints")
+
+
+async def check_names(hosts: Iterable[str], settings: ComputeSettings) -> None:
+    """Looks at what names stand for; one that can't be resolved is the provider's to tell.
+
+    Raises:
+        InvalidRequest: A name leads to a loopback or link-local address, or to the API server.
+    """
+    if settings.allow_private_endpoints:
+        return
+    for host in hosts:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except OSError:
+            continue
+        for address in {str(entry[4][0]) for entry in found}:
+            parsed = _parsed(address)
+            if address in settings.forbidden_hosts or (parsed is not None and _is_private(parsed)):
+                raise InvalidRequest(f"{host} leads to {address}, which is refused as an endpoint")
 
 
 def check_allowed(hosts: Iterable[str], credentials: Mapping[str, bytes], secret: str) -> None:
