@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cloudmesh.policy.filters import Sifted
 from cloudmesh.policy.model import Request
 from cloudmesh.policy.offers import UNPRICED, OfferTable, known_nanos
-from cloudmesh.policy.problem import Fill, Resources, Task, costs, make_task, wanted
+from cloudmesh.policy.problem import Fill, Resources, Task, make_task, wanted
 from cloudmesh.policy.ranked import Order, by_rank, total_key
 from cloudmesh.policy.scores import Plugin, View, keys, weight
 from cloudmesh.policy.shortlist import Picker
@@ -48,9 +48,14 @@ class Choice:
     key: float = 0.0
 
     @property
+    def pairs(self) -> list[tuple[Task, Fill]]:
+        """Tasks and what they get."""
+        return list(zip(self.tasks, self.fills, strict=True))
+
+    @property
     def cost(self) -> int:
         """Nano-units per hour of what is to be made."""
-        return sum(fill.cost(task) for task, fill in zip(self.tasks, self.fills, strict=True))
+        return sum(fill.cost(task) for task, fill in self.pairs)
 
     @property
     def missing(self) -> int:
@@ -58,29 +63,117 @@ class Choice:
         return sum(fill.missing for fill in self.fills)
 
 
-def choose(request: Request, table: OfferTable, sifted: Sequence[Sifted], plugin: Plugin | None = None) -> Choice:
-    """Chooses machines for all pools.
+class Chooser:
+    """Chooses machines for all pools of a request.
 
     Args:
         request: The request.
         table: The table.
         sifted: Offers that serve each pool.
         plugin: The policy of mode Plugin.
-
-    Raises:
-        PolicyError: The policy can't be used.
     """
-    if not request.same_network:
-        return _within_limit(request, table, tuple(sifted), plugin)
-    best: Choice | None = None
-    for estimate, network in _networks(request, table, sifted)[: _tries(request)]:
-        if best is not None and not best.missing and request.policy.mode == "Cheapest" and estimate >= best.cost:
-            break
-        inside = tuple(narrow(s, table.network.codes[s.rows] == network) for s in sifted)
-        choice = replace(_within_limit(request, table, inside, plugin), network=table.network.values[network])
-        if best is None or _value(choice) < _value(best):
-            best = choice
-    return best or _within_limit(request, table, tuple(narrow(s, np.zeros(len(s.rows), bool)) for s in sifted), plugin)
+
+    def __init__(
+        self, request: Request, table: OfferTable, sifted: Sequence[Sifted], plugin: Plugin | None = None
+    ) -> None:
+        self._request = request
+        self._table = table
+        self._sifted = tuple(sifted)
+        self._plugin = plugin
+        self._limits = Resources(request, table)
+        self._cheap: dict[int, Choice] = {}
+        self._rest: int | None = None
+        if request.max_hourly_nanos is not None:
+            held = pinned_nanos(request)
+            self._rest = request.max_hourly_nanos - held if held is not None else 0
+
+    def choose(self) -> Choice:
+        """The machines that the policy prefers.
+
+        Raises:
+            PolicyError: The policy can't be used.
+        """
+        return self._in_best_network(self._by_mode, pruned=self._request.policy.mode == "Cheapest")
+
+    def cheapest(self) -> Choice:
+        """The cheapest machines, whatever the mode."""
+        return self._in_best_network(self._by_price, pruned=True)
+
+    def _in_best_network(self, fill: Callable[[tuple[Sifted, ...], int], Choice], *, pruned: bool) -> Choice:
+        request, table = self._request, self._table
+        if not request.same_network:
+            return fill(self._sifted, -1)
+        best: Choice | None = None
+        for estimate, network in _networks(request, table, self._sifted)[: _tries(request)]:
+            if best is not None and not best.missing and pruned and estimate >= best.cost:
+                break
+            inside = tuple(narrow(s, table.network.codes[s.rows] == network) for s in self._sifted)
+            choice = replace(fill(inside, network), network=table.network.values[network])
+            if best is None or _value(choice) < _value(best):
+                best = choice
+        return best or fill(tuple(narrow(s, np.zeros(len(s.rows), np.bool_)) for s in self._sifted), -1)
+
+    def _by_price(self, sifted: tuple[Sifted, ...], network: int) -> Choice:
+        choice = self._cheapest(sifted, network)
+        return choice if self._rest is None or choice.cost <= self._rest else _cut(choice, self._rest)
+
+    def _by_mode(self, sifted: tuple[Sifted, ...], network: int) -> Choice:
+        if self._request.policy.mode == "Cheapest":
+            return self._by_price(sifted, network)
+        rest = self._rest
+        choice = self._ranked(sifted)
+        fits = rest is None or choice.cost <= rest
+        if not choice.missing and fits:
+            return choice
+        cheap = self._cheapest(sifted, network)
+        if rest is not None and not choice.missing and not cheap.missing and cheap.cost <= rest:
+            return self._ranked_below(sifted, rest) or replace(cheap, by_price=True)
+        if choice.missing <= cheap.missing and fits:
+            return choice
+        return replace(self._by_price(sifted, network), by_price=True)
+
+    def _cheapest(self, sifted: tuple[Sifted, ...], network: int) -> Choice:
+        if network not in self._cheap:
+            resources = self._limits.fresh()
+            tasks = tuple(reduced_task(self._request, self._table, s, resources) for s in sifted)
+            fills = solve(tasks, resources.left, resources.kinds())
+            trimmed = tuple(trim(task, fill) for task, fill in zip(tasks, fills, strict=True))
+            self._cheap[network] = Choice(sifted, tasks, trimmed, resources)
+        return self._cheap[network]
+
+    def _ranked(self, sifted: tuple[Sifted, ...]) -> Choice:
+        request, table, resources = self._request, self._table, self._limits.fresh()
+        tasks, orders = [], []
+        mode = request.policy.mode
+        free, spread = (weight(request, name) if mode == "Weighted" else 0 for name in ("Free", "Spread"))
+        dynamic = mode in ("Smart", "Frugal", "Spread") or free or spread
+        for s in sifted:
+            view = View(request, table, s, resources)
+            key = keys(view, self._plugin)
+            group = _apart(s) if _apart(s) != "None" or not dynamic else "Account"
+            picked = Picker(s, table, resources, request.currency, _total(request), group, key).pick()
+            tasks.append(make_task(s, table, resources, request.currency, picked))
+            orders.append(Order(mode, key[picked].tolist(), view.room.tolist() if dynamic else (), free, spread))
+        fills = [trim(t, f) for t, f in zip(tasks, by_rank(tasks, orders, resources.left), strict=True)]
+        return Choice(sifted, tuple(tasks), tuple(fills), resources, key=total_key(orders, fills))
+
+    def _ranked_below(self, sifted: tuple[Sifted, ...], rest: int) -> Choice | None:
+        """The mode's choice among offers that cost so many times the cheapest at most, as many as the limit allows."""
+        column = self._table.costs(self._request.currency)
+        units = [column[s.rows] / s.units for s in sifted]
+        ratios = [unit / max(1.0, float(unit.min(initial=np.inf))) for unit in units]
+        low, high = 1.0, max((float(r.max(initial=1.0)) for r in ratios), default=1.0)
+        best: Choice | None = None
+        for _ in range(_tries(self._request)):
+            middle = (low * high) ** 0.5
+            choice = self._ranked(tuple(narrow(s, ratio <= middle) for s, ratio in zip(sifted, ratios, strict=True)))
+            if not choice.missing and choice.cost <= rest:
+                best, low = replace(choice, sifted=sifted), middle
+            elif choice.missing:
+                low = middle
+            else:
+                high = middle
+        return best
 
 
 def pinned_nanos(request: Request) -> int | None:
@@ -111,7 +204,7 @@ def _networks(request: Request, table: OfferTable, sifted: Sequence[Sifted]) -> 
         if not need:
             continue
         unit = np.full(len(least), np.inf)
-        np.minimum.at(unit, table.network.codes[s.rows], costs(table, s.rows, request.currency) / s.units)
+        np.minimum.at(unit, table.network.codes[s.rows], table.costs(request.currency)[s.rows] / s.units)
         lacking += np.isinf(unit)
         least += np.where(np.isinf(unit), 0.0, unit * need)
     order = [
@@ -127,27 +220,6 @@ def narrow(sifted: Sifted, keep: NDArray[np.bool_]) -> Sifted:
     return replace(sifted, rows=sifted.rows[keep], units=sifted.units[keep], alternative=sifted.alternative[keep])
 
 
-def _within_limit(request: Request, table: OfferTable, sifted: tuple[Sifted, ...], plugin: Plugin | None) -> Choice:
-    limit = request.max_hourly_nanos
-    rest: int | None = None
-    if limit is not None:
-        held = pinned_nanos(request)
-        rest = limit - held if held is not None else 0
-    if request.policy.mode != "Cheapest":
-        choice = _ranked(request, table, sifted, plugin)
-        if not choice.missing and (rest is None or choice.cost <= rest):
-            return choice
-        cheap = _cheapest(request, table, sifted)
-        if rest is not None and not choice.missing and not cheap.missing and cheap.cost <= rest:
-            return _ranked_below(request, table, sifted, plugin, rest) or replace(cheap, by_price=True)
-        if choice.missing <= cheap.missing and (rest is None or choice.cost <= rest):
-            return choice
-        choice = replace(cheap, by_price=True)
-    else:
-        choice = _cheapest(request, table, sifted)
-    return choice if rest is None or choice.cost <= rest else _cut(choice, rest)
-
-
 def reduced_task(request: Request, table: OfferTable, sifted: Sifted, resources: Resources, times: int = 1) -> Task:
     """The task of a pool with the offers that a cheapest placement may need.
 
@@ -161,52 +233,6 @@ def reduced_task(request: Request, table: OfferTable, sifted: Sifted, resources:
     total = _total(request) * times
     picked = Picker(sifted, table, resources, request.currency, total, _apart(sifted)).pick()
     return make_task(sifted, table, resources, request.currency, picked)
-
-
-def _cheapest(request: Request, table: OfferTable, sifted: tuple[Sifted, ...]) -> Choice:
-    resources = Resources(request, table)
-    tasks = [reduced_task(request, table, s, resources) for s in sifted]
-    fills = solve(tasks, resources.left, resources.kinds())
-    return Choice(sifted, tuple(tasks), tuple(trim(t, f) for t, f in zip(tasks, fills, strict=True)), resources)
-
-
-def _ranked(request: Request, table: OfferTable, sifted: tuple[Sifted, ...], plugin: Plugin | None) -> Choice:
-    resources = Resources(request, table)
-    tasks, orders = [], []
-    mode = request.policy.mode
-    free, spread = weight(request, "Free"), weight(request, "Spread")
-    dynamic = mode in ("Smart", "Frugal", "Spread") or free or spread
-    for s in sifted:
-        view = View(request, table, s, resources)
-        key = keys(view, plugin)
-        group = _apart(s) if _apart(s) != "None" or not dynamic else "Account"
-        picked = Picker(s, table, resources, request.currency, _total(request), group, key).pick()
-        tasks.append(make_task(s, table, resources, request.currency, picked))
-        weights = (free, spread) if mode == "Weighted" else (0, 0)
-        orders.append(Order(mode, key[picked].tolist(), view.room.tolist() if dynamic else (), *weights))
-    fills = [trim(t, f) for t, f in zip(tasks, by_rank(tasks, orders, resources.left), strict=True)]
-    return Choice(sifted, tuple(tasks), tuple(fills), resources, key=total_key(orders, fills))
-
-
-def _ranked_below(
-    request: Request, table: OfferTable, sifted: tuple[Sifted, ...], plugin: Plugin | None, rest: int
-) -> Choice | None:
-    """The mode's choice among offers that cost so many times the cheapest at most, as many as the limit allows."""
-    units = [costs(table, s.rows, request.currency) / s.units for s in sifted]
-    ratios = [unit / max(1.0, float(unit.min(initial=np.inf))) for unit in units]
-    low, high = 1.0, max((float(r.max(initial=1.0)) for r in ratios), default=1.0)
-    best: Choice | None = None
-    for _ in range(_tries(request)):
-        middle = (low * high) ** 0.5
-        inside = tuple(narrow(s, ratio <= middle) for s, ratio in zip(sifted, ratios, strict=True))
-        choice = _ranked(request, table, inside, plugin)
-        if not choice.missing and choice.cost <= rest:
-            best, low = replace(choice, sifted=sifted), middle
-        elif choice.missing:
-            low = middle
-        else:
-            high = middle
-    return best
 
 
 def _tries(request: Request) -> int:

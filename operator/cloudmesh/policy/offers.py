@@ -20,6 +20,8 @@ Mask = NDArray[np.bool_]
 Rows = NDArray[np.intp]
 
 UNPRICED = -1
+UNKNOWN_COST = 10**15
+"""What an unknown price counts as where it is allowed: more than any known one."""
 UNLIMITED = 2**31 - 1
 """Value of column `free` where nobody knows how many fit."""
 CONFIDENCE = ("unknown", "static", "fetched", "declared")
@@ -220,6 +222,25 @@ class OfferTable:
     def sorted_kinds(self) -> Longs:
         """`kind_key` in order."""
         return self.kind_key[self.by_kind]
+
+    def costs(self, currency: str) -> Longs:
+        """Nano-units per hour of each row, `UNKNOWN_COST` where that isn't known or is in another currency."""
+        column = self._costs.get(currency)
+        if column is None:
+            known = self.nanos != UNPRICED
+            if any(name not in ("", currency) for name in self.currency.values):
+                known &= self.currency.codes == self.currency.code(currency)
+            column = self._costs[currency] = np.where(known, self.nanos, UNKNOWN_COST)
+        return column
+
+    @cached_property
+    def _costs(self) -> dict[str, Longs]:
+        return {}
+
+    @cached_property
+    def one_currency(self) -> bool:
+        """Whether all prices are in one currency, so that rows are in order of cost."""
+        return sum(map(bool, self.currency.values)) <= 1
 
     @cached_property
     def mixed(self) -> NDArray[np.uint64]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cloudmesh.policy.choose import Choice, choose, pinned_nanos
+from cloudmesh.policy.choose import Choice, Chooser, pinned_nanos
 from cloudmesh.policy.filters import Sieve, Sifted
 from cloudmesh.policy.model import Decision, Placement, Policy, Request
-from cloudmesh.policy.offers import OfferTable
-from cloudmesh.policy.problem import UNKNOWN_COST, Task
+from cloudmesh.policy.offers import UNKNOWN_COST, OfferTable
+from cloudmesh.policy.problem import Task
 from cloudmesh.policy.scores import Plugin
 from cloudmesh.policy.words import all_rejections, explain, in_words, say_why, unit_costs
 
@@ -30,15 +30,30 @@ def place(request: Request, table: OfferTable, *, now: str = "", plugin: Plugin 
     Raises:
         PolicyError: The policy names what isn't there, or the plug-in's answer can't be used.
     """
-    placement = _place(request, table, now, plugin)
+    sieve = Sieve(request, table, now)
+    sifted = [sieve.sift(pool) for pool in request.pools]
+    chooser = Chooser(request, table, sifted, plugin)
+    placement = assemble(request, table, sifted, chooser.choose())
     if request.policy.mode == "Cheapest" and not request.policy.filters:
         return placement
-    free = _place(replace(request, policy=Policy()), table, now, None)
-    if free.missing or free.hourly_nanos is None:
+    if request.policy.filters:
+        request = replace(request, policy=Policy())
+        sieve = Sieve(request, table, now)
+        chooser = Chooser(request, table, [sieve.sift(pool) for pool in request.pools])
+    return _with_cheapest(request, table, placement, chooser.cheapest())
+
+
+def _with_cheapest(request: Request, table: OfferTable, placement: Placement, choice: Choice) -> Placement:
+    """The same with what the cheapest placement would cost, if that is less."""
+    held = pinned_nanos(request)
+    machines = [(task.items[n], count) for task, fill in choice.pairs for n, count in sorted(fill.counts.items())]
+    if choice.missing or held is None or any(item.cost == UNKNOWN_COST for item, _ in machines):
         return placement
-    if not placement.missing and (placement.hourly_nanos is None or placement.hourly_nanos <= free.hourly_nanos):
+    hourly = choice.cost + held
+    if not placement.missing and (placement.hourly_nanos is None or placement.hourly_nanos <= hourly):
         return placement
-    return replace(placement, cheapest_nanos=free.hourly_nanos, cheapest=in_words(free.decisions))
+    words = in_words([(table.ids[item.row], count) for item, count in machines])
+    return replace(placement, cheapest_nanos=hourly, cheapest=words)
 
 
 def may_replace_spot_with_spot(types: int) -> bool:
@@ -48,12 +63,6 @@ def may_replace_spot_with_spot(types: int) -> bool:
         types: Machine types that the pool accepts.
     """
     return types >= SPOT_TYPES
-
-
-def _place(request: Request, table: OfferTable, now: str, plugin: Plugin | None) -> Placement:
-    sieve = Sieve(request, table, now)
-    sifted = [sieve.sift(pool) for pool in request.pools]
-    return assemble(request, table, sifted, choose(request, table, sifted, plugin))
 
 
 def assemble(request: Request, table: OfferTable, sifted: Sequence[Sifted], choice: Choice) -> Placement:
@@ -68,8 +77,7 @@ def assemble(request: Request, table: OfferTable, sifted: Sequence[Sifted], choi
     held = pinned_nanos(request)
     decisions: list[Decision] = []
     known = held is not None
-    pairs = list(zip(choice.tasks, choice.fills, strict=True))
-    for number, (task, fill) in enumerate(pairs):
+    for number, (task, fill) in enumerate(choice.pairs):
         units = unit_costs(request, table, choice, number)
         for n, count in sorted(fill.counts.items(), key=lambda pair: _position(task, pair[0])):
             item = task.items[n]
@@ -80,7 +88,7 @@ def assemble(request: Request, table: OfferTable, sifted: Sequence[Sifted], choi
     reason, message = explain(request, table, choice, held)
     return Placement(
         decisions=tuple(decisions),
-        missing={task.pool.name: fill.missing for task, fill in pairs if fill.missing},
+        missing={task.pool.name: fill.missing for task, fill in choice.pairs if fill.missing},
         reason=reason,
         message=message,
         rejected=all_rejections(table, sifted, choice),

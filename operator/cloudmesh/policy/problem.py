@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from cloudmesh.policy.filters import Sifted
 from cloudmesh.policy.model import PoolRequest, Request
-from cloudmesh.policy.offers import UNLIMITED, UNPRICED, Longs, OfferTable, Rows
-
-UNKNOWN_COST = 10**15
-"""What an unknown price counts as where it is allowed: more than any known one."""
+from cloudmesh.policy.offers import UNLIMITED, Longs, OfferTable, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +105,13 @@ class Resources:
         self._account_left = _as_column(self._accounts, len(table.account.values))
         self._quota_left = _as_column(self._quotas, len(table.quota.values))
 
+    def fresh(self) -> Resources:
+        """The same limits with nothing taken into account yet."""
+        _ = self.caps  # made once for all
+        found = copy.copy(self)
+        found._ids, found.left = {}, []
+        return found
+
     def limits(self) -> tuple[dict[int, int], dict[int, int]]:
         """What is left of accounts and of quotas with limits, by their codes."""
         return dict(self._accounts), dict(self._quotas)
@@ -134,15 +140,15 @@ class Resources:
         """What each resource is: `free`, `account` or `quota`."""
         return [kind for kind, _ in self._ids]
 
-    def caps(self, rows: Rows) -> Longs:
-        """How many machines of each row fit while nothing else is taken."""
+    @cached_property
+    def caps(self) -> Longs:
+        """How many machines of each row of the table fit while nothing else is taken."""
         table = self._table
-        caps = table.free[rows].astype(np.int64)
+        caps = table.free.astype(np.int64)
         if self._accounts:
-            caps = np.minimum(caps, self._account_left[table.account.codes[rows]])
+            caps = np.minimum(caps, self._account_left[table.account.codes])
         if self._quotas:
-            quota = self._quota_left[table.quota.codes[rows]]
-            caps = np.minimum(caps, quota // np.maximum(1, table.milli_vcpu[rows]))
+            caps = np.minimum(caps, self._quota_left[table.quota.codes] // np.maximum(1, table.milli_vcpu))
         return np.maximum(caps, 0)
 
     def _id(self, kind: str, number: int, left: int) -> int:
@@ -198,19 +204,6 @@ def wanted(pool: PoolRequest) -> tuple[int, int]:
     return need, min(need, max(0, min(pool.base_on_demand, pool.replicas) - steady))
 
 
-def one_currency(table: OfferTable) -> bool:
-    """Whether all prices are in one currency, so that rows are in order of cost."""
-    return sum(map(bool, table.currency.values)) <= 1
-
-
-def costs(table: OfferTable, rows: Rows, currency: str) -> Longs:
-    """Nano-units per hour of rows; a price in another currency is as good as unknown."""
-    known = table.nanos[rows] != UNPRICED
-    if any(name not in ("", currency) for name in table.currency.values):
-        known &= table.currency.codes[rows] == table.currency.code(currency)
-    return np.where(known, table.nanos[rows], UNKNOWN_COST)
-
-
 def make_task(
     sifted: Sifted,
     table: OfferTable,
@@ -244,7 +237,7 @@ def make_task(
         places[place] = places.get(place, 0) + pin.count
         accounts[account] = accounts.get(account, 0) + pin.count
     if picked is None:
-        picked = np.argsort(costs(table, sifted.rows, currency), kind="stable")
+        picked = np.argsort(table.costs(currency)[sifted.rows], kind="stable")
     rows = sifted.rows[picked]
     items = tuple(
         map(
@@ -252,7 +245,7 @@ def make_task(
             rows.tolist(),
             sifted.units[picked].tolist(),
             sifted.alternative[picked].tolist(),
-            costs(table, rows, currency).tolist(),
+            table.costs(currency)[rows].tolist(),
             table.spot[rows].tolist(),
             table.account.codes[rows].tolist(),
             table.place.codes[rows].tolist(),

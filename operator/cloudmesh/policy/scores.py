@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from cloudmesh.policy.errors import PolicyError
 from cloudmesh.policy.filters import Sifted
 from cloudmesh.policy.model import Request, Score
-from cloudmesh.policy.offers import CONFIDENCE, UNLIMITED, OfferTable
-from cloudmesh.policy.problem import UNKNOWN_COST, Resources, costs
+from cloudmesh.policy.offers import CONFIDENCE, UNKNOWN_COST, UNLIMITED, OfferTable
+from cloudmesh.policy.problem import Resources
 
 Floats = NDArray[np.float64]
 BEST = 1000
@@ -58,13 +58,13 @@ class View:
     @cached_property
     def unit(self) -> Floats:
         """Cost of a unit by row."""
-        return costs(self.table, self.sifted.rows, self.request.currency) / np.maximum(1, self.sifted.units)
+        return self.table.costs(self.request.currency)[self.sifted.rows] / np.maximum(1, self.sifted.units)
 
     @cached_property
     def room(self) -> NDArray[np.int64]:
         """Machines that each account has room for, by its code, `UNLIMITED` at most."""
         table, rows = self.table, self.sifted.rows
-        caps = np.minimum(self.resources.caps(rows), UNLIMITED).astype(np.float64)
+        caps = np.minimum(self.resources.caps[rows], UNLIMITED).astype(np.float64)
         room = np.bincount(table.account.codes[rows], weights=caps, minlength=len(table.account.values))
         found = np.minimum(room, UNLIMITED).astype(np.int64)
         for account, left in self.resources.limits()[0].items():

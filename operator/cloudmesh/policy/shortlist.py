@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from cloudmesh.policy.filters import Sifted
 from cloudmesh.policy.offers import OfferTable, Rows
-from cloudmesh.policy.problem import Resources, costs, one_currency, wanted
+from cloudmesh.policy.problem import Resources, wanted
 
 FIRST = 2048
 """Offers looked at by rank where there is a key."""
-SPARE = 24
+SPARE = 16
 """Zones or accounts kept besides those that a pool needs."""
 CHUNK = 512
 
@@ -56,9 +56,9 @@ class Picker:
         if self.group == "None":
             kept = [self._enough(self._first(mine)) for mine in kinds]
         else:
-            kept = [part for mine in self._in_domains(kinds) for part in self._by_domain(mine)]
+            kept = [self._by_domain(mine) for mine in self._in_domains(kinds)]
         picked = np.concatenate(kept)
-        cost = costs(self.table, rows[picked], self.currency)
+        cost = self.table.costs(self.currency)[rows[picked]]
         if self.keys is None:
             return picked[np.lexsort((rows[picked], cost))]
         unit = cost / self.sifted.units[picked]
@@ -69,9 +69,9 @@ class Picker:
         """Rows that count alike and are paid alike, each in order of the price."""
         pool, rows = self.sifted.pool, self.sifted.rows
         every = np.arange(len(rows))
-        if not one_currency(self.table):
+        if not self.table.one_currency:
             # Rows are in order of the bare numbers, whatever the currency.
-            every = np.argsort(costs(self.table, rows, self.currency), kind="stable")
+            every = np.argsort(self.table.costs(self.currency)[rows], kind="stable")
         sizes = sorted({alternative.counts_as for alternative in pool.alternatives})
         spot = self.table.spot[rows[every]] if pool.above_base != "OnDemand" else None
         for size in sizes:
@@ -103,7 +103,7 @@ class Picker:
         for start in range(0, len(mine), CHUNK):
             part = mine[start : start + CHUNK]
             here = rows[part]
-            caps = self.resources.caps(here).tolist()
+            caps = self.resources.caps[here].tolist()
             if not accounts and not quotas:
                 before = got + np.cumsum(np.array([0, *caps[:-1]], dtype=np.int64))
                 kept.extend(part[before < self.total].tolist())
@@ -138,25 +138,29 @@ class Picker:
         return column.codes[self.sifted.rows[mine]]
 
     def _in_domains(self, kinds: list[Rows]) -> list[Rows]:
-        """The same in the domains that can matter: the cheapest, those with pins, and only those with room for all."""
+        """The same in the domains that can matter: the best, those with pins, and only those with room for all."""
         pool, table = self.sifted.pool, self.table
         column = table.place if self.group == "Zone" else table.account
         size = len(column.values)
-        if self.keys is not None or size <= SPARE:
+        if size <= SPARE:
             return kinds
-        least = np.full(size, np.inf)
+        least, key = np.full(size, np.inf), np.full(size, np.inf)
         room = np.zeros(size)
         for mine in kinds:
             domain, rows = self._domain(mine), self.sifted.rows[mine]
             units = self.sifted.units[mine]
-            np.minimum.at(least, domain, costs(table, rows, self.currency) / units)
-            room += np.bincount(domain, weights=np.minimum(self.resources.caps(rows), 10**6) * units, minlength=size)
+            np.minimum.at(least, domain, table.costs(self.currency)[rows] / units)
+            if self.keys is not None:
+                np.minimum.at(key, domain, self.keys[mine])
+            if pool.colocate != "None":
+                caps = np.minimum(self.resources.caps[rows], 10**6)
+                room += np.bincount(domain, weights=caps * units, minlength=size)
         need = wanted(pool)[0]
         if pool.colocate != "None" and (room >= need).any():
-            least[room < need] = np.inf
-        most = SPARE if pool.colocate != "None" else need + SPARE
+            key[room < need] = least[room < need] = np.inf
+        best = np.lexsort((least, key)) if self.keys is not None else np.argsort(least, kind="stable")
         chosen = np.zeros(size, dtype=np.bool_)
-        chosen[np.argsort(least, kind="stable")[:most]] = True
+        chosen[best[: SPARE if pool.colocate != "None" else need + SPARE]] = True
         for pin in pool.pinned:
             offer = pin.offer
             name = f"{offer.account}/{offer.region}/{offer.zone}" if self.group == "Zone" else offer.account
@@ -164,15 +168,23 @@ class Picker:
                 chosen[code] = True
         return [mine[chosen[self._domain(mine)]] for mine in kinds]
 
-    def _by_domain(self, mine: Rows) -> Iterator[Rows]:
-        """The first of each domain until what all pools want fits."""
+    def _by_domain(self, mine: Rows) -> Rows:
+        """The first of each domain until enough fits: all that is wanted, or what an even spread could put there."""
+        if not len(mine):
+            return mine
+        pool = self.sifted.pool
         domain = self._domain(mine)
-        if len(self.table.place.values) < 2**15:
-            domain = domain.astype(np.int16)  # sorted by radix
-        order = np.argsort(domain, kind="stable")
-        edges = np.flatnonzero(np.diff(domain[order])) + 1
-        for part in np.split(order, edges):
-            ranked = self._first(mine[part])
-            caps = self.resources.caps(self.sifted.rows[ranked[:CHUNK]])
-            before = np.cumsum(caps) - caps
-            yield ranked[:CHUNK][before < self.total]
+        if self.keys is not None:
+            order = np.lexsort((self.keys[mine], domain))
+        else:
+            # Few domains are sorted by radix.
+            order = np.argsort(domain.astype(np.int16) if int(domain.max()) < 2**15 else domain, kind="stable")
+        ordered, domain = mine[order], domain[order]
+        starts = np.flatnonzero(np.r_[True, domain[1:] != domain[:-1]])
+        most = self.total
+        if pool.spread != "None" and pool.colocate == "None":
+            most = min(most, 2 * -(-wanted(pool)[0] // len(starts)) + 4)
+        caps = self.resources.caps[self.sifted.rows[ordered]]
+        before = np.cumsum(caps) - caps
+        lengths = np.diff(np.r_[starts, len(ordered)])
+        return ordered[before - np.repeat(before[starts], lengths) < most]

@@ -15,7 +15,7 @@ from cloudmesh.policy.spread import cheapest
 ROUNDS = 16
 CLOSE = 0.003
 """Distance to the lower bound that is good enough."""
-WORK = 600
+WORK = 250
 """What the search may cost, in tenths of a millisecond or so: a count, not a clock, so that the answer never varies."""
 
 Value = tuple[int, int, float]
@@ -52,11 +52,12 @@ def _room(tasks: Sequence[Task], fills: Sequence[Fill], left: Sequence[int]) -> 
 
 
 def _weight(task: Task) -> float:
-    """What a fill costs beside the others'."""
+    """What a fill costs, about."""
     mixed = len({item.units for item in task.items}) > 1
+    size = len(task.items)
     if task.pool.spread != "None":
-        return 20 if mixed else 6
-    return (3 if mixed else 0.5) * (1 if task.pool.colocate == "None" else 2)
+        return 2 + size / (4 if mixed else 10)
+    return (1 + size / 100 if mixed else 0.3 + size / 300) * (1 if task.pool.colocate == "None" else 3)
 
 
 class _Contended:
@@ -74,6 +75,11 @@ class _Contended:
         self._bound: Value = (0, 0, 0.0)
         self._weights = [_weight(task) for task in tasks]
         self._work = 0.0
+        self._users: list[list[tuple[int, int, int]]] = [[] for _ in left]
+        for t, task in enumerate(tasks):
+            for n, item in enumerate(task.items):
+                for resource, amount in item.uses:
+                    self._users[resource].append((t, n, amount))
 
     def solve(self, fills: list[Fill]) -> list[Fill]:
         """The best of several orders and surcharges, improved."""
@@ -147,13 +153,7 @@ class _Contended:
                 max(0.0, now + step * s / self._scale(r))
                 for r, (now, s) in enumerate(zip(surcharge, slope, strict=True))
             ]
-            costs = [
-                [
-                    cost + sum(surcharge[resource] * amount for resource, amount in item.uses)
-                    for item, cost in zip(task.items, plain, strict=True)
-                ]
-                for task, plain in zip(self._tasks, self._plain, strict=True)
-            ]
+            costs = self._with(surcharge)
             fills = [
                 fill if mine == before else self._fill(t, self._loose, mine)
                 for t, (mine, before, fill) in enumerate(zip(costs, known, fills, strict=True))
@@ -164,6 +164,15 @@ class _Contended:
                 self._bound = (*self._bound[:2], bound)
             if round_ % 2:
                 self._in_turn(sorted(range(len(self._tasks)), key=self._choice, reverse=round_ % 4 == 1), costs)
+
+    def _with(self, surcharge: Sequence[float]) -> list[list[float]]:
+        """Costs of all items with surcharges."""
+        costs = [list(plain) for plain in self._plain]
+        for resource, extra in enumerate(surcharge):
+            if extra:
+                for t, n, amount in self._users[resource]:
+                    costs[t][n] += extra * amount
+        return costs
 
     def _under(self, fills: Sequence[Fill], surcharge: Sequence[float]) -> float:
         """The lower bound that surcharges give."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from heapq import heapify, heappop, heappush
 
 from cloudmesh.policy.cover import cover
 from cloudmesh.policy.even import evenly
@@ -106,30 +107,40 @@ def _evenly(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequ
 
 
 def _make_steady(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequence[int], fill: Fill) -> bool:
+    """On-demand machines in place of spot ones of their domain, those first that lose least, until the base is met."""
     items, over = task.items, task.pool.spread
     room = list(left)
+    firm: dict[tuple[int, int], list[int]] = {}
+    for n in reversed(among):
+        if not items[n].spot:
+            firm.setdefault((task.domain(items[n], over), items[n].units), []).append(n)
     for n, count in fill.counts.items():
         take(items[n], count, room)
     steady = sum(items[n].units * count for n, count in fill.counts.items() if not items[n].spot)
+
+    def swap(old: int) -> tuple[float, int, int] | None:
+        queue = firm.get((task.domain(items[old], over), items[old].units), [])
+        while queue and not fits(items[queue[-1]], room):
+            queue.pop()
+        return (costs[queue[-1]] - costs[old], old, queue[-1]) if queue else None
+
+    swaps = [found for old in fill.counts if items[old].spot and (found := swap(old))]
+    heapify(swaps)
     while steady < task.base:
-        swaps = [
-            (costs[new] - costs[old], new, old)
-            for old, count in fill.counts.items()
-            if count and items[old].spot
-            for new in among
-            if not items[new].spot
-            and items[new].units == items[old].units
-            and task.domain(items[new], over) == task.domain(items[old], over)
-            and fits(items[new], room) > 0
-        ]
         if not swaps:
             return False
-        _, new, old = min(swaps)
-        take(items[old], -1, room)
-        take(items[new], 1, room)
-        fill.counts[old] -= 1
-        fill.counts[new] = fill.counts.get(new, 0) + 1
-        steady += items[new].units
+        known = heappop(swaps)
+        old = known[1]
+        now = swap(old)
+        if now == known:
+            take(items[old], -1, room)
+            take(items[now[2]], 1, room)
+            fill.counts[old] -= 1
+            fill.counts[now[2]] = fill.counts.get(now[2], 0) + 1
+            steady += items[old].units
+            now = swap(old) if fill.counts[old] else None
+        if now is not None:
+            heappush(swaps, now)
     fill.counts = {n: count for n, count in fill.counts.items() if count}
     return True
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from cloudmesh.policy.choose import Choice
 from cloudmesh.policy.filters import Sifted
-from cloudmesh.policy.model import Decision, Rejection, Request
+from cloudmesh.policy.model import Rejection, Request
 from cloudmesh.policy.money import say_money
 from cloudmesh.policy.offers import UNPRICED, OfferTable
-from cloudmesh.policy.problem import Task, costs, take
+from cloudmesh.policy.problem import Task, take
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ _MODES = {
 def unit_costs(request: Request, table: OfferTable, choice: Choice, number: int) -> Floats:
     """What a unit costs by offer that serves a pool, for `say_why`."""
     sifted = choice.sifted[number]
-    return costs(table, sifted.rows, request.currency) / np.maximum(1, sifted.units)
+    return table.costs(request.currency)[sifted.rows] / np.maximum(1, sifted.units)
 
 
 def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n: int, units: Floats) -> str:
@@ -75,10 +75,10 @@ def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n:
     return "; ".join(parts)
 
 
-def in_words(decisions: Sequence[Decision]) -> str:
-    """A placement in a line, such as `8 x aws/m5.large/us-east-1/a/Spot`."""
-    parts = [f"{d.count} x {d.offer.id}" for d in decisions[:4]]
-    return ", ".join(parts) + (f" and {len(decisions) - 4} more" if len(decisions) > 4 else "")
+def in_words(machines: Sequence[tuple[str, int]]) -> str:
+    """Machines by id of the offer in a line, such as `8 x aws/m5.large/us-east-1/a/Spot`."""
+    parts = [f"{count} x {name}" for name, count in machines[:4]]
+    return ", ".join(parts) + (f" and {len(machines) - 4} more" if len(machines) > 4 else "")
 
 
 def explain(request: Request, table: OfferTable, choice: Choice, held: int | None) -> tuple[str, str]:
@@ -126,7 +126,8 @@ def all_rejections(table: OfferTable, sifted: Sequence[Sifted], choice: Choice) 
             continue
         before = sum(r.count for r in whole.rejected if r.filter == "Network")
         found.extend(r for r in whole.rejected if r.filter != "Network")
-        row = int(np.setdiff1d(whole.rows, inside.rows)[0])
+        elsewhere = table.network.codes[whole.rows] != table.network.code(choice.network)
+        row = int(whole.rows[elsewhere.argmax()])
         example = f"{table.ids[row]}: network {table.network.values[table.network.codes[row]]}"
         chosen = f", the one chosen is {choice.network}" if choice.network else ""
         found.append(Rejection(whole.pool.name, "Network", outside + before, example + chosen))
