@@ -66,6 +66,8 @@ class SuiteSsh:
                 raise Transient("injected: connection refused")
             case "hang":
                 await asyncio.Event().wait()
+            case _:
+                pass
         done = await self._inner.run(target, argv, stdin=stdin)
         match fault.what:
             case "lose":
@@ -76,6 +78,8 @@ class SuiteSsh:
                 await asyncio.sleep(fault.seconds)
             case "twice":
                 return await self._inner.run(target, argv, stdin=stdin)
+            case _:
+                pass
         return done
 
     async def put(self, target: SshTarget, files: Mapping[str, bytes], *, mode: int = 0o600) -> None:
