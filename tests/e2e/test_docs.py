@@ -47,6 +47,7 @@ PAGES = (
     "docs/how-to/approve-a-quote.md",
     "docs/how-to/limit-cost.md",
     "docs/how-to/log-in.md",
+    "docs/how-to/debug-a-cluster.md",
 )
 ELSEWHERE = ("docs/how-to/write-a-provider.md",)
 """Followed by tests/contract/compute/test_write_a_provider.py, since it needs no cluster."""
