@@ -21,6 +21,7 @@ from cloudmesh.engine.owners import own
 from cloudmesh.testing import CrashPoint, World
 
 KINDS = (CLUSTER_JOB, VIRTUAL_CLUSTER, VIRTUAL_MACHINE, PLACEMENT_POLICY, CONFIG_MAP, SECRET)
+REACHED = {"type": "Reachable", "status": "True", "reason": "Answers"}
 
 
 def now() -> str:
@@ -209,7 +210,7 @@ class Scene:
         old = stored.get("status") or {}
         condition = {"type": "Ready", "status": ready, "reason": reason, "message": more.pop("message", "")}
         status = {
-            "conditions": [condition], "sshHost": host or old.get("sshHost"), "sshPort": 2222, "sshUser": "cm",
+            "conditions": [condition, REACHED], "sshHost": host or old.get("sshHost"), "sshPort": 2222, "sshUser": "cm",
             "state": "Running", "bootID": "1", **more,
         }  # fmt: skip
         self.api.put(VIRTUAL_MACHINE, {**stored, "status": status})

@@ -47,7 +47,7 @@ def machine(n: int = 0, **changes: Any) -> MachineView:
     fields: dict[str, Any] = {
         "uid": f"m-{n}", "name": f"lab-w-{n}", "namespace": "ns", "cluster": "lab", "pool": "w", "ordinal": n,
         "attempt": 1, "counts_as": 1, "alternative": "small", "account": "pods", "offer_id": "pods/small///OnDemand",
-        "host": f"10.0.0.{n + 1}", "port": 2222, "user": "cm",
+        "host": f"10.0.0.{n + 1}", "port": 2222, "user": "cm", "reachable": True,
     }  # fmt: skip
     return MachineView(**{**fields, **changes})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 from tests.unit.compute.fake_ssh import Command, FakeSsh, Machine
@@ -266,6 +267,30 @@ def test_machines_that_do_not_answer_are_waited_for_with_patience() -> None:
         assert len(scene.ssh.calls) < 120
         scene.ssh.at("lab-w-1").up = True
         assert len((await scene.settled()).done) == 2
+        await scene.bootstrap.close()
+
+    scenario(body)
+
+
+def test_a_machine_that_is_not_reached_is_left_alone_and_stays_a_node() -> None:
+    async def body() -> None:
+        scene = Scene()
+        await scene.settled()
+        view = scene.machines["lab-w-1"]
+        scene.machines["lab-w-1"] = dataclasses.replace(view, reachable=False)
+        scene.ssh.at("lab-w-1").up = False
+        scene.ensure()
+        await asyncio.sleep(2)
+        calls = len(scene.ssh.calls)
+        await asyncio.sleep(120)
+        assert scene.bootstrap.machine_state("m-1") == ("Pending", "lab-w-1 isn't reached")
+        assert not any(words[1] == "forget" for _, words in scene.ssh.calls if len(words) > 1)
+        assert len(scene.ssh.calls) - calls < 10  # the watch of the others
+        started = list(scene.ssh.at("lab-w-1").started)
+        scene.machines["lab-w-1"] = view
+        scene.ssh.at("lab-w-1").up = True
+        await scene.settled()
+        assert scene.ssh.at("lab-w-1").started[: len(started)] == started
         await scene.bootstrap.close()
 
     scenario(body)

@@ -20,7 +20,10 @@ PROBE_SECONDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The part of a machine that bootstrap depends on; another value means that something is to be done."""
+    """The part of a machine that bootstrap depends on; another value means that something is to be done.
+
+    One that isn't `reachable` is left alone for the moment, and stays a member.
+    """
 
     uid: str
     name: str
@@ -32,6 +35,7 @@ class Host:
     private_address: str
     boot_id: str
     order: tuple[int, int, int]
+    reachable: bool = True
 
     @property
     def address(self) -> str:
@@ -66,6 +70,7 @@ def hosts_of(machines: Iterable[MachineView], pools: Sequence[str]) -> tuple[Hos
             private_address=m.private_address,
             boot_id=m.boot_id,
             order=(ranks.get(m.pool, len(ranks)), m.ordinal, m.attempt),
+            reachable=m.reachable,
         )
         for m in machines
         if m.host and not m.deleting and not m.failed

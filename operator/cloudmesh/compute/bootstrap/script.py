@@ -39,9 +39,9 @@ async def settle(
         how = f"ended with {seen.exit_code}" if seen.state == "Ended" else "was cut off"
         return Result("Failed", f"{host.name}: the script {how}: {end.text.strip()}")
 
-    waiting = [h for h in hosts if done.get(h.uid, Result("Pending")).state == "Pending"]
+    waiting = [h for h in hosts if h.reachable and done.get(h.uid, Result("Pending")).state == "Pending"]
     found = await for_all(waiting, one)
     return {
         uid: Result("Pending", str(result)) if isinstance(result, CloudmeshError) else result
         for uid, result in found.items()
-    } | {h.uid: done[h.uid] for h in hosts if h.uid not in found}
+    } | {h.uid: done.get(h.uid, Result("Pending", f"{h.name} isn't reached")) for h in hosts if h.uid not in found}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloudmesh.compute.access import ClusterAccess
@@ -26,6 +26,7 @@ UP, NO_KEY, LATER = 0, 66, 75
 NO_SUCH_COMMAND = 127
 IDLE = "IDLE"
 USABLE = frozenset({IDLE, "MIXED", "ALLOCATED", "COMPLETING", "RESERVED"})
+NOT_YET = Result("Pending")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sinfo", "srun", "scontrol")
 
 
@@ -54,9 +55,11 @@ async def settle(
     ):
         state.started = {}
     state.controller = controller
-    state.started = {h.uid: h for h in hosts if state.started.get(h.uid) == h}
-    results: dict[str, Result] = {}
-    fresh = [h for h in hosts if h.uid not in state.started or done.get(h.uid, Result("Pending")).state != "Done"]
+    state.started = {h.uid: _life(h) for h in hosts if state.started.get(h.uid) == _life(h)}
+    results = {h.uid: Result("Pending", f"{h.name} isn't reached") for h in hosts if not h.reachable}
+    fresh = [
+        h for h in hosts if h.reachable and (h.uid not in state.started or done.get(h.uid, NOT_YET).state != "Done")
+    ]
     for uid, blocked in (await _probe(ssh, access, controller, fresh)).items():
         results[uid] = Result("Pending", blocked, unreachable=True)
     begun = await for_all(
@@ -78,8 +81,9 @@ async def _choose(ssh: Ssh, access: ClusterAccess, hosts: Sequence[Host], state:
     """The remembered one while it lives; after a restart of ours the one that runs as such; else the first."""
     if state.controller is not None:
         return next((h for h in hosts if h.uid == state.controller.uid), hosts[0])
-    told = await for_all(hosts, lambda h: _ask(ssh, access, h, "status"))
-    running = [h for h in hosts if not isinstance(a := told[h.uid], CloudmeshError) and a[1].get("slurmctld")]
+    told = await for_all((h for h in hosts if h.reachable), lambda h: _ask(ssh, access, h, "status"))
+    answers = {uid: answer[1] for uid, answer in told.items() if not isinstance(answer, CloudmeshError)}
+    running = [h for h in hosts if answers.get(h.uid, {}).get("slurmctld")]
     return running[0] if running else hosts[0]
 
 
@@ -100,7 +104,7 @@ async def _start(ssh: Ssh, access: ClusterAccess, host: Host, controller: Host, 
     argv = ["start", "--role", role, "--ctl", controller.name, "--ctl-address", controller.address]
     code, answer = await _ask(ssh, access, host, *argv, "--wait", str(WAIT_SECONDS))
     if code == UP:
-        state.started[host.uid] = host
+        state.started[host.uid] = _life(host)
         return DONE
     message = f"{host.name}: {answer.get('message') or 'SLURM is not up yet'}"
     return Result("Pending" if code in (LATER, NO_KEY) else "Failed", message)
@@ -182,6 +186,11 @@ async def _lacking(ssh: Ssh, access: ClusterAccess, host: Host) -> str:
     if lacks:
         return f"the image lacks {lacks}: Debian's packages are slurmctld, slurmd, slurm-client and munge"
     return f"the image lacks {HELPER}"
+
+
+def _life(host: Host) -> Host:
+    """What a host was when it was started; whether it answers at a moment is no part of it."""
+    return replace(host, reachable=True)
 
 
 def _failed(error: CloudmeshError) -> Result:

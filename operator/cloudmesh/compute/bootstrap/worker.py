@@ -121,6 +121,8 @@ class Worker:
 
     def _is_done(self, host: Host) -> bool:
         result = self.results.get(host.uid)
+        if not host.reachable:
+            return True  # nothing can be done; when it is reached, that is news
         return result is not None and result.state != "Pending" and host.uid in self._equipped
 
     async def _settle(self, wanted: Wanted) -> dict[str, Result]:
@@ -139,7 +141,7 @@ class Worker:
         """Its failures show in what comes after it; machines that are used by people only don't wait for it."""
         files = make_files(wanted.key.name, wanted.access, wanted.hosts)
         digest = digest_of(files)
-        lacking = [h for h in wanted.hosts if self._equipped.get(h.uid) != (digest, h.boot_id)]
+        lacking = [h for h in wanted.hosts if h.reachable and self._equipped.get(h.uid) != (digest, h.boot_id)]
         found = await for_all(lacking, lambda h: equip(self._ssh, wanted.access, h, wanted.key.name, files))
         uids = {h.uid for h in wanted.hosts}
         self._equipped = {uid: kept for uid, kept in self._equipped.items() if uid in uids}

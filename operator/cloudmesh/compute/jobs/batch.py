@@ -123,7 +123,7 @@ class Batch:
 
     async def _prepare(self) -> None:
         """Each machine that a run may come to, also one that has just joined: the run waits for its files."""
-        machines = [m for m in self._job.machines.values() if m.host and not m.deleting and fate(m) is None]
+        machines = [m for m in self._job.machines.values() if m.reachable and not m.deleting and fate(m) is None]
 
         async def one(machine: MachineView) -> None:
             try:

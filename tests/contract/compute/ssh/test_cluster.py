@@ -1,0 +1,134 @@
+"""The whole operator on hosts of one's own: account, cluster, job and end; real sshd, an API server in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.contract.compute.ssh.harness import ADDRESSES, USERS
+from tests.contract.compute.ssh.sshd import Sshd, running
+
+from cloudmesh.compute.bootstrap.shared import bootstrap_of, ssh_of
+from cloudmesh.compute.kinds import (
+    BUDGET,
+    CLOUD_ACCOUNT,
+    CLUSTER_JOB,
+    PLACEMENT_POLICY,
+    PRICE_SHEET,
+    VIRTUAL_CLUSTER,
+    VIRTUAL_MACHINE,
+)
+from cloudmesh.engine import CONFIG_MAP, SECRET, Engine, Resource, Settings
+from cloudmesh.operator import load
+from cloudmesh.testing import World
+
+NAMESPACES = Resource("v1", "Namespace", "namespaces", namespaced=False)
+KINDS = (
+    VIRTUAL_CLUSTER, VIRTUAL_MACHINE, CLOUD_ACCOUNT, PLACEMENT_POLICY, PRICE_SHEET, BUDGET, CLUSTER_JOB, CONFIG_MAP,
+    SECRET, NAMESPACES,
+)  # fmt: skip
+WING = (
+    "cloudmesh.compute.account_controller:reconciler",
+    "cloudmesh.compute.machine_controller:reconciler",
+    "cloudmesh.compute.cluster_controller:reconciler",
+    "cloudmesh.compute.jobs.controller:reconciler",
+    "cloudmesh.compute.choices:price_sheets",
+)
+
+
+@pytest.fixture
+def sshd() -> Iterator[Sshd]:
+    with running(USERS, ADDRESSES) as found:
+        yield found
+
+
+class Lab:
+    """One namespace."""
+
+    def __init__(self, sshd: Sshd) -> None:
+        self.world = World(KINDS)
+        self.api = self.world.api
+        self.sshd = sshd
+        self.api.put(NAMESPACES, {"metadata": {"name": "kube-system"}})
+
+    def put(self, resource: Resource, name: str, **body: Any) -> None:
+        self.api.put(resource, {"metadata": {"name": name, "namespace": "ns"}, **body})
+
+    def make_account(self) -> None:
+        data = {"ssh-privatekey": self.sshd.client_key, "hosts": "\n".join(ADDRESSES)}
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+        self.put(SECRET, "rack", type="kubernetes.io/ssh-auth", data=encoded)
+        hosts = [
+            {
+                "name": user, "address": address, "port": self.sshd.port, "user": user, "vcpu": "4", "memory": "8Gi",
+                "hostKey": " ".join(self.sshd.host_key.split()[:2]), "zone": "rack",
+            }
+            for user, address in zip(USERS, ADDRESSES, strict=True)
+        ]  # fmt: skip
+        spec = {"ssh": {"hosts": hosts}, "credentials": {"secretRef": {"name": "rack"}}}
+        self.put(CLOUD_ACCOUNT, "rack", spec=spec)
+
+    def status(self, resource: Resource, name: str) -> dict[str, Any]:
+        return (self.api.get(resource, "ns", name) or {}).get("status") or {}
+
+    def ready(self, resource: Resource, name: str) -> dict[str, Any]:
+        found = [c for c in self.status(resource, name).get("conditions") or () if c["type"] == "Ready"]
+        return found[0] if found else {}
+
+    async def until(self, holds: Callable[[], Any], seconds: float = 60) -> None:
+        for _ in range(int(seconds * 10)):
+            if holds():
+                return
+            await asyncio.sleep(0.1)
+        told = {(r.kind, o["metadata"]["name"]): o.get("status") for r in KINDS for o in self.api.all(r)}
+        raise AssertionError({key: status for key, status in told.items() if status})
+
+    @contextlib.asynccontextmanager
+    async def operator(self) -> AsyncIterator[Engine]:
+        settings = Settings("cloudmesh-system")
+        makers = [lambda engine, make=make: make(engine, settings) for make in load(WING)]
+        async with self.world.engine(*makers) as engine:
+            try:
+                yield engine
+            finally:
+                await bootstrap_of(engine).close()
+                await ssh_of(engine).close()  # type: ignore[attr-defined]
+
+
+async def test_hosts_become_a_cluster_run_a_job_and_are_given_back(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUDMESH_ALLOW_PRIVATE_ENDPOINTS", "true")
+    lab = Lab(sshd)
+    keys = {user: (sshd.home(user) / ".ssh/authorized_keys").read_text() for user in USERS}
+    lab.make_account()
+    async with lab.operator():
+        await lab.until(lambda: lab.ready(CLOUD_ACCOUNT, "rack").get("status") == "True")
+        lab.put(VIRTUAL_CLUSTER, "lab", spec={"accounts": [{"name": "rack"}], "replicas": 2})
+        await lab.until(lambda: lab.ready(VIRTUAL_CLUSTER, "lab").get("status") == "True")
+        machines = lab.api.all(VIRTUAL_MACHINE)
+        assert len({m["status"]["sshHost"] for m in machines}) == 2
+        code = "echo $1 by $(whoami); cat data"
+        lab.put(CONFIG_MAP, "code", data={"run.sh": code, "data": "from the map\n"})
+        lab.put(
+            CLUSTER_JOB, "sweep",
+            spec={
+                "clusterRef": {"name": "lab"}, "command": ["sh", "run.sh"], "arguments": ["x=[1-4]"],
+                "files": {"workdir": {"configMapRef": {"name": "code"}}},
+            },
+        )  # fmt: skip
+        await lab.until(lambda: lab.status(CLUSTER_JOB, "sweep").get("endedAt"))
+        status = lab.status(CLUSTER_JOB, "sweep")
+        assert status["counts"]["done"] == 4
+        hosts = {m["metadata"]["name"]: m["spec"]["offer"]["type"] for m in machines}
+        logs = (lab.api.get(CONFIG_MAP, "ns", "sweep-logs-0") or {})["data"]
+        for run in status["runs"]:
+            assert logs[run["name"]] == f"x={run['index'] + 1} by {hosts[run['node']]}\nfrom the map\n"
+        lab.api.remove(CLUSTER_JOB, "ns", "sweep")
+        lab.api.remove(VIRTUAL_CLUSTER, "ns", "lab")
+        await lab.until(lambda: not lab.api.all(VIRTUAL_MACHINE) and not lab.api.all(VIRTUAL_CLUSTER))
+        for user in USERS:
+            assert (sshd.home(user) / ".ssh/authorized_keys").read_text() == keys[user]
+            assert not list((sshd.home(user) / ".cloudmesh/machines").glob("*/cm-*"))
