@@ -183,6 +183,7 @@ def test_watch_namespaces_narrows_rights(cluster: TestCluster) -> None:
         ("team-a", "cloudmesh-operator"),
         ("team-b", "cloudmesh-operator"),
         ("cloudmesh-system", "cloudmesh-operator-own"),
+        ("kube-system", "cloudmesh-operator-cloudmesh-system"),  # its uid, and nothing else
     }
     environment = pods(objects)["operator"]["containers"][0]["env"]
     assert {"name": "CLOUDMESH_WATCH_NAMESPACES", "value": "team-a,team-b"} in environment

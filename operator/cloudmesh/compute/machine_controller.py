@@ -146,7 +146,8 @@ class MachineReconciler:
                 outcome = "made"
             elif status.get("createToken") and not is_failed(status):
                 outcome = "unknown"  # an earlier leader may have asked, and not have lived to hear the answer
-            life = self._lives[key] = Life(uid, outcome, self._hands.clock(), newborn="createToken" not in status)
+            clock = self._hands.clock()
+            life = self._lives[key] = Life(uid, outcome, clock, clock, newborn="createToken" not in status)
         return life
 
     def _wanted(self, life: Life, obj: Obj) -> Wanted:

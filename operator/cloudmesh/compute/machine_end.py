@@ -5,7 +5,7 @@ from __future__ import annotations
 from cloudmesh.api import conditions as c
 from cloudmesh.compute import machine_status as statuses
 from cloudmesh.compute.accounts import Busy
-from cloudmesh.compute.kinds import VIRTUAL_MACHINE
+from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_MACHINE
 from cloudmesh.compute.machine_birth import tell_unknown
 from cloudmesh.compute.machine_life import BOOKING_SECONDS, LOOK_AGAIN_SECONDS, NEVER, Case, Hands, Life
 from cloudmesh.compute.machine_plan import Known, Wanted
@@ -14,6 +14,9 @@ from cloudmesh.compute.ports import Node
 from cloudmesh.engine import CloudmeshError, Done, Obj, is_deleting
 
 DELETE_AGAIN_SECONDS = 30.0
+
+LOADING_SECONDS = 20.0
+"""An account that is there has so long to be looked at by a new leader before its machines are told to be unknown."""
 
 
 class End:
@@ -141,6 +144,9 @@ class End:
         hands, status = self._hands, obj.get("status") or {}
         if is_deleting(obj) and life.outcome == "clear" and not status.get("createToken"):
             return await self.leave(obj, wanted)
+        account = hands.engine.cache.get(CLOUD_ACCOUNT, obj["metadata"]["namespace"], wanted.account)
+        if account is not None and hands.clock() - life.seen_at < LOADING_SECONDS:
+            return Done(requeue_after=LOOK_AGAIN_SECONDS)  # a fresh leader: its account is being looked at
         if not is_failed(status):
             message = f"CloudAccount '{wanted.account}' isn't there or can't be used yet"
             generation = int(obj["metadata"].get("generation", 0))

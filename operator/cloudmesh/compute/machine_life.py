@@ -33,6 +33,7 @@ class Life:
         uid: Uid of the VirtualMachine.
         outcome: Of the create calls.
         since: When one of them may last have been under way.
+        seen_at: When this process first saw the machine.
         newborn: It hasn't been ready yet, and this process saw all of its life.
         listed: It was made, and its first listing is waited for.
         generation: Of the spec that `wanted` was read from.
@@ -51,6 +52,7 @@ class Life:
     uid: str
     outcome: Outcome
     since: float
+    seen_at: float
     newborn: bool = False
     listed: bool = False
     generation: int = -1

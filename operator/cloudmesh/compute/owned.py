@@ -84,16 +84,6 @@ async def change_data(kube: Kube, resource: Resource, found: Obj, changes: Mappi
     return await kube.patch(resource, meta["namespace"], meta["name"], patch)
 
 
-async def delete_own(kube: Kube, resource: Resource, owner: Obj, name: str) -> None:
-    """Deletes the owner's object of that name; a stranger's stays."""
-    try:
-        found = await find_own(kube, resource, owner, name)
-    except (Conflict, Transient):
-        return
-    if found is not None:
-        await kube.delete(resource, found["metadata"]["namespace"], name, uid=found["metadata"]["uid"])
-
-
 def data_of(resource: Resource, obj: Obj) -> dict[str, bytes]:
     """What a Secret or ConfigMap holds."""
     held = obj.get("data") or {}

@@ -10,7 +10,9 @@ from cloudmesh.compute.runner import RUNNER_PATH
 from cloudmesh.compute.ssh import Ssh
 from cloudmesh.engine import CloudmeshError, Transient
 
-# A session of sshd is titled `sshd: USER@TTY`; the one that asks is among the ancestors of the asking shell.
+# A session of sshd is titled `sshd: USER@TTY`; the one that asks is among the ancestors of the asking shell, and so are
+# other commands of the operator. Without root, every other process of the login is somebody's, but for what keeps the
+# machine itself up; as root that can't be told.
 LOOK = r"""
 mine=" "
 p=$$
@@ -18,19 +20,32 @@ while [ "${p:-0}" -gt 1 ]; do
     mine="$mine$p "
     p=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$p/status" 2>/dev/null)
 done
+me=$(id -u)
 for d in /proc/[0-9]*; do
     pid=${d#/proc/}
+    [ "$pid" = 1 ] && continue
+    case $mine in *" $pid "*) continue ;; esac
     words=$(tr '\0' ' ' <"$d/cmdline" 2>/dev/null) || continue
     case $words in
-    sshd*": "*@*) case $mine in *" $pid "*) ;; *) echo login ;; esac ;;
-    *"$1 child "*) echo command ;;
+    "") continue ;;
+    sshd*": "*@*) echo login && continue ;;
+    *"$1 child "*) echo command && continue ;;
+    sshd* | */sshd* | *"/machine/slurm supervise "* | */munged* | */slurmctld* | slurmctld:* | */slurmd\ *) continue ;;
+    *systemd*--user* | "(sd-pam)"* | *dbus-daemon* | *ssh-agent* | *gpg-agent* | *gpgconf*) continue ;;
+    "sleep 5 " | "grep --line-buffered "*) continue ;;
     esac
+    [ "$me" = 0 ] && continue
+    uid=$(sed -n 's/^Uid:[[:space:]]*\([0-9]*\).*/\1/p' "$d/status" 2>/dev/null)
+    ppid=$(sed -n 's/^PPid:[[:space:]]*//p' "$d/status" 2>/dev/null)
+    case $mine in *" $ppid "*) continue ;; esac
+    [ "$uid" = "$me" ] && echo process
 done
+exit 0
 """
 
 
 async def in_use(ssh: Ssh, access: ClusterAccess, hosts: Sequence[Host]) -> bool:
-    """Whether somebody is logged in to a machine, or a command of a job runs on one.
+    """Whether somebody is logged in to a machine, or anything of a person's or a job's runs on one.
 
     Raises:
         Transient: A machine doesn't answer: it can't be said.
