@@ -10,35 +10,42 @@ from cloudmesh.compute.runner import RUNNER_PATH
 from cloudmesh.compute.ssh import Ssh
 from cloudmesh.engine import CloudmeshError, Transient
 
-# A session of sshd is titled `sshd: USER@TTY`; the one that asks is among the ancestors of the asking shell, and so are
-# other commands of the operator. Without root, every other process of the login is somebody's, but for what keeps the
-# machine itself up; as root that can't be told.
+# A session of sshd is titled `sshd: USER@TTY`. One without a terminal that runs nothing is no use: it may be one that the
+# operator keeps. The one that asks is among the ancestors of the asking shell, with other commands of ours. Without root
+# every process of the login is somebody's, but for what keeps the machine itself up; as root that can't be told, and only
+# what a session or a job runs counts.
 LOOK = r"""
-mine=" "
-p=$$
+parent() { sed -n 's/^PPid:[[:space:]]*//p' "/proc/$1/status" 2>/dev/null; }
+mine=" " sessions=" " p=$$
 while [ "${p:-0}" -gt 1 ]; do
     mine="$mine$p "
-    p=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$p/status" 2>/dev/null)
+    p=$(parent "$p")
 done
 me=$(id -u)
+for d in /proc/[0-9]*; do
+    case $mine in *" ${d#/proc/} "*) continue ;; esac
+    case $(tr '\0' ' ' <"$d/cmdline" 2>/dev/null) in
+    sshd*": "*@notty*) sessions="$sessions${d#/proc/} " ;;
+    sshd*": "*@*) echo login ;;
+    esac
+done
 for d in /proc/[0-9]*; do
     pid=${d#/proc/}
     [ "$pid" = 1 ] && continue
     case $mine in *" $pid "*) continue ;; esac
     words=$(tr '\0' ' ' <"$d/cmdline" 2>/dev/null) || continue
     case $words in
-    "") continue ;;
-    sshd*": "*@*) echo login && continue ;;
+    "" | *"/.cloudmesh/machines/"*) continue ;;
     *"$1 child "*) echo command && continue ;;
     sshd* | */sshd* | *"/machine/slurm supervise "* | */munged* | */slurmctld* | slurmctld:* | */slurmd\ *) continue ;;
     *systemd*--user* | "(sd-pam)"* | *dbus-daemon* | *ssh-agent* | *gpg-agent* | *gpgconf*) continue ;;
-    "sleep 5 " | "grep --line-buffered "*) continue ;;
     esac
+    above=$(parent "$pid")
+    case $above$words in "1sleep 5 " | "1grep --line-buffered "*) continue ;; esac
+    case $mine in *" $above "*) continue ;; esac
+    case $sessions in *" $above "*) echo login && continue ;; esac
     [ "$me" = 0 ] && continue
-    uid=$(sed -n 's/^Uid:[[:space:]]*\([0-9]*\).*/\1/p' "$d/status" 2>/dev/null)
-    ppid=$(sed -n 's/^PPid:[[:space:]]*//p' "$d/status" 2>/dev/null)
-    case $mine in *" $ppid "*) continue ;; esac
-    [ "$uid" = "$me" ] && echo process
+    [ "$(sed -n 's/^Uid:[[:space:]]*\([0-9]*\).*/\1/p' "$d/status" 2>/dev/null)" = "$me" ] && echo process
 done
 exit 0
 """

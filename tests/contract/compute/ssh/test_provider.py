@@ -12,8 +12,9 @@ from tests.contract.compute.ssh.harness import ADDRESSES, USERS
 from tests.contract.compute.ssh.sshd import Sshd, running
 
 from cloudmesh.compute.access import ClusterAccess, make_key_pair
+from cloudmesh.compute.bootstrap.activity import in_use
 from cloudmesh.compute.bootstrap.equip import equip, make_files
-from cloudmesh.compute.bootstrap.hosts import Host
+from cloudmesh.compute.bootstrap.hosts import Host, target_of
 from cloudmesh.compute.ports import Access, Complete, NodeSpec, Partial, powers_of
 from cloudmesh.compute.providers.registry import Context, find_maker
 from cloudmesh.compute.providers.ssh.powers import SshProvider
@@ -150,6 +151,27 @@ async def test_what_ends_leaves_nothing_behind_for_the_next_one(sshd: Sshd, prov
     assert not (home / ".cloudmesh/jobs").exists()
     assert sorted(p.name for p in (home / ".cloudmesh/machines/one").iterdir()) == []
     await pool.close()
+
+
+async def test_use_of_a_machine_is_seen(sshd: Sshd, provider: SshProvider) -> None:
+    node = await provider.ensure_node(await spec(provider))
+    host = Host("m-1", "lab-w-1", "ns", node.host, node.port, "one", node.host_key, node.host, node.boot_id, (0, 0, 1))
+    access = ClusterAccess(client_key=CLIENT, client_public_key=CLIENT_PUBLIC)
+    ours, others = SshPool(), SshPool()
+    target = target_of(host, access)
+    own_work = asyncio.ensure_future(ours.run(target, ["sleep", "3"]))
+    await asyncio.sleep(0.5)
+    assert not await in_use(ours, access, [host])
+    await own_work
+    person = asyncio.ensure_future(others.run(target, ["sleep", "3"]))
+    await asyncio.sleep(0.5)
+    assert await in_use(ours, access, [host])
+    await person
+    assert not await in_use(ours, access, [host])  # a connection that runs nothing is no use
+    await others.close()
+    await ours.run(target, ["sh", "-c", "setsid sleep 2 >/dev/null 2>&1 </dev/null &"])
+    assert await in_use(ours, access, [host])
+    await ours.close()
 
 
 async def test_the_end_of_one_slot_leaves_the_other(sshd: Sshd) -> None:
