@@ -10,10 +10,10 @@ from cloudmesh.compute.runner import RUNNER_PATH
 from cloudmesh.compute.ssh import Ssh
 from cloudmesh.engine import CloudmeshError, Transient
 
-# A session of sshd is titled `sshd: USER@TTY`. One without a terminal that runs nothing is no use: it may be one that the
-# operator keeps. The one that asks is among the ancestors of the asking shell, with other commands of ours. Without root
-# every process of the login is somebody's, but for what keeps the machine itself up; as root that can't be told, and only
-# what a session or a job runs counts.
+# A session of sshd is titled `sshd: USER@TTY`. One without a terminal that runs nothing is no use: it may be one that
+# the operator keeps. The one that asks is among the ancestors of the asking shell, with other commands of ours. Without
+# root every process of the login is somebody's, but for what keeps the machine itself up; as root that can't be told,
+# and only what a session or a job runs counts.
 LOOK = r"""
 parent() { sed -n 's/^PPid:[[:space:]]*//p' "/proc/$1/status" 2>/dev/null; }
 mine=" " sessions=" " p=$$
