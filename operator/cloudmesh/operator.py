@@ -256,7 +256,6 @@ async def main(factories: Sequence[Factory] | None = None) -> int:
     settings = Settings.from_environ(os.environ, default_namespace=own_namespace())
     logs.set_up(settings.log_level)
     logging.getLogger("kopf").setLevel(logging.WARNING)  # it tells each event, with all its settings
-    logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it tells each command
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # signals are ours, not its thread's
     access = await Access.load()
     stop = asyncio.Event()

@@ -194,7 +194,7 @@ class AccountLimits(Model):
     machines: Annotated[int, Field(ge=0, le=100000)] | None = None
     """Machines at the same time; left out, as many as the cloud allows."""
     requests_per_second: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Calls of the cloud's API a second; left out, a number that the cloud is known to take."""
+    """Calls of the cloud's API a second; left out, as many as there are to make."""
 
 
 class CloudAccountSpec(Model):

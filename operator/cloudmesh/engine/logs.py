@@ -61,6 +61,6 @@ def set_up(level: str = "INFO", stream: IO[str] | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # request lines of these say nothing that metrics don't
-    for name in ("aiohttp.access", "asyncio"):
+    # request lines of the first two say nothing that metrics don't; the others tell keys, tokens and commands at DEBUG
+    for name in ("aiohttp.access", "asyncio", "asyncssh", "boto3", "botocore", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
