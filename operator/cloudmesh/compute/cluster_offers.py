@@ -138,6 +138,8 @@ class Offers:
         rejected: tuple[Rejection, ...] = memory.placement.rejected if memory.placement is not None else ()
         trouble: Trouble | None = None
         decisions = self._go_on(asked, plan, held, accounts.usable, blocks, now, approved) if plan.create else ()
+        if decisions and any(d.offer.price is None for d in decisions) and self._is_limited(asked, labels, members):
+            decisions = None  # quoted before there was a Budget, under which unknown is never free
         cheapest: tuple[int | None, str] = (None, "")
         if decisions is None:
             limit, by_budget, currency = self._limit(asked, labels, members, plan)
@@ -192,6 +194,11 @@ class Offers:
         if verdict.allowed:
             return None
         return Trouble(c.REASON_BUDGET_EXCEEDED, verdict.message, stalled=True)
+
+    def _is_limited(self, asked: Asked, labels: Mapping[str, str], members: Sequence[Member]) -> bool:
+        """Whether a Budget forbids what costs more than it has left."""
+        currency = self._currency(asked, labels, members)
+        return self._budgets.ask(asked.namespace, asked.name, labels, 0, currency).remaining_nanos is not None
 
     def _limit(
         self, asked: Asked, labels: Mapping[str, str], members: Sequence[Member], plan: Plan

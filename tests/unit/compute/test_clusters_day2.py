@@ -204,6 +204,23 @@ async def test_a_price_that_rose_asks_again(s: Scene) -> None:
 
 
 @scene
+async def test_an_approval_starts_nothing_of_unknown_price_under_a_budget(s: Scene) -> None:
+    for row in s.cloud.stock.rows.values():
+        row.told = False
+    s.cluster(apply={"mode": "RequireApproval"})
+    async with s.operator():
+        await s.settle()
+        assert s.said() == ("False", "AwaitingApproval")
+        s.budget("100", hard="Warn")
+        s.budget("100", "strict")
+        await s.settle()
+        approve(s, s.cluster_status()["quote"]["hash"])
+        await s.settle()
+        assert s.said()[0] == "False" and "at Priced" in s.message()
+        assert s.machines() == [] and s.cloud.meter.lines == {}
+
+
+@scene
 async def test_a_dearer_replacement_waits_for_approval(s: Scene) -> None:
     s.cluster(apply={"mode": "RequireApproval"})
     async with s.operator():
