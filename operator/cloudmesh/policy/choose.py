@@ -136,7 +136,8 @@ class Chooser:
         if network not in self._cheap:
             resources = self._limits.fresh()
             tasks = tuple(reduced_task(self._request, self._table, s, resources) for s in sifted)
-            fills = solve(tasks, resources.left, resources.kinds())
+            effort = 1 / _tries(self._request) ** 0.5 if self._request.same_network else 1.0
+            fills = solve(tasks, resources.left, resources.kinds(), effort)
             trimmed = tuple(trim(task, fill) for task, fill in zip(tasks, fills, strict=True))
             self._cheap[network] = Choice(sifted, tasks, trimmed, resources)
         return self._cheap[network]
@@ -147,11 +148,12 @@ class Chooser:
         mode = request.policy.mode
         free, spread = (weight(request, name) if mode == "Weighted" else 0 for name in ("Free", "Spread"))
         dynamic = mode in ("Smart", "Frugal", "Spread") or free or spread
+        flat = mode in ("Smart", "Frugal", "Spread")
         for s in sifted:
             view = View(request, table, s, resources)
             key = keys(view, self._plugin)
             group = _apart(s) if _apart(s) != "None" or not dynamic else "Account"
-            picked = Picker(s, table, resources, request.currency, _total(request), group, key).pick()
+            picked = Picker(s, table, resources, request.currency, _total(request), group, key, flat).pick()
             tasks.append(make_task(s, table, resources, request.currency, picked))
             orders.append(Order(mode, key[picked].tolist(), view.room.tolist() if dynamic else (), free, spread))
         fills = [trim(t, f) for t, f in zip(tasks, by_rank(tasks, orders, resources.left), strict=True)]

@@ -26,7 +26,7 @@ def cover(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequen
     """
     room = list(left)
     fill = Fill({})
-    if len({task.items[n].units for n in among}) <= 1:
+    if len(task.sizes) <= 1:
         _in_order(task, among, room, fill, task.need, task.base)
     else:
         _mixed(task, costs, among, room, fill)
@@ -35,28 +35,29 @@ def cover(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequen
 
 def _in_order(task: Task, among: Sequence[int], room: list[int], fill: Fill, need: int, base: int) -> None:
     """Takes the first that fit, on-demand ones until the base is met."""
-    steady = [n for n in among if not task.items[n].spot]
-    got = _take_first(task, steady, room, fill, base) if base > 0 else 0
+    got = _take_first(task, among, room, fill, base, spot=False) if base > 0 else 0
     if task.spot_only:
         got -= drop_needless(task, room, fill, got - base)
     short = max(0, base - got)
     rest = need - max(base, got)
-    above = [n for n in among if task.items[n].spot] if task.spot_only else among
-    fill.missing += short + max(0, rest - _take_first(task, above, room, fill, rest))
+    above = _take_first(task, among, room, fill, rest, spot=True if task.spot_only else None) if rest > 0 else 0
+    fill.missing += short + max(0, rest - above)
 
 
-def _take_first(task: Task, among: Sequence[int], room: list[int], fill: Fill, need: int) -> int:
+def _take_first(task: Task, among: Sequence[int], room: list[int], fill: Fill, need: int, *, spot: bool | None) -> int:
     """Takes the first that fit until the need is met, and says how many units these are."""
     got = 0
     for n in among:
-        if got >= need:
-            break
         item = task.items[n]
+        if spot is not None and item.spot != spot:
+            continue
         count = min(fits(item, room), -(-(need - got) // item.units))
         if count > 0:
             take(item, count, room)
             fill.counts[n] = fill.counts.get(n, 0) + count
             got += count * item.units
+            if got >= need:
+                break
     return got
 
 

@@ -65,6 +65,11 @@ class Task:
     shared: tuple[int, ...]
     rooms: Mapping[int, int]
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """What machines may count as; several need more than taking the cheapest first."""
+        return tuple(sorted({alternative.counts_as for alternative in self.pool.alternatives}))
+
     def domain(self, item: Item, over: str) -> int:
         """Where an item lies, for spread or colocation over zones or accounts."""
         return item.account if over == "Account" else item.place

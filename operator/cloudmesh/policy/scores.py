@@ -16,9 +16,10 @@ Each score runs from 0 to 1000 and counts as often as its weight says. What isn'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from cloudmesh.policy.errors import PolicyError
 from cloudmesh.policy.filters import Sifted
 from cloudmesh.policy.model import Request, Score
-from cloudmesh.policy.offers import CONFIDENCE, UNKNOWN_COST, UNLIMITED, OfferTable
+from cloudmesh.policy.offers import CONFIDENCE, UNKNOWN_COST, UNLIMITED, Coded, OfferTable
 from cloudmesh.policy.problem import Resources
 
 Floats = NDArray[np.float64]
@@ -34,9 +35,12 @@ BEST = 1000
 NEVER = 1e9
 """Key of what isn't known; it comes last."""
 
-Columns = Mapping[str, NDArray[np.generic]]
-Plugin = Callable[[Columns], NDArray[np.generic]]
-"""A policy of somebody else's: columns of the offers that serve a pool, and back a score each, the highest first."""
+Column = NDArray[Any]
+Plugin = Callable[[Mapping[str, Column]], Column]
+"""A policy of somebody else's: columns of the offers that serve a pool (see `Columns`), and back a score each, the
+highest first."""
+_TEXTS = ("account", "type", "region", "zone", "arch", "gpu_model", "network")
+_NUMBERS = ("spot", "milli_vcpu", "memory_mib", "gpu_count", "disk_gib", "nanos", "free", "start_seconds")
 
 
 @dataclass(frozen=True)
@@ -114,19 +118,36 @@ def weight(request: Request, name: str) -> int:
     return sum(score.weight for score in request.policy.scores if score.name == name)
 
 
-def columns(view: View) -> Columns:
-    """What a plug-in gets: read-only columns of the offers that serve the pool."""
-    table, rows = view.table, view.sifted.rows
-    texts = ("account", "type", "region", "zone", "arch", "gpu_model", "network")
-    found: dict[str, NDArray[np.generic]] = {
-        name: np.array(getattr(table, name).values or ("",))[getattr(table, name).codes[rows]] for name in texts
-    }
-    for name in ("spot", "milli_vcpu", "memory_mib", "gpu_count", "disk_gib", "nanos", "free", "start_seconds"):
-        found[name] = getattr(table, name)[rows]
-    found["units"] = view.sifted.units
-    for column in found.values():
+class Columns(Mapping[str, Column]):
+    """What a plug-in gets: read-only columns of the offers that serve the pool, made when they are asked for.
+
+    Texts are `account`, `type`, `region`, `zone`, `arch`, `gpu_model`, `network`; numbers are `milli_vcpu`,
+    `memory_mib`, `gpu_count`, `disk_gib`, `nanos` (-1 if not known), `free` (2147483647 if not known),
+    `start_seconds` (-1 if not known), `units` (what a machine counts as), and `spot`.
+    """
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def __getitem__(self, name: str) -> Column:
+        table, rows = self._view.table, self._view.sifted.rows
+        if name in _TEXTS:
+            coded: Coded[str] = getattr(table, name)
+            column: Column = np.array(coded.values or ("",))[coded.codes[rows]]
+        elif name == "units":
+            column = self._view.sifted.units.copy()
+        elif name in _NUMBERS:
+            column = getattr(table, name)[rows]
+        else:
+            raise KeyError(name)
         column.flags.writeable = False
-    return found
+        return column
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*_TEXTS, *_NUMBERS, "units"))
+
+    def __len__(self) -> int:
+        return len(_TEXTS) + len(_NUMBERS) + 1
 
 
 def _weighted(view: View) -> Floats:
@@ -151,7 +172,7 @@ def _asked(view: View, plugin: Plugin | None) -> Floats:
     if plugin is None:
         raise PolicyError(f"the plug-in '{name}' isn't loaded")
     try:
-        answer = np.asarray(plugin(columns(view)), dtype=np.float64)
+        answer = np.asarray(plugin(Columns(view)), dtype=np.float64)
     except Exception as error:
         raise PolicyError(f"the plug-in '{name}' failed: {type(error).__name__}: {error}") from error
     if answer.shape != (len(view.sifted.rows),):

@@ -37,6 +37,7 @@ class Picker:
         total: Units that all pools want together, or more to keep more.
         group: What machines are told apart by: `None`, `Account` or `Zone`.
         keys: Key of each row, the least first; None for the price alone.
+        flat: Keys are equal within an account.
     """
 
     sifted: Sifted
@@ -46,6 +47,7 @@ class Picker:
     total: int
     group: str
     keys: Floats | None = None
+    flat: bool = False
 
     def pick(self) -> Rows:
         """Indexes into the rows, the best first; spot before its fallback where there is a key."""
@@ -174,7 +176,7 @@ class Picker:
             return mine
         pool = self.sifted.pool
         domain = self._domain(mine)
-        if self.keys is not None:
+        if self.keys is not None and not self.flat:
             order = np.lexsort((self.keys[mine], domain))
         else:
             # Few domains are sorted by radix.

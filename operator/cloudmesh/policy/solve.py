@@ -7,6 +7,7 @@ bound, so that the search can stop when it is close.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from cloudmesh.policy.offers import UNLIMITED
 from cloudmesh.policy.problem import Fill, Task, take
@@ -15,31 +16,57 @@ from cloudmesh.policy.spread import cheapest
 ROUNDS = 16
 CLOSE = 0.003
 """Distance to the lower bound that is good enough."""
-WORK = 250
+WORK = 200
 """What the search may cost, in tenths of a millisecond or so: a count, not a clock, so that the answer never varies."""
 
 Value = tuple[int, int, float]
+T = TypeVar("T")
 
 
-def solve(tasks: Sequence[Task], left: Sequence[int], kinds: Sequence[str]) -> list[Fill]:
+def solve(tasks: Sequence[Task], left: Sequence[int], kinds: Sequence[str], effort: float = 1.0) -> list[Fill]:
     """The cheapest machines for all tasks, of which as little as possible is missing.
 
     Args:
         tasks: The tasks.
         left: Room by resource.
         kinds: What each resource is, see `Resources.kinds`.
+        effort: Share of the usual work that a search may cost.
     """
     # Limits of accounts and quotas bind several offers of one pool, too; by itself it is filled without them.
     loose = [UNLIMITED if kind != "free" else room for room, kind in zip(left, kinds, strict=True)]
     plain = [[float(item.cost) for item in task.items] for task in tasks]
     fills = [_fill(task, loose, costs) for task, costs in zip(tasks, plain, strict=True)]
-    if min(_room(tasks, fills, left), default=0) >= 0:
+    room = _room(tasks, fills, left)
+    short = {resource for resource, rest in enumerate(room) if rest < 0}
+    if not short:
         return fills
-    return _Contended(tasks, left, loose, plain).solve(fills)
+    # Only the pools that want the same room have to part, if that is cheap enough; else all may move.
+    inside = [t for t, fill in enumerate(fills) if _touches(tasks[t], fill, short)]
+    if len(inside) < len(tasks):
+        others = [t for t in range(len(tasks)) if t not in inside]
+        used = [a - b for a, b in zip(left, _room(_of(tasks, others), _of(fills, others), left), strict=True)]
+        search = _Contended(_of(tasks, inside), _less(left, used), _less(loose, used), _of(plain, inside), WORK * 2 / 3)
+        best = dict(zip(inside, search.solve(_of(fills, inside)), strict=True))
+        fills_now = [best.get(t, fill) for t, fill in enumerate(fills)]
+        search = _Contended(tasks, left, loose, plain, effort * WORK / 3)
+        return search.solve(fills, start=fills_now)
+    return _Contended(tasks, left, loose, plain, effort * WORK).solve(fills)
+
+
+def _of(items: Sequence[T], numbers: Sequence[int]) -> list[T]:
+    return [items[n] for n in numbers]
+
+
+def _less(left: Sequence[int], used: Sequence[int]) -> list[int]:
+    return [max(0, room - taken) for room, taken in zip(left, used, strict=True)]
+
+
+def _touches(task: Task, fill: Fill, resources: set[int]) -> bool:
+    return any(resource in resources for n in fill.counts for resource, _ in task.items[n].uses)
 
 
 def _fill(task: Task, left: Sequence[int], costs: Sequence[float]) -> Fill:
-    return cheapest(task, left, costs, sorted(range(len(costs)), key=lambda n: (costs[n], n)))
+    return cheapest(task, left, costs, sorted(range(len(costs)), key=costs.__getitem__))
 
 
 def _room(tasks: Sequence[Task], fills: Sequence[Fill], left: Sequence[int]) -> list[int]:
@@ -52,19 +79,25 @@ def _room(tasks: Sequence[Task], fills: Sequence[Fill], left: Sequence[int]) -> 
 
 
 def _weight(task: Task) -> float:
-    """What a fill costs, about."""
-    mixed = len({item.units for item in task.items}) > 1
-    size = len(task.items)
+    """What a fill costs, in tenths of a millisecond or so."""
+    mixed, size = len(task.sizes) > 1, len(task.items)
     if task.pool.spread != "None":
-        return 2 + size / (4 if mixed else 10)
-    return (1 + size / 100 if mixed else 0.3 + size / 300) * (1 if task.pool.colocate == "None" else 3)
+        return 2 + size / 10 if mixed else 1 + size / 15
+    if task.pool.colocate != "None":
+        return 1 + size / 40 if mixed else 0.2 + size / 200
+    return 1 + size / 80 if mixed else 0.1 + size / 500
 
 
 class _Contended:
     """Search for the cheapest fills where pools compete for room."""
 
     def __init__(
-        self, tasks: Sequence[Task], left: Sequence[int], loose: Sequence[int], plain: Sequence[Sequence[float]]
+        self,
+        tasks: Sequence[Task],
+        left: Sequence[int],
+        loose: Sequence[int],
+        plain: Sequence[Sequence[float]],
+        work: float,
     ) -> None:
         self._tasks = tasks
         self._left = left
@@ -75,16 +108,26 @@ class _Contended:
         self._bound: Value = (0, 0, 0.0)
         self._weights = [_weight(task) for task in tasks]
         self._work = 0.0
+        self._most = work
         self._users: list[list[tuple[int, int, int]]] = [[] for _ in left]
         for t, task in enumerate(tasks):
             for n, item in enumerate(task.items):
                 for resource, amount in item.uses:
                     self._users[resource].append((t, n, amount))
 
-    def solve(self, fills: list[Fill]) -> list[Fill]:
-        """The best of several orders and surcharges, improved."""
+    def solve(self, fills: list[Fill], start: list[Fill] | None = None) -> list[Fill]:
+        """The best of several orders and surcharges, improved.
+
+        Args:
+            fills: The pools by themselves.
+            start: A way that fits, if one is known.
+        """
         count = len(self._tasks)
         self._bound = self._total(fills)
+        if start is not None:
+            self._keep(start)
+            if self._close():
+                return self._best
         self._in_turn(sorted(range(count), key=self._choice), self._plain)
         if count > 1 and not self._close():
             self._in_turn(sorted(range(count), key=self._choice, reverse=True), self._plain)
@@ -138,7 +181,7 @@ class _Contended:
             room = _room(self._tasks, fills, self._left)
             if min(room) >= 0:
                 self._keep(fills)
-            if self._close() or self._work >= WORK * 2 / 3:
+            if self._close() or self._work >= self._most * 2 / 3:
                 return
             excess = [-rest if rest < 0 or surcharge[r] > 0 else 0 for r, rest in enumerate(room)]
             # Resources differ in size: thousandths of a CPU or machines.
@@ -189,7 +232,7 @@ class _Contended:
             changed = False
             for first in range(len(self._tasks)):
                 for second in range(len(self._tasks)):
-                    if self._work >= WORK or self._close():
+                    if self._work >= self._most or self._close():
                         return
                     changed |= self._again((first,) if first == second else (first, second))
 

@@ -67,9 +67,9 @@ def _anywhere(task: Task, left: Sequence[int], costs: Sequence[float], among: Se
     if task.pool.spread == "None":
         return cover(task, left, costs, among)
     items = task.items
-    sizes = sorted({items[n].units for n in among})
-    # Kinds alone too: the greedy way may mix them badly.
-    choices = [among] if len(sizes) <= 1 else [among, *([n for n in among if items[n].units == s] for s in sizes)]
+    # Sizes alone too: the greedy way may mix them badly.
+    alone = [[n for n in among if items[n].units == size] for size in task.sizes] if len(task.sizes) > 1 else []
+    choices = [among, *alone]
     fills = [fill for choice in choices for fill in _evenly(task, left, costs, choice)]
     for fill in fills:
         fill.uneven = unevenness(task, fill)
