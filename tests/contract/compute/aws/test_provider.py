@@ -23,7 +23,7 @@ from cloudmesh.compute.ports import Access, ClusterSpec, Complete, NodeSpec, Par
 from cloudmesh.compute.providers.aws import AwsProvider, make
 from cloudmesh.compute.providers.aws.errors import AUTH, CAPACITY, CONFLICT, QUOTA, RATE, classify
 from cloudmesh.compute.providers.aws.nodes import to_node
-from cloudmesh.compute.providers.aws.offers import newest_prices
+from cloudmesh.compute.providers.aws.offers import newest_prices, quota_of
 from cloudmesh.compute.providers.registry import Context
 from cloudmesh.compute.tokens import TAG_MACHINE, Scope
 from cloudmesh.engine import (
@@ -181,6 +181,27 @@ async def test_a_group_holds_exactly_the_rules_of_its_cluster(ec2: AwsProvider) 
         await ec2.prepare(dataclasses.replace(cluster, scope=Scope("another", "team", "aws")))
     assert await ec2.clear(cluster)
     assert await ec2.clear(cluster)
+
+
+async def test_the_disk_is_the_root_device_of_the_image(ec2: AwsProvider, aws: FaultProxy) -> None:
+    (image,) = await ec2.session.pages("describe_images", "Images", ImageIds=[IMAGE])
+    await ec2.ensure_node(await spec_of(ec2, "disk", disk_gib=33))
+    sent = next(call.parameters for call, _ in aws.calls if call.operation == "RunInstances")
+    assert [mapping["DeviceName"] for mapping in sent["BlockDeviceMappings"]] == [image["RootDeviceName"]]
+    with pytest.raises(InvalidRequest, match="ami-00000000000000000"):
+        await ec2.ensure_node(
+            dataclasses.replace(await spec_of(ec2, "none", disk_gib=9), image="ami-00000000000000000")
+        )
+
+
+@pytest.mark.parametrize(
+    ("type_", "quota"),
+    [("m5.large", "standard"), ("t3.micro", "standard"), ("c7g.medium", "standard"), ("inf2.xlarge", "inf"),
+     ("g4dn.xlarge", "g-and-vt"), ("p4d.24xlarge", "p"), ("u-6tb1.metal", "high-memory"), ("trn1.2xlarge", "trn"),
+     ("x2idn.16xlarge", "x"), ("im4gn.large", "standard"), ("is4gen.medium", "standard")],
+)  # fmt: skip
+def test_types_count_against_the_quota_of_their_families(type_: str, quota: str) -> None:
+    assert quota_of(type_) == quota
 
 
 def error(code: str, status: int = 400, **headers: str) -> ClientError:

@@ -39,6 +39,7 @@ class AwsCore(Power):
         self.account = account
         self._zones: tuple[str, ...] = tuple(spec.get("zones") or ())
         self._types: tuple[str, ...] = tuple(spec.get("instanceTypes") or ())
+        self._root_devices: dict[str, str] = {}
         self._subnet_ids = tuple(spec.get("subnetIds") or ())
 
     def __repr__(self) -> str:
@@ -167,13 +168,22 @@ class AwsCore(Power):
         ]
         if spec.disk_gib:
             disk = {"VolumeSize": spec.disk_gib, "VolumeType": "gp3", "DeleteOnTermination": True}
-            request["BlockDeviceMappings"] = [{"DeviceName": "/dev/sda1", "Ebs": disk}]
+            request["BlockDeviceMappings"] = [{"DeviceName": await self._root_device(spec.image), "Ebs": disk}]
         if spec.offer.purchase == "Spot":
             request["InstanceMarketOptions"] = {
                 "MarketType": "spot",
                 "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
             }
         return request
+
+    async def _root_device(self, image: str) -> str:
+        """Name of an image's root device: a mapping of another name would make a second disk."""
+        if image not in self._root_devices:
+            found = await self.session.pages("describe_images", "Images", ImageIds=[image])
+            if not found:
+                raise InvalidRequest(f"there is no image {image!r} in {self.session.region}")
+            self._root_devices[image] = str(found[0].get("RootDeviceName") or "/dev/sda1")
+        return self._root_devices[image]
 
     async def delete_node(self, node_id: str, scope: Scope) -> None:
         """Terminates an instance after a look at whose it is; one too young to be seen is ended all the same."""

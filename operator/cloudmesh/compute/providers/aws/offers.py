@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -13,6 +14,16 @@ from cloudmesh.policy.model import NANO, Offer, Price
 
 _ARCH = {"x86_64": "amd64", "arm64": "arm64"}
 PLATFORM = "Linux/UNIX"
+_STANDARD = "acdhimrtz"
+_QUOTAS: Mapping[str, frozenset[str]] = {
+    "inf": frozenset({"inf"}),
+    "dl": frozenset({"dl"}),
+    "hpc": frozenset({"hpc"}),
+    "high-memory": frozenset({"u"}),
+    "g-and-vt": frozenset({"g", "gr", "vt"}),
+    "mac": frozenset({"mac"}),
+    "trn": frozenset({"trn"}),
+}
 
 
 async def read_offers(
@@ -79,6 +90,19 @@ def newest_prices(items: Iterable[Mapping[str, Any]], as_of: str) -> dict[tuple[
     return {key: Price(nanos, "USD", "spot price history", as_of, "fetched") for key, (_, nanos) in newest.items()}
 
 
+def quota_of(type_: str) -> str:
+    """Name of the quota of vCPUs that a machine type counts against; spot and on demand are counted apart.
+
+    Source: EC2 user guide, "On-Demand Instance quotas" and "Spot Instance quotas".
+    """
+    family = re.match(r"[a-z]+", type_)
+    letters = family[0] if family else type_
+    for name, members in _QUOTAS.items():
+        if letters in members:
+            return name
+    return "standard" if letters[:1] in _STANDARD else letters
+
+
 def _architectures(shape: Mapping[str, Any]) -> list[str]:
     told = shape.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
     return [_ARCH[name] for name in told if name in _ARCH][:1]
@@ -99,8 +123,7 @@ def _offer(shape: Mapping[str, Any], account: str, region: str, zone: str, arch:
             memory_mib=int(shape["MemoryInfo"]["SizeInMiB"]),
             gpu_model=str(gpus[0].get("Name", "")) if gpus else "",
             gpu_count=sum(int(gpu.get("Count", 0)) for gpu in gpus),
-            # quotas are counted in vCPUs by the first letter of the family, spot and on demand apart
-            quota=f"{type_[0]}{'-spot' if more.get('purchase') == 'Spot' else ''}",
+            quota=quota_of(type_) + ("-spot" if more.get("purchase") == "Spot" else ""),
             network=network,
             **more,
         )
