@@ -71,6 +71,7 @@ class Birth:
                 hands.engine.cache.put(VIRTUAL_MACHINE, live)
                 return Done(requeue_after=0.0)
             status = statuses.stamped(old, case.generation, now, token=case.wanted.token, price=price)
+            life.asked = True
             written = await hands.write(Case(case.key, obj, life, case.wanted, account), status)
         finally:
             account.starting.discard(life.uid)
@@ -91,7 +92,7 @@ class Birth:
             # the cloud said that there is none: enough where one token makes one machine, else it must be proven
             proven = account.nodes.absent(case.wanted.token, life.since + account.info.create_seconds)
             if proven or (account.info.native_tokens and not deleting):
-                life.outcome, life.looks = "clear", 0
+                life.outcome, life.looks, life.doubted = "clear", 0, not proven
                 case.settled()
                 return Done(requeue_after=0.0)
         if deleting:

@@ -147,7 +147,8 @@ class MachineReconciler:
             elif status.get("createToken") and not is_failed(status):
                 outcome = "unknown"  # an earlier leader may have asked, and not have lived to hear the answer
             clock = self._hands.clock()
-            life = self._lives[key] = Life(uid, outcome, clock, clock, newborn="createToken" not in status)
+            asked = "createToken" in status
+            life = self._lives[key] = Life(uid, outcome, clock, clock, asked=asked, newborn=not asked)
         return life
 
     def _wanted(self, life: Life, obj: Obj) -> Wanted:
@@ -165,6 +166,13 @@ class MachineReconciler:
         node_id = case.status.get("providerID")
         if node is not None and node_id and node.id != node_id:
             node = next((other for other in nodes.extras(token) if other.id == node_id), node)
+        if not life.asked and "createToken" in case.status:
+            # another leader has asked for it: what this process knows of its own calls proves nothing any more
+            life.asked = True
+            if life.outcome == "clear" and not is_failed(case.status):
+                life.outcome, life.since = "unknown", self._hands.clock()
+        if life.doubted and life.outcome == "clear" and is_deleting(case.obj):
+            life.outcome = "unknown"
         if node is not None:
             life.outcome = "made"
         since = life.since + (case.account.info.create_seconds if life.outcome == "unknown" else 0)

@@ -34,6 +34,8 @@ class Life:
         outcome: Of the create calls.
         since: When one of them may last have been under way.
         seen_at: When this process first saw the machine.
+        asked: The token in the status is taken into account; else another leader has just asked for the machine.
+        doubted: An earlier call may still arrive: enough to ask again for the same token, not to let the object go.
         newborn: It hasn't been ready yet, and this process saw all of its life.
         listed: It was made, and its first listing is waited for.
         generation: Of the spec that `wanted` was read from.
@@ -53,6 +55,8 @@ class Life:
     outcome: Outcome
     since: float
     seen_at: float
+    asked: bool = False
+    doubted: bool = False
     newborn: bool = False
     listed: bool = False
     generation: int = -1
