@@ -13,9 +13,9 @@ from cloudmesh.compute.ground import Grounds
 from cloudmesh.compute.kinds import VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machine_plan import Wanted
 from cloudmesh.compute.machine_status import Power, price_of
-from cloudmesh.compute.ports import Access, Adopt, ClusterSpec, Node, NodeSpec, Reboot, StartStop, Suspend
+from cloudmesh.compute.ports import Access, Adopt, ClusterSpec, Node, NodeSpec, Reboot, Release, StartStop, Suspend
 from cloudmesh.compute.prices.moments import to_seconds
-from cloudmesh.compute.tokens import TAG_CLUSTER, TAG_MACHINE, TAG_TOKEN, TAG_UID
+from cloudmesh.compute.tokens import TAG_ADOPTED, TAG_CLUSTER, TAG_MACHINE, TAG_TOKEN, TAG_UID
 from cloudmesh.engine import CloudmeshError, Engine, Obj, Unsupported, is_deleting, owner_reference
 from cloudmesh.policy.model import Offer
 
@@ -134,6 +134,8 @@ class Calls:
             TAG_UID: wanted.uid,
             TAG_TOKEN: wanted.token,
         }
+        if wanted.adopt:
+            tags[TAG_ADOPTED] = "true"
         return tags | {TAG_CLUSTER: wanted.cluster} if wanted.cluster else tags
 
     async def make(self, spec: NodeSpec, wanted: Wanted, account: Account) -> Node:
@@ -267,7 +269,7 @@ class Calls:
     async def release(self, account: Account, wanted: Wanted, node_id: str) -> bool:
         """Gives an adopted machine back; it goes on."""
         provider = account.provider
-        if not isinstance(provider, Adopt):
+        if not isinstance(provider, Release):
             raise Unsupported(f"CloudAccount '{account.name}' can't give machines back")
         await account.call("release_node", lambda: provider.release_node(node_id), caller=wanted.token, effect=True)
         return True

@@ -11,6 +11,7 @@ from cloudmesh.compute.machine_life import BOOKING_SECONDS, LOOK_AGAIN_SECONDS, 
 from cloudmesh.compute.machine_plan import Known, Wanted
 from cloudmesh.compute.machines import is_failed
 from cloudmesh.compute.ports import Node
+from cloudmesh.compute.tokens import TAG_ADOPTED
 from cloudmesh.engine import CloudmeshError, Done, Obj, is_deleting
 
 DELETE_AGAIN_SECONDS = 30.0
@@ -91,12 +92,15 @@ class End:
 
     def delete_double(self, case: Case, node: Node, double: Node) -> None:
         """The cloud made two machines of one token: the other one goes."""
-        self._hands.warn(case, "Double", f"{double.id} carries the token of {node.id}: it is deleted")
+        self._hands.warn(case, "Double", f"{double.id} carries the token of {node.id}: it goes")
 
         async def work() -> None:
             wait = DELETE_AGAIN_SECONDS
             try:
-                await self._hands.calls.delete(case.account, case.wanted, double.id)
+                if TAG_ADOPTED in double.tags:
+                    await self._hands.calls.release(case.account, case.wanted, double.id)
+                else:
+                    await self._hands.calls.delete(case.account, case.wanted, double.id)
             except Busy as busy:
                 wait = busy.seconds
             except CloudmeshError:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from cloudmesh.compute.accounts import Account, Accounts, Busy
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_MACHINE
-from cloudmesh.compute.ports import GONE, Complete, Listing, Node
-from cloudmesh.compute.tokens import TAG_MACHINE, TAG_UID
+from cloudmesh.compute.ports import GONE, Complete, Listing, Node, Release
+from cloudmesh.compute.tokens import TAG_ADOPTED, TAG_MACHINE, TAG_UID
 from cloudmesh.engine import CloudmeshError
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,8 @@ class Orphans:
 
     One is collected only if two Complete listings in a row showed it, it was without an owner for longer than a new
     machine or a listing can lag, the cache is whole, the lease is held, and the API server itself says that no
-    VirtualMachine of its uid is there. A failed read of our own records proves nothing.
+    VirtualMachine of its uid is there. A failed read of our own records proves nothing. A machine that was taken over
+    is given back instead, and one whose tags name no VirtualMachine to be asked for is left alone.
 
     Args:
         accounts: All accounts.
@@ -55,7 +56,9 @@ class Orphans:
         ripe = []
         for node in listing.nodes:
             uid = node.tags.get(TAG_UID, "")
-            if node.state in GONE or not node.token or not uid or uid in known:
+            if node.state in GONE or not node.token or not uid or uid in known or not node.tags.get(TAG_MACHINE):
+                continue
+            if TAG_ADOPTED in node.tags and not isinstance(account.provider, Release):
                 continue
             since, times = before.get(node.id, (now, 0))
             found[node.id] = (since, times + 1)
@@ -71,17 +74,20 @@ class Orphans:
         return collected
 
     async def _collect(self, account: Account, node: Node, now: float) -> int:
-        name = node.tags.get(TAG_MACHINE, "")
+        name = node.tags[TAG_MACHINE]
         try:
-            live = await self._engine.kube.get(VIRTUAL_MACHINE, account.namespace, name) if name else None
+            live = await self._engine.kube.get(VIRTUAL_MACHINE, account.namespace, name)
             if live is not None and live["metadata"]["uid"] == node.tags[TAG_UID]:
                 return 0
-            await account.call(
-                "delete_node",
-                lambda: account.provider.delete_node(node.id, account.scope),
-                caller=node.token,
-                effect=True,
-            )
+            if TAG_ADOPTED in node.tags:
+                await self._release(account, node)
+            else:
+                await account.call(
+                    "delete_node",
+                    lambda: account.provider.delete_node(node.id, account.scope),
+                    caller=node.token,
+                    effect=True,
+                )
         except Busy:
             return 0
         except CloudmeshError as error:
@@ -89,15 +95,21 @@ class Orphans:
             return 0
         self._asked[node.id] = now
         self._accounts.metrics.orphans.labels(account.namespace, account.name).inc()
-        self._tell(account, node.id, name)
+        self._tell(account, node, name)
         return 1
 
-    def _tell(self, account: Account, node_id: str, name: str) -> None:
+    async def _release(self, account: Account, node: Node) -> None:
+        provider = account.provider
+        if isinstance(provider, Release):
+            await account.call("release_node", lambda: provider.release_node(node.id), caller=node.token, effect=True)
+
+    def _tell(self, account: Account, node: Node, name: str) -> None:
         obj: Mapping[str, object] | None = self._engine.cache.get(CLOUD_ACCOUNT, account.namespace, account.name)
         if obj is not None:
+            done = "given back" if TAG_ADOPTED in node.tags else "deleted"
             self._engine.events.emit(
                 dict(obj),
                 "Warning",
                 "OrphanCollected",
-                f"{node_id} carried the tags of VirtualMachine '{name}', which is gone: it was deleted",
+                f"{node.id} carried the tags of VirtualMachine '{name}', which is gone: it was {done}",
             )

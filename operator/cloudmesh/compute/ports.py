@@ -334,6 +334,14 @@ class Adopt(Protocol):
 
 
 @runtime_checkable
+class Release(Protocol):
+    """Lets a machine go: the part of Adopt that those have too who can't take machines over."""
+
+    async def release_node(self, node_id: str) -> None:
+        """Takes our tags off; the machine goes on. One that is gone is fine."""
+
+
+@runtime_checkable
 class Images(Protocol):
     """Lists images."""
 

@@ -15,6 +15,8 @@ TAG_CLUSTER = PREFIX + "cluster"
 TAG_MACHINE = PREFIX + "machine"
 TAG_UID = PREFIX + "machine-uid"
 TAG_TOKEN = PREFIX + "token"
+TAG_ADOPTED = PREFIX + "adopted"
+"""On machines that were taken over: they are given back, never deleted."""
 
 
 @dataclass(frozen=True, slots=True)

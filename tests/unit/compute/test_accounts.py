@@ -446,3 +446,27 @@ async def test_machines_of_another_installation_are_never_touched(s: Scene) -> N
         s.cloud.faults.filters_ignored = True
         await asyncio.sleep(600.0)
         assert len(s.living()) == 1
+
+
+@scene
+async def test_an_adopted_machine_that_lost_its_object_is_given_back_not_ended(s: Scene) -> None:
+    theirs = s.cloud.make_by_hand(tags={"theirs": "yes"}).id
+    s.add_account()
+    s.add_machine(adopt={"providerID": theirs})
+    async with s.operator():
+        await s.until(s.is_ready)
+        s.change(VIRTUAL_MACHINE, "m", lambda obj: obj["metadata"].update(finalizers=[]))
+        await s.delete(VIRTUAL_MACHINE, "m")
+        await s.until(lambda: dict(s.living()[0].tags) == {"theirs": "yes"}, 300.0)
+        await asyncio.sleep(600.0)
+        assert [machine.id for machine in s.living()] == [theirs]
+
+
+@scene
+async def test_a_machine_whose_tags_name_no_object_is_left_alone(s: Scene) -> None:
+    s.add_account()
+    async with s.operator():
+        node = strand(s, 1)
+        s.cloud.change_tags(node, {}, [TAG_MACHINE])
+        await asyncio.sleep(600.0)
+        assert len(s.living()) == 1
