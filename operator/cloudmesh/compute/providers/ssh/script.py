@@ -24,14 +24,28 @@ lock() {
     exec 9>"$HOME/.cloudmesh/machines/.lock" || exit 73
     flock -w 10 9 || exit 75
 }
-# authorized_keys with this token's lines replaced by those of standard input; every other line stays as it is
-keys() {
-    mkdir -p "$HOME/.ssh" || return 73
-    file=$(readlink -f "$HOME/.ssh/authorized_keys")
+# edit FILE PATTERN LINES: takes lines of PATTERN out and puts LINES, which match it too, at the end. All others stay:
+# what was written is read again and compared before it takes the file's place, as a full disk isn't always told of.
+kept() {
+    grep -av "$pattern" "$1"
+    [ $? -le 1 ]
+}
+edit() {
+    pattern=$2 lines=$3
+    file=$(readlink -f "$1") && [ -f "$file" ] || return 73
     new=$file.cloudmesh
-    touch "$file" && cp -p "$file" "$new" || return 73
-    { grep -v " cloudmesh-$token\$" "$file"; awk -v t="$token" 'NF >= 2 { print $0 " cloudmesh-" t }'; } >"$new"
-    if cmp -s "$file" "$new"; then rm -f "$new"; else mv -f "$new" "$file"; fi
+    if cp -p "$file" "$new" && kept "$file" >"$new" && { [ -z "$lines" ] || printf '%s\n' "$lines" >>"$new"; } &&
+        [ "$(kept "$new" | cksum)" = "$(kept "$file" | cksum)" ] && [ "$(grep -a "$pattern" "$new")" = "$lines" ]; then
+        if cmp -s "$file" "$new"; then rm -f "$new"; else sync "$new" && mv -f "$new" "$file"; fi && return 0
+    fi
+    rm -f "$new"
+    return 73
+}
+# authorized_keys with this token's lines replaced by those of standard input
+keys() {
+    mkdir -p "$HOME/.ssh" && touch "$HOME/.ssh/authorized_keys" || return 73
+    keys=$(awk -v t="$token" 'NF >= 2 { print $0 " cloudmesh-" t }') || return 73
+    edit "$HOME/.ssh/authorized_keys" " cloudmesh-$token\$" "$keys"
 }
 case $verb in
 list)
@@ -70,8 +84,7 @@ release)
         fi
         [ -x /opt/cloudmesh/machine/slurm ] && /opt/cloudmesh/machine/slurm stop >/dev/null 2>&1
         if [ -f .ssh/config ] && grep -q '^Include cloudmesh/' .ssh/config; then
-            grep -v '^Include cloudmesh/' .ssh/config >.ssh/config.cm
-            mv -f .ssh/config.cm .ssh/config
+            edit .ssh/config '^Include cloudmesh/' '' || exit 73
         fi
         rm -rf .ssh/cloudmesh .cloudmesh/jobs .cloudmesh/bootstrap .cloudmesh/clusters .cloudmesh/submitted \
             .cloudmesh/slurm
