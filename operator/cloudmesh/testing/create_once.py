@@ -51,6 +51,7 @@ class Plan:
         deaths: Where the operators die, one after the other.
         native_tokens: Whether the cloud keeps create tokens.
         troubles: Calls to the cloud that go wrong, drawn by the seed.
+        late_create: Whether the first create breaks and arrives seconds later.
         rival: Whether another operator, that believes to lead too, is at work for a while.
         seed: Draws moments of deletes, troubles, and the order of what happens at the same time.
     """
@@ -59,6 +60,7 @@ class Plan:
     deaths: tuple[Death, ...] = ()
     native_tokens: bool = True
     troubles: int = 0
+    late_create: bool = False
     rival: bool = False
     seed: int = 1
 
@@ -173,6 +175,8 @@ class Trial:
             ),
             clock=_wall,
         )
+        if plan.late_create:
+            self.cloud.faults.add(Fault("late", "RunInstance", delay_seconds=self.rng.uniform(1.0, 9.0)))
         for _ in range(plan.troubles):
             self.cloud.faults.add(self._trouble())
         self.over = asyncio.Event()
@@ -180,9 +184,11 @@ class Trial:
         self.calls = 0
 
     def _trouble(self) -> Fault:
-        action = self.rng.choice(("lose", "drop", "fail-after", "refuse", "hang", "hang-after"))
+        action = self.rng.choice(("lose", "drop", "fail-after", "late", "late", "refuse", "hang", "hang-after"))
         operation = self.rng.choice(("RunInstance", "TerminateInstance", "ListInstances", "FindInstances", "*"))
-        return Fault(action, operation, skip=self.rng.randrange(12), times=self.rng.randrange(1, 3))  # type: ignore[arg-type]
+        late = self.rng.uniform(0.0, 9.0) if action == "late" else 0.0
+        skip, times = self.rng.randrange(12), self.rng.randrange(1, 3)
+        return Fault(action, operation, skip=skip, times=times, delay_seconds=late)  # type: ignore[arg-type]
 
     def maker(self, point: CrashPoint | None) -> Callable[[str], Maker]:
         """Makes providers of this cloud, whose calls count for the death."""

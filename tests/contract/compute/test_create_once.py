@@ -39,6 +39,26 @@ def test_several_deaths_troubles_and_a_rival(seed: int) -> None:
     assert tally.cycles == 6
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(20, ((81, "before"), (67, "after")), troubles=6, rival=True, seed=652286291),
+        Plan(20, ((22, "after"), (161, "before"), (57, "after")), troubles=5, rival=True, seed=978170609),
+    ],
+    ids=["asked-by-another-leader", "looked-for-before-it-arrived"],
+)
+def test_plans_that_once_left_machines_behind(plan: Plan) -> None:
+    nothing_wrong(run_trial(plan))
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native-tokens", "no-tokens"])
+def test_a_create_that_arrives_late_is_waited_for(native: bool) -> None:
+    """The operator dies, its request is still under way, and the user deletes meanwhile."""
+    for seed in range(4):
+        trial = Plan(machines=2, deaths=((7 + seed, "after"),), native_tokens=native, seed=seed, late_create=True)
+        nothing_wrong(run_trial(trial))
+
+
 def test_two_leaders_at_once_make_one_machine_each() -> None:
     tally = run_trial(Plan(machines=10, rival=True))
     nothing_wrong(tally)

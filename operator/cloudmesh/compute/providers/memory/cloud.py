@@ -7,6 +7,7 @@ ended, and loses answers when told to. Nothing runs in the background: what is d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import heapq
 import time
@@ -121,6 +122,9 @@ class MemoryCloud:
         """
         self.calls[operation] += 1
         fault = self.faults.take(operation)
+        if fault is not None and fault.action == "late":
+            asyncio.get_running_loop().call_later(fault.delay_seconds, self._arrive, act, key)
+            raise ConnectionLost("connection reset by peer")
         await asyncio.sleep(self.habits.latency_seconds + (fault.delay_seconds if fault else 0.0))
         if fault is not None and fault.action in ("refuse", "drop", "hang"):
             await _fail(fault)
@@ -135,6 +139,13 @@ class MemoryCloud:
         if fault.action in ("lose", "fail-after", "hang-after"):
             await _fail(fault)
         return result
+
+    def _arrive(self, act: Callable[[], object], key: str) -> None:
+        """A call whose caller has gone is done; nobody hears the answer."""
+        with contextlib.suppress(CloudError):
+            self._admit(key)
+            self.advance()
+            act()
 
     def _admit(self, key: str) -> None:
         if self.key and key != self.key:

@@ -6,7 +6,7 @@ import fnmatch
 from dataclasses import dataclass
 from typing import Literal
 
-Action = Literal["refuse", "drop", "lose", "fail-after", "hang", "hang-after", "twice"]
+Action = Literal["refuse", "drop", "lose", "fail-after", "late", "hang", "hang-after", "twice"]
 
 
 @dataclass(slots=True)
@@ -15,8 +15,9 @@ class Fault:
 
     Args:
         action: `refuse` with an error code; `drop` the connection before the call is done; `lose` the answer of a call
-            that was done; `fail-after`: it was done, and the answer is an error; `hang` before it or after it;
-            deliver it `twice`. None only delays.
+            that was done; `fail-after`: it was done, and the answer is an error; `late`: the connection breaks,
+            and the call arrives `delay_seconds` later; `hang` before it or after it; deliver it `twice`. None only
+            delays.
         operation: Shell pattern of the operation, such as `RunInstance` or `List*`.
         code: Error code of `refuse`.
         message: Its words.

@@ -15,7 +15,7 @@ from cloudmesh.compute.providers.memory.errors import classify, classify_error
 from cloudmesh.compute.providers.memory.instance import CloudError, ConnectionLost, Instance, Order
 from cloudmesh.compute.providers.memory.stock import Row
 from cloudmesh.compute.tokens import TAG_TOKEN, Scope
-from cloudmesh.engine.errors import AlreadyExists, CloudmeshError, Conflict, NotFound, Transient
+from cloudmesh.engine.errors import AlreadyExists, CloudmeshError, Conflict, NotFound, RateLimited, Transient
 from cloudmesh.policy.model import Offer, Price
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class MemoryProvider:
             await self.call("ListInstances", lambda: self.cloud.list_instances({}))
         except CloudmeshError as error:
             text = f"machines can't be listed ({error}): allow ListInstances for this API key"
-            findings.append(Finding("machines", False, text))
+            findings.append(Finding("machines", False, text, fatal=not isinstance(error, Transient | RateLimited)))
         else:
             findings.append(Finding("machines", True, "machines can be listed"))
         return findings
