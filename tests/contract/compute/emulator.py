@@ -41,8 +41,8 @@ def moto_server() -> Iterator[str]:
             time.sleep(0.2)
         yield url
     finally:
-        process.terminate()
-        process.wait(10)
+        process.kill()  # it keeps nothing, and on a busy machine it takes its time to say goodbye
+        process.wait(30)
 
 
 def _answers(url: str) -> bool:
