@@ -184,11 +184,20 @@ Listing = Complete | Partial
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One result of a check: what was tried, whether it works, and what to do if not."""
+    """One result of a check.
+
+    Args:
+        subject: What was tried.
+        ok: Whether it works.
+        message: What was seen, and what to do if it doesn't work.
+        fatal: Whether nothing can be used while it doesn't work: not so for a part of the account, or a cloud that
+            doesn't answer at the moment.
+    """
 
     subject: str
     ok: bool
     message: str
+    fatal: bool = True
 
 
 class Provider(Protocol):

@@ -111,7 +111,7 @@ class Surveyor:
             well = await self._check(account)
             if well:
                 well = await self._read_offers(account)
-            if well:
+            if well and not _failed(account):
                 wait, retry = REFRESH_SECONDS, FIRST_RETRY_SECONDS
             else:
                 wait, retry = retry, min(2 * retry, LOOK_AGAIN_SECONDS)
@@ -131,14 +131,15 @@ class Surveyor:
                 account.set_ready(False, _reason(error), f"the check failed: {error}")
             return False
         account.findings = tuple(findings)
-        failed = [finding for finding in findings if not finding.ok]
-        if failed:
-            account.set_ready(False, "CheckFailed", "; ".join(f"{f.subject}: {f.message}" for f in failed))
+        failed = _failed(account)
+        nothing = len(failed) == len(findings) and not account.ready
+        if failed and (nothing or any(finding.fatal for finding in failed)):
+            account.set_ready(False, "CheckFailed", _words(failed))
             return False
         if account.failures.accept():
             self._accounts.changed(account)
         if account.offers_as_of:
-            account.set_ready(True, "Checked", USABLE)
+            account.set_ready(True, "Checked", _usable(account))
         return True
 
     async def _read_offers(self, account: Account) -> bool:
@@ -158,7 +159,7 @@ class Surveyor:
         account.offers_as_of = self._accounts.now()
         account.offers_error = ""
         account.set_offers(priced)
-        account.set_ready(True, "Checked", USABLE)
+        account.set_ready(True, "Checked", _usable(account))
         self._accounts.changed(account)
         return True
 
@@ -237,6 +238,19 @@ class Surveyor:
                 return await account.call(operation, work, caller=operation, seconds=seconds)
             except Busy as busy:
                 await asyncio.sleep(busy.seconds)
+
+
+def _failed(account: Account) -> list[Finding]:
+    return [finding for finding in account.findings if not finding.ok]
+
+
+def _words(failed: Sequence[Finding]) -> str:
+    return "; ".join(f"{f.subject}: {f.message}" for f in failed)
+
+
+def _usable(account: Account) -> str:
+    failed = _failed(account)
+    return f"{USABLE}, but for {_words(failed)}" if failed else USABLE
 
 
 def _reason(error: CloudmeshError) -> str:

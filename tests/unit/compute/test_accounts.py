@@ -13,6 +13,7 @@ from cloudmesh.compute.account_controller import DEFAULT_NAME, ensure_default_ac
 from cloudmesh.compute.accounts import Account
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PRICE_SHEET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.providers.memory import Fault
+from cloudmesh.compute.surveyor import USABLE
 from cloudmesh.compute.tokens import TAG_ACCOUNT, TAG_INSTALLATION, TAG_MACHINE, TAG_NAMESPACE, TAG_TOKEN, TAG_UID
 from cloudmesh.engine import SECRET
 from cloudmesh.testing import Faults, FaultyTransport
@@ -335,6 +336,27 @@ async def test_an_account_that_cant_be_used_says_why(s: Scene) -> None:
         assert {"subject": "offers", "result": "Failed"}.items() <= next(
             f for f in findings if f["subject"] == "offers"
         ).items()
+
+
+@scene
+async def test_a_part_that_fails_leaves_the_rest_usable(s: Scene) -> None:
+    s.add_account()
+    async with s.operator() as (_, accounts):
+        await s.until(lambda: ready(s) == ("True", "Checked"))
+        account = accounts.get("ns", "lab")
+        assert account is not None
+        s.cloud.faults.add(Fault("drop", "ListInstances", times=None))
+        account.survey_wanted.set()
+        await s.until(lambda: account.message != USABLE)
+        assert account.ready and "but for machines: machines can't be listed" in account.message
+        await asyncio.sleep(600)
+        assert [f["result"] for f in s.get(CLOUD_ACCOUNT, "lab")["status"]["findings"]].count("Failed") == 1
+        assert ready(s) == ("True", "Checked")
+        s.cloud.faults.clear()
+        await s.until(lambda: account.message == USABLE, 301)
+        s.cloud.faults.add(Fault("refuse", "ListInstances", code="InvalidParameter", times=None))
+        account.survey_wanted.set()
+        await s.until(lambda: ready(s) == ("False", "CheckFailed"))
 
 
 @scene

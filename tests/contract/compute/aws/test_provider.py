@@ -162,9 +162,12 @@ async def test_the_environment_and_files_give_no_credentials(aws: FaultProxy, mo
 async def test_a_check_names_the_permission_that_lacks(ec2: AwsProvider, aws: FaultProxy) -> None:
     aws.add("answer", "RunInstances", status=403, code="UnauthorizedOperation", message="You are not authorized")
     findings = {finding.subject: finding for finding in await ec2.check()}
-    assert not findings["RunInstances"].ok
+    assert not findings["RunInstances"].ok and findings["RunInstances"].fatal
     assert "grant ec2:RunInstances" in findings["RunInstances"].message
     assert findings["DescribeInstances"].ok
+    aws.add("answer", "DescribeInstances", status=503, code="Unavailable", times=None)
+    findings = {finding.subject: finding for finding in await ec2.check()}
+    assert not findings["DescribeInstances"].ok and not findings["DescribeInstances"].fatal
     aws.add("answer", "GetCallerIdentity", status=403, code="InvalidClientTokenId", message="no such key")
     with pytest.raises(AuthFailed, match="no such key"):
         await ec2.check()

@@ -71,7 +71,7 @@ class AwsCore(Power):
         except AuthFailed as error:
             return Finding(name, False, f"grant ec2:{name}, needed to {needed}: {error}")
         except Transient as error:
-            return Finding(name, False, f"EC2 doesn't answer: {error}")
+            return Finding(name, False, f"EC2 doesn't answer: {error}", fatal=False)
         except CloudmeshError:
             # a dry run that would go through answers with an error too, as does one whose example id is nobody's
             return Finding(name, True, f"allowed: {needed}")

@@ -271,7 +271,7 @@ def _broken(host: Host, done: Output) -> CloudmeshError:
 
 def _finding(host: Host, answer: Output | CloudmeshError) -> Finding:
     if isinstance(answer, CloudmeshError):
-        return Finding(host.name, False, str(answer))
+        return Finding(host.name, False, str(answer), fatal=False)
     lines = answer.text.splitlines()
     lacks = [line for line in lines if not line.startswith("arch ")]
     machine = next((line.removeprefix("arch ") for line in lines if line.startswith("arch ")), "")
