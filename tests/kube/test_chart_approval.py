@@ -133,6 +133,19 @@ def test_what_was_approved_stays_in_an_editor_s_hands(users: Users) -> None:
     assert REFUSED in caught.value.output
 
 
+def test_approval_stays_required_in_an_editor_s_hands(users: Users) -> None:
+    users.make("editor", "e")
+    for patch in ('{"spec": {"apply": {"mode": "Auto"}}}', '{"spec": {"apply": null}}'):
+        with pytest.raises(CommandFailed) as caught:
+            users.run("editor", "patch", f"{RESOURCE}/e", "--type=merge", "-p", patch)
+        assert "RequireApproval must be left by somebody who has the verb `approve`" in caught.value.output
+    users.run("approver", "patch", f"{RESOURCE}/e", "--type=merge", "-p", '{"spec": {"apply": {"mode": "Auto"}}}')
+    users.run("editor", "patch", f"{RESOURCE}/e", "--type=merge", "-p", '{"spec": {"apply": null}}')
+    users.run(
+        *("editor", "patch", f"{RESOURCE}/e", "--type=merge"), "-p", '{"spec": {"apply": {"mode": "RequireApproval"}}}'
+    )
+
+
 def test_status_is_no_way_around(users: Users, cluster: TestCluster) -> None:
     users.make("editor", "d")
     patch = json.dumps({"metadata": {"annotations": {ANNOTATION: "0a1b"}}, "status": {"clouds": "pods"}})
