@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +11,13 @@ from cloudmesh.api import names
 from cloudmesh.compute.access import ClusterAccess, ensure_access
 from cloudmesh.compute.accounts import Account, Accounts
 from cloudmesh.compute.ground import Grounds
-from cloudmesh.compute.kinds import VIRTUAL_CLUSTER, VIRTUAL_MACHINE
+from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machine_plan import Wanted
 from cloudmesh.compute.machine_status import Power, price_of
 from cloudmesh.compute.ports import Access, Adopt, ClusterSpec, Node, NodeSpec, Reboot, Release, StartStop, Suspend
 from cloudmesh.compute.prices.moments import to_seconds
-from cloudmesh.compute.tokens import TAG_ADOPTED, TAG_CLUSTER, TAG_MACHINE, TAG_TOKEN, TAG_UID
-from cloudmesh.engine import CloudmeshError, Engine, Obj, Unsupported, is_deleting, owner_reference
+from cloudmesh.compute.tokens import NOTE_LEFT, TAG_ADOPTED, TAG_CLUSTER, TAG_MACHINE, TAG_TOKEN, TAG_UID
+from cloudmesh.engine import Engine, NotFound, Obj, Unsupported, is_deleting, owner_reference
 from cloudmesh.policy.model import Offer
 
 CALL_SECONDS = 30.0
@@ -266,22 +267,42 @@ class Calls:
             effect=True,
         )
 
-    async def release(self, account: Account, wanted: Wanted, node_id: str) -> bool:
+    async def release(self, account: Account, wanted: Wanted, node_id: str, seconds: float = CALL_SECONDS) -> bool:
         """Gives an adopted machine back; it goes on."""
         provider = account.provider
         if not isinstance(provider, Release):
             raise Unsupported(f"CloudAccount '{account.name}' can't give machines back")
-        await account.call("release_node", lambda: provider.release_node(node_id), caller=wanted.token, effect=True)
+        await account.call(
+            "release_node",
+            lambda: provider.release_node(node_id),
+            caller=wanted.token,
+            seconds=seconds,
+            effect=True,
+        )
         return True
 
+    async def note_left(self, account: Account, wanted: Wanted, node_id: str) -> None:
+        """Notes with its account that a machine is left behind: nobody collects it, whatever tags it keeps.
+
+        Raises:
+            CloudmeshError: It can't be written.
+        """
+        obj = self._engine.cache.get(CLOUD_ACCOUNT, account.namespace, account.name)
+        if obj is None or NOTE_LEFT + wanted.token in (obj["metadata"].get("annotations") or {}):
+            return
+        note = {"metadata": {"uid": account.uid, "annotations": {NOTE_LEFT + wanted.token: node_id}}}
+        with contextlib.suppress(NotFound):
+            noted = await self._engine.kube.patch(CLOUD_ACCOUNT, account.namespace, account.name, note)
+            self._engine.cache.put(CLOUD_ACCOUNT, noted)
+
     async def let_go(self, account: Account, wanted: Wanted, node_id: str) -> None:
-        """Takes our tags off a machine that is left behind, if that can be done, so that nobody collects it."""
-        if isinstance(account.provider, Adopt):
-            try:
-                async with asyncio.timeout(LET_GO_SECONDS):
-                    await self.release(account, wanted, node_id)
-            except (CloudmeshError, TimeoutError):
-                return
+        """Takes our tags off a machine that is left behind, where that can be done.
+
+        Raises:
+            CloudmeshError: As the provider raises it.
+        """
+        if isinstance(account.provider, Release):
+            await self.release(account, wanted, node_id, LET_GO_SECONDS)
 
     async def clear(self, obj: Obj, wanted: Wanted, account: Account) -> bool:
         """Takes away what its cluster had in the account, if it was the last there; False: try again later."""

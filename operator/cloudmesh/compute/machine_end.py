@@ -16,6 +16,8 @@ from cloudmesh.engine import CloudmeshError, Done, Obj, is_deleting
 
 DELETE_AGAIN_SECONDS = 30.0
 
+LET_GO_TRIES = 6
+"""So often a machine that is left behind is tried to be untagged before its object goes all the same."""
 LOADING_SECONDS = 20.0
 """An account that is there has so long to be looked at by a new leader before its machines are told to be unknown."""
 
@@ -127,10 +129,11 @@ class End:
         return Done()
 
     async def abandon(self, case: Case) -> Done:
-        """Somebody gave it up on purpose: what stays behind is told."""
-        if node_id := case.status.get("providerID"):
-            await self._hands.calls.let_go(case.account, case.wanted, node_id)
-        return await self.leave(case.obj, case.wanted)
+        """Somebody gave it up on purpose: it goes on without our tags, and what stays behind is told."""
+        if case.life.released or not case.status.get("createToken"):
+            return await self.leave(case.obj, case.wanted)
+        self._hands.fly(case, lambda: self._let_go(case))
+        return Done()
 
     async def leave(self, obj: Obj, wanted: Wanted) -> Done:
         """Lets the object of a machine go, whatever becomes of the machine."""
@@ -189,6 +192,27 @@ class End:
             return
         case.expect()
         hands.again(case)
+
+    async def _let_go(self, case: Case) -> None:
+        """Notes that it is left, then takes our tags off; a cloud that can't be told is told by later listings."""
+        hands, life, account, wanted = self._hands, case.life, case.account, case.wanted
+        wait, noted = None, False
+        try:
+            node = account.nodes.get(wanted.token)
+            node_id = case.status.get("providerID") or (node.id if node is not None else "")
+            await hands.calls.note_left(account, wanted, node_id)
+            noted = True
+            if not node_id and (found := await hands.calls.find(wanted, account, case.obj)) is not None:
+                node_id = found.id
+            if node_id:
+                await hands.calls.let_go(account, wanted, node_id)
+            life.released = True
+        except Busy as busy:
+            wait = busy.seconds
+        except CloudmeshError:
+            wait = life.pause()
+            life.released = noted and life.tries >= LET_GO_TRIES
+        hands.again(case, wait)
 
     async def _clear(self, case: Case) -> None:
         hands, life = self._hands, case.life

@@ -17,6 +17,8 @@ TAG_UID = PREFIX + "machine-uid"
 TAG_TOKEN = PREFIX + "token"
 TAG_ADOPTED = PREFIX + "adopted"
 """On machines that were taken over: they are given back, never deleted."""
+NOTE_LEFT = "left.cloudmesh.org/"
+"""Begin of annotations of a CloudAccount, ended by the token of a machine that was let go: nobody collects it."""
 
 
 @dataclass(frozen=True, slots=True)

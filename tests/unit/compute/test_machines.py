@@ -11,6 +11,7 @@ from cloudmesh.compute.kinds import BUDGET, CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRT
 from cloudmesh.compute.providers.memory import Fault
 from cloudmesh.compute.tokens import TAG_MACHINE, TAG_UID
 from cloudmesh.engine.errors import Transient
+from cloudmesh.testing import run_virtual
 
 
 @scene
@@ -423,6 +424,65 @@ async def test_a_machine_that_is_let_go_isnt_collected(s: Scene) -> None:
         await s.until(lambda: not s.is_there(VIRTUAL_MACHINE, "m"))
         await asyncio.sleep(300.0)
         assert len(s.living()) == 1
+
+
+@scene
+async def test_a_machine_that_is_let_go_waits_until_its_tags_are_off(s: Scene) -> None:
+    s.add_account()
+    s.add_machine()
+    async with s.operator():
+        await s.until(s.is_ready)
+        s.cloud.faults.add(Fault("refuse", "DeleteTags", times=3))
+        s.annotate(VIRTUAL_MACHINE, "m", abandon=s.get(VIRTUAL_MACHINE, "m")["metadata"]["uid"])
+        await s.delete(VIRTUAL_MACHINE, "m")
+        await s.until(lambda: not s.is_there(VIRTUAL_MACHINE, "m"))
+        assert not [key for key in s.living()[0].tags if key.startswith("cloudmesh.org/")]
+        await asyncio.sleep(600.0)
+        assert len(s.living()) == 1
+        assert not left_notes(s)  # nothing more to remember
+
+
+def left_notes(s: Scene) -> list[str]:
+    annotations = s.get(CLOUD_ACCOUNT, "lab")["metadata"].get("annotations") or {}
+    return [key for key in annotations if key.startswith("left.cloudmesh.org/")]
+
+
+@scene
+async def test_a_machine_abandoned_in_a_dead_cloud_isnt_collected_when_that_is_back(s: Scene) -> None:
+    s.add_account()
+    s.add_machine()
+    async with s.operator():
+        await s.until(s.is_ready)
+        s.cloud.faults.add(Fault("drop", "*", times=None))
+        s.annotate(VIRTUAL_MACHINE, "m", abandon=s.get(VIRTUAL_MACHINE, "m")["metadata"]["uid"])
+        await s.delete(VIRTUAL_MACHINE, "m")
+        await s.until(lambda: not s.is_there(VIRTUAL_MACHINE, "m"))
+        assert left_notes(s)
+    s.cloud.faults.clear()
+    async with s.operator():  # nor by a new leader
+        await s.until(lambda: not left_notes(s), 1200.0)
+        await asyncio.sleep(600.0)
+        assert len(s.living()) == 1
+        assert not [key for key in s.living()[0].tags if key.startswith("cloudmesh.org/")]
+
+
+def test_a_machine_that_cant_be_untagged_is_left_alone_for_ever() -> None:
+    async def main() -> None:
+        s = Scene(powers=False)
+        s.add_account()
+        s.add_machine()
+        async with s.operator():
+            await s.until(s.is_ready)
+            s.annotate(VIRTUAL_MACHINE, "m", abandon=s.get(VIRTUAL_MACHINE, "m")["metadata"]["uid"])
+            await s.delete(VIRTUAL_MACHINE, "m")
+            await s.until(lambda: not s.is_there(VIRTUAL_MACHINE, "m"))
+            await asyncio.sleep(600.0)
+            assert len(s.living()) == 1
+            assert left_notes(s)
+            s.cloud.terminate(s.living()[0].id)
+            await s.until(lambda: not left_notes(s), 7200.0)
+
+    run_virtual(main())
 
 
 # -- reaching and setting up -----------------------------------------------------------------------------------------

@@ -396,3 +396,20 @@ async def test_rights_that_are_missing_are_named() -> None:
     assert found[0].message == (
         "the operator may not create, delete pods; create, delete services in namespace lab: its role lacks them"
     )
+
+
+async def test_a_pod_that_is_released_outlives_its_owner_and_isnt_listed() -> None:
+    api = MemoryApi()
+    pods = provider(api)
+    node = await pods.ensure_node(spec(pods.settings))
+    assert api.all(POD)[0]["metadata"]["ownerReferences"][0]["uid"] == "u-0"
+    await pods.set_metadata(node.id, {"a": "1"})
+    await pods.release_node(node.id)
+    (pod,) = api.all(POD)
+    assert not pod["metadata"].get("ownerReferences")  # or the API server would end it with its VirtualMachine
+    assert pod["metadata"].get("labels") == {}
+    assert join_tags(pod["metadata"]) == {"a": "1"}
+    assert (await pods.list_nodes(SCOPE)).nodes == ()
+    await pods.release_node(node.id)
+    api.remove(POD, "lab", pod["metadata"]["name"])
+    await pods.release_node(node.id)

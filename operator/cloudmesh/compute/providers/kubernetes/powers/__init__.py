@@ -6,7 +6,8 @@ from cloudmesh.compute.providers.kubernetes.powers.catalogue import Catalogue
 from cloudmesh.compute.providers.kubernetes.powers.console import Console
 from cloudmesh.compute.providers.kubernetes.powers.groundwork import Groundwork
 from cloudmesh.compute.providers.kubernetes.powers.metadata import Metadata
+from cloudmesh.compute.providers.kubernetes.powers.release import Release
 
 
-class PodProvider(Groundwork, Metadata, Console, Catalogue):
+class PodProvider(Groundwork, Metadata, Release, Console, Catalogue):
     """Pods with all that they can."""
