@@ -16,10 +16,10 @@ def write_catalogue(rows: list[list]) -> None:
 
     path = Path(common.get_catalog_path("do/vms.csv"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    head = "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,GpuInfo,Price,SpotPrice,Region".split(",")
+    head = ["InstanceType", "AcceleratorName", "AcceleratorCount", "vCPUs", "MemoryGiB", "GpuInfo", "Price"]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(head)
+        writer.writerow([*head, "SpotPrice", "Region"])
         for name, region, vcpu, gib, nanos in rows:
             writer.writerow([name, "", "", float(vcpu), float(gib), "", nanos / 10**9, "", region])
 

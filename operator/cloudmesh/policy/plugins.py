@@ -5,9 +5,19 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from cloudmesh.policy.errors import PolicyError
+from cloudmesh.policy.model import Policy
 from cloudmesh.policy.scores import Plugin
 
 GROUP = "cloudmesh.policy"
+
+
+def plugin_of(policy: Policy) -> Plugin | None:
+    """What `place` needs as `plugin` for a policy: None unless it is of mode Plugin.
+
+    Raises:
+        PolicyError: The plug-in isn't there, or can't be loaded.
+    """
+    return load_plugin(policy.plugin) if policy.mode == "Plugin" else None
 
 
 def load_plugin(name: str) -> Plugin:

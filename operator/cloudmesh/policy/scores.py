@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from cloudmesh.policy.errors import PolicyError
 from cloudmesh.policy.filters import Sifted
-from cloudmesh.policy.model import Request, Score
+from cloudmesh.policy.model import Policy, Request, Score
 from cloudmesh.policy.offers import CONFIDENCE, UNKNOWN_COST, UNLIMITED, Coded, OfferTable
 from cloudmesh.policy.problem import Resources
 
@@ -109,6 +109,19 @@ def known_scores() -> tuple[str, ...]:
     return tuple(sorted({*_SCORES, *MOVING}))
 
 
+def check_scores(policy: Policy) -> None:
+    """Refuses scores that can't be used.
+
+    Raises:
+        PolicyError: A score isn't there, or has parameters; the message names it.
+    """
+    for score in policy.scores:
+        if score.name not in known_scores():
+            raise PolicyError(f"score '{score.name}' must be one of {', '.join(known_scores())}")
+        if score.parameters:
+            raise PolicyError(f"score {score.name} has no parameter '{min(score.parameters)}'")
+
+
 MOVING = ("Free", "Spread")
 """Scores that change while machines are placed."""
 
@@ -151,6 +164,7 @@ class Columns(Mapping[str, Column]):
 
 
 def _weighted(view: View) -> Floats:
+    check_scores(view.request.policy)
     total = np.zeros(len(view.sifted.rows))
     for score in view.request.policy.scores:
         if score.name not in MOVING:
@@ -159,12 +173,7 @@ def _weighted(view: View) -> Floats:
 
 
 def _score(view: View, score: Score) -> Floats:
-    make = _SCORES.get(score.name)
-    if make is None:
-        raise PolicyError(f"score '{score.name}' must be one of {', '.join(known_scores())}")
-    if score.parameters:
-        raise PolicyError(f"score {score.name} has no parameter '{min(score.parameters)}'")
-    return np.floor(make(view))
+    return np.floor(_SCORES[score.name](view))
 
 
 def _asked(view: View, plugin: Plugin | None) -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any, Literal
 
 from cloudmesh.policy.model import (
     Alternative,
@@ -13,6 +14,7 @@ from cloudmesh.policy.model import (
     Placement,
     PoolRequest,
     Price,
+    Purchase,
     Request,
 )
 
@@ -31,7 +33,7 @@ def make_offers(chance: random.Random, count: int, accounts: int = 4, regions: i
     while len(found) < count:
         type_, vcpu, gib = chance.choice(TYPES)
         account, region, zone = chance.randrange(accounts), chance.randrange(regions), chance.randrange(zones)
-        purchase = chance.choice(["OnDemand", "OnDemand", "Spot"])
+        purchase: Purchase = chance.choice(["OnDemand", "OnDemand", "Spot"])
         hourly = (vcpu * 0.03 + gib * 0.004) * (0.35 if purchase == "Spot" else 1) * chance.uniform(0.7, 1.4)
         offer = Offer(
             account=f"a{account}",
@@ -60,7 +62,7 @@ def make_pool(chance: random.Random, name: str, most: int = 20) -> PoolRequest:
         alternatives.append(Alternative("big", Needs(vcpu=(vcpu * 4000, None)), chance.choice([2, 3, 4])))
     replicas = chance.randint(1, most)
     shape = chance.choice(["None"] * 9 + ["spread", "spread", "spread", "colocate"])
-    over = chance.choice(["Zone", "Account"])
+    over: Literal["Zone", "Account"] = chance.choice(["Zone", "Account"])
     return PoolRequest(
         name,
         replicas,
@@ -158,7 +160,8 @@ def check(request: Request, offers: Iterable[Offer], placement: Placement) -> No
         assert decision.why
         total[decision.offer.id] += decision.count
     for name, count in total.items():
-        assert known[name].free is None or count <= known[name].free, f"{name}: {count} taken"
+        free = known[name].free
+        assert free is None or count <= free, f"{name}: {count} taken"
     _check_limits(request, known, total)
     for pool in request.pools:
         _check_pool(request, pool, offers, total, placement)
