@@ -114,6 +114,11 @@ class Budget(Model):
         columns=(
             Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the budget is watched."),
             Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why, in one word."),
+            Column(
+                "Within",
+                '.status.conditions[?(@.type=="WithinBudget")].status',
+                "Whether the amount is enough for what was spent and the next hour.",
+            ),
             Column("Amount", ".spec.amount", "How much may be spent."),
             Column("Currency", ".spec.currency", "Currency."),
             Column("Spent", ".status.spent", "What was spent in this period."),

@@ -82,7 +82,7 @@ def test_conventions(model: Any) -> None:
         ("CloudAccount", "cmacc", "READY REASON KIND REGION OFFERS $AGE RUNNING $/H AGE"),
         ("PlacementPolicy", "cmpol", "READY REASON MODE AGE"),
         ("PriceSheet", "cmprice", "READY REASON CURRENCY ITEMS AGE"),
-        ("Budget", "cmbud", "READY REASON AMOUNT CURRENCY SPENT RESERVED REMAINING AGE"),
+        ("Budget", "cmbud", "READY REASON WITHIN AMOUNT CURRENCY SPENT RESERVED REMAINING AGE"),
         ("ClusterJob", "cmjob", "READY REASON CLUSTER RUNS RUNNING DONE FAILED AGE"),
     ],
 )
