@@ -1,8 +1,8 @@
 """How long a quote takes over 90,000 offers, and how far its cost is from the optimum.
 
 Offers and requests come from seeded generators, no cloud's list: 12 accounts x 10 regions x 3 zones x 125 types x 2
-ways to pay. The optimum is the full integer program, solved by HiGHS without a gap; its time is the peer of the quote on
-the cases that both solve. SkyPilot's optimizer runs beside it on an equal catalogue where its wheel can be installed.
+ways to pay. The optimum is the full integer program, solved by HiGHS without a gap; its time is the peer of the quote
+on the cases that both solve. SkyPilot's optimizer runs beside it on an equal catalogue, if its wheel can be installed.
 """
 
 from __future__ import annotations

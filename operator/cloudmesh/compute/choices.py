@@ -18,8 +18,9 @@ from cloudmesh.compute.settings import ComputeSettings
 from cloudmesh.engine import Done, Engine, Key, Obj, Settings, utc_now
 from cloudmesh.policy.errors import PolicyError
 from cloudmesh.policy.offers import OfferTable
-from cloudmesh.policy.plugins import load_plugin
+from cloudmesh.policy.plugins import plugin_of
 from cloudmesh.policy.rules import rule_mask
+from cloudmesh.policy.scores import check_scores
 
 REASON_POLICY_INVALID = "PolicyInvalid"
 REASON_EXPIRED = "Expired"
@@ -106,8 +107,8 @@ def _try(obj: Obj) -> None:
     policy = read_policy(PlacementPolicy.model_validate(obj | {"status": {}}).spec)
     for rule in policy.filters:
         rule_mask(rule, OfferTable.from_offers(()))
-    if policy.plugin:
-        load_plugin(policy.plugin)
+    check_scores(policy)
+    plugin_of(policy)
 
 
 def _status(obj: Obj, reason: str, message: str, now: str) -> dict[str, Any]:

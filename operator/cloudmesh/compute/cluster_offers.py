@@ -29,6 +29,7 @@ from cloudmesh.engine import CapacityUnavailable, Engine, Obj
 from cloudmesh.policy.errors import PolicyError
 from cloudmesh.policy.model import Block, Decision, Offer, Placement, Policy, Rejection, Request
 from cloudmesh.policy.place import place
+from cloudmesh.policy.plugins import plugin_of
 
 POLICY_SECONDS = 10.0
 SAME_SECONDS = 10.0
@@ -271,7 +272,7 @@ class Offers:
         if memory.placement is not None and key == memory.question and clock - memory.asked_at < SAME_SECONDS:
             return memory.placement
         try:
-            placement = place(question, table, now=now_text)
+            placement = place(question, table, now=now_text, plugin=plugin_of(question.policy))
         except PolicyError as error:
             return Trouble(c.REASON_NO_FEASIBLE_OFFER, f"`spec.placement`: {error}", stalled=True)
         memory.placement, memory.question, memory.asked_at = placement, key, clock

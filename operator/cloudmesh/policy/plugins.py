@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.metadata import entry_points
 
 from cloudmesh.policy.errors import PolicyError
@@ -20,6 +21,7 @@ def plugin_of(policy: Policy) -> Plugin | None:
     return load_plugin(policy.plugin) if policy.mode == "Plugin" else None
 
 
+@lru_cache(maxsize=64)
 def load_plugin(name: str) -> Plugin:
     """The function behind an entry point, to be handed to `place`.
 

@@ -19,6 +19,7 @@ from cloudmesh.policy.errors import PolicyError
 from cloudmesh.policy.model import Placement, Policy
 from cloudmesh.policy.offers import OfferTable
 from cloudmesh.policy.place import place
+from cloudmesh.policy.plugins import plugin_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def answer(documents: Documents, cluster: VirtualCluster, obj: Obj, handles: Seq
     )
     table = OfferTable.merge([OfferTable.from_offers(handle.offers) for handle in usable])
     try:
-        placement = place(question, table, now=now)
+        placement = place(question, table, now=now, plugin=plugin_of(question.policy))
     except PolicyError as error:
         return refuse(f"`spec.placement`: {error}")
     quote = make_quote(
