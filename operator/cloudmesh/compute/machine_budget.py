@@ -1,4 +1,4 @@
-"""What Budgets say of a VirtualMachine that stands alone; of a cluster's machines the cluster asks."""
+"""What Budgets say of a VirtualMachine that no cluster made; of its own machines a cluster asks."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from cloudmesh.compute.prices.money import to_nanos
 from cloudmesh.engine import Engine, Obj
 
 
-def forbidden(engine: Engine, obj: Obj, price: Mapping[str, Any] | None, *, runs: bool) -> str:
+def forbidden(
+    engine: Engine, obj: Obj, price: Mapping[str, Any] | None, labels: Mapping[str, str], *, runs: bool
+) -> str:
     """Why a machine must not run; empty if it may. What it costs is promised to it then.
 
     Args:
         engine: Access to the Budgets.
         obj: The VirtualMachine.
         price: Its `hourlyPrice`, None if nobody knows it.
+        labels: Those by which Budgets select it.
         runs: It runs already: only a Budget that is exceeded ends that.
     """
     if not engine.cache.count(BUDGET):
         return ""
     meta = obj["metadata"]
-    namespace, labels = meta["namespace"], meta.get("labels") or {}
+    namespace = meta["namespace"]
     if price is None:
         if runs:
             return ""

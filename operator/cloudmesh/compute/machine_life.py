@@ -148,8 +148,12 @@ class Hands:
         self.engine.events.emit(case.obj, "Warning", reason, message)
 
     def over_budget(self, case: Case, price: Mapping[str, Any] | None, *, runs: bool) -> str:
-        """Why a Budget lets a machine that stands alone not run, empty if it may."""
-        return "" if case.wanted.cluster else forbidden(self.engine, case.obj, price, runs=runs)
+        """Why a Budget lets a machine not run that no cluster answers for, empty if it may."""
+        cluster = case.wanted.cluster
+        parent = self.engine.cache.get(VIRTUAL_CLUSTER, case.key.namespace, cluster) if cluster else None
+        if cluster and _is_made_by(case.obj, cluster, parent):
+            return ""
+        return forbidden(self.engine, case.obj, price, labels_of(case.obj, parent), runs=runs)
 
     def booked(self, case: Case) -> bool:
         """Whether no Budget waits to book what a session cost."""
@@ -163,3 +167,12 @@ class Hands:
         for name in waiting:
             self.engine.enqueue(Key(BUDGET.kind, namespace, name))
         return not waiting
+
+
+def _is_made_by(obj: Obj, cluster: str, parent: Obj | None) -> bool:
+    """Whether a cluster made a machine, and so asked the Budgets for it; anybody can write a `clusterRef`."""
+    for owner in obj["metadata"].get("ownerReferences") or ():
+        if owner.get("controller"):
+            uid = parent["metadata"]["uid"] if parent is not None else owner["uid"]
+            return (owner["kind"], owner["name"], owner["uid"]) == (VIRTUAL_CLUSTER.kind, cluster, uid)
+    return False

@@ -124,3 +124,15 @@ async def test_a_budget_that_only_warns_stops_nothing(s: Scene) -> None:
         assert s.is_ready("m")
         conditions = s.get(BUDGET, "money")["status"]["conditions"]
         assert {c["type"]: c["status"] for c in conditions}["WithinBudget"] == "False"
+
+
+@scene
+async def test_a_machine_that_only_names_a_cluster_is_no_way_around_a_budget(s: Scene) -> None:
+    s.add_account()
+    s.budget(to_text(hourly(s) - 1), selector={"matchLabels": {"team": "a"}})
+    s.cluster(replicas=0, labels={"team": "a"}, deletionPolicy="Delete")
+    s.add_machine("m", clusterRef={"name": "lab"}, pool="workers", ordinal=9)
+    async with s.operator():
+        await s.until(lambda: s.condition()[1] == "BudgetExceeded")
+        await asyncio.sleep(300)
+        assert s.cloud.meter.lines == {}
