@@ -6,6 +6,7 @@ from cloudmesh.compute.ports import Provider
 from cloudmesh.compute.providers.registry import Context
 from cloudmesh.compute.providers.ssh.hosts import read_hosts
 from cloudmesh.compute.providers.ssh.powers import SshProvider
+from cloudmesh.compute.providers.ssh.records import Records
 
 
 def make(context: Context) -> Provider:
@@ -15,4 +16,5 @@ def make(context: Context) -> Provider:
         AuthFailed: Its Secret has no key to log in with.
         InvalidRequest: `spec.ssh` can't be read.
     """
-    return SshProvider(context.name, read_hosts(context))
+    records = Records(context.kube, context.namespace, context.name) if context.kube is not None else None
+    return SshProvider(context.name, read_hosts(context), records=records)

@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from cloudmesh.api.names import ANNOTATION_ABANDON
 from cloudmesh.compute.ports import Complete, Finding, Listing, Node, NodeSpec, Partial, ProviderInfo
 from cloudmesh.compute.providers.ssh.hosts import Claim, Host, read_claim, split_id, to_node, write_claim
+from cloudmesh.compute.providers.ssh.records import Records
 from cloudmesh.compute.providers.ssh.script import BROKEN, BUSY, CHANGED, FULL, GONE, SCRIPT
 from cloudmesh.compute.ssh import Output, Ssh, SshPool
 from cloudmesh.compute.tokens import TAG_UID, Scope
@@ -28,6 +30,8 @@ T = TypeVar("T")
 AT_ONCE = 16
 READ_SECONDS = 15.0
 WRITE_SECONDS = 30.0
+RECORDS_SECONDS = 120.0
+"""So long the installation's own records are asked at least: calls of the account as it was before are over by then."""
 ARCHES = {"x86_64": "amd64", "aarch64": "arm64"}
 INFO = ProviderInfo(
     kind="ssh",
@@ -56,6 +60,7 @@ class SshCore:
         hosts: Its hosts by name.
         ssh: How they are reached.
         now: RFC 3339 time.
+        records: What the installation knows of its machines, also of those on hosts that were taken out.
     """
 
     info = INFO
@@ -63,13 +68,20 @@ class SshCore:
     write_seconds = WRITE_SECONDS
 
     def __init__(
-        self, account: str, hosts: Mapping[str, Host], ssh: Ssh | None = None, now: Callable[[], str] = utc_now
+        self,
+        account: str,
+        hosts: Mapping[str, Host],
+        ssh: Ssh | None = None,
+        now: Callable[[], str] = utc_now,
+        records: Records | None = None,
     ) -> None:
         self.account = account
         self.hosts = hosts
         self._own = SshPool() if ssh is None else None
         self._ssh: Ssh = ssh or self._own or SshPool()
         self._now = now
+        self._records = records
+        self._records_until: float | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.account}, {len(self.hosts)} hosts)"
@@ -100,7 +112,7 @@ class SshCore:
         return offers
 
     async def list_nodes(self, scope: Scope) -> Listing:
-        """All claims with the scope's tags, on every host; Partial where one doesn't answer.
+        """All claims with the scope's tags, on every host; Partial where one doesn't answer or left too early.
 
         Raises:
             CloudmeshError: No host answers.
@@ -116,13 +128,20 @@ class SshCore:
             for token, claim in look.claims.items()
             if scope.holds(claim.tags)
         )
+        unseen = await self._unseen({node.token for node in nodes})
         if failed:
             told = "; ".join(f"{name}: {error}" for name, error in failed.items())
-            return Partial(nodes, self._now(), f"{len(failed)} of {len(found)} hosts don't answer: {told}"[:1000])
-        return Complete(nodes, self._now())
+            unseen = f"{len(failed)} of {len(found)} hosts don't answer: {told}{unseen and '; '}{unseen}"
+        return Partial(nodes, self._now(), unseen[:1000]) if unseen else Complete(nodes, self._now())
 
     async def find_node(self, spec: NodeSpec) -> Node | None:
-        """The claim of a token on the host that its offer names."""
+        """The claim of a token on the host that its offer names.
+
+        Raises:
+            Transient: The host was taken out: nobody can say.
+        """
+        if spec.offer.type not in self.hosts:
+            raise Transient(_no_host(spec.offer.type))
         host = self._host(spec)
         return self._mine(spec, host, await self._look(host))
 
@@ -155,7 +174,7 @@ class SshCore:
         name, token = split_id(node_id)
         host = self.hosts.get(name)
         if host is None:
-            raise InvalidRequest(f"the account has no host {name!r} any more: put it back, so that it can be cleared")
+            raise InvalidRequest(_no_host(name))
         claim = (await self._look(host)).claims.get(token)
         if claim is None:
             return
@@ -173,11 +192,14 @@ class SshCore:
 
         Raises:
             NotFound: It is gone.
+            InvalidRequest: Its host was taken out.
         """
         name, token = split_id(node_id)
         host = self.hosts.get(name)
-        claim = (await self._look(host)).claims.get(token) if host is not None else None
-        if host is None or claim is None:
+        if host is None:
+            raise InvalidRequest(_no_host(name))
+        claim = (await self._look(host)).claims.get(token)
+        if claim is None:
             raise NotFound(f"there is no machine {node_id}")
         return host, claim
 
@@ -207,6 +229,25 @@ class SshCore:
         if not spec.scope.holds(claim.tags) or claim.tags.get(TAG_UID, spec.uid) != spec.uid:
             raise Conflict(f"the claim {spec.token} on {host.name} is somebody else's")
         return to_node(host, spec.token, claim, look.boot_id)
+
+    async def _unseen(self, shown: set[str]) -> str:
+        """Why machines may be where no host of the account tells of them; empty if there are none.
+
+        The hosts of a provider are fixed: what is nowhere else now can't come to be there.
+        """
+        clock = asyncio.get_running_loop().time()
+        if self._records is None or (self._records_until is not None and clock > self._records_until):
+            return ""
+        try:
+            found = await self._records.unseen(self.hosts, shown)
+        except CloudmeshError as error:
+            return f"the account's VirtualMachines can't be read: {error}"
+        if found:
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            return f"{found[0]}{more}: put it back, or give the machine up by {ANNOTATION_ABANDON}"
+        if self._records_until is None:
+            self._records_until = clock + RECORDS_SECONDS
+        return ""
 
     async def _looks(self) -> dict[str, Look | CloudmeshError]:
         found = await self._each(self.hosts.values(), self._look)
@@ -247,6 +288,10 @@ class SshCore:
                     return host.name, error
 
         return dict(await asyncio.gather(*(one(host) for host in hosts)))
+
+
+def _no_host(name: str) -> str:
+    return f"the account has no host {name!r} any more: put it back, so that it can be cleared"
 
 
 def _read(host: Host, done: Output) -> Look:
