@@ -18,7 +18,7 @@ from cloudmesh.compute.budget_plan import Machine, read_machine
 from cloudmesh.compute.budget_status import alerts, has_changed, is_notable, make_status
 from cloudmesh.compute.kinds import BUDGET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.prices.moments import to_seconds
-from cloudmesh.compute.prices.money import rounded
+from cloudmesh.compute.prices.money import rounded, to_text
 from cloudmesh.engine import Done, Engine, Key, Obj, Settings
 from cloudmesh.policy.model import NANO
 
@@ -195,16 +195,14 @@ class BudgetReconciler:
         before = set((obj.get("status") or {}).get("alertedAtPercent") or ())
         for percent in alerted:
             if percent not in before:
-                text = (
-                    f"{percent} % of {rounded(found.amount, 2)} {currency} are spent: {rounded(found.spent, 2)} so far"
-                )
+                text = f"{percent} % of {to_text(found.amount)} {currency} are spent: {rounded(found.spent)} so far"
                 self._engine.events.emit(obj, "Warning" if percent >= 100 else "Normal", "BudgetAlert", text)
         exceeded, left = found.left < 0, found.left
         told, memory.told = memory.told, (exceeded, left)
         if exceeded and _was_within(obj):
             text = (
                 f"{rounded(found.spent)} {currency} spent and {rounded(found.reserved)} reserved for the next hour are "
-                f"more than {rounded(found.amount, 2)}"
+                f"more than {to_text(found.amount)}"
             )
             self._engine.events.emit(obj, "Warning", "BudgetExceeded", text)
         if told is None or told[0] != exceeded or left > told[1]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from cloudmesh.compute.machines import is_failed
 from cloudmesh.compute.prices.moments import month_of, to_month, to_seconds
-from cloudmesh.compute.prices.money import cost, rounded, to_nanos
+from cloudmesh.compute.prices.money import cost, rounded, to_nanos, to_text
 from cloudmesh.compute.reading import ANNOTATION_QUOTED
 
 Obj = Mapping[str, Any]
@@ -222,12 +222,12 @@ def _one(budget: Obj, extra: int, currency: str) -> BudgetVerdict:
     amount = to_nanos(str(budget["spec"]["amount"]))
     left = amount - to_nanos(status["spent"]) - to_nanos(status.get("reserved", "0"))
     if left < 0:
-        message = f"Budget '{name}': {_sum(status, own)} is more than {rounded(amount, 2)} {own}"
+        message = f"Budget '{name}': {_sum(status, own)} is more than {to_text(amount)} {own}"
         return BudgetVerdict(False, True, 0, name, message)
     if extra > left:
         message = (
             f"Budget '{name}': {rounded(extra)} {own} for the next hour is more than the {rounded(left)} left of "
-            f"{rounded(amount, 2)} ({_sum(status, own)})"
+            f"{to_text(amount)} ({_sum(status, own)})"
         )
         return BudgetVerdict(False, False, left, name, message)
     return BudgetVerdict(True, False, left, name)

@@ -8,7 +8,7 @@ from typing import Any
 from cloudmesh.api import conditions as c
 from cloudmesh.compute.budget_ledger import Count, Ledger, booked_status, history_status, until_text
 from cloudmesh.compute.budget_plan import Obj
-from cloudmesh.compute.prices.money import rounded, to_nanos, to_text
+from cloudmesh.compute.prices.money import to_nanos, to_text
 
 AMOUNTS = ("spent", "reserved", "remaining", "hourly")
 """Members that move all the time."""
@@ -82,7 +82,7 @@ def _conditions(budget: Obj, found: Count, now: str) -> list[dict[str, Any]]:
     else:
         put(c.READY, "True", c.REASON_AS_SPECIFIED, "all that is charged is counted")
         conditions = c.remove_condition(conditions, c.STALLED)
-    amount = f"{rounded(found.amount, 2)} {currency}"
+    amount = f"{to_text(found.amount)} {currency}"
     if found.left < 0:
         text = f"what is spent and reserved for the next hour is more than {amount}"
         put(c.WITHIN_BUDGET, "False", c.REASON_BUDGET_EXCEEDED, text)

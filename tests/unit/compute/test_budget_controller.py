@@ -182,7 +182,9 @@ def test_the_limit_is_met_to_the_second_and_wakes_what_it_selects() -> None:
             found = world.api.get(BUDGET, NAMESPACE, "month")
             assert found is not None and verdict([found], {}, 0, "USD").exceeded
             await asyncio.sleep(3600)
-            assert len(events(world, "BudgetAlert")) == len(events(world, "BudgetExceeded")) == 1
+            [exceeded], [alert] = events(world, "BudgetExceeded"), events(world, "BudgetAlert")
+            assert exceeded.endswith("reserved for the next hour are more than 2")
+            assert alert.startswith("40 % of 2 USD are spent: 0.")
 
     run_virtual(main())
 

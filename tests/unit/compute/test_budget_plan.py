@@ -181,13 +181,15 @@ def test_verdict(spent: str, reserved: str, extra: str, allowed: bool, exceeded:
 def test_messages_name_the_budget_and_the_amounts() -> None:
     left = verdict([with_status(budget(), "450", "45")], {}, to_nanos("10.5"), "USD")
     assert left.message == (
-        "Budget 'month': 10.5000 USD for the next hour is more than the 5.0000 left of 500.00 "
+        "Budget 'month': 10.5000 USD for the next hour is more than the 5.0000 left of 500 "
         "(450.0000 USD spent and 45.0000 reserved for the next hour)"
     )
     over = verdict([with_status(budget(), "480", "45")], {}, 0, "USD")
     assert over.message == (
-        "Budget 'month': 480.0000 USD spent and 45.0000 reserved for the next hour is more than 500.00 USD"
+        "Budget 'month': 480.0000 USD spent and 45.0000 reserved for the next hour is more than 500 USD"
     )
+    small = verdict([with_status(budget(amount="0.005"), "0.006")], {}, 0, "USD")
+    assert small.message.endswith("is more than 0.005 USD")
 
 
 def test_a_budget_that_hasnt_counted_yet_allows_no_start_and_ends_nothing() -> None:
@@ -440,6 +442,8 @@ def test_status_tells_amounts_and_conditions() -> None:
 def test_status_tells_what_is_wrong() -> None:
     over = status_of(budget(amount="1"), [run("a")], START + 60)
     assert condition(over, "WithinBudget") == ("False", "BudgetExceeded") and over["remaining"] == "0"
+    small = status_of(budget(amount="0.005"), [run("a")], START + 60)
+    assert small["conditions"][1]["message"] == "what is spent and reserved for the next hour is more than 0.005 USD"
     unknown = status_of(budget(), [run("a", hourly=None)], START + 60)
     assert condition(unknown, "WithinBudget") == ("Unknown", "PriceUnknown")
     assert "price of a" in unknown["conditions"][1]["message"]
