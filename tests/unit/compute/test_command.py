@@ -85,6 +85,13 @@ def test_the_examples_are_planned_by_the_real_command() -> None:
     assert wrong.returncode == 2 and "invalid choice" in wrong.stderr
 
 
+def test_a_cluster_that_names_no_account_has_the_one_of_its_namespace(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["offers", "-o", "json", str(EXAMPLES / "default.yaml")]) == 0
+    assert {row["account"] for row in json.loads(capsys.readouterr().out)} == {"pods"}
+    assert main(["check", "-o", "json", str(EXAMPLES / "default.yaml")]) == 0
+    assert [row["account"] for row in json.loads(capsys.readouterr().out)] == ["pods"]
+
+
 def test_importing_the_wing_loads_no_sdk() -> None:
     code = "import sys, cloudmesh.compute; print([m for m in ('boto3', 'asyncssh', 'kubernetes') if m in sys.modules])"
     env = {"PYTHONPATH": str(ROOT / "operator"), "PATH": ""}

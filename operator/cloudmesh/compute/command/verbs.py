@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cloudmesh.compute.cluster_accounts import DEFAULT_ACCOUNT
 from cloudmesh.compute.command import tables
 from cloudmesh.compute.command.answers import Answer, accounts_of, answer, clusters_of, is_missing
 from cloudmesh.compute.command.documents import Documents
@@ -252,7 +253,12 @@ def _tell(found: Answer) -> int:
 
 
 def _accounts(documents: Documents, options: Options) -> list[tuple[str, str]]:
-    there = sorted(documents.models.get("CloudAccount", {}))
+    by_itself = {
+        (namespace, DEFAULT_ACCOUNT)
+        for (namespace, _), obj in documents.objects.get("VirtualCluster", {}).items()
+        if not obj["spec"].keys() & {"accounts", "accountSelector"}
+    }
+    there = sorted({*documents.models.get("CloudAccount", {}), *by_itself})
     unknown = set(options.accounts) - {name for _, name in there}
     for name in sorted(unknown):
         complain(f"there is no CloudAccount '{name}' in the files")
