@@ -143,6 +143,31 @@ def test_a_run_whose_machine_is_taken_away_goes_on_from_its_checkpoint(slurm: bo
     scenario(body)
 
 
+def test_runs_go_with_their_machines_while_the_cluster_is_waited_for() -> None:
+    async def body() -> None:
+        scene = Scene(3, slurm=True)
+        scene.ssh.seconds = 100
+        scene.apply(arguments=["[1-3]"])
+        async with scene.operator():
+            await scene.until(lambda: [r["state"] for r in scene.runs()] == ["Running"] * 3)
+            scene.controllers.name = ""
+            for name in ("lab-w-0", "lab-w-1", "lab-w-2"):
+                scene.ssh.lose(name)
+            scene.remove_machine("lab-w-0")
+            scene.machine_status("lab-w-1", ready="False", reason="Gone", message="the cloud has it no longer")
+            await asyncio.sleep(20)
+            assert "SLURM of VirtualCluster 'lab' isn't up" in scene.condition()["message"]
+            runs = {r["name"]: r for r in scene.runs()}
+            by_state = {r["state"]: r for r in runs.values()}
+            assert sorted(r["state"] for r in runs.values()) == ["Crash", "Ready", "Running"]
+            assert by_state["Running"]["node"] == "lab-w-2"  # that it doesn't answer is no end
+            assert "the cloud has it no longer" in by_state["Crash"]["message"]
+            assert by_state["Ready"]["preemptions"] == 1
+            assert "lab-w-0 is no longer there" in by_state["Ready"]["message"]
+
+    scenario(body)
+
+
 def test_losing_a_machine_counts_where_the_user_says_so() -> None:
     async def body() -> None:
         scene = Scene(1)

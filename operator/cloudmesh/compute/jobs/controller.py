@@ -15,7 +15,7 @@ from cloudmesh.api.virtualcluster import VirtualCluster
 from cloudmesh.compute.access import read_access
 from cloudmesh.compute.bootstrap import Bootstrap
 from cloudmesh.compute.bootstrap.shared import bootstrap_of, ssh_of
-from cloudmesh.compute.jobs.backend import Backend, Job
+from cloudmesh.compute.jobs.backend import Backend, Job, fate, fate_words
 from cloudmesh.compute.jobs.collect import Collector
 from cloudmesh.compute.jobs.job_status import REASON_SPEC_INVALID, make_first, make_paused, make_refusal, make_status
 from cloudmesh.compute.jobs.plan import Choice, Place, Rules, World, plan
@@ -147,6 +147,8 @@ class JobReconciler:
         work.seen = {}
         if gone:
             seen = {index: Seen("Preempted", message=waits) for index in tokens}
+        elif backend is None:
+            seen = self._fates(job, runs) | seen
         places: Sequence[Place] | None = backend.places() if backend is not None else ()
         accepting = places is None or bool(places)
         if not waits and not accepting:
@@ -219,6 +221,16 @@ class JobReconciler:
         work.rules = await self._with_choice(work.rules, cluster)
         work.files = await self._files(job)
         return Job(obj, job.spec, access, machines, work.files, controller)
+
+    def _fates(self, job: ClusterJob, runs: Sequence[Run]) -> dict[int, Seen]:
+        """Active runs whose machines are gone, by index: that is known without asking anybody."""
+        cluster = self._engine.cache.get(VIRTUAL_CLUSTER, job.metadata.namespace, job.spec.cluster_ref.name)
+        machines = self._machines(cluster) if cluster is not None else {}
+        return {
+            run.index: Seen(sign, run.node, message=fate_words(run.node, machines.get(run.node)))
+            for run in runs
+            if run.active and run.node and (sign := fate(machines.get(run.node))) is not None
+        }
 
     def _machines(self, cluster: Obj) -> dict[str, MachineView]:
         children = self._engine.cache.children(cluster["metadata"]["uid"], VIRTUAL_MACHINE)
