@@ -49,8 +49,9 @@ PAGES = (
     "docs/how-to/log-in.md",
     "docs/how-to/debug-a-cluster.md",
 )
-ELSEWHERE = ("docs/how-to/write-a-provider.md",)
-"""Followed by tests/contract/compute/test_write_a_provider.py, since it needs no cluster."""
+ELSEWHERE = ("docs/how-to/write-a-provider.md", "docs/how-to/write-a-policy.md")
+"""Followed by tests/contract/compute/test_write_a_provider.py and tests/unit/policy/test_guide.py, since they need no
+cluster."""
 SECONDS = 120.0
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"Save\s+this\s+as\s+`([\w-]+\.\w+)`[^`]*:\s*$")
