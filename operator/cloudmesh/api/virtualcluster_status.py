@@ -87,7 +87,7 @@ class PlacementRejection(Model):
 class PlacementStatus(Model):
     """What was chosen, and what was not."""
 
-    decisions: Annotated[list[PlacementDecision], Field(max_length=256, json_schema_extra=ATOMIC)] = Field(
+    decisions: Annotated[list[PlacementDecision], Field(max_length=1000, json_schema_extra=ATOMIC)] = Field(
         default_factory=list
     )
     """The machines that were chosen."""

@@ -25,7 +25,10 @@ from cloudmesh.policy.model import Decision, Offer
 Obj = Mapping[str, Any]
 
 VALID_SECONDS = 900
-MAX_LINES = 256
+MAX_LINES = 1000
+"""What a status holds; a quote of more can't be approved, as nobody has seen all of it."""
+WORDS_LENGTH = 2**18
+"""What the reasons of all lines may take of a status."""
 HASH_LENGTH = 32
 
 
@@ -277,7 +280,7 @@ def gate(
         if approved == held.hash and covers(held, lines):
             return Gate(True, held, approved=True)
         if unchanged and now < held.expires_at:
-            if approval == held.hash:
+            if approval == held.hash and len(held.lines) <= MAX_LINES:
                 return Gate(True, held, approved=True)
             return Gate(False, held, message=_ask(held))
     quote = make_quote(lines, now, cheapest=cheapest, cheapest_words=cheapest_words)
@@ -285,6 +288,8 @@ def gate(
 
 
 def _ask(quote: Quote) -> str:
+    if len(quote.lines) > MAX_LINES:
+        return f"the quote has {len(quote.lines)} lines, at most {MAX_LINES} can be approved: split the cluster"
     hourly = "unknown" if quote.hourly is None else f"{to_text(quote.hourly)} {quote.currency}".strip()
     return (
         f"the quote costs {hourly} per hour and waits until {to_time(quote.expires_at)}: "
@@ -343,6 +348,7 @@ def to_status(quote: Quote) -> Published:
             "description": quote.cheapest_words[:1024],
         }
     decisions = []
+    room = min(1024, WORDS_LENGTH // max(1, len(quote.lines)))
     for line in quote.lines[:MAX_LINES]:
         entry: dict[str, Any] = {
             "pool": line.pool,
@@ -359,7 +365,7 @@ def to_status(quote: Quote) -> Published:
         if line.nanos is not None:
             entry["hourly"] = to_text(line.nanos)
         if line.why:
-            entry["why"] = line.why[:1024]
+            entry["why"] = line.why[:room]
         decisions.append(entry)
     return Published(told, decisions)
 
@@ -368,7 +374,7 @@ def from_status(asked: Asked, status: Obj) -> Quote | None:
     """The quote that a status holds; None if there is none, or it can't be read whole."""
     told = status.get("quote")
     decisions = (status.get("placement") or {}).get("decisions") or []
-    if not told or len(decisions) >= MAX_LINES:
+    if not told:
         return None
     counts = {(p.name, a.name): a.counts_as for p in asked.pools for a in p.alternatives}
     currency = (told.get("hourly") or status.get("cost") or {}).get("currency", "")
@@ -382,6 +388,9 @@ def from_status(asked: Asked, status: Obj) -> Quote | None:
             )
             for d in decisions
         )  # fmt: skip
-        return Quote(lines, to_seconds(told["madeAt"]), to_seconds(told["expiresAt"]), told["hash"])
+        quote = Quote(lines, to_seconds(told["madeAt"]), to_seconds(told["expiresAt"]), told["hash"])
+        # with as many lines as there is room for, only the sum tells whether there were more
+        whole = len(lines) < MAX_LINES or quote.hourly == to_nanos(told["hourly"]["amount"])
     except (KeyError, TypeError, ValueError):
         return None
+    return quote if whole else None

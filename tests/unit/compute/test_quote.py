@@ -204,6 +204,25 @@ def test_half_a_quote_is_none(status: dict[str, object]) -> None:
     assert from_status(asked(), status) is None
 
 
+def test_a_quote_of_many_lines_is_read_back_whole_or_not_at_all() -> None:
+    def many(count: int) -> Quote:
+        return quoted(*(decision(1, of=offer(f"t{n}"), why="w" * 2000) for n in range(count)))
+
+    def stored(quote: Quote) -> Quote | None:
+        told = to_status(quote)
+        assert sum(len(d["why"]) for d in told.decisions) <= 2**18
+        return from_status(APPROVAL, {"quote": told.quote, "placement": {"decisions": told.decisions}})
+
+    for count in (256, 300, MAX_LINES):
+        read = stored(many(count))
+        assert read is not None and read.hash == many(count).hash and same(read.lines, many(count).lines)
+        assert gate(APPROVAL, read, many(count).lines, NOW + 1, approval=read.hash).go
+    large = many(MAX_LINES + 1)
+    assert stored(large) is None
+    refused = gate(APPROVAL, large, large.lines, NOW + 1, approval=large.hash)
+    assert not refused.go and refused.message.endswith("1001 lines, at most 1000 can be approved: split the cluster")
+
+
 def test_a_line_names_its_offer_as_the_offer_does() -> None:
     made = offer("t", region="r", zone="z", purchase="Spot")
     assert lines_of([], [decision(1, of=made)])[0].offer_id == made.id
