@@ -58,6 +58,8 @@ class CloudAccountStatus(Model):
     """Ready, PricesFresh, InventoryComplete; Reconciling, Stalled and Paused while true."""
     kind: Word | None = None
     """Which cloud: the member of `spec` that is set."""
+    identity: Word | None = None
+    """The cloud's own account that the machines are in, as the credentials tell it."""
     region: Word | None = None
     """Region, where there is one."""
     powers: Annotated[list[Word], Field(max_length=64, json_schema_extra=ATOMIC)] = Field(default_factory=list)

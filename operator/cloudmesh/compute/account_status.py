@@ -81,6 +81,8 @@ def make_status(account: Account, old: Mapping[str, Any], generation: int, total
     }
     currency, nanos = max(totals.hourly.items(), key=lambda item: item[1], default=("USD", 0))
     status |= {"hourly": to_text(nanos), "currency": currency}
+    if account.home:
+        status["identity"] = account.home[:253]
     if account.region:
         status["region"] = account.region
     if account.powers:

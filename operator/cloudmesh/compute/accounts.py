@@ -14,7 +14,7 @@ from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machines import is_failed
 from cloudmesh.compute.nodes import NodeBook
-from cloudmesh.compute.ports import Finding, Node, Provider, ProviderInfo, powers_of
+from cloudmesh.compute.ports import Finding, Identity, Node, Provider, ProviderInfo, powers_of
 from cloudmesh.compute.providers.registry import Maker, find_maker
 from cloudmesh.compute.rate import Bucket
 from cloudmesh.compute.redact import Redactor
@@ -47,13 +47,16 @@ CHANGED_AFTER_SECONDS = 1.0
 BY_ACCOUNT, BY_ASKED, BY_STARTED = "account", "account-asked", "account-started"
 """Indexes of VirtualMachines in the cache: of an account; those of it that count; those of it that were started."""
 STARTS = 9
+FREE = ("check", "offers", "identity")
+"""Calls that touch no machine: they need no proof of whose credentials these are."""
+STRANGE_SECONDS = 5.0
 
 
 class Busy(Exception):
-    """The account's rate is used up: come back after so many seconds."""
+    """The account's rate is used up, or it isn't known whose account it is: come back after so many seconds."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"the account's rate is used up for {seconds:.2f} s")
+        super().__init__(f"the account can't be called for {seconds:.2f} s")
         self.seconds = seconds
 
 
@@ -90,6 +93,10 @@ class Account:
         self.priced: OfferTable | None = None
         self.failures = memory
         self.nodes = NodeBook(self.info.grace_seconds)
+        self.identity = ""
+        """The cloud's own account, as the present credentials tell it; empty until they were asked."""
+        self.home: str = (obj.get("status") or {}).get("identity", "")
+        """The one that the machines were made in."""
         self.fingerprint: Hashable = None
         self.secret = ""
         """Name of the Secret that carries the finalizer."""
@@ -99,6 +106,8 @@ class Account:
         """Held while that finalizer is set or taken off."""
         self.starting: set[str] = set()
         """Uids of machines that are just being asked for."""
+        self.unmade: set[str] = set()
+        """Uids of machines that were to be asked for, and for sure weren't made."""
         self.deleting = False
         self.idle_since: float | None = None
         """Since when no machine needs it, on the loop's clock."""
@@ -133,8 +142,40 @@ class Account:
         self.info = provider.info
         self.powers = powers_of(provider)
         self.nodes.grace_seconds = provider.info.grace_seconds
+        self.identity = ""
         self.told = ()  # other offers than before are no reason to doubt them
         self.failures.accept()
+
+    # -- whose credentials -----------------------------------------------------------------------------------------
+
+    @property
+    def strange(self) -> str:
+        """Why the credentials are no good for the machines that there are, empty if they are."""
+        if self.identity == self.home or not self.identity:
+            return ""
+        return (
+            f"the credentials lead to {self.identity}, and there are machines in {self.home}: "
+            "put the old credentials (and region) back until those machines are gone"
+        )
+
+    @property
+    def proven(self) -> bool:
+        """Whether calls reach the machines that there are."""
+        return not isinstance(self.provider, Identity) or (bool(self.identity) and self.identity == self.home)
+
+    def identify(self, identity: str, *, occupied: bool) -> None:
+        """Takes in whose credentials these are.
+
+        Args:
+            identity: The cloud's own account.
+            occupied: There are machines of the one before.
+        """
+        self.identity = identity
+        if identity != self.home and not (self.home and occupied):
+            if self.home:
+                self.nodes = NodeBook(self.info.grace_seconds)
+            self.home = identity
+            self._hub.changed(self)
 
     # -- failures ------------------------------------------------------------------------------------------------
 
@@ -228,6 +269,8 @@ class Account:
             CloudmeshError: As the provider raises it; whatever else it raises is an unknown outcome.
         """
         loop = asyncio.get_running_loop()
+        if operation not in FREE and not self.proven:
+            raise Busy(STRANGE_SECONDS)
         if wait := self.bucket.wait(caller, loop.time()):
             raise Busy(wait)
         if effect:
@@ -430,6 +473,14 @@ class Accounts:
     def _machines(self, namespace: str, name: str) -> list[Obj]:
         return self.engine.cache.indexed(VIRTUAL_MACHINE, BY_ACCOUNT, (namespace, name))
 
+    def is_occupied(self, account: Account) -> bool:
+        """Whether a machine of an account was asked for and isn't seen gone."""
+        return any(
+            _may_stand(obj.get("status") or {})
+            for obj in self.machines(account)
+            if obj["metadata"]["uid"] not in account.unmade
+        )
+
     def count_asked(self, account: Account) -> int:
         """How many machines of an account there are or are to be; those that were refused don't count."""
         return self.engine.cache.count_indexed(VIRTUAL_MACHINE, BY_ASKED, (account.namespace, account.name))
@@ -469,6 +520,12 @@ def _asked(obj: Obj) -> list[Hashable]:
 def _started(obj: Obj) -> list[Hashable]:
     status = obj.get("status") or {}
     return [_account_of(obj), obj["metadata"]["uid"]] if status.get("createToken") and not is_failed(status) else []
+
+
+def _may_stand(status: Mapping[str, Any]) -> bool:
+    if not status.get("createToken") or status.get("state") == "Deleted":
+        return False
+    return bool(status.get("providerID")) or not is_failed(status)
 
 
 def secret_of(obj: Obj) -> str:

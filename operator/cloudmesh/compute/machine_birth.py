@@ -48,6 +48,8 @@ class Birth:
         if not account.ready:
             await hands.write(case, statuses.waiting(old, case.generation, now, account.reason, account.message))
             return Done()
+        if not account.proven:  # the credentials have just changed
+            return Done(requeue_after=FIRST_RETRY_SECONDS)
         offer = hands.calls.offer(account, case.wanted)
         if (blocked := account.failures.blocked(offer, now)) is not None:
             error = QuotaExceeded if blocked.error == QuotaExceeded.reason else CapacityUnavailable
@@ -124,12 +126,15 @@ class Birth:
                 life.refusal = error
         else:
             wait = await self._create(case, spec)
+        if life.outcome == "clear":
+            case.account.unmade.add(life.uid)
         hands.again(case, wait)
 
     async def _create(self, case: Case, spec: NodeSpec) -> float | None:
         """The create call itself; gives the seconds until the next pass."""
         hands, life, account = self._hands, case.life, case.account
         life.outcome, life.looks = "unknown", 0
+        account.unmade.discard(life.uid)
         try:
             node = await hands.calls.make(spec, case.wanted, account)
         except Busy as busy:

@@ -351,6 +351,14 @@ class Release(Protocol):
 
 
 @runtime_checkable
+class Identity(Protocol):
+    """Tells which account of the cloud the credentials belong to: listings of another one prove nothing."""
+
+    async def identity(self) -> str:
+        """A name that stays when credentials of the same account are renewed; never empty."""
+
+
+@runtime_checkable
 class Images(Protocol):
     """Lists images."""
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from cloudmesh.compute.accounts import Account, Accounts, Busy
 from cloudmesh.compute.orphans import Orphans
-from cloudmesh.compute.ports import Complete, Finding, Listing, Partial, Provider
+from cloudmesh.compute.ports import Complete, Finding, Identity, Listing, Partial, Provider
 from cloudmesh.compute.prices.quarantine import screen
-from cloudmesh.engine import AuthFailed, CloudmeshError, Unsupported
+from cloudmesh.engine import AuthFailed, CloudmeshError, Transient, Unsupported
 from cloudmesh.policy.model import Offer
 
 log = logging.getLogger(__name__)
@@ -122,6 +122,7 @@ class Surveyor:
     async def _check(self, account: Account) -> bool:
         try:
             findings = await self._call(account, "check", lambda: account.provider.check(), CHECK_SECONDS)
+            await self._identify(account)
         except AuthFailed as error:
             account.findings = (Finding("credentials", False, str(error)),)
             account.refuse(error)
@@ -131,6 +132,9 @@ class Surveyor:
                 account.set_ready(False, _reason(error), f"the check failed: {error}")
             return False
         account.findings = tuple(findings)
+        if account.strange:
+            account.set_ready(False, "AnotherAccount", account.strange)
+            return False
         failed = _failed(account)
         nothing = len(failed) == len(findings) and not account.ready
         if failed and (nothing or any(finding.fatal for finding in failed)):
@@ -141,6 +145,14 @@ class Surveyor:
         if account.offers_as_of:
             account.set_ready(True, "Checked", _usable(account))
         return True
+
+    async def _identify(self, account: Account) -> None:
+        """Asks whose credentials these are."""
+        provider = account.provider
+        if isinstance(provider, Identity):
+            found = await self._call(account, "identity", provider.identity, CHECK_SECONDS)
+            if provider is account.provider:
+                account.identify(found, occupied=self._accounts.is_occupied(account))
 
     async def _read_offers(self, account: Account) -> bool:
         try:
@@ -201,6 +213,10 @@ class Surveyor:
             await asyncio.sleep(rest)
 
     async def _list(self, account: Account) -> None:
+        if not account.proven:
+            await self._identify(account)
+            if not account.proven:
+                raise Transient(account.strange or "the credentials changed")
         begun = 0.0
 
         async def work() -> Listing:

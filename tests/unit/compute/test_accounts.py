@@ -12,7 +12,7 @@ from tests.unit.compute.machine_scene import NAMESPACES, Scene, now, scene
 from cloudmesh.compute.account_controller import DEFAULT_NAME, ensure_default_account
 from cloudmesh.compute.accounts import Account
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PRICE_SHEET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
-from cloudmesh.compute.providers.memory import Fault
+from cloudmesh.compute.providers.memory import Fault, MemoryCloud
 from cloudmesh.compute.surveyor import USABLE
 from cloudmesh.compute.tokens import TAG_ACCOUNT, TAG_INSTALLATION, TAG_MACHINE, TAG_NAMESPACE, TAG_TOKEN, TAG_UID
 from cloudmesh.engine import SECRET
@@ -376,6 +376,61 @@ async def test_a_cloud_that_nobody_knows_is_told(s: Scene) -> None:
     s._put(CLOUD_ACCOUNT, "lab", {"nonsense": {}})
     async with s.operator():
         await s.until(lambda: ready(s) == ("False", "Unsupported"))
+
+
+# -- another account of the cloud ------------------------------------------------------------------------------------
+
+
+@scene
+async def test_credentials_of_another_account_make_no_orphans(s: Scene) -> None:
+    mine, other = s.cloud, MemoryCloud("other", clock=s.cloud.now)
+    other.key = "other-key"
+    find = s.maker
+
+    def maker(crash: Any) -> Any:
+        def make(context: Any) -> Any:
+            s.cloud = other if context.credentials.get("key") == b"other-key" else mine
+            provider = find(crash)("memory")(context)
+            s.cloud = mine
+            return provider
+
+        return lambda kind: make
+
+    s.maker = maker  # type: ignore[method-assign]
+    put_secret(s)
+    with_key(s)
+    s.add_machine()
+    async with s.operator():
+        await s.until(s.is_ready)
+        await s.until(lambda: s.get(CLOUD_ACCOUNT, "lab")["status"].get("identity") == "test")
+        put_secret(s, "other-key")
+        await s.until(lambda: ready(s) == ("False", "AnotherAccount"), 30.0)
+        s.add_machine("m2")
+        await asyncio.sleep(900.0)
+        # it isn't told gone, none is made in its stead, and its object stays until its end was seen
+        assert s.condition()[0] == "Unknown"
+        await s.delete(VIRTUAL_MACHINE, "m")
+        await asyncio.sleep(900.0)
+        assert s.is_there(VIRTUAL_MACHINE, "m")
+        assert len(mine.living()) == 1
+        assert other.living() == []
+        assert s.get(CLOUD_ACCOUNT, "lab")["status"]["identity"] == "test"
+    async with s.operator():  # nor by a new leader
+        await asyncio.sleep(900.0)
+        assert (len(mine.living()), other.living()) == (1, [])
+        assert ready(s) == ("False", "AnotherAccount")
+        put_secret(s)
+        await s.until(lambda: not s.is_there(VIRTUAL_MACHINE, "m"), 300.0)
+        await s.until(lambda: s.is_ready("m2"))
+        assert len(mine.living()) == 1
+        await s.delete(VIRTUAL_MACHINE, "m2")
+        await s.until(lambda: not s.is_there(VIRTUAL_MACHINE, "m2"), 300.0)
+        assert mine.living() == []
+        # with no machine left, it may be another account
+        put_secret(s, "other-key")
+        s.add_machine("m3")
+        await s.until(lambda: s.is_ready("m3"), 900.0)
+        assert (mine.living(), len(other.living())) == ([], 1)
 
 
 # -- orphans -------------------------------------------------------------------------------------------------------

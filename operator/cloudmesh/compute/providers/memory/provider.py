@@ -64,6 +64,10 @@ class MemoryProvider:
         except TimeoutError:
             raise Transient(f"{operation}: no answer within {seconds:g} s") from None
 
+    async def identity(self) -> str:
+        """The name of the cloud."""
+        return self.cloud.name
+
     async def check(self) -> Sequence[Finding]:
         """Tries the credentials and permissions and says in words what can't be used."""
         rows = await self.call("ListStock", lambda: len(self.cloud.stock.rows))

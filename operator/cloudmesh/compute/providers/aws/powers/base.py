@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudmesh.compute.providers.aws.session import Session
-from cloudmesh.engine.errors import InvalidRequest, NotFound
+from cloudmesh.engine.errors import InvalidRequest, NotFound, Transient
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,13 @@ class Power:
     session: Session
     _subnet_ids: tuple[str, ...] = ()
     _subnets: Subnets | None = None
+
+    async def identity(self) -> str:
+        """Number of the AWS account, and the region: machines of another one aren't seen here."""
+        number = str((await self.session.identity()).get("Account") or "")
+        if not number:
+            raise Transient("STS doesn't tell the account")
+        return f"{number}/{self.session.region}"
 
     async def subnets(self) -> Subnets:
         """The account's subnets, looked up once.
