@@ -31,6 +31,7 @@ from cloudmesh.compute.prices.moments import to_seconds
 from cloudmesh.compute.reading import read_cluster
 from cloudmesh.compute.settings import ComputeSettings
 from cloudmesh.engine import (
+    CONFIG_MAP,
     Done,
     Engine,
     InvalidRequest,
@@ -221,6 +222,7 @@ class ClusterReconciler:
                 self._bootstrap().forget(at.memory.uid)
             return NOTHING_TO_DO, None
         at.memory.booting = True
+        self._watch_script(at.memory)
         access = await self._teller.access(at.memory, at.obj)
         state = self._bootstrap().ensure(at.memory.cluster, views, access)
         if at.memory.asked.bootstrap == "ssh":
@@ -231,6 +233,15 @@ class ClusterReconciler:
         if state.message:
             return Boot("Pending", state.message, unreachable), state.requeue_after
         return Boot("Done", "", unreachable), state.requeue_after
+
+    def _watch_script(self, memory: Memory) -> None:
+        """Another text of its script brings the cluster back."""
+        asked, bootstrap = memory.asked, memory.cluster.spec.bootstrap
+        ref = bootstrap.script.config_map_ref if bootstrap is not None and bootstrap.script is not None else None
+        self._engine.references.set(
+            Key(VIRTUAL_CLUSTER.kind, asked.namespace, asked.name),
+            [(CONFIG_MAP.kind, asked.namespace, ref.name)] if ref is not None else [],
+        )
 
     def _has_logins(self, at: Pass) -> bool:
         """Whether anybody can log in, or wants the list of machines anyway."""

@@ -341,6 +341,44 @@ def test_a_script_runs_once_on_each_machine_and_its_failure_is_told() -> None:
     scenario(body)
 
 
+def test_another_text_of_the_script_is_run_where_the_one_before_failed() -> None:
+    async def body() -> None:
+        scene = Scene(3, profile={"script": {"configMapRef": {"name": "setup"}}})
+        object_ = {"metadata": {"name": "setup", "namespace": "ns"}, "data": {"bootstrap.sh": "bad\n"}}
+        await scene.kube.create(CONFIG_MAP, object_)
+
+        def behave(m: Machine, command: Command) -> None:
+            text = m.files[f".cloudmesh/bootstrap/{command.token}.sh"]
+            # the first machine takes both; the last one is slow with what fails
+            code, seconds = (3 if text == b"bad\n" and m.name != "lab-w-0" else 0), 100 if m.name == "lab-w-2" else 5
+            asyncio.get_running_loop().call_later(seconds, lambda: command.end(code, 0, b"E: no such package\n"))
+
+        scene.ssh.behave = behave
+        scene.ensure()
+        await asyncio.sleep(30)
+        assert scene.ensure().failed == {"m-1": "lab-w-1: the script ended with 3: E: no such package"}
+        calls = len(scene.ssh.at("lab-w-1").commands)
+        for _ in range(20):  # asked again, for the same text
+            scene.ensure()
+            await asyncio.sleep(1)
+        assert scene.ensure().failed
+        assert len(scene.ssh.at("lab-w-1").commands) == calls == 1
+        scene.told.clear()
+        await scene.kube.patch(CONFIG_MAP, "ns", "setup", {"data": {"bootstrap.sh": "good\n"}})
+        scene.ensure()
+        await asyncio.sleep(15)
+        assert Key("VirtualMachine", "ns", "lab-w-1") in scene.told
+        state = scene.ensure()
+        assert state.failed == {}
+        assert state.done == {"m-0", "m-1"}
+        assert "as it was before still runs" in state.message  # never two of them side by side
+        assert len((await scene.settled(300)).done) == 3
+        assert [len(scene.ssh.at(f"lab-w-{n}").commands) for n in range(3)] == [1, 2, 2]
+        await scene.bootstrap.close()
+
+    scenario(body)
+
+
 def test_use_is_watched_when_idle_rules_ask() -> None:
     async def body() -> None:
         scene = Scene(2, lifecycle={"idle": {"afterSeconds": 60}})

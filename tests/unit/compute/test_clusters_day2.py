@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from tests.unit.compute.cluster_scene import Scene, now, scene
 
+from cloudmesh.compute.bootstrap import BootstrapState
 from cloudmesh.compute.kinds import BUDGET, CLUSTER_JOB, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
-from cloudmesh.engine import Transient
+from cloudmesh.engine import CONFIG_MAP, Transient
 from cloudmesh.testing import run_virtual
 
 
@@ -218,6 +219,25 @@ async def test_an_approval_starts_nothing_of_unknown_price_under_a_budget(s: Sce
         await s.settle()
         assert s.said()[0] == "False" and "at Priced" in s.message()
         assert s.machines() == [] and s.cloud.meter.lines == {}
+
+
+@scene
+async def test_a_budget_wakes_nothing_of_unknown_price(s: Scene) -> None:
+    for row in s.cloud.stock.rows.values():
+        row.told = False
+    s.cluster()
+    async with s.operator():
+        await s.until(lambda: s.said() == ("True", "AsSpecified"))
+        s.edit(lifecycle={"state": "Suspended"})
+        await s.until(lambda: {i.state for i in s.living()} <= {"Stopped", "Suspended"})
+        s.budget("100")
+        await s.settle()
+        s.edit(lifecycle={"state": "Running"})
+        await s.settle()
+        assert s.said() == ("False", "BudgetExceeded") and "nobody knows the price of lab-workers-" in s.message()
+        assert {i.state for i in s.living()} <= {"Stopped", "Suspended"}
+        await s.delete(BUDGET, "money")
+        await s.until(lambda: s.said() == ("True", "AsSpecified"))
 
 
 @scene
@@ -528,3 +548,33 @@ async def test_a_cluster_made_anew_under_its_name_waits_for_the_old_one(s: Scene
         assert s.said() == ("True", "AsSpecified")
         assert not old & {i.id for i in s.living()}
         assert len(s.living()) == 2
+
+
+class Scripts:
+    """A bootstrap that is asked and does nothing."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def ensure(self, *_: Any) -> BootstrapState:
+        self.asked += 1
+        return BootstrapState()
+
+    def last_activity(self, _: str) -> str:
+        return ""
+
+    def forget(self, _: str) -> None:
+        """Nothing to forget."""
+
+
+@with_doors
+async def test_another_text_of_its_script_brings_a_cluster_back(s: Scene, door: Door) -> None:
+    s.bootstrap = Scripts()
+    s.api.put(CONFIG_MAP, {"metadata": {"name": "setup", "namespace": "ns"}, "data": {"bootstrap.sh": "bad"}})
+    s.cluster(bootstrap={"script": {"configMapRef": {"name": "setup"}}})
+    async with s.operator(probe=door.probe):
+        await s.until(lambda: s.bootstrap.asked > 0)
+        await asyncio.sleep(30)
+        asked = s.bootstrap.asked
+        s.change(CONFIG_MAP, "setup", lambda obj: obj["data"].update({"bootstrap.sh": "good"}))
+        await s.until(lambda: s.bootstrap.asked > asked, 2.0)

@@ -1,4 +1,7 @@
-"""A user's own script, run once on each machine, detached so that a lost connection doesn't end it."""
+"""A user's own script, run once on each machine, detached so that a lost connection doesn't end it.
+
+Another text is another script: it runs on machines where the one before failed, and on new ones.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,33 @@ LOG_BYTES = 400
 
 
 async def settle(
-    ssh: Ssh, access: ClusterAccess, hosts: Sequence[Host], done: Mapping[str, Result], script: bytes
+    ssh: Ssh,
+    access: ClusterAccess,
+    hosts: Sequence[Host],
+    done: Mapping[str, Result],
+    script: bytes,
+    earlier: Sequence[bytes] = (),
 ) -> dict[str, Result]:
-    """One pass: starts the script where it hasn't run, and tells how far each host is."""
-    token = f"script-{hashlib.sha256(script).hexdigest()[:16]}"
+    """One pass: starts the script where it hasn't run, and tells how far each host is.
+
+    Args:
+        ssh: How hosts are reached.
+        access: Keys of the cluster.
+        hosts: Its machines.
+        done: What is known of them; only Pending ones are looked at.
+        script: What is to be run.
+        earlier: What it was before: two of them never run side by side.
+    """
+    token, before = _token(script), [_token(text) for text in earlier]
     names = "".join(f"{h.name}\n" for h in hosts).encode()
 
     async def one(host: Host) -> Result:
         target = target_of(host, access)
-        seen = (await look(ssh, target, [(FOLDER, token)]))[token]
+        found = await look(ssh, target, [(FOLDER, name) for name in (token, *before)])
+        seen = found[token]
         if seen.state == "None":
+            if any(found[name].state == "Running" for name in before):
+                return Result("Pending", f"{host.name}: the script as it was before still runs")
             files = {RUNNER_PATH: RUNNER.encode(), f"{FOLDER}/{token}.sh": script, f"{FOLDER}/hosts": names}
             await ssh.put(target, files, mode=0o700)
             await start(ssh, target, FOLDER, token, SCRIPT_SECONDS, ["sh", f"./{token}.sh"])
@@ -45,3 +65,7 @@ async def settle(
         uid: Result("Pending", str(result)) if isinstance(result, CloudmeshError) else result
         for uid, result in found.items()
     } | {h.uid: done.get(h.uid, Result("Pending", f"{h.name} isn't reached")) for h in hosts if h.uid not in found}
+
+
+def _token(script: bytes) -> str:
+    return f"script-{hashlib.sha256(script).hexdigest()[:16]}"

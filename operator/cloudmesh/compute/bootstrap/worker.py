@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 FIRST_WAIT, LAST_WAIT = 1.0, 20.0
 WATCH_SECONDS = 30.0
+KEPT_SCRIPTS = 8
+"""So many versions of a script may still run somewhere when the next one comes."""
 SETTLE_SECONDS = 0.3
 """Machines come one after the other: a moment's wait takes several into one pass."""
 
@@ -75,10 +77,14 @@ class Worker:
         self._kube = kube
         self._changed = changed
         self._wake = asyncio.Event()
+        self._scripts: list[bytes] = []
 
     def want(self, wanted: Wanted) -> None:
         """Takes what is asked for now."""
         if wanted == self.wanted:
+            # the script may be another one now: a pass reads it, and does nothing if it isn't
+            if wanted.profile == "script" and any(result.state == "Failed" for result in self.results.values()):
+                self._wake.set()
             return
         self.wanted = wanted
         uids = {h.uid for h in wanted.hosts}
@@ -132,7 +138,11 @@ class Worker:
                 results = await slurm.settle(self._ssh, wanted.access, wanted.hosts, self.results, self.slurm)
             case "script":
                 text = await self._script(wanted)
-                results = await script.settle(self._ssh, wanted.access, wanted.hosts, self.results, text)
+                if text not in self._scripts[-1:]:
+                    self._scripts = [*(s for s in self._scripts if s != text), text][-KEPT_SCRIPTS:]
+                    self.results = {uid: result for uid, result in self.results.items() if result.state != "Failed"}
+                earlier = self._scripts[:-1]
+                results = await script.settle(self._ssh, wanted.access, wanted.hosts, self.results, text, earlier)
             case _:
                 results = dict.fromkeys((h.uid for h in wanted.hosts), DONE)
         return results
