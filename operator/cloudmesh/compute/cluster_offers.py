@@ -116,7 +116,8 @@ class Offers:
     async def choose(self, memory: Memory, obj: Obj, members: Sequence[Member], plan: Plan, now_text: str) -> Chosen:
         """Offers for all that is needed, and the quote."""
         if plan.power:
-            refused = self._claim(memory.asked, _labels(obj), members, plan.wake_nanos)
+            refused = self._unpriced(memory.asked, _labels(obj), members, plan)
+            refused = refused or self._claim(memory.asked, _labels(obj), members, plan.wake_nanos)
             if refused is not None:
                 return Chosen(quote=memory.quote, trouble=refused)
         if not plan.create and not any(p.adopt for p in plan.pools):
@@ -200,6 +201,16 @@ class Offers:
         """Whether a Budget forbids what costs more than it has left."""
         currency = self._currency(asked, labels, members)
         return self._budgets.ask(asked.namespace, asked.name, labels, 0, currency).remaining_nanos is not None
+
+    def _unpriced(
+        self, asked: Asked, labels: Mapping[str, str], members: Sequence[Member], plan: Plan
+    ) -> Trouble | None:
+        """Whether machines would wake under a Budget whose price nobody knows."""
+        unknown = [m.name for m, power in plan.power if power == "Running" and m.nanos is None]
+        if not unknown or not self._is_limited(asked, labels, members):
+            return None
+        message = f"nobody knows the price of {unknown[0]}: under a Budget it can't be woken"
+        return Trouble(c.REASON_BUDGET_EXCEEDED, message, stalled=True)
 
     def _limit(
         self, asked: Asked, labels: Mapping[str, str], members: Sequence[Member], plan: Plan
