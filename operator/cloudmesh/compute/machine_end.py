@@ -12,7 +12,7 @@ from cloudmesh.compute.machine_plan import Known, Wanted
 from cloudmesh.compute.machines import is_failed
 from cloudmesh.compute.ports import Node
 from cloudmesh.compute.tokens import TAG_ADOPTED
-from cloudmesh.engine import CloudmeshError, Done, Obj, is_deleting
+from cloudmesh.engine import CapacityUnavailable, CloudmeshError, Done, Obj, QuotaExceeded, is_deleting
 
 DELETE_AGAIN_SECONDS = 30.0
 
@@ -33,7 +33,10 @@ class End:
         self._hands = hands
 
     async def lost(self, case: Case, node: Node | None) -> Done:
-        """It is gone, and nobody here asked for that."""
+        """It is gone, and nobody here asked for that; one that never ran, for want of room, was as good as refused."""
+        ran = any(c.is_true(case.status.get("conditions") or (), type_) for type_ in (c.REACHABLE, c.READY))
+        if node is not None and isinstance(node.failure, CapacityUnavailable | QuotaExceeded) and not ran:
+            return await self.give_up(case, node)
         status, event = statuses.lost(case.status, case.generation, self._hands.now(), node)
         return await self._fail(case, status, event)
 

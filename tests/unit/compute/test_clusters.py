@@ -209,6 +209,20 @@ async def test_a_machine_deleted_behind_our_back_is_replaced(s: Scene) -> None:
 
 
 @scene
+async def test_a_machine_that_ends_for_want_of_room_makes_way_for_the_next_offer(s: Scene) -> None:
+    s.cloud.habits.ends_failed = True
+    s.cluster(replicas=1)
+    rows = [row for row in s.cloud.stock.rows.values() if row.purchase == "OnDemand" and row.arch == "amd64"]
+    cheapest = min(rows, key=lambda row: row.hourly_nanos).type
+    places = s.cloud.set_free(0, late=True, type_=cheapest)
+    async with s.operator():
+        await s.until(lambda: s.said() == ("True", "AsSpecified"), 120.0)
+        assert [i.type == cheapest for i in s.living()] == [False]
+        assert len(s.cloud.meter.lines) <= places + 1, "no place is tried twice"
+        assert not s.told("Gone")
+
+
+@scene
 async def test_spot_with_a_base_falls_back_to_on_demand(s: Scene) -> None:
     s.cluster(replicas=4, pool={"purchase": {"baseOnDemand": 2, "aboveBase": "SpotWithFallback"}})
     async with s.operator():

@@ -129,6 +129,22 @@ async def test_capacity_that_fails_later_is_remembered_and_cleaned_up(s: Scene) 
 
 
 @scene
+async def test_capacity_that_fails_later_and_ends_by_itself_is_a_refusal_too(s: Scene) -> None:
+    s.cloud.set_free(0, late=True)
+    s.cloud.habits.ends_failed = True
+    s.add_account()
+    s.add_machine(cluster=s.add_cluster())
+    async with s.operator() as (_, accounts):
+        await s.until(lambda: s.condition("Created") == ("False", "CapacityUnavailable"))
+        (block,) = accounts.get("ns", "lab").blocks()  # type: ignore[union-attr]
+        assert block.error == "CapacityUnavailable"
+        await s.settle()
+        assert s.condition("Created") == ("False", "CapacityUnavailable")
+        assert s.status()["endedAt"] >= s.status()["startedAt"]
+        assert not [note for reason, note in s.events() if reason == "Gone"]
+
+
+@scene
 async def test_quota_is_remembered_for_the_region(s: Scene) -> None:
     row = next(iter(s.cloud.stock.rows.values()))
     s.cloud.quotas[(row.region, row.quota)] = 0

@@ -35,6 +35,7 @@ class Habits:
         boot_seconds: From the create call to Running, or to Failed.
         stop_seconds: From a stop to Stopped.
         delete_seconds: From a delete to the end.
+        ends_failed: A machine that finds no room after the call ends by itself, as on EC2; else it stays, failed.
         ended_seconds: How long listings show what has ended; 0 for not at all.
         list_lag_seconds: A new machine isn't in listings before.
         find_lag_seconds: Nor is it found by token or id before.
@@ -48,6 +49,7 @@ class Habits:
     boot_seconds: float = 2.0
     stop_seconds: float = 1.0
     delete_seconds: float = 1.0
+    ends_failed: bool = False
     ended_seconds: float = 60.0
     list_lag_seconds: float = 0.0
     find_lag_seconds: float = 0.0
@@ -176,7 +178,10 @@ class MemoryCloud:
         if event == "list":
             self._shelf.put(instance.with_(listed=True))
         elif event == "boot" and instance.state == "Pending":
-            self._set(instance, "Failed" if instance.failure else "Running", when)
+            if instance.failure and self.habits.ends_failed:
+                self._end(instance, when)
+            else:
+                self._set(instance, "Failed" if instance.failure else "Running", when)
         elif event == "stop" and instance.state == "Stopping":
             self._set(instance, "Stopped", when)
         elif event == "end" and instance.state == "Deleting":

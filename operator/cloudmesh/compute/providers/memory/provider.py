@@ -230,7 +230,7 @@ def to_node(instance: Instance) -> Node:
     """A machine in the words of the port."""
     running = instance.state == "Running"
     failure = None
-    if instance.state == "Failed":
+    if instance.failure and instance.state in ("Failed", "Deleted"):
         failure = classify(
             instance.failure, f"{instance.type} {instance.purchase} in {instance.zone} could not be started"
         )
