@@ -8,8 +8,6 @@ from pathlib import Path
 
 from tests.e2e.test_docs import follow
 
-from cloudmesh.testing.providers import CASES
-
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs/how-to/write-a-provider.md"
 
@@ -25,8 +23,3 @@ def test_the_page_works_as_it_stands(tmp_path: Path) -> None:
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
     assert follow(PAGE, folder, environment, {}) == 6
-
-
-def test_the_page_counts_all_cases() -> None:
-    assert f"120 passed, {len(CASES) - 120} n/a, 0 failed" in PAGE.read_text()
-    assert len(CASES) > 200
