@@ -16,7 +16,7 @@ from cloudmesh.compute.machine_budget import forbidden
 from cloudmesh.compute.machine_calls import Calls
 from cloudmesh.compute.machine_plan import Outcome, Wanted
 from cloudmesh.compute.probes import Probes
-from cloudmesh.engine import CloudmeshError, Engine, Key, Obj
+from cloudmesh.engine import CloudmeshError, Engine, Key, Obj, is_deleting
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 30.0
@@ -125,8 +125,9 @@ class Hands:
         return asyncio.get_running_loop().time()
 
     def fly(self, case: Case, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Starts calls for a machine; it comes back to the queue when they have ended."""
-        self.flights.start(case.life.uid, work)
+        """Starts calls for a machine; it comes back to the queue when they have ended. Ends wait for no beginnings."""
+        lane = f"{case.account.uid} {'ends' if is_deleting(case.obj) else 'lives'}"
+        self.flights.start(case.life.uid, work, lane)
 
     def again(self, case: Case, after: float | None = None) -> None:
         """Puts a machine into the queue."""

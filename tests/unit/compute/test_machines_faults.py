@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 from tests.unit.compute.machine_scene import Scene, scene
 
+from cloudmesh.compute.flights import AT_ONCE
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_MACHINE
-from cloudmesh.compute.providers.memory import Fault
+from cloudmesh.compute.providers.memory import Fault, MemoryCloud
 from cloudmesh.engine import Elector
 from cloudmesh.testing import Faults, FaultyTransport, run_virtual
 
@@ -200,3 +202,34 @@ async def test_the_rate_of_an_account_is_kept(s: Scene) -> None:
         seconds = asyncio.get_running_loop().time() - begin
         assert s.cloud.calls.total() - before <= 2 * seconds + 12
         assert len(s.cloud.meter.lines) == 20
+
+
+@scene
+async def test_a_cloud_that_hangs_holds_up_no_other_and_no_end(s: Scene) -> None:
+    hanging = MemoryCloud("hanging", clock=s.cloud.now)
+    hanging.faults.add(Fault("hang", "RunInstance", times=None, skip=1))
+    find, well = s.maker, s.cloud
+
+    def maker(crash: Any) -> Any:
+        def make(context: Any) -> Any:
+            s.cloud = hanging if context.name == "hangs" else well
+            provider = find(crash)("memory")(context)
+            s.cloud = well
+            return provider
+
+        return lambda kind: make
+
+    s.maker = maker  # type: ignore[method-assign]
+    s.use(create_seconds=600)
+    s.add_account()
+    s.add_account("hangs")
+    s.add_machine("first", account="hangs")
+    async with s.operator():
+        await s.until(lambda: s.is_ready("first"))
+        for number in range(AT_ONCE + 4):
+            s.add_machine(f"h-{number}", account="hangs")
+        await s.until(lambda: hanging.calls["RunInstance"] > AT_ONCE)
+        s.add_machine("m")
+        await s.until(lambda: s.is_ready("m"), 60.0)
+        await s.delete(VIRTUAL_MACHINE, "first")
+        await s.until(lambda: not s.is_there(VIRTUAL_MACHINE, "first"), 60.0)
