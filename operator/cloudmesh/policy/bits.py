@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudmesh.policy.offers import Mask, Rows
+from cloudmesh.policy.offers import Mask
 
 Bits = NDArray[np.uint64]
 """64 rows a word, the first in the lowest bit; what is beyond the last row is 0."""
@@ -29,17 +29,12 @@ def first(bits: Bits) -> int:
     return word * 64 + (value & -value).bit_length() - 1
 
 
-def rows_of(bits: Bits, size: int) -> Rows:
-    """The rows in order.
+def unpack(bits: Bits, size: int) -> Mask:
+    """Whether each row is in the set.
 
     Args:
         bits: The set.
         size: Rows of the table.
     """
-    return np.flatnonzero(np.unpackbits(bits.view(np.uint8), count=size, bitorder="little"))
-
-
-def have(bits: Bits, rows: Rows) -> Mask:
-    """Whether each of some rows is in the set."""
-    mask: Mask = (bits[rows >> 6] >> (rows & 63).astype(np.uint64)) & np.uint64(1) != 0
-    return mask
+    # As booleans, since their non-zero ones are found ten times as fast as those of bytes.
+    return np.unpackbits(bits.view(np.uint8), count=size, bitorder="little").view(np.bool_)

@@ -115,10 +115,10 @@ class Sieve:
                     name == "Blocked" and bool((fallen & self._over_quota).any())
                 )  # fmt: skip
             before, count = after, left
-        rows = np.arange(size) if before is None else bits.rows_of(before, size)
+        rows = np.arange(size) if before is None else np.flatnonzero(bits.unpack(before, size))
         if not chains:
             rows = rows[:0]
-        units, alternative = _best_alternative(pool, alive, rows)
+        units, alternative = _best_alternative(pool, alive, rows, size)
         return Sifted(pool, rows, units, alternative, tuple(rejected), wanted, over_quota)
 
     def _steps(self, pool: PoolRequest, alternative: Alternative) -> list[Step]:
@@ -218,7 +218,7 @@ def _any(sets: list[Bits | None]) -> Bits | None:
     return first
 
 
-def _best_alternative(pool: PoolRequest, alive: list[Bits | None], rows: Rows) -> tuple[Ints, Ints]:
+def _best_alternative(pool: PoolRequest, alive: list[Bits | None], rows: Rows, size: int) -> tuple[Ints, Ints]:
     if len(alive) == 1:
         return np.full(len(rows), pool.alternatives[0].counts_as, dtype=np.int32), np.zeros(len(rows), dtype=np.int32)
     units = np.zeros(len(rows), dtype=np.int32)
@@ -226,7 +226,7 @@ def _best_alternative(pool: PoolRequest, alive: list[Bits | None], rows: Rows) -
     for index, (alternative, mask) in enumerate(zip(pool.alternatives, alive, strict=True)):
         better = units < alternative.counts_as
         if mask is not None:
-            better &= bits.have(mask, rows)
+            better &= bits.unpack(mask, size)[rows]
         units[better] = alternative.counts_as
         chosen[better] = index
     return units, chosen

@@ -119,7 +119,10 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """Machines that run already (or are being made) and stay: they cost, take room, and count."""
+    """Machines that run already (or are being made) and stay: they cost and count.
+
+    Free capacity, limits and quotas of a request are what is left besides them.
+    """
 
     offer: Offer
     alternative: str

@@ -11,7 +11,7 @@ from cloudmesh.policy.model import Decision, Placement, Policy, Request
 from cloudmesh.policy.offers import UNKNOWN_COST, OfferTable
 from cloudmesh.policy.problem import Task
 from cloudmesh.policy.scores import Plugin
-from cloudmesh.policy.words import all_rejections, explain, in_words, say_why, unit_costs
+from cloudmesh.policy.words import all_rejections, explain, in_words, say_why
 
 SPOT_TYPES = 15
 """Types that must be acceptable before one spot machine is replaced by another to save money: with fewer the choice
@@ -78,11 +78,10 @@ def assemble(request: Request, table: OfferTable, sifted: Sequence[Sifted], choi
     decisions: list[Decision] = []
     known = held is not None
     for number, (task, fill) in enumerate(choice.pairs):
-        units = unit_costs(request, table, choice, number)
         for n, count in sorted(fill.counts.items(), key=lambda pair: _position(task, pair[0])):
             item = task.items[n]
             alternative = task.pool.alternatives[item.alternative]
-            why = say_why(request, table, choice, number, n, units)
+            why = say_why(request, table, choice, number, n)
             decisions.append(Decision(task.pool.name, alternative.name, item.units, table.offer(item.row), count, why))
             known = known and item.cost != UNKNOWN_COST
     reason, message = explain(request, table, choice, held)

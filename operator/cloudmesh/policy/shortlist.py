@@ -54,11 +54,12 @@ class Picker:
         rows = self.sifted.rows
         if not len(rows):
             return np.empty(0, dtype=np.intp)
-        kinds = list(self._kinds())
-        if self.group == "None":
-            kept = [self._enough(self._first(mine)) for mine in kinds]
+        if self.group != "None":
+            kept = [self._by_domain(mine) for mine in self._in_domains(list(self._kinds(len(rows))))]
+        elif self.keys is not None:
+            kept = [self._enough(self._first(mine)) for mine in self._kinds(len(rows))]
         else:
-            kept = [self._by_domain(mine) for mine in self._in_domains(kinds)]
+            kept = self._cheapest()
         picked = np.concatenate(kept)
         cost = self.table.costs(self.currency)[rows[picked]]
         if self.keys is None:
@@ -67,9 +68,20 @@ class Picker:
         fallback = ~self.table.spot[rows[picked]] & (self.sifted.pool.above_base == "SpotWithFallback")
         return picked[np.lexsort((rows[picked], unit, self.keys[picked], fallback))]
 
-    def _kinds(self) -> Iterator[Rows]:
-        """Rows that count alike and are paid alike, each in order of the price."""
-        pool, rows = self.sifted.pool, self.sifted.rows
+    def _cheapest(self) -> list[Rows]:
+        """The cheapest of each kind; as a rule they are among the first of all."""
+        size = len(self.sifted.rows)
+        looked = FIRST if self.table.one_currency else size
+        while True:
+            kept = [self._enough(mine) for mine in self._kinds(min(looked, size))]
+            caps = self.resources.caps
+            if looked >= size or all(int(caps[self.sifted.rows[some]].sum()) >= self.total for some in kept):
+                return kept
+            looked *= 8
+
+    def _kinds(self, most: int) -> Iterator[Rows]:
+        """Of the first so many, those that count alike and are paid alike, each in order of the price."""
+        pool, rows = self.sifted.pool, self.sifted.rows[:most]
         every = np.arange(len(rows))
         if not self.table.one_currency:
             # Rows are in order of the bare numbers, whatever the currency.
@@ -171,7 +183,7 @@ class Picker:
         return [mine[chosen[self._domain(mine)]] for mine in kinds]
 
     def _by_domain(self, mine: Rows) -> Rows:
-        """The first of each domain until enough fits: all that is wanted, or what an even spread could put there."""
+        """The first of each domain until enough fits for the pool, or for what an even spread could put there."""
         if not len(mine):
             return mine
         pool = self.sifted.pool
@@ -183,9 +195,11 @@ class Picker:
             order = np.argsort(domain.astype(np.int16) if int(domain.max()) < 2**15 else domain, kind="stable")
         ordered, domain = mine[order], domain[order]
         starts = np.flatnonzero(np.r_[True, domain[1:] != domain[:-1]])
-        most = self.total
+        # Other pools may take some of it, as a rule not most.
+        need = wanted(pool)[0]
         if pool.spread != "None" and pool.colocate == "None":
-            most = min(most, 2 * -(-wanted(pool)[0] // len(starts)) + 4)
+            need = -(-need // len(starts))
+        most = min(self.total, 2 * need + 8)
         caps = self.resources.caps[self.sifted.rows[ordered]]
         before = np.cumsum(caps) - caps
         lengths = np.diff(np.r_[starts, len(ordered)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from cloudmesh.policy.cover import WINDOW
 from cloudmesh.policy.offers import UNLIMITED
 from cloudmesh.policy.problem import Fill, Task, take
 from cloudmesh.policy.spread import cheapest
@@ -16,7 +17,7 @@ from cloudmesh.policy.spread import cheapest
 ROUNDS = 16
 CLOSE = 0.003
 """Distance to the lower bound that is good enough."""
-WORK = 200
+WORK = 400
 """What the search may cost, in tenths of a millisecond or so: a count, not a clock, so that the answer never varies."""
 
 Value = tuple[int, int, float]
@@ -82,7 +83,9 @@ def _weight(task: Task) -> float:
     """What a fill costs, in tenths of a millisecond or so."""
     mixed, size = len(task.sizes) > 1, len(task.items)
     if task.pool.spread != "None":
-        return 2 + size / 10 if mixed else 1 + size / 15
+        if task.need > WINDOW:
+            return 0.15 * task.need * (1 + len(task.sizes) * mixed) * (2 if task.base else 1)
+        return 2 + size / 4 if mixed or task.shared else 1 + size / 15
     if task.pool.colocate != "None":
         return 1 + size / 40 if mixed else 0.2 + size / 200
     return 1 + size / 80 if mixed else 0.1 + size / 500

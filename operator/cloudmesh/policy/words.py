@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cloudmesh.policy.choose import Choice
 from cloudmesh.policy.filters import Sifted
 from cloudmesh.policy.model import Rejection, Request
 from cloudmesh.policy.money import say_money
 from cloudmesh.policy.offers import UNPRICED, OfferTable
-from cloudmesh.policy.problem import Task, take
-
-Floats = NDArray[np.float64]
+from cloudmesh.policy.problem import Item, Task, take
 
 _MODES = {
     "Fastest": "fastest",
@@ -29,13 +27,15 @@ _MODES = {
 }
 
 
-def unit_costs(request: Request, table: OfferTable, choice: Choice, number: int) -> Floats:
-    """What a unit costs by offer that serves a pool, for `say_why`."""
-    sifted = choice.sifted[number]
-    return table.costs(request.currency)[sifted.rows] / np.maximum(1, sifted.units)
+def _cheaper(request: Request, table: OfferTable, sifted: Sifted, task: Task, item: Item) -> int:
+    """Offers that serve the pool at a lower cost of a unit."""
+    column, rows = table.costs(request.currency), sifted.rows
+    if len(task.sizes) == 1 and table.one_currency:
+        return bisect_left(rows, item.cost, key=column.__getitem__)
+    return int(np.count_nonzero(column[rows] / sifted.units < item.cost / item.units))
 
 
-def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n: int, units: Floats) -> str:
+def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n: int) -> str:
     """Why an offer was chosen.
 
     Args:
@@ -44,7 +44,6 @@ def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n:
         choice: The choice.
         number: Which pool.
         n: Which item of its task.
-        units: What `unit_costs` gave for the pool.
     """
     task, sifted = choice.tasks[number], choice.sifted[number]
     item, pool = task.items[n], task.pool
@@ -52,7 +51,7 @@ def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n:
     price = say_money(nanos, offer.price.currency) if offer.price and nanos != UNPRICED else "no known price"
     many = f"of {len(sifted.rows)}"
     if request.policy.mode == "Cheapest" or choice.by_price:
-        cheaper = int(np.count_nonzero(units < item.cost / item.units))
+        cheaper = _cheaper(request, table, sifted, task, item)
         rank = f"cheapest {many}" if not cheaper else f"cheapest but {cheaper} {many}"
     else:
         rank = f"{_MODES[request.policy.mode]} {many}"
