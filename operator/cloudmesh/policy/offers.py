@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -39,11 +40,10 @@ class Coded(Generic[T]):
     values: tuple[T, ...]
 
     @classmethod
-    def of(cls, items: Iterable[T]) -> Coded[T]:
+    def of(cls, items: Sequence[T]) -> Coded[T]:
         """Codes in order of first appearance."""
-        known: dict[T, int] = {}
-        codes = np.fromiter((known.setdefault(item, len(known)) for item in items), dtype=np.int32)
-        return cls(codes, tuple(known))
+        known = {item: number for number, item in enumerate(dict.fromkeys(items))}
+        return cls(np.fromiter(map(known.__getitem__, items), dtype=np.int32, count=len(items)), tuple(known))
 
     def code(self, value: T) -> int:
         """The number of a value, -1 if no row has it."""
@@ -80,6 +80,10 @@ class Coded(Generic[T]):
         return Coded(np.concatenate(parts), tuple(known))
 
 
+_FIELDS = (
+    "account", "type", "region", "zone", "purchase", "arch", "milli_vcpu", "memory_mib", "gpu_model", "gpu_count",
+    "disk_gib", "price", "free", "quota", "start_seconds", "images", "network",
+)  # fmt: skip
 _CODED = ("account", "type", "region", "zone", "arch", "gpu_model", "currency", "images", "network", "quota", "place")
 _PLAIN = ("spot", "milli_vcpu", "memory_mib", "gpu_count", "disk_gib", "nanos", "free", "start_seconds", "confidence")
 
@@ -161,29 +165,32 @@ class OfferTable:
         prices = {name: known_nanos(offer) for name, offer in unique.items()}
         ids = sorted(unique, key=lambda name: _order(prices[name], name))
         rows = tuple(unique[name] for name in ids)
+        given: dict[str, list[Any]] = {name: list(map(attrgetter(name), rows)) for name in _FIELDS}
+        account, region, zone = (Coded.of(given[name]) for name in ("account", "region", "zone"))
+        quota = _joined((account, region, Coded.of(given["quota"])))
         return cls(
             offers=rows,
             ids=tuple(ids),
-            account=Coded.of(o.account for o in rows),
-            type=Coded.of(o.type for o in rows),
-            region=Coded.of(o.region for o in rows),
-            zone=Coded.of(o.zone for o in rows),
-            arch=Coded.of(o.arch for o in rows),
-            gpu_model=Coded.of(o.gpu_model.lower() for o in rows),
-            currency=Coded.of(o.price.currency if o.price else "" for o in rows),
-            images=Coded.of(o.images for o in rows),
-            network=Coded.of(o.network for o in rows),
-            quota=Coded.of(f"{o.account}/{o.region}/{o.quota}" if o.quota else "" for o in rows),
-            place=Coded.of(f"{o.account}/{o.region}/{o.zone}" for o in rows),
-            spot=np.fromiter((o.purchase == "Spot" for o in rows), dtype=np.bool_),
-            milli_vcpu=_ints(o.milli_vcpu for o in rows),
-            memory_mib=_ints(o.memory_mib for o in rows),
-            gpu_count=_ints(o.gpu_count for o in rows),
-            disk_gib=_ints(o.disk_gib for o in rows),
-            nanos=np.fromiter((prices[name] for name in ids), dtype=np.int64),
-            free=_ints(UNLIMITED if o.free is None else max(0, min(o.free, _MAX)) for o in rows),
-            start_seconds=_ints(-1 if o.start_seconds is None else o.start_seconds for o in rows),
-            confidence=_ints(CONFIDENCE.index(o.price.confidence) if o.price else 0 for o in rows),
+            account=account,
+            type=Coded.of(given["type"]),
+            region=region,
+            zone=zone,
+            arch=Coded.of(given["arch"]),
+            gpu_model=Coded.of([model.lower() for model in given["gpu_model"]]),
+            currency=Coded.of([price.currency if price else "" for price in given["price"]]),
+            images=Coded.of(given["images"]),
+            network=Coded.of(given["network"]),
+            quota=_named(quota, lambda parts: bool(parts[2])),
+            place=_named(_joined((account, region, zone))),
+            spot=np.array([purchase == "Spot" for purchase in given["purchase"]], dtype=np.bool_),
+            milli_vcpu=_ints(given["milli_vcpu"]),
+            memory_mib=_ints(given["memory_mib"]),
+            gpu_count=_ints(given["gpu_count"]),
+            disk_gib=_ints(given["disk_gib"]),
+            nanos=np.fromiter(map(prices.__getitem__, ids), dtype=np.int64, count=len(ids)),
+            free=_ints([UNLIMITED if free is None else max(0, min(free, _MAX)) for free in given["free"]]),
+            start_seconds=_ints([-1 if start is None else start for start in given["start_seconds"]]),
+            confidence=_ints([CONFIDENCE.index(price.confidence) if price else 0 for price in given["price"]]),
         )
 
     @classmethod
@@ -262,5 +269,21 @@ def _order(nanos: int, name: str) -> tuple[bool, int, str]:
     return nanos < 0, nanos, name
 
 
-def _ints(values: Iterable[int]) -> Ints:
-    return np.fromiter((min(v, UNLIMITED) for v in values), dtype=np.int32)
+def _ints(values: Sequence[int]) -> Ints:
+    return np.minimum(np.array(values, dtype=np.int64), UNLIMITED).astype(np.int32)
+
+
+def _joined(columns: Sequence[Coded[str]]) -> Coded[tuple[str, ...]]:
+    """Several columns as one of tuples."""
+    key = np.zeros(len(columns[0].codes), dtype=np.int64)
+    for column in columns:
+        key = key * max(1, len(column.values)) + column.codes
+    _, first, codes = np.unique(key, return_index=True, return_inverse=True)
+    values = tuple(tuple(column.values[column.codes[row]] for column in columns) for row in first.tolist())
+    return Coded(codes.astype(np.int32), values)
+
+
+def _named(column: Coded[tuple[str, ...]], holds: Callable[[tuple[str, ...]], bool] = bool) -> Coded[str]:
+    """The parts with slashes between, empty where a predicate says so."""
+    names = Coded.of(["/".join(parts) if holds(parts) else "" for parts in column.values])
+    return Coded(names.codes[column.codes], names.values)
