@@ -18,6 +18,7 @@ from cloudmesh.engine.kube.access import Access
 from cloudmesh.engine.kube.transport import Request
 
 CONNECT_SECONDS = 5.0
+CLOSING_SECONDS = 0.1
 USER_AGENT = "cloudmesh-operator"
 
 
@@ -100,7 +101,8 @@ class HttpTransport:
     async def close(self) -> None:
         """Closes the pool and lets TLS connections finish closing."""
         await self._rest.close()
-        await asyncio.sleep(0)
+        # aiohttp doesn't wait for the other side's end of TLS
+        await asyncio.sleep(CLOSING_SECONDS)
 
 
 def _environment_proxy(host: str) -> str | None:
