@@ -29,6 +29,7 @@ CONFIDENCE = ("unknown", "static", "fetched", "declared")
 """From the least to the most trusted; column `confidence` holds the index."""
 
 _MAX = 2**31 - 2
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 T = TypeVar("T", bound=Hashable)
 
 
@@ -252,9 +253,11 @@ class OfferTable:
     @cached_property
     def mixed(self) -> NDArray[np.uint64]:
         """A number a row that depends on its id alone and looks random."""
-        return np.fromiter(
-            (int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) for name in self.ids), dtype=np.uint64
-        )
+        total = self.spot.astype(np.uint64)
+        for column in (self.account, self.type, self.region, self.zone):
+            digests = [blake2b(value.encode(), digest_size=8).digest() for value in column.values] or [bytes(8)]
+            total = total * _ODD + np.frombuffer(b"".join(digests), dtype="<u8")[column.codes]
+        return total
 
 
 def known_nanos(offer: Offer) -> int:

@@ -17,8 +17,11 @@ from cloudmesh.policy.spread import cheapest
 ROUNDS = 16
 CLOSE = 0.003
 """Distance to the lower bound that is good enough."""
-WORK = 400
+WORK = 600
 """What the search may cost, in tenths of a millisecond or so: a count, not a clock, so that the answer never varies."""
+
+FEW = 4
+"""Pools among which the search is worth all of that; among more, each counts for less."""
 
 Value = tuple[int, int, float]
 T = TypeVar("T")
@@ -41,17 +44,18 @@ def solve(tasks: Sequence[Task], left: Sequence[int], kinds: Sequence[str], effo
     short = {resource for resource, rest in enumerate(room) if rest < 0}
     if not short:
         return fills
+    work = effort * WORK * (1.0 if len(tasks) <= FEW else 0.5)
     # Only the pools that want the same room have to part, if that is cheap enough; else all may move.
     inside = [t for t, fill in enumerate(fills) if _touches(tasks[t], fill, short)]
     if len(inside) < len(tasks):
         others = [t for t in range(len(tasks)) if t not in inside]
         used = [a - b for a, b in zip(left, _room(_of(tasks, others), _of(fills, others), left), strict=True)]
-        search = _Contended(_of(tasks, inside), _less(left, used), _less(loose, used), _of(plain, inside), WORK * 2 / 3)
+        search = _Contended(_of(tasks, inside), _less(left, used), _less(loose, used), _of(plain, inside), work * 2 / 3)
         best = dict(zip(inside, search.solve(_of(fills, inside)), strict=True))
         fills_now = [best.get(t, fill) for t, fill in enumerate(fills)]
-        search = _Contended(tasks, left, loose, plain, effort * WORK / 3)
+        search = _Contended(tasks, left, loose, plain, work / 3)
         return search.solve(fills, start=fills_now)
-    return _Contended(tasks, left, loose, plain, effort * WORK).solve(fills)
+    return _Contended(tasks, left, loose, plain, work).solve(fills)
 
 
 def _of(items: Sequence[T], numbers: Sequence[int]) -> list[T]:

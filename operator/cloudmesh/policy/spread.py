@@ -67,24 +67,23 @@ def _anywhere(task: Task, left: Sequence[int], costs: Sequence[float], among: Se
     if task.pool.spread == "None":
         return cover(task, left, costs, among)
     items = task.items
+    # Where all machines count alike and are paid alike, and share no limit, greedy choice is exact.
+    mixed = len({(items[n].units, task.base > 0 and items[n].spot) for n in among}) > 1
+    if mixed or any(left[resource] < UNLIMITED for resource in task.shared):
+        exact = evenly(task, left, costs, among)
+        if exact is not None:
+            exact.uneven = unevenness(task, exact)
+            return exact
     # Sizes alone too: the greedy way may mix them badly.
     alone = [[n for n in among if items[n].units == size] for size in task.sizes] if len(task.sizes) > 1 else []
-    choices = [among, *alone]
-    fills = [fill for choice in choices for fill in _evenly(task, left, costs, choice)]
+    fills = [fill for choice in (among, *alone) for fill in _greedily(task, left, costs, choice)]
     for fill in fills:
         fill.uneven = unevenness(task, fill)
     return min(fills, key=lambda fill: value(fill, costs))
 
 
-def _evenly(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequence[int]) -> Iterable[Fill]:
+def _greedily(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequence[int]) -> Iterable[Fill]:
     """Fills whose domains differ by one machine at most, as far as there is room."""
-    # Where all machines count alike and are paid alike, and share no limit, greedy choice is exact.
-    mixed = len({(task.items[n].units, task.base > 0 and task.items[n].spot) for n in among}) > 1
-    if mixed or any(left[resource] < UNLIMITED for resource in task.shared):
-        exact = evenly(task, left, costs, among)
-        if exact is not None:
-            yield exact
-            return
     items, over = task.items, task.pool.spread
     by_unit = sorted(among, key=lambda n: (costs[n] / items[n].units, n))
 
