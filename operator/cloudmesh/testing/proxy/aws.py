@@ -14,12 +14,15 @@ The rules that it adds, each from AWS's own guides:
 7. Spot prices differ by type and zone.
 8. An instance that was asked to end may take a while for it (`ending_seconds`).
 9. EC2 may accept a request and end the instance for want of room: its state reason tells (`doom`).
-10. A second TerminateInstances succeeds like the first, also for an instance with network interfaces of its own.
+10. Start, stop, reboot and a change of type need an instance that hasn't ended, and a type that there is; a start sets
+    the launch time anew.
+11. A second TerminateInstances succeeds like the first, also for an instance with network interfaces of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime
 import hashlib
 import re
 import time
@@ -86,6 +89,8 @@ class AwsDialect:
     """State reason of instances that ended by themselves."""
     images: dict[str, str] = field(default_factory=dict)
     """Images of instances where they aren't those of the emulator."""
+    launched: dict[str, str] = field(default_factory=dict)
+    """Launch times of instances that were started again."""
     frozen: dict[str, tuple[str, str]] | None = None
     """States that lists show while they are stale, by instance."""
     _locks: dict[tuple[str, str, str, str], asyncio.Lock] = field(default_factory=dict)
@@ -132,6 +137,8 @@ class AwsDialect:
             return await self._once(call, upstream)
         if call.operation in _LISTS:
             return await self._list(call, upstream)
+        if (refused := await self._unknown(call, upstream)) is not None:
+            return refused
         if call.operation == "TerminateInstances" and self.ending_seconds:
             now = time.monotonic()
             for instance in call.parameters.get("InstanceIds") or ():
@@ -141,7 +148,28 @@ class AwsDialect:
             return Answer(200, _TERMINATED, _XML)
         if call.operation == "RunInstances":
             await self._made(call, answer, upstream)
+        if call.operation == "StartInstances":
+            moment = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+            self.launched |= dict.fromkeys(call.parameters["InstanceIds"], moment)
         return answer
+
+    async def _unknown(self, call: Call, upstream: Upstream) -> Answer | None:
+        """The refusal of a call about an instance or a type that there isn't; the emulator takes some of them."""
+        if call.operation in ("StartInstances", "StopInstances", "RebootInstances"):
+            ids = tuple(call.parameters["InstanceIds"])
+            there = await upstream(_internal(call, "DescribeInstances", ids))
+            if there.status != 200:
+                return there
+            ended = [i for i, (_, name) in (await self._states(call, ids, upstream)).items() if name == "terminated"]
+            message = f"The instance {', '.join(ended)} is not in a state from which it can be changed"
+            return self.error(call, 400, "IncorrectInstanceState", message) if ended else None
+        if call.operation == "ModifyInstanceAttribute" and (type_ := call.parameters.get("InstanceType")):
+            form = {"Action": "DescribeInstanceTypes", "Version": "2016-11-15", "InstanceType.1": type_["Value"]}
+            known = await upstream(
+                Call("DescribeInstanceTypes", call.method, call.target, {}, call.headers, _form(form))
+            )
+            return known if known.status != 200 else None
+        return None
 
     # -- create once -------------------------------------------------------------------------------------------------
 
@@ -261,6 +289,8 @@ class AwsDialect:
                     _set_state(item, space, "32", "shutting-down")
                 if name in self.reasons:
                     _set_reason(item, space, self.reasons[name])
+                if name in self.launched and (time_ := item.find(f"{space}launchTime")) is not None:
+                    time_.text = self.launched[name]
                 if name in self.images and (image := item.find(f"{space}imageId")) is not None:
                     image.text = self.images[name]
             if not len(instances):

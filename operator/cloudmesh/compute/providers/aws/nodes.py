@@ -8,7 +8,7 @@ from typing import Any
 
 from cloudmesh.compute.ports import Node, NodeState
 from cloudmesh.compute.providers.aws.errors import of_code
-from cloudmesh.compute.tokens import TAG_MACHINE, TAG_TOKEN
+from cloudmesh.compute.tokens import PREFIX, TAG_MACHINE, TAG_TOKEN
 from cloudmesh.engine.errors import CloudmeshError
 
 _STATES: Mapping[str, NodeState] = {
@@ -19,7 +19,8 @@ _STATES: Mapping[str, NodeState] = {
     "shutting-down": "Deleting",
     "terminated": "Deleted",
 }
-USER_ASKED = ("Client.", "Server.ScheduledStop")
+TAG_BOOT = PREFIX + "boot"
+"""Changes with each reboot that we asked for."""
 
 
 def to_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
@@ -61,7 +62,8 @@ def to_node(instance: Mapping[str, Any], region: str) -> Node:
         public_address=public,
         host=public or private,
         created_at=created,
-        boot_id=created,  # EC2 sets LaunchTime anew at each start
+        boot_id=(launched.isoformat() if launched else "")
+        + tags.get(TAG_BOOT, ""),  # EC2 sets LaunchTime anew at each start, not at a reboot
         failure=_failure(state, reason),
         details=details,
     )

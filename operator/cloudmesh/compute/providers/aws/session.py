@@ -56,6 +56,7 @@ class Session:
         if missing:
             raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
         self.region = region
+        self._closed = False
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
         values = {key: value.decode().strip() for key, value in credentials.items()}
         self._ec2 = self._client("ec2", values, endpoint, read_seconds)
@@ -125,6 +126,8 @@ class Session:
                     return items
 
     async def _run(self, function: Callable[..., dict[str, Any]], what: str, **parameters: Any) -> dict[str, Any]:
+        if self._closed:
+            raise Transient(f"{what}: the account was closed")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(**parameters))
         except (ClientError, BotoCoreError, ResponseParserError) as error:
@@ -134,6 +137,7 @@ class Session:
 
     def close(self) -> None:
         """Lets threads end; calls under way are not waited for."""
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._ec2.close()
         self._slow.close()

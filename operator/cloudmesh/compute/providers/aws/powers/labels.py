@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from cloudmesh.compute.ports import Node
 from cloudmesh.compute.providers.aws.nodes import from_tags, to_node, to_tags
 from cloudmesh.compute.providers.aws.powers.base import Power
-from cloudmesh.compute.tokens import PREFIX, TAG_UID
+from cloudmesh.compute.tokens import PREFIX, TAG_ACCOUNT, TAG_INSTALLATION, TAG_NAMESPACE, TAG_UID
 from cloudmesh.engine.errors import Conflict, InvalidRequest
 
 MAX_KEY, MAX_VALUE, MAX_TAGS = 128, 256, 50
@@ -47,9 +47,9 @@ class Labels(Power):
         """Sets our tags on an instance that has no owner yet."""
         instance = await self._instance(node_id)
         held = from_tags(instance.get("Tags"))
-        owner = held.get(TAG_UID, "")
-        if owner and owner != tags.get(TAG_UID):
-            raise Conflict(f"the instance {node_id} is owned already, by the machine of uid {owner}")
+        for key in (TAG_INSTALLATION, TAG_NAMESPACE, TAG_ACCOUNT, TAG_UID):
+            if held.get(key, tags.get(key)) != tags.get(key):
+                raise Conflict(f"the instance {node_id} is owned already: its tag {key} is {held[key]!r}")
         if instance.get("State", {}).get("Name") in ("terminated", "shutting-down"):
             raise InvalidRequest(f"the instance {node_id} has ended")
         ours = [tag for tag in to_tags(tags) if tag["Key"] != "Name"]

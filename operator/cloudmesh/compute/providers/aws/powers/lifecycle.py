@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+
+from cloudmesh.compute.providers.aws.nodes import TAG_BOOT
 from cloudmesh.compute.providers.aws.powers.base import Power
 from cloudmesh.engine.errors import Conflict
 
@@ -18,8 +21,10 @@ class Lifecycle(Power):
         await self.session.call("start_instances", f"StartInstances {node_id}", InstanceIds=[node_id])
 
     async def reboot_node(self, node_id: str) -> None:
-        """Reboots."""
+        """Reboots, and notes it: EC2 itself tells of a reboot nowhere."""
         await self.session.call("reboot_instances", f"RebootInstances {node_id}", InstanceIds=[node_id])
+        tags = [{"Key": TAG_BOOT, "Value": secrets.token_hex(4)}]
+        await self.session.call("create_tags", f"CreateTags {node_id}", Resources=[node_id], Tags=tags)
 
     async def resize_node(self, node_id: str, type_: str) -> None:
         """Changes the type.

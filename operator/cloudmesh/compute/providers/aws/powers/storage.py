@@ -9,7 +9,7 @@ from cloudmesh.compute.providers.aws.nodes import from_tags
 from cloudmesh.compute.providers.aws.powers.base import Power, token_tags
 from cloudmesh.compute.providers.aws.session import filters
 from cloudmesh.compute.tokens import TAG_TOKEN, Scope
-from cloudmesh.engine.errors import Conflict, InvalidRequest, NotFound
+from cloudmesh.engine.errors import NotFound
 
 
 class Storage(Power):
@@ -100,11 +100,9 @@ class Storage(Power):
 
     async def detach_volume(self, volume_id: str) -> None:
         """Frees a volume; one that is free is fine."""
-        try:
-            await self.session.call("detach_volume", VolumeId=volume_id)
-        except (Conflict, InvalidRequest) as error:
-            if "IncorrectState" not in str(error) and "available" not in str(error):
-                raise
+        items = await self.session.pages("describe_volumes", "Volumes", VolumeIds=[volume_id])
+        for attachment in (held for item in items for held in item.get("Attachments", [])):
+            await self.session.call("detach_volume", VolumeId=volume_id, InstanceId=attachment["InstanceId"])
 
     async def delete_volume(self, volume_id: str) -> None:
         """Deletes a volume."""
