@@ -28,7 +28,7 @@ PYTEST = {
     # what to run, and on how many processes: tests that share the cluster's operator run one after another
     "unit": ("tests/unit", 2),
     "property": ("tests/property", 2),
-    "contract": ("tests/contract", 0),
+    "contract": ("tests/contract", 2),
     "kube": ("tests/kube", 0),
     "e2e": ("tests/e2e", 0),
 }
