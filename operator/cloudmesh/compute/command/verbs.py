@@ -61,7 +61,8 @@ class Options:
 
 
 def complain(text: str) -> None:
-    """Tells something on the standard error output."""
+    """Tells something on the standard error output, after what was said on the other one before."""
+    sys.stdout.flush()
     for line in text.splitlines():
         print(f"cloudmesh.compute: {line}", file=sys.stderr)  # noqa: T201
 
