@@ -17,7 +17,7 @@ from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PRICE_SHEET
 from cloudmesh.compute.ports import Provider
 from cloudmesh.compute.prices import Catalogue, next_change, price_offers
-from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT, Context, known_kinds
+from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT, DEFAULT_ACCOUNT_NAME, Context, known_kinds
 from cloudmesh.compute.redact import PUBLIC, Redactor
 from cloudmesh.compute.settings import ComputeSettings
 from cloudmesh.compute.surveyor import Surveyor
@@ -39,7 +39,6 @@ from cloudmesh.engine import (
 )
 from cloudmesh.policy.model import Offer
 
-DEFAULT_NAME = "pods"
 SECRET_TYPES = (names.SECRET_TYPE_CREDENTIALS, "kubernetes.io/ssh-auth")
 HELD_SECONDS = 10.0
 IDLE_SECONDS = 30.0
@@ -294,12 +293,12 @@ async def ensure_default_account(engine: Engine, namespace: str) -> str:
     Raises:
         CloudmeshError: It can't be made.
     """
-    if engine.cache.get(CLOUD_ACCOUNT, namespace, DEFAULT_NAME) is None:
+    if engine.cache.get(CLOUD_ACCOUNT, namespace, DEFAULT_ACCOUNT_NAME) is None:
         body = {
             "apiVersion": CLOUD_ACCOUNT.api_version,
             "kind": CLOUD_ACCOUNT.kind,
             "metadata": {
-                "name": DEFAULT_NAME,
+                "name": DEFAULT_ACCOUNT_NAME,
                 "namespace": namespace,
                 "labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY},
             },
@@ -307,7 +306,7 @@ async def ensure_default_account(engine: Engine, namespace: str) -> str:
         }
         with contextlib.suppress(AlreadyExists):
             await engine.kube.create(CLOUD_ACCOUNT, body)
-    return DEFAULT_NAME
+    return DEFAULT_ACCOUNT_NAME
 
 
 def _frozen(value: Any) -> Any:

@@ -10,9 +10,9 @@ from cloudmesh.compute.accounts import Account, Accounts
 from cloudmesh.compute.asked import Asked
 from cloudmesh.compute.cluster_status import Trouble
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT
+from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT_NAME
 from cloudmesh.engine import Cache
 
-DEFAULT_ACCOUNT = "pods"
 LASTING = frozenset({"AuthFailed", "InvalidRequest", "Unsupported", "CheckFailed", "SecretMissing"})
 """Reasons of accounts that wait for somebody."""
 
@@ -37,7 +37,7 @@ def account_names(asked: Asked, cache: Cache) -> tuple[str, ...]:
     if asked.accounts is not None:
         return asked.accounts
     if asked.account_labels is None:
-        return (DEFAULT_ACCOUNT,)
+        return (DEFAULT_ACCOUNT_NAME,)
     wanted = asked.account_labels.items()
     return tuple(
         sorted(

@@ -10,7 +10,6 @@ from dataclasses import replace
 from cloudmesh.api import conditions as c
 from cloudmesh.api import names
 from cloudmesh.compute.asked import Asked
-from cloudmesh.compute.cluster_accounts import DEFAULT_ACCOUNT
 from cloudmesh.compute.cluster_objects import make_machine
 from cloudmesh.compute.cluster_offers import Chosen, Offers
 from cloudmesh.compute.cluster_status import Trouble
@@ -18,6 +17,7 @@ from cloudmesh.compute.cluster_telling import Pass, Teller
 from cloudmesh.compute.cluster_words import Event, say_machines, say_next
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.plan import NewMachine, machines
+from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT_NAME
 from cloudmesh.compute.reading import ANNOTATION_POWER_SINCE, ANNOTATION_TEMPLATE
 from cloudmesh.engine import AlreadyExists, Engine, NotFound, Obj, Transient, is_deleting, is_owned_by
 
@@ -76,7 +76,7 @@ class Maker:
     async def _ensure_default_account(self, asked: Asked) -> None:
         if asked.accounts is not None or asked.account_labels is not None or self._default_account is None:
             return
-        if self._engine.cache.get(CLOUD_ACCOUNT, asked.namespace, DEFAULT_ACCOUNT) is None:
+        if self._engine.cache.get(CLOUD_ACCOUNT, asked.namespace, DEFAULT_ACCOUNT_NAME) is None:
             await self._default_account(asked.namespace)
 
     async def _create(self, obj: Obj, asked: Asked, new: Sequence[NewMachine]) -> str:

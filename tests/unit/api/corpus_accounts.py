@@ -160,7 +160,7 @@ UNKNOWN_ACCOUNTS: dict[str, tuple[Spec, str]] = {
         "spec.credentials.secretRef.namespace",
     ),
     "unknown-host-path": (pods(hostPath="/"), "spec.kubernetes.hostPath"),
-    "unknown-key-path": (host(keyFile="/root/.ssh/id_rsa"), "spec.ssh.hosts[0].keyFile"),
+    "unknown-key-path": (host(keyFile="/keys/id_rsa"), "spec.ssh.hosts[0].keyFile"),
 }
 
 SHEETS: dict[str, Spec] = {

@@ -9,10 +9,11 @@ from typing import Any
 
 from tests.unit.compute.machine_scene import NAMESPACES, Scene, now, scene
 
-from cloudmesh.compute.account_controller import DEFAULT_NAME, ensure_default_account
+from cloudmesh.compute.account_controller import ensure_default_account
 from cloudmesh.compute.accounts import Account
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PRICE_SHEET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.providers.memory import Fault, MemoryCloud
+from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT_NAME
 from cloudmesh.compute.surveyor import USABLE
 from cloudmesh.compute.tokens import TAG_ACCOUNT, TAG_INSTALLATION, TAG_MACHINE, TAG_NAMESPACE, TAG_TOKEN, TAG_UID
 from cloudmesh.engine import SECRET
@@ -363,12 +364,12 @@ async def test_a_part_that_fails_leaves_the_rest_usable(s: Scene) -> None:
 async def test_the_default_account_is_made_once(s: Scene) -> None:
     async with s.operator() as (engine, _):
         for _ in range(3):
-            assert await ensure_default_account(engine, "ns") == DEFAULT_NAME
-        spec = s.get(CLOUD_ACCOUNT, DEFAULT_NAME)["spec"]
+            assert await ensure_default_account(engine, "ns") == DEFAULT_ACCOUNT_NAME
+        spec = s.get(CLOUD_ACCOUNT, DEFAULT_ACCOUNT_NAME)["spec"]
         assert spec == {"kubernetes": {}}
-        s.change(CLOUD_ACCOUNT, DEFAULT_NAME, lambda obj: obj["spec"].update(limits={"machines": 3}))
+        s.change(CLOUD_ACCOUNT, DEFAULT_ACCOUNT_NAME, lambda obj: obj["spec"].update(limits={"machines": 3}))
         await ensure_default_account(engine, "ns")
-        assert s.get(CLOUD_ACCOUNT, DEFAULT_NAME)["spec"]["limits"] == {"machines": 3}
+        assert s.get(CLOUD_ACCOUNT, DEFAULT_ACCOUNT_NAME)["spec"]["limits"] == {"machines": 3}
 
 
 @scene

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from cloudmesh.api.virtualcluster import VirtualCluster
 from cloudmesh.compute.asked import Asked
 from cloudmesh.compute.budget_plan import selects, verdict
-from cloudmesh.compute.cluster_accounts import DEFAULT_ACCOUNT as DEFAULT_NAME
 from cloudmesh.compute.command.documents import Documents, Obj
 from cloudmesh.compute.command.handles import Handle
 from cloudmesh.compute.plan import NewMachine, machines, plan, request
 from cloudmesh.compute.prices.moments import to_seconds
+from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT_NAME
 from cloudmesh.compute.quote import Quote, lines_of, make_quote
 from cloudmesh.compute.reading import read_cluster, read_policy
 from cloudmesh.policy.errors import PolicyError
@@ -52,7 +52,7 @@ def accounts_of(documents: Documents, asked: Asked) -> tuple[str, ...]:
     if asked.accounts is not None:
         return asked.accounts
     if asked.account_labels is None:
-        return (DEFAULT_NAME,)
+        return (DEFAULT_ACCOUNT_NAME,)
     wanted = asked.account_labels.items()
     return tuple(
         obj["metadata"]["name"]
@@ -72,7 +72,7 @@ def clusters_of(documents: Documents, names: Sequence[str] = ()) -> list[tuple[V
 
 def is_missing(documents: Documents, namespace: str, name: str) -> bool:
     """Whether an account is neither in the files nor the one that is made by itself."""
-    return name != DEFAULT_NAME and documents.model("CloudAccount", namespace, name) is None
+    return name != DEFAULT_ACCOUNT_NAME and documents.model("CloudAccount", namespace, name) is None
 
 
 def answer(documents: Documents, cluster: VirtualCluster, obj: Obj, handles: Sequence[Handle], now: str) -> Answer:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudmesh.compute.cluster_accounts import DEFAULT_ACCOUNT
 from cloudmesh.compute.command import tables
 from cloudmesh.compute.command.answers import Answer, accounts_of, answer, clusters_of, is_missing
 from cloudmesh.compute.command.documents import Documents
@@ -16,6 +15,7 @@ from cloudmesh.compute.command.selection import Wanted, choose
 from cloudmesh.compute.prices import Catalogue
 from cloudmesh.compute.prices.moments import to_time
 from cloudmesh.compute.prices.money import HOURS_A_MONTH, rounded, to_text
+from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT_NAME
 from cloudmesh.compute.quote import Line
 from cloudmesh.compute.reading import read_cluster
 from cloudmesh.compute.settings import ComputeSettings
@@ -255,7 +255,7 @@ def _tell(found: Answer) -> int:
 
 def _accounts(documents: Documents, options: Options) -> list[tuple[str, str]]:
     by_itself = {
-        (namespace, DEFAULT_ACCOUNT)
+        (namespace, DEFAULT_ACCOUNT_NAME)
         for (namespace, _), obj in documents.objects.get("VirtualCluster", {}).items()
         if not obj["spec"].keys() & {"accounts", "accountSelector"}
     }

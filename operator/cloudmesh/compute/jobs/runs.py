@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cloudmesh.api.clusterjob_status import RunState
+from cloudmesh.compute.prices.moments import to_time
 from cloudmesh.compute.tokens import make_token
 
 MAX_ARGUMENT_BYTES = 200_000
@@ -160,7 +160,7 @@ def cut(text: str) -> str:
 def rfc3339(seconds: int) -> str:
     """A time of a machine's clock as Kubernetes writes it; empty for one that can't be."""
     try:
-        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return to_time(seconds)
     except (OverflowError, OSError, ValueError):
         return ""
 

@@ -20,8 +20,9 @@ BUILT_IN: Mapping[str, str] = {
     "ssh": "cloudmesh.compute.providers.ssh:make",
 }
 """Kind, and `module:function` that makes its provider; imported when the first account needs it."""
+DEFAULT_ACCOUNT_NAME = "pods"
 DEFAULT_ACCOUNT: Mapping[str, Mapping[str, Any]] = {"kubernetes": {}}
-"""Spec of the account that a namespace gets when a cluster names none."""
+"""Name, and spec, of the account that a namespace gets when a cluster names none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from cloudmesh.compute.providers.aws.offers import read_offers
 from cloudmesh.compute.providers.aws.powers.base import Power
 from cloudmesh.compute.providers.aws.session import Session, filters
 from cloudmesh.compute.tokens import TAG_TOKEN, TAG_UID, Scope
+from cloudmesh.engine import utc_now
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Conflict, InvalidRequest, NotFound, Transient
 from cloudmesh.policy.model import Offer
 
@@ -96,7 +96,7 @@ class AwsCore(Power):
             except CloudmeshError as error:
                 if not nodes:
                     raise
-                return Partial(tuple(nodes.values()), _now(), f"a page failed: {error}")
+                return Partial(tuple(nodes.values()), utc_now(), f"a page failed: {error}")
             nodes |= {
                 node.id: node
                 for reservation in page.get("Reservations", [])
@@ -105,7 +105,7 @@ class AwsCore(Power):
             }
             token = str(page.get("NextToken") or "")
             if not token:
-                return Complete(tuple(nodes.values()), _now())
+                return Complete(tuple(nodes.values()), utc_now())
 
     async def find_node(self, spec: NodeSpec) -> Node | None:
         """The instance of a token: by the filter `client-token`, then by our tag, each answer looked at again."""
@@ -224,7 +224,3 @@ def user_data(name: str, access: Access) -> str:
 def _has_token(instance: Mapping[str, Any], token: str) -> bool:
     tags = {tag["Key"]: tag.get("Value", "") for tag in instance.get("Tags") or ()}
     return token in (instance.get("ClientToken"), tags.get(TAG_TOKEN))
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
