@@ -44,7 +44,7 @@ UserName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z_][-
 HostName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9:]([-A-Za-z0-9.:]*[A-Za-z0-9])?$")]
 _IMAGE = r"^[A-Za-z0-9][-A-Za-z0-9_.]*$"
 _SETTING = r"^[a-z][A-Za-z0-9]*$"
-KINDS = ("aws", "kubernetes", "memory", "ssh")
+KINDS = ("aws", "kubernetes", "memory", "plugin", "ssh")
 """Members of CloudAccount.spec that say which cloud it is; exactly one of them is set."""
 
 
@@ -62,6 +62,11 @@ Images = Annotated[
     dict[str, Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[!-~]+$")]],
     Field(max_length=64),
     _keys("images", _IMAGE, "ubuntu-24.04"),
+]
+Settings = Annotated[
+    dict[str, Annotated[str, Field(max_length=1024)]],
+    Field(max_length=32),
+    _keys("settings", _SETTING, "bootSeconds"),
 ]
 
 
@@ -173,12 +178,19 @@ class Memory(Model):
 
     EMPTY_MEANS: ClassVar[bool] = True
 
-    settings: Annotated[
-        dict[str, Annotated[str, Field(max_length=1024)]],
-        Field(max_length=32),
-        _keys("settings", _SETTING, "bootSeconds"),
-    ] = Field(default_factory=dict)
+    settings: Settings = Field(default_factory=dict)
     """How the simulated cloud behaves, such as `bootSeconds` or `capacity`."""
+
+
+class Plugin(Model):
+    """Machines of a provider that is plugged into the operator."""
+
+    RULES: ClassVar = (unchangeable("spec.plugin", "name", required=True),)
+
+    name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")]
+    """Name that the provider is registered by, as an entry point of the group `cloudmesh.compute`."""
+    settings: Settings = Field(default_factory=dict)
+    """What the provider is told, in its own words; `endpoint` is the URL of its API: the Secret must list its host."""
 
 
 class Credentials(Model):
@@ -198,20 +210,21 @@ class AccountLimits(Model):
 
 
 class CloudAccountSpec(Model):
-    """Which cloud, and how to use it; exactly one of `aws`, `kubernetes`, `memory` and `ssh`."""
+    """Which cloud, and how to use it; exactly one of `aws`, `kubernetes`, `memory`, `plugin` and `ssh`."""
 
     RULES: ClassVar = (
         exactly_one("spec", *KINDS),
         Rule(
-            cel="has(self.aws) == has(oldSelf.aws) && has(self.kubernetes) == has(oldSelf.kubernetes)"
-            " && has(self.memory) == has(oldSelf.memory) && has(self.ssh) == has(oldSelf.ssh)",
+            cel=" && ".join(f"has(self.{kind}) == has(oldSelf.{kind})" for kind in KINDS),
             message="`spec` can't be changed to another cloud: make another CloudAccount",
             holds=lambda _: True,
         ),
         Rule(
-            cel="(has(self.aws) || has(self.ssh)) == has(self.credentials)",
-            message="`spec.credentials` must be set for `aws` and `ssh`, and only for these",
-            holds=lambda a: (a.aws is not None or a.ssh is not None) == (a.credentials is not None),
+            cel="has(self.plugin) || (has(self.aws) || has(self.ssh)) == has(self.credentials)",
+            message="`spec.credentials` must be set for `aws` and `ssh`, may be for `plugin`, and can't be for others",
+            holds=lambda a: (
+                a.plugin is not None or (a.aws is not None or a.ssh is not None) == (a.credentials is not None)
+            ),
             field_path=".credentials",
         ),
     )
@@ -222,6 +235,8 @@ class CloudAccountSpec(Model):
     """Pods with sshd in the namespace of the account, on this very cluster; needs no credentials."""
     memory: Memory | None = None
     """Machines that exist in the operator's memory only, for trials and tests."""
+    plugin: Plugin | None = None
+    """Machines of a provider that is plugged into the operator."""
     ssh: Ssh | None = None
     """Machines of one's own, each lent to one VirtualMachine at a time, or to as many as it has slots."""
     credentials: Credentials | None = None

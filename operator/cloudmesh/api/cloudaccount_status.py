@@ -57,7 +57,7 @@ class CloudAccountStatus(Model):
     conditions: Conditions = Field(default_factory=list)
     """Ready, PricesFresh, InventoryComplete; Reconciling, Stalled and Paused while true."""
     kind: Word | None = None
-    """Which cloud: the member of `spec` that is set."""
+    """Which cloud: the member of `spec` that is set, or the name of its plug-in."""
     identity: Word | None = None
     """The cloud's own account that the machines are in, as the credentials tell it."""
     region: Word | None = None

@@ -17,7 +17,7 @@ from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PRICE_SHEET
 from cloudmesh.compute.ports import Provider
 from cloudmesh.compute.prices import Catalogue, next_change, price_offers
-from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT, DEFAULT_ACCOUNT_NAME, Context, known_kinds
+from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT, DEFAULT_ACCOUNT_NAME, Context, choose
 from cloudmesh.compute.redact import PUBLIC, Redactor
 from cloudmesh.compute.settings import ComputeSettings
 from cloudmesh.compute.surveyor import Surveyor
@@ -32,7 +32,6 @@ from cloudmesh.engine import (
     Obj,
     Settings,
     Transient,
-    Unsupported,
     has_finalizer,
     is_abandoned,
     is_deleting,
@@ -61,7 +60,6 @@ class AccountReconciler:
         self._engine = engine
         self._accounts = accounts
         self._catalogue = catalogue
-        self._kinds = known_kinds()
         self._counted: dict[str, Counted] = {}
         self._surveyor = Surveyor(accounts, self.price)
         engine.background("accounts", self._surveyor.run)
@@ -109,10 +107,7 @@ class AccountReconciler:
     async def _configure(self, obj: Obj, account: Account | None) -> Account:
         """Makes the provider anew if its spec or its credentials changed."""
         meta, spec = obj["metadata"], obj["spec"]
-        kind = next((kind for kind in self._kinds if kind in spec), "")
-        if not kind:
-            raise Unsupported("`spec` names no cloud that this operator knows")
-        member: Mapping[str, Any] = spec[kind] or {}
+        kind, member = choose(spec)
         credentials = await self._credentials(obj, member)
         images = spec.get("images") or {}
         fingerprint = (kind, _frozen(member), _frozen(images), secret_of(obj), tuple(sorted(credentials.items())))

@@ -25,7 +25,9 @@ def hosts_of(member: Mapping[str, Any]) -> tuple[str, ...]:
     found = []
     if endpoint := member.get("endpoint"):
         found.append(urlsplit(str(endpoint)).hostname or "")
-    found += [str(host["address"]) for host in member.get("hosts") or () if host.get("address")]
+    hosts = member.get("hosts")
+    if isinstance(hosts, list):  # in the settings of a plug-in it is text, and the plug-in's own
+        found += [str(host["address"]) for host in hosts if host.get("address")]
     return tuple(dict.fromkeys(host.lower().rstrip(".") for host in found))
 
 

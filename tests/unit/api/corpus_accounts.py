@@ -59,10 +59,12 @@ ACCOUNTS: dict[str, Spec] = {
     "ssh-whole": host(port=2222, arch="arm64", gpu={"model": "A100", "count": 4}, zone="rack-1"),
     "ssh-address": host(address="2001:db8::1"),
     "no-machines": {**pods(), "limits": {"machines": 0}},
+    "plugin": {"plugin": {"name": "shelf"}},
+    "plugin-settings": {"plugin": {"name": "my.own_cloud-2", "settings": {"endpoint": "https://x.org"}}, **_SECRET},
 }
 
-_ONE_CLOUD = "`spec` must have exactly one of `aws`, `kubernetes`, `memory` and `ssh`"
-_NEEDS = "`spec.credentials` must be set for `aws` and `ssh`, and only for these"
+_ONE_CLOUD = "`spec` must have exactly one of `aws`, `kubernetes`, `memory`, `plugin` and `ssh`"
+_NEEDS = "`spec.credentials` must be set for `aws` and `ssh`, may be for `plugin`, and can't be for others"
 _ZONES = "`spec.aws.zones` must be zones of `spec.aws.region`"
 _HOST = "spec.ssh.hosts[0]"
 
@@ -121,6 +123,15 @@ BAD_ACCOUNTS: dict[str, Bad] = {
         "spec.memory.settings",
         "`settings` must have names such as 'bootSeconds' as keys",
     ),
+    "plugin-nameless": Bad({"plugin": {}}, "spec.plugin.name"),
+    "plugin-name": Bad({"plugin": {"name": "a b"}}, "spec.plugin.name"),
+    "plugin-and-another": Bad({"plugin": {"name": "shelf"}, "memory": {}}, "spec", _ONE_CLOUD),
+    "plugin-settings-key": Bad(
+        {"plugin": {"name": "shelf", "settings": {"": "1"}}},
+        "spec.plugin.settings",
+        "`settings` must have names such as 'bootSeconds' as keys",
+    ),
+    "plugin-settings-nested": Bad({"plugin": {"name": "shelf", "settings": {"a": {}}}}, "spec.plugin.settings.a"),
     "settings-number": Bad({"memory": {"settings": {"bootSeconds": 1}}}, "spec.memory.settings.bootSeconds"),
     "settings-many": Bad({"memory": {"settings": {f"a{i}": "" for i in range(33)}}}, "spec.memory.settings"),
     "ssh-empty": Bad({"ssh": {}, **_SECRET}, "spec.ssh.hosts"),
@@ -349,6 +360,12 @@ UNKNOWN_JOBS: dict[str, tuple[Spec, str]] = {
 CHANGES: dict[str, tuple[str, Spec, Spec, str]] = {
     "cloud": ("CloudAccount", pods(), {"memory": {}}, "`spec` can't be changed to another cloud"),
     "region": ("CloudAccount", aws(), aws(region="us-east-2"), "`spec.aws.region` can't be changed"),
+    "plugin": (
+        "CloudAccount", {"plugin": {"name": "a"}}, {"plugin": {"name": "b"}}, "`spec.plugin.name` can't be changed"
+    ),
+    "plugin-cloud": (
+        "CloudAccount", {"plugin": {"name": "a"}}, {"memory": {}}, "`spec` can't be changed to another cloud"
+    ),
     "endpoint": ("CloudAccount", aws(), aws(endpoint="https://x.org"), "`spec.aws.endpoint` can't be changed"),
     "currency": ("Budget", {"amount": 1}, {"amount": 1, "currency": "EUR"}, "`spec.currency` can't be changed"),
     "command": ("ClusterJob", job(), job(command=["false"]), "`spec.command` can't be changed"),
@@ -366,5 +383,11 @@ CHANGES: dict[str, tuple[str, Spec, Spec, str]] = {
 FINE_CHANGES: dict[str, tuple[str, Spec, Spec]] = {
     "amount": ("Budget", {"amount": 1}, {"amount": 2}),
     "parallelism": ("ClusterJob", job(), job(parallelism=2)),
+    "plugin-settings": (
+        "CloudAccount",
+        {"plugin": {"name": "a"}},
+        {"plugin": {"name": "a", "settings": {"size": "9"}}},
+    ),
+    "plugin-credentials": ("CloudAccount", {"plugin": {"name": "a"}}, {"plugin": {"name": "a"}, **_SECRET}),
     "credentials": ("CloudAccount", aws(), {**aws(), "credentials": {"secretRef": {"name": "other"}}}),
 }

@@ -175,7 +175,7 @@ def test_replicas_of_a_pool() -> None:
     assert spec.replicas_of(Pool(name="c", replicas=0)) == 0
 
 
-@pytest.mark.parametrize("cloud", ["aws", "kubernetes", "memory", "ssh"])
+@pytest.mark.parametrize("cloud", ["aws", "kubernetes", "memory", "plugin", "ssh"])
 def test_cloud_of_an_account(cloud: str) -> None:
     spec = next(spec for spec in CORPORA["CloudAccount"].valid.values() if cloud in spec)
     read = CloudAccount.model_validate(made("CloudAccount", "a", spec))

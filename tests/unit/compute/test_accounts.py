@@ -548,3 +548,13 @@ async def test_a_machine_whose_tags_name_no_object_is_left_alone(s: Scene) -> No
         s.cloud.change_tags(node, {}, [TAG_MACHINE])
         await asyncio.sleep(600.0)
         assert len(s.living()) == 1
+
+
+@scene
+async def test_a_plug_in_that_is_not_installed_is_told(s: Scene) -> None:
+    s._put(CLOUD_ACCOUNT, "lab", {"plugin": {"name": "nowhere"}})
+    async with s.operator():
+        await s.until(lambda: ready(s) == ("False", "Unsupported"))
+        message = s.get(CLOUD_ACCOUNT, "lab")["status"]["conditions"][0]["message"]
+        assert message == "`spec.plugin.name`: there is no plug-in 'nowhere' in this operator: none is installed"
+        assert s.contexts == []

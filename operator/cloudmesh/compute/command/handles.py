@@ -14,7 +14,7 @@ from cloudmesh.compute.command.documents import Documents, Obj
 from cloudmesh.compute.endpoints import check_allowed, check_hosts, hosts_of
 from cloudmesh.compute.ports import Finding, Provider
 from cloudmesh.compute.prices import Catalogue, price_offers
-from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT, Context, find_maker, known_kinds
+from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT, Context, choose, find_maker
 from cloudmesh.compute.redact import PUBLIC, Redactor
 from cloudmesh.compute.settings import ComputeSettings
 from cloudmesh.engine import AuthFailed, CloudmeshError, Kube, Unsupported
@@ -53,7 +53,7 @@ class Handle:
         namespace: Its namespace.
         name: Its name.
         obj: The CloudAccount.
-        kind: Which cloud.
+        kind: Which cloud, empty if that isn't known.
         provider: None if it couldn't be made.
         findings: Results of the check.
         unchecked: Why it couldn't be checked here, empty if it was.
@@ -64,7 +64,7 @@ class Handle:
     namespace: str
     name: str
     obj: Obj
-    kind: str
+    kind: str = ""
     provider: Provider | None = None
     findings: tuple[Finding, ...] = ()
     unchecked: str = ""
@@ -103,10 +103,9 @@ def default_account(namespace: str, name: str) -> Obj:
 
 def _open(documents: Documents, namespace: str, name: str, obj: Obj, settings: ComputeSettings) -> Handle:
     spec = obj["spec"]
-    kind = next((kind for kind in known_kinds() if kind in spec), "")
-    handle = Handle(namespace, name, obj, kind)
-    member: Mapping[str, Any] = spec.get(kind) or {}
+    handle = Handle(namespace, name, obj)
     try:
+        handle.kind, member = choose(spec)
         credentials = _credentials(documents, obj, member, settings)
         handle.redactor = Redactor(value for key, value in credentials.items() if key not in PUBLIC)
         context = Context(
@@ -121,7 +120,7 @@ def _open(documents: Documents, namespace: str, name: str, obj: Obj, settings: C
             forbidden_hosts=settings.forbidden_hosts,
             allow_private_endpoints=settings.allow_private_endpoints,
         )
-        handle.provider = find_maker(kind)(context)
+        handle.provider = find_maker(handle.kind)(context)
     except CloudmeshError as error:
         handle.findings = (_failure(handle, error),)
     return handle

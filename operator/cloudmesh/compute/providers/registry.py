@@ -1,4 +1,4 @@
-"""Which module serves which member of CloudAccount.spec: the built-in table and entry points of plug-ins."""
+"""Which module serves a CloudAccount: the built-in table, by member of its spec, and entry points of plug-ins."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from cloudmesh.compute.ports import Provider
-from cloudmesh.engine import Kube, Unsupported
+from cloudmesh.compute.ports import Provider, ProviderInfo
+from cloudmesh.compute.redact import PUBLIC, Redactor
+from cloudmesh.engine import CloudmeshError, InvalidRequest, Kube, Unsupported
 
 GROUP = "cloudmesh.compute"
 BUILT_IN: Mapping[str, str] = {
@@ -20,6 +21,8 @@ BUILT_IN: Mapping[str, str] = {
     "ssh": "cloudmesh.compute.providers.ssh:make",
 }
 """Kind, and `module:function` that makes its provider; imported when the first account needs it."""
+PLUGIN = "plugin"
+"""Member of CloudAccount.spec that names a provider that isn't built in, with `name` and `settings`."""
 DEFAULT_ACCOUNT_NAME = "pods"
 DEFAULT_ACCOUNT: Mapping[str, Mapping[str, Any]] = {"kubernetes": {}}
 """Name, and spec, of the account that a namespace gets when a cluster names none."""
@@ -33,7 +36,8 @@ class Context:
         namespace: Namespace of the CloudAccount.
         name: Its name.
         uid: Its uid.
-        spec: The member of CloudAccount.spec that names the kind, as plain data such as `{"region": "us-east-1"}`.
+        spec: The member of CloudAccount.spec that names the kind, as plain data such as `{"region": "us-east-1"}`; of a
+            plug-in its `settings`.
         images: Image aliases and the cloud's own ids, as the account maps them.
         credentials: Data of the account's Secret.
         kube: The API server of this installation, for providers whose machines live in it.
@@ -59,7 +63,31 @@ Maker = Callable[[Context], Provider]
 
 def known_kinds() -> tuple[str, ...]:
     """All kinds that can be served, built in and plugged in."""
-    return tuple(sorted({*BUILT_IN, *(point.name for point in _plugged_in())}))
+    return tuple(sorted({*BUILT_IN, *plugged_in()}))
+
+
+def plugged_in() -> tuple[str, ...]:
+    """Names of the plug-ins that are installed; one that has the name of a built-in kind can't be used."""
+    return tuple(sorted({point.name for point in _entry_points()} - set(BUILT_IN)))
+
+
+def choose(spec: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The kind that a CloudAccount's spec asks for, and what it says to its provider.
+
+    Raises:
+        Unsupported: It names no cloud, or a plug-in that isn't installed.
+    """
+    if (asked := spec.get(PLUGIN)) is not None:
+        name, installed = str(asked.get("name", "")), plugged_in()
+        if name not in installed:
+            there = f"installed are {', '.join(installed)}" if installed else "none is installed"
+            hint = f"; {name!r} is built in: use `spec.{name}`" if name in BUILT_IN else ""
+            raise Unsupported(f"`spec.plugin.name`: there is no plug-in {name!r} in this operator: {there}{hint}")
+        return name, asked.get("settings") or {}
+    kind = next((kind for kind in BUILT_IN if kind in spec), "")
+    if not kind:
+        raise Unsupported("`spec` names no cloud that this operator knows")
+    return kind, spec[kind] or {}
 
 
 def find_maker(kind: str) -> Maker:
@@ -73,16 +101,31 @@ def find_maker(kind: str) -> Maker:
             module, _, function = target.partition(":")
             maker: Maker = getattr(importlib.import_module(module), function)
             return maker
-        for point in _plugged_in():
+        for point in _entry_points():
             if point.name == kind:
-                loaded: Maker = point.load()
-                return loaded
+                return functools.partial(_make_plugged_in, kind, point.load())
     except Exception as error:
         raise Unsupported(f"the provider {kind!r} can't be loaded: {error}") from error
     raise Unsupported(f"there is no provider {kind!r}; known are {', '.join(known_kinds())}")
 
 
+def _make_plugged_in(kind: str, maker: Maker, context: Context) -> Provider:
+    """Calls somebody else's function: whatever it does wrong is told as an error of the account."""
+    try:
+        made = maker(context)
+    except CloudmeshError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; the text may hold secrets
+        redactor = Redactor(value for name, value in context.credentials.items() if name not in PUBLIC)
+        told = redactor.text(f"{type(error).__name__}: {error}")
+        raise InvalidRequest(f"the plug-in {kind!r} can't use `spec.plugin.settings`: {told}") from None
+    info = getattr(made, "info", None)
+    if not isinstance(info, ProviderInfo) or info.kind != kind:
+        raise Unsupported(f"the plug-in {kind!r} makes no provider of that kind: its `info.kind` must be {kind!r}")
+    return made
+
+
 @functools.cache
-def _plugged_in() -> tuple[EntryPoint, ...]:
+def _entry_points() -> tuple[EntryPoint, ...]:
     """Entry points of the group; read once, since that opens a file of each package that is installed."""
     return tuple(entry_points(group=GROUP))
