@@ -12,6 +12,9 @@ from cloudmesh.api.schema import Model
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
+MAX_BOOKED = 10_000
+"""Sessions that `status.cost.booked` keeps."""
+
 
 class HourlyCost(Model):
     """What one hour costs."""
@@ -113,7 +116,12 @@ class Cost(Model):
     confidence: Confidence | None = None
     """How far the least sure price can be trusted."""
     ended: Charge | None = None
-    """The part of `accrued` that machines cost that are gone."""
+    """The part of `accrued` that runs of machines cost that have ended."""
+    booked: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=128)]],
+        Field(max_length=MAX_BOOKED, json_schema_extra=ATOMIC),
+    ] = Field(default_factory=list)
+    """Uids of the VirtualMachines that are in `ended`, with the time of their start: each run is counted once."""
 
 
 class Endpoint(Model):

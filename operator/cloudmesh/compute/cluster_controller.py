@@ -18,7 +18,7 @@ from cloudmesh.compute.account_controller import ensure_default_account
 from cloudmesh.compute.accounts import Accounts, shared
 from cloudmesh.compute.bootstrap import BootstrapState
 from cloudmesh.compute.cluster_making import Maker
-from cloudmesh.compute.cluster_memory import Machines, Memory, ended_of
+from cloudmesh.compute.cluster_memory import Machines, Memory
 from cloudmesh.compute.cluster_metrics import ClusterMetrics
 from cloudmesh.compute.cluster_offers import Chosen, Offers
 from cloudmesh.compute.cluster_status import Boot, Trouble
@@ -115,9 +115,14 @@ class ClusterReconciler:
         """One pass."""
         if is_deleting(obj):
             return await self._end(obj)
+        memory, now_text = self._memory(key, obj), self._now()
+        there = memory.take_in(
+            self._engine.cache.children(obj["metadata"]["uid"], VIRTUAL_MACHINE), to_seconds(now_text)
+        )
+        obj = await self._teller.book(memory, obj, there)
         if (obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_PAUSED) == "true":
             return await self._pause(obj)
-        at = self._observe(self._memory(key, obj), obj)
+        at = self._observe(memory, obj, there, now_text)
         chosen = await self._maker.provide(at) if at.life.state == "Run" else Chosen()
         await self._maker.remove(at, chosen)
         await self._maker.mark(at, may_wake=chosen.may_wake)
@@ -141,7 +146,7 @@ class ClusterReconciler:
             raise InvalidRequest(f"the spec can't be read: {error}") from None
         asked = read_cluster(cluster)
         if memory is None or memory.uid != uid:
-            memory = Memory(uid, generation, cluster, asked, ended=ended_of(obj.get("status") or {}))
+            memory = Memory(uid, generation, cluster, asked)
             memory.cost_at = self._clock()  # whoever led before may have written it a moment ago
             self._memories[key] = memory
         else:
@@ -149,11 +154,9 @@ class ClusterReconciler:
             memory.question = None
         return memory
 
-    def _observe(self, memory: Memory, obj: Obj) -> Pass:
+    def _observe(self, memory: Memory, obj: Obj, there: Machines, now_text: str) -> Pass:
         """What there is, and what is needed."""
-        now_text = self._now()
         now = to_seconds(now_text)
-        there = memory.take_in(self._engine.cache.children(obj["metadata"]["uid"], VIRTUAL_MACHINE), now)
         life, budget = self._lifecycle(memory, obj, there, now)
         memory.tripped |= dict.fromkeys(memory.tripping, now)  # it held until this very moment
         needed = plan(

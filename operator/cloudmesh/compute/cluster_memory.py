@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from cloudmesh.api.virtualcluster import VirtualCluster
@@ -10,7 +10,6 @@ from cloudmesh.compute.asked import Asked
 from cloudmesh.compute.budget_plan import Machine, read_machine
 from cloudmesh.compute.machines import MachineView, view
 from cloudmesh.compute.members import Member
-from cloudmesh.compute.prices.money import to_nanos
 from cloudmesh.compute.quote import Quote
 from cloudmesh.compute.reading import read_member
 from cloudmesh.engine import Obj
@@ -44,7 +43,7 @@ class Memory:
         generation: Of the spec that was read.
         cluster: The object as it was read then.
         asked: What it asks for.
-        ended: Nano-units that machines cost that are gone.
+        vanished: Runs that this process saw, whose machines went without being booked.
         quote: The quote that holds, None for none.
         quote_read: Whether the status was looked at for it.
         placement: The scheduler's last answer.
@@ -70,7 +69,7 @@ class Memory:
     generation: int
     cluster: VirtualCluster
     asked: Asked
-    ended: int = 0
+    vanished: dict[str, Machine] = field(default_factory=dict)
     quote: Quote | None = None
     quote_read: bool = False
     placement: Placement | None = None
@@ -94,7 +93,7 @@ class Memory:
     _sessions: dict[str, Machine] = field(default_factory=dict)
 
     def take_in(self, objects: Sequence[Obj], now: int) -> Machines:
-        """Reads the machines that there are; what those cost that went is added to `ended`."""
+        """Reads the machines that there are; notes the runs of those that went."""
         read: dict[str, _Read] = {}
         for obj in objects:
             uid, version = obj["metadata"]["uid"], obj["metadata"]["resourceVersion"]
@@ -107,9 +106,9 @@ class Memory:
         self.deleted &= read.keys()
         runs = [r.run for r in read.values()]
         sessions = {run.session: run for run in runs if run.started is not None}
-        self.ended += sum(
-            run.cost_within(0, None, now) for session, run in self._sessions.items() if session not in sessions
-        )
+        for session, run in self._sessions.items():
+            if session not in sessions:
+                self.vanished[session] = run if run.ended is not None else replace(run, ended=now)
         self._sessions = sessions
         members = [r.member for r in read.values()]
         views = [r.view for r in read.values()]
@@ -124,12 +123,6 @@ class Memory:
             return False
         self.told[name] = text
         return bool(text)
-
-
-def ended_of(status: Mapping[str, object]) -> int:
-    """What machines cost that are gone, as a status has it."""
-    cost = status.get("cost")
-    return to_nanos(str(cost.get("ended", "0"))) if isinstance(cost, Mapping) else 0
 
 
 def numbers(members: Iterable[Member]) -> int:

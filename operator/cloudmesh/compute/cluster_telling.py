@@ -9,7 +9,15 @@ from cloudmesh.api import conditions as c
 from cloudmesh.api import names
 from cloudmesh.compute import lifecycle
 from cloudmesh.compute.access import ClusterAccess, ensure_access, publish_logins
-from cloudmesh.compute.cluster_cost import WRITE_SECONDS, accrued, grown, make_cost, same_machines
+from cloudmesh.compute.cluster_cost import (
+    WRITE_SECONDS,
+    accrued,
+    grown,
+    make_cost,
+    read_books,
+    same_machines,
+    write_books,
+)
 from cloudmesh.compute.cluster_memory import Machines, Memory, numbers
 from cloudmesh.compute.cluster_offers import Chosen, Offers, over_limit
 from cloudmesh.compute.cluster_status import Boot, Facts, Trouble, Verdict, make_status, verdict
@@ -71,6 +79,13 @@ class Teller:
         """The cluster's keys; made before its first machine."""
         asked = memory.asked
         return await ensure_access(self._engine, obj, public_keys=asked.public_keys, slurm=asked.bootstrap == "slurm")
+
+    async def book(self, memory: Memory, obj: Obj, there: Machines) -> Obj:
+        """Books what machines cost that have ended, or vanished; gives the object as it is then."""
+        runs = [*there.runs, *memory.vanished.values()]
+        obj = await write_books(self._engine, obj, runs, (run.uid for run in there.runs))
+        memory.vanished.clear()
+        return obj
 
     async def publish_quote(self, at: Pass, chosen: Chosen) -> Obj:
         """Writes the quote that is about to be acted on; gives the object as it is then."""
@@ -154,9 +169,10 @@ class Teller:
 
     def _cost(self, memory: Memory, status: Obj, there: Machines, now: int) -> Obj:
         """`status.cost`: as it was, unless the machines have changed or it is time."""
-        running = accrued(there.runs, now)
-        new = make_cost(there.members, memory.ended, running, memory.asked.currency)
-        memory.hourly, memory.accrued = numbers(there.members), memory.ended + running
+        books = read_books(status)
+        running = accrued(there.runs, books, now)
+        new = make_cost(there.members, books, running, memory.asked.currency)
+        memory.hourly, memory.accrued = numbers(there.members), books.ended + running
         memory.currency = new["currency"]
         memory.machines = sum(1 for m in there.members if not m.deleting)
         memory.ready = sum(m.counts_as for m in there.members if m.ready == "True" and m.power == "Running")

@@ -281,18 +281,18 @@ class Calls:
         )
         return True
 
-    async def note_left(self, account: Account, wanted: Wanted, node_id: str) -> None:
+    async def note_left(self, wanted: Wanted, node_id: str) -> None:
         """Notes with its account that a machine is left behind: nobody collects it, whatever tags it keeps.
 
         Raises:
             CloudmeshError: It can't be written.
         """
-        obj = self._engine.cache.get(CLOUD_ACCOUNT, account.namespace, account.name)
+        obj = self._engine.cache.get(CLOUD_ACCOUNT, wanted.namespace, wanted.account)
         if obj is None or NOTE_LEFT + wanted.token in (obj["metadata"].get("annotations") or {}):
             return
-        note = {"metadata": {"uid": account.uid, "annotations": {NOTE_LEFT + wanted.token: node_id}}}
+        note = {"metadata": {"uid": obj["metadata"]["uid"], "annotations": {NOTE_LEFT + wanted.token: node_id}}}
         with contextlib.suppress(NotFound):
-            noted = await self._engine.kube.patch(CLOUD_ACCOUNT, account.namespace, account.name, note)
+            noted = await self._engine.kube.patch(CLOUD_ACCOUNT, wanted.namespace, wanted.account, note)
             self._engine.cache.put(CLOUD_ACCOUNT, noted)
 
     async def let_go(self, account: Account, wanted: Wanted, node_id: str) -> None:

@@ -100,7 +100,7 @@ class MachineReconciler:
         account = self._accounts.get(key.namespace, wanted.account)
         if account is None:
             if deleting and is_abandoned(obj):
-                return await self._end.leave(obj, wanted)
+                return await self._end.abandon_unasked(obj, life, wanted)
             return await self._end.without_account(obj, life, wanted)
         account.keys[wanted.token] = key
         if self._hands.flights.busy(life.uid):

@@ -18,6 +18,8 @@ DELETE_AGAIN_SECONDS = 30.0
 
 LET_GO_TRIES = 6
 """So often a machine that is left behind is tried to be untagged before its object goes all the same."""
+LEFT_SECONDS = 30.0
+"""So long one that is left behind waits to be booked: who gives it up wants it gone."""
 LOADING_SECONDS = 20.0
 """An account that is there has so long to be looked at by a new leader before its machines are told to be unknown."""
 
@@ -134,26 +136,45 @@ class End:
     async def abandon(self, case: Case) -> Done:
         """Somebody gave it up on purpose: it goes on without our tags, and what stays behind is told."""
         if case.life.released or not case.status.get("createToken"):
-            return await self.leave(case.obj, case.wanted)
+            return await self.leave(case.obj, case.life, case.wanted)
         self._hands.fly(case, lambda: self._let_go(case))
         return Done()
 
-    async def leave(self, obj: Obj, wanted: Wanted) -> Done:
-        """Lets the object of a machine go, whatever becomes of the machine."""
-        status = obj.get("status") or {}
-        if status.get("createToken"):
-            node_id = status.get("providerID")
-            left = f"machine {node_id}" if node_id else f"whatever carries the token {wanted.token}"
-            message = f"{left} in CloudAccount '{wanted.account}' is left behind and may cost money"
-            self._hands.engine.events.emit(obj, "Warning", "Abandoned", message)
-        await self._hands.engine.finalizers.remove(VIRTUAL_MACHINE, obj)
+    async def abandon_unasked(self, obj: Obj, life: Life, wanted: Wanted) -> Done:
+        """As `abandon`, while there is no account to ask: its note tells later that the machine isn't collected."""
+        hands, status = self._hands, obj.get("status") or {}
+        if status.get("createToken") and hands.engine.cache.get(CLOUD_ACCOUNT, wanted.namespace, wanted.account):
+            if (wait := life.seen_at + LOADING_SECONDS - hands.clock()) > 0:
+                return Done(requeue_after=wait)  # a fresh leader: its account is being looked at
+            await hands.calls.note_left(wanted, status.get("providerID", ""))
+        return await self.leave(obj, life, wanted)
+
+    async def leave(self, obj: Obj, life: Life, wanted: Wanted) -> Done:
+        """Lets the object of a machine go, whatever becomes of the machine: what it costs from now on isn't ours."""
+        hands, status = self._hands, obj.get("status") or {}
+        if not status.get("createToken"):
+            await hands.engine.finalizers.remove(VIRTUAL_MACHINE, obj)
+            return Done()
+        node_id = status.get("providerID")
+        left = f"machine {node_id}" if node_id else f"whatever carries the token {wanted.token}"
+        message = f"{left} in CloudAccount '{wanted.account}' is left behind and may cost money"
+        if life.left_at == NEVER:
+            life.left_at = hands.clock()
+            generation = int(obj["metadata"].get("generation", 0))
+            obj = await hands.engine.status.write(
+                VIRTUAL_MACHINE, obj, statuses.left(status, generation, hands.now(), message)
+            )
+        if not hands.is_booked(obj, wanted) and hands.clock() - life.left_at < LEFT_SECONDS:
+            return Done(requeue_after=BOOKING_SECONDS)
+        hands.engine.events.emit(obj, "Warning", "Abandoned", message)
+        await hands.engine.finalizers.remove(VIRTUAL_MACHINE, obj)
         return Done()
 
     async def without_account(self, obj: Obj, life: Life, wanted: Wanted) -> Done:
         """There is no account to ask: a machine that was never asked for may go, all others wait."""
         hands, status = self._hands, obj.get("status") or {}
         if is_deleting(obj) and life.outcome == "clear" and not status.get("createToken"):
-            return await self.leave(obj, wanted)
+            return await self.leave(obj, life, wanted)
         account = hands.engine.cache.get(CLOUD_ACCOUNT, obj["metadata"]["namespace"], wanted.account)
         if account is not None and hands.clock() - life.seen_at < LOADING_SECONDS:
             return Done(requeue_after=LOOK_AGAIN_SECONDS)  # a fresh leader: its account is being looked at
@@ -203,7 +224,7 @@ class End:
         try:
             node = account.nodes.get(wanted.token)
             node_id = case.status.get("providerID") or (node.id if node is not None else "")
-            await hands.calls.note_left(account, wanted, node_id)
+            await hands.calls.note_left(wanted, node_id)
             noted = True
             if not node_id and (found := await hands.calls.find(wanted, account, case.obj)) is not None:
                 node_id = found.id

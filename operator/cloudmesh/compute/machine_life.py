@@ -10,6 +10,7 @@ from typing import Any
 from cloudmesh.compute import machine_status as statuses
 from cloudmesh.compute.accounts import Account, Accounts
 from cloudmesh.compute.budget_plan import labels_of, unbooked
+from cloudmesh.compute.cluster_cost import awaits_booking
 from cloudmesh.compute.flights import Flights
 from cloudmesh.compute.kinds import BUDGET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machine_budget import forbidden
@@ -49,6 +50,7 @@ class Life:
         restarted: Value of the restart annotation that was acted on.
         released: An adopted machine was given back.
         cleared: What its cluster had in the account is cleared, or needed by others.
+        left_at: When it was left behind: what it has cost until then is still to be booked.
     """
 
     uid: str
@@ -70,6 +72,7 @@ class Life:
     restarted: str = ""
     released: bool = False
     cleared: bool = False
+    left_at: float = NEVER
 
     def pause(self) -> float:
         """Counts a failed call; gives the seconds until the next try."""
@@ -157,14 +160,20 @@ class Hands:
         return forbidden(self.engine, case.obj, price, labels_of(case.obj, parent), runs=runs)
 
     def booked(self, case: Case) -> bool:
-        """Whether no Budget waits to book what a session cost."""
-        namespace = case.key.namespace
+        """Whether neither its cluster nor a Budget waits to book what a session cost."""
+        return self.is_booked(case.obj, case.wanted)
+
+    def is_booked(self, obj: Obj, wanted: Wanted) -> bool:
+        """As `booked`, without an account."""
+        namespace, cluster = wanted.namespace, wanted.cluster
+        parent = self.engine.cache.get(VIRTUAL_CLUSTER, namespace, cluster) if cluster else None
+        if parent is not None and _is_made_by(obj, cluster, parent) and awaits_booking(obj, parent):
+            self.engine.enqueue(Key(VIRTUAL_CLUSTER.kind, namespace, cluster))
+            return False
         budgets = self.engine.cache.list(BUDGET, namespace)
         if not budgets:
             return True
-        cluster = case.wanted.cluster
-        parent = self.engine.cache.get(VIRTUAL_CLUSTER, namespace, cluster) if cluster else None
-        waiting = unbooked(budgets, case.obj, labels_of(case.obj, parent))
+        waiting = unbooked(budgets, obj, labels_of(obj, parent))
         for name in waiting:
             self.engine.enqueue(Key(BUDGET.kind, namespace, name))
         return not waiting

@@ -209,6 +209,16 @@ def ended(old: Mapping[str, Any], generation: int, now: str) -> Status:
     return status
 
 
+def left(old: Mapping[str, Any], generation: int, now: str, message: str) -> Status:
+    """The status of a machine that goes on without us: its cost ends here for all who count it."""
+    conditions = Conditions(old, generation, now)
+    conditions.ready("False", "Abandoned", message)
+    status = _kept(old, generation, conditions)
+    if "startedAt" in status:
+        status.setdefault("endedAt", now)
+    return status
+
+
 def living(
     wanted: Wanted,
     old: Mapping[str, Any],

@@ -11,7 +11,7 @@ from tests.unit.compute.cluster_parts import NOW, asked, decision, member, new, 
 from cloudmesh.api import conditions as c
 from cloudmesh.api.virtualcluster_status import VirtualClusterStatus
 from cloudmesh.compute.asked import Asked
-from cloudmesh.compute.cluster_cost import grown, make_cost, same_machines
+from cloudmesh.compute.cluster_cost import Books, grown, make_cost, same_machines
 from cloudmesh.compute.cluster_status import Boot, Facts, Trouble, Verdict, make_status, verdict
 from cloudmesh.compute.cluster_words import events_of, say_machines, say_next
 from cloudmesh.compute.machines import MachineView
@@ -97,7 +97,7 @@ def test_the_status_is_what_the_api_takes_and_repeats_itself() -> None:
         quote=quote,
         approved=quote.hash,
         rejected=[Rejection("workers", "Memory", 12, "mem/tiny: 1 GiB")],
-        cost=make_cost(UP, 5, 7, "USD"),
+        cost=make_cost(UP, Books(5), 7, "USD"),
         keep={"suspendedAt": "2026-11-01T00:00:00Z"},
     )
     obj: dict[str, Any] = {"metadata": {"name": "lab", "generation": 4}}
@@ -126,21 +126,21 @@ def test_stages_at_rest_claim_nothing() -> None:
 
 def test_cost_tells_the_least_sure_price() -> None:
     unsure = member(3, offer=offer("x", None))
-    cost = make_cost([*UP, unsure, new(4)], 5, 100, "")
+    cost = make_cost([*UP, unsure, new(4)], Books(5), 100, "")
     assert cost["hourly"] == "0.3"
     assert cost["confidence"] == "unknown"
     assert cost["ended"] == "0.000000005"
     assert cost["accrued"] == "0.000000105"
     assert cost["projectedMonth"] == "219"
-    assert make_cost([], 0, 0, "EUR") == {"currency": "EUR", "hourly": "0", "accrued": "0", "projectedMonth": "0"}
+    assert make_cost([], Books(), 0, "EUR") == {"currency": "EUR", "hourly": "0", "accrued": "0", "projectedMonth": "0"}
 
 
 def test_what_grows_by_itself_is_told_when_it_grew_by_over_one_percent() -> None:
-    old = make_cost(UP, 0, 1_000_000, "USD")
-    assert same_machines(old, make_cost(UP, 0, 2_000_000, "USD"))
-    assert not same_machines(old, make_cost(UP[:2], 0, 1_000_000, "USD"))
-    assert not grown(old, make_cost(UP, 0, 1_010_000, "USD"))
-    assert grown(old, make_cost(UP, 0, 1_010_001, "USD"))
+    old = make_cost(UP, Books(), 1_000_000, "USD")
+    assert same_machines(old, make_cost(UP, Books(), 2_000_000, "USD"))
+    assert not same_machines(old, make_cost(UP[:2], Books(), 1_000_000, "USD"))
+    assert not grown(old, make_cost(UP, Books(), 1_010_000, "USD"))
+    assert grown(old, make_cost(UP, Books(), 1_010_001, "USD"))
 
 
 # -- events
