@@ -184,6 +184,7 @@ def test_watch_namespaces_narrows_rights(cluster: TestCluster) -> None:
         ("team-b", "cloudmesh-operator"),
         ("cloudmesh-system", "cloudmesh-operator-own"),
         ("kube-system", "cloudmesh-operator-cloudmesh-system"),  # its uid, and nothing else
+        ("default", "cloudmesh-operator-cloudmesh-system"),  # the API server's addresses, and nothing else
     }
     environment = pods(objects)["operator"]["containers"][0]["env"]
     assert {"name": "CLOUDMESH_WATCH_NAMESPACES", "value": "team-a,team-b"} in environment

@@ -12,7 +12,7 @@ from cloudmesh.api import conditions as c
 from cloudmesh.api import names
 from cloudmesh.compute.account_status import Counted, make_status, settle, total
 from cloudmesh.compute.accounts import Account, Accounts, secret_of, shared
-from cloudmesh.compute.endpoints import check_allowed, check_hosts, check_names, hosts_of
+from cloudmesh.compute.endpoints import check_allowed, hosts_of
 from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PRICE_SHEET
 from cloudmesh.compute.ports import Provider
@@ -159,16 +159,17 @@ class AccountReconciler:
                 credentials=credentials,
                 kube=self._engine.kube,
                 defaults=settings.defaults(),
-                forbidden_hosts=settings.forbidden_hosts,
-                allow_private_endpoints=settings.allow_private_endpoints,
+                guard=self._accounts.guard,
             )
         )
 
     async def _credentials(self, obj: Obj, member: Mapping[str, Any]) -> dict[str, bytes]:
         """Data of the Secret; it must be of the right type, and made for the hosts that the account names."""
         hosts = hosts_of(member)
-        check_hosts(hosts, self._accounts.settings)
-        await check_names(hosts, self._accounts.settings)
+        if hosts:
+            await self._accounts.guard.learn(self._engine.kube)
+        self._accounts.guard.check_hosts(hosts)
+        await self._accounts.guard.check_names(hosts)
         name = secret_of(obj)
         if not name:
             return {}

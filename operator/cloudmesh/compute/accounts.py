@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from cloudmesh.compute.cloud_metrics import CloudMetrics
+from cloudmesh.compute.endpoints import guard_of
 from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machines import is_failed
@@ -351,6 +352,7 @@ class Accounts:
         engine.cache.add_index(VIRTUAL_MACHINE, BY_ASKED, _asked)
         engine.cache.add_index(VIRTUAL_MACHINE, BY_STARTED, _started)
         self.settings = settings or ComputeSettings()
+        self.guard = guard_of(engine, self.settings)
         self.now = now
         self.maker = maker
         self.metrics = CloudMetrics(engine.metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from cloudmesh.compute.machine_life import BOOKING_SECONDS, Case, Hands, Life
 from cloudmesh.compute.machine_plan import Known, Outcome, Wanted, decide, read
 from cloudmesh.compute.machines import is_failed
 from cloudmesh.compute.ports import Node
-from cloudmesh.compute.probes import Probes
+from cloudmesh.compute.probes import Probes, probe_ssh
 from cloudmesh.compute.settings import ComputeSettings
 from cloudmesh.engine import (
     CloudmeshError,
@@ -72,7 +73,8 @@ class MachineReconciler:
         self._accounts = accounts
         self._bootstrap = bootstrap
         self._lives: dict[Key, Life] = {}
-        self._hands = Hands(engine, accounts, Calls(engine, accounts), probes or Probes(engine.enqueue))
+        probe = functools.partial(probe_ssh, guard=accounts.guard)
+        self._hands = Hands(engine, accounts, Calls(engine, accounts), probes or Probes(engine.enqueue, probe))
         self._birth = Birth(self._hands)
         self._end = End(self._hands)
         engine.background("machine calls", self._hands.flights.run)

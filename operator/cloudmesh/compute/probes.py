@@ -7,6 +7,7 @@ import contextvars
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from cloudmesh.compute.endpoints import ANYWHERE, Guard
 from cloudmesh.engine import CloudmeshError, Key
 
 AT_ONCE = 64
@@ -20,15 +21,16 @@ FAILURES = 2
 Probe = Callable[[str, int], Awaitable[None]]
 
 
-async def probe_ssh(host: str, port: int) -> None:
+async def probe_ssh(host: str, port: int, *, guard: Guard = ANYWHERE) -> None:
     """Connects and waits for the greeting of sshd.
 
     Raises:
+        InvalidRequest: The guard refuses what the host stands for.
         Transient: Nobody answers, or somebody else does.
     """
     from cloudmesh.compute.ssh import probe  # its library is heavy, and only some machines need it
 
-    await probe(host, port, timeout=PROBE_SECONDS)
+    await probe(host, port, timeout=PROBE_SECONDS, guard=guard)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from cloudmesh.compute.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Conflict, InvalidRequest, Transient
 
 if TYPE_CHECKING:
@@ -90,8 +91,9 @@ class Ssh(Protocol):
 class _Connection:
     """One connection that several tasks share."""
 
-    def __init__(self, target: SshTarget) -> None:
+    def __init__(self, target: SshTarget, guard: Guard) -> None:
         self.target = target
+        self.guard = guard
         self.lock = asyncio.Lock()
         self.sessions = asyncio.Semaphore(SESSIONS)
         self.users = 0
@@ -101,7 +103,7 @@ class _Connection:
     async def open(self) -> asyncssh.SSHClientConnection:
         async with self.lock:
             if self.link is None or self.link.is_closed():
-                self.link = await connect(self.target)
+                self.link = await connect(self.target, self.guard)
             return self.link
 
     def close(self) -> None:
@@ -119,11 +121,18 @@ class SshPool:
         connections: The most connections that are kept; others wait for none, but the least used is closed.
         at_once: The most operations at the same time, over all hosts.
         idle_seconds: A connection that nobody uses is closed after so long.
+        guard: Makes the connections.
     """
 
     def __init__(
-        self, *, connections: int = CONNECTIONS, at_once: int = 64, idle_seconds: float = IDLE_SECONDS
+        self,
+        *,
+        connections: int = CONNECTIONS,
+        at_once: int = 64,
+        idle_seconds: float = IDLE_SECONDS,
+        guard: Guard = ANYWHERE,
     ) -> None:
+        self._guard = guard
         self._limit = connections
         self._idle = idle_seconds
         self._turns = asyncio.Semaphore(at_once)
@@ -201,7 +210,7 @@ class SshPool:
     async def _session(self, target: SshTarget, seconds: float) -> AsyncIterator[asyncssh.SSHClientConnection]:
         connection = self._connections.get(target)
         if connection is None:
-            connection = self._connections[target] = _Connection(target)
+            connection = self._connections[target] = _Connection(target, self._guard)
         self._connections.move_to_end(target)
         connection.users += 1
         if connection.timer is not None:
@@ -234,15 +243,25 @@ class SshPool:
             connection.close()
 
 
-async def connect(target: SshTarget) -> asyncssh.SSHClientConnection:
-    """A connection of one's own, with no configuration file, agent or default key of the machine it starts from."""
+async def connect(target: SshTarget, guard: Guard = ANYWHERE) -> asyncssh.SSHClientConnection:
+    """A connection of one's own, with no configuration file, agent or default key of the machine it starts from.
+
+    Raises:
+        InvalidRequest: The guard refuses what the host stands for.
+    """
     import asyncssh
 
     client_key = load_private_key(target.client_key)
     known = [load_public_key(line) for line in target.host_keys]
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            sock = await guard.open(target.host, target.port)
+    except TimeoutError:
+        raise Transient(f"{target} doesn't answer within {CONNECT_SECONDS:g} s") from None
     return await asyncssh.connect(
         target.host,
         target.port,
+        sock=sock,
         username=target.user,
         client_keys=[client_key],
         known_hosts=(known, [], []),
@@ -287,16 +306,23 @@ def load_public_key(line: str) -> asyncssh.SSHKey:
         raise InvalidRequest(f"not an SSH public key: {line[:80]!r}") from error
 
 
-async def probe(host: str, port: int, *, timeout: float = 5.0) -> None:  # noqa: ASYNC109
+async def probe(
+    host: str,
+    port: int,
+    *,
+    timeout: float = 5.0,  # noqa: ASYNC109
+    guard: Guard = ANYWHERE,
+) -> None:
     """Makes sure that an SSH server answers: a TCP connection and its banner.
 
     Raises:
+        InvalidRequest: The guard refuses what the host stands for.
         Transient: It doesn't; the message names host and port.
     """
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(timeout):
-            reader, writer = await asyncio.open_connection(host, port, limit=BANNER_BYTES)
+            reader, writer = await asyncio.open_connection(sock=await guard.open(host, port), limit=BANNER_BYTES)
             # a server may say other lines before its banner
             for _ in range(20):
                 line = await reader.readline()

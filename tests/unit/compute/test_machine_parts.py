@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudmesh.compute.account_status import Counted, settle
-from cloudmesh.compute.endpoints import check_allowed, check_hosts, hosts_of
+from cloudmesh.compute.endpoints import Guard, check_allowed, hosts_of
 from cloudmesh.compute.failures import MAX_ENTRIES, FailureMemory, offer_key
 from cloudmesh.compute.machine_plan import Known, decide
 from cloudmesh.compute.machines import view
@@ -176,17 +176,17 @@ def test_hosts_are_those_of_endpoint_and_machines() -> None:
 )  # fmt: skip
 def test_hosts_of_this_cluster_are_refused(host: str) -> None:
     with pytest.raises(InvalidRequest):
-        check_hosts([host], ComputeSettings())
+        Guard.from_settings(ComputeSettings()).check_hosts([host])
 
 
 def test_private_endpoints_can_be_allowed_but_never_the_api_server() -> None:
     settings = ComputeSettings.from_environ(
         {"CLOUDMESH_ALLOW_PRIVATE_ENDPOINTS": "true", "KUBERNETES_SERVICE_HOST": "10.96.0.1"}
     )
-    check_hosts(["127.0.0.1", "cloud.example.org"], settings)
+    Guard.from_settings(settings).check_hosts(["127.0.0.1", "cloud.example.org"])
     for host in ("10.96.0.1", "kubernetes.default.svc"):
         with pytest.raises(InvalidRequest):
-            check_hosts([host], settings)
+            Guard.from_settings(settings).check_hosts([host])
 
 
 def test_the_secret_must_name_the_host() -> None:

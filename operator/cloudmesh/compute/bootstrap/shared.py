@@ -5,6 +5,7 @@ from __future__ import annotations
 from weakref import WeakKeyDictionary
 
 from cloudmesh.compute.bootstrap import Bootstrap
+from cloudmesh.compute.endpoints import guard_of
 from cloudmesh.compute.ssh import Ssh, SshPool
 from cloudmesh.engine import Engine
 
@@ -15,7 +16,7 @@ _bootstraps: WeakKeyDictionary[Engine, Bootstrap] = WeakKeyDictionary()
 def ssh_of(engine: Engine) -> Ssh:
     """The connections of a process, made when they are first asked for."""
     if engine not in _pools:
-        _pools[engine] = SshPool()
+        _pools[engine] = SshPool(guard=guard_of(engine))
     return _pools[engine]
 
 

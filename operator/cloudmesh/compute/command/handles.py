@@ -11,7 +11,7 @@ from typing import Any
 from cloudmesh.api import names
 from cloudmesh.compute.accounts import secret_of
 from cloudmesh.compute.command.documents import Documents, Obj
-from cloudmesh.compute.endpoints import check_allowed, check_hosts, hosts_of
+from cloudmesh.compute.endpoints import Guard, check_allowed, hosts_of
 from cloudmesh.compute.ports import Finding, Provider
 from cloudmesh.compute.prices import Catalogue, price_offers
 from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT, Context, choose, find_maker
@@ -106,7 +106,8 @@ def _open(documents: Documents, namespace: str, name: str, obj: Obj, settings: C
     handle = Handle(namespace, name, obj)
     try:
         handle.kind, member = choose(spec)
-        credentials = _credentials(documents, obj, member, settings)
+        guard = Guard.from_settings(settings)
+        credentials = _credentials(documents, obj, member, guard)
         handle.redactor = Redactor(value for key, value in credentials.items() if key not in PUBLIC)
         context = Context(
             namespace=namespace,
@@ -117,8 +118,7 @@ def _open(documents: Documents, namespace: str, name: str, obj: Obj, settings: C
             credentials=credentials,
             kube=Kube(NoCluster()),
             defaults=settings.defaults(),
-            forbidden_hosts=settings.forbidden_hosts,
-            allow_private_endpoints=settings.allow_private_endpoints,
+            guard=guard,
         )
         handle.provider = find_maker(handle.kind)(context)
     except CloudmeshError as error:
@@ -126,11 +126,9 @@ def _open(documents: Documents, namespace: str, name: str, obj: Obj, settings: C
     return handle
 
 
-def _credentials(
-    documents: Documents, obj: Obj, member: Mapping[str, Any], settings: ComputeSettings
-) -> dict[str, bytes]:
+def _credentials(documents: Documents, obj: Obj, member: Mapping[str, Any], guard: Guard) -> dict[str, bytes]:
     hosts = hosts_of(member)
-    check_hosts(hosts, settings)
+    guard.check_hosts(hosts)
     name = secret_of(obj)
     if not name:
         return {}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from cloudmesh.compute.endpoints import ANYWHERE, Guard
 from cloudmesh.compute.ports import Provider, ProviderInfo
 from cloudmesh.compute.redact import PUBLIC, Redactor
 from cloudmesh.engine import CloudmeshError, InvalidRequest, Kube, Unsupported
@@ -42,8 +43,8 @@ class Context:
         credentials: Data of the account's Secret.
         kube: The API server of this installation, for providers whose machines live in it.
         defaults: The installation's own settings for this kind, such as the image of Pod machines.
-        forbidden_hosts: Hosts of this cluster that no endpoint may name.
-        allow_private_endpoints: Whether loopback and link-local endpoints are allowed.
+        guard: Makes connections to hosts that the account names, and refuses those that lead inside this cluster; a
+            provider that connects otherwise has to check the addresses itself.
     """
 
     namespace: str
@@ -54,8 +55,7 @@ class Context:
     credentials: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     kube: Kube | None = None
     defaults: Mapping[str, str] = field(default_factory=dict)
-    forbidden_hosts: tuple[str, ...] = ()
-    allow_private_endpoints: bool = False
+    guard: Guard = ANYWHERE
 
 
 Maker = Callable[[Context], Provider]

@@ -33,5 +33,6 @@ def make(context: Context) -> Provider:
         raise InvalidRequest("spec.aws.region must name a region, such as 'us-east-1'")
     read = float(context.defaults.get("readSeconds") or READ_SECONDS)
     create = int(context.defaults.get("createSeconds") or CREATE_SECONDS)
-    session = Session(region, context.credentials, str(context.spec.get("endpoint") or ""), read, create)
+    endpoint = str(context.spec.get("endpoint") or "")
+    session = Session(region, context.credentials, endpoint, read, create, context.guard)
     return AwsProvider(session, context.name, context.spec, create)

@@ -15,6 +15,8 @@ from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from cloudmesh.compute.endpoints import ANYWHERE, Guard
+from cloudmesh.compute.providers.aws.connections import connect_by, refusal
 from cloudmesh.compute.providers.aws.errors import classify
 from cloudmesh.engine.errors import AuthFailed, InvalidRequest, Transient
 
@@ -34,6 +36,7 @@ class Session:
         endpoint: Another URL than AWS's own, empty for that.
         read_seconds: How long an answer may take.
         create_seconds: How long that of RunInstances may take.
+        guard: Makes the connections.
 
     Raises:
         AuthFailed: The Secret lacks a key.
@@ -47,6 +50,7 @@ class Session:
         endpoint: str = "",
         read_seconds: float = READ_SECONDS,
         create_seconds: float = CREATE_SECONDS,
+        guard: Guard = ANYWHERE,
     ) -> None:
         if strange := sorted(set(credentials) - _SAFE_KEYS):
             raise InvalidRequest(
@@ -56,6 +60,7 @@ class Session:
         if missing:
             raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
         self.region = region
+        self._guard = guard
         self._closed = False
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
         values = {key: value.decode().strip() for key, value in credentials.items()}
@@ -87,7 +92,9 @@ class Session:
             "ignore_configured_endpoint_urls": True,
         }
         session: Any = boto3.session.Session(botocore_session=core, region_name=self.region)
-        return session.client(service, endpoint_url=endpoint or None, config=Config(**options))
+        client = session.client(service, endpoint_url=endpoint or None, config=Config(**options))
+        connect_by(client, self._guard)
+        return client
 
     async def call(self, operation: str, what: str = "", **parameters: Any) -> dict[str, Any]:
         """One call of EC2.
@@ -131,6 +138,8 @@ class Session:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(**parameters))
         except (ClientError, BotoCoreError, ResponseParserError) as error:
+            if refused := refusal(error):
+                raise type(refused)(f"{what}: {refused}") from None
             raise classify(error, what) from None  # the chain would hold the request with its signature
         except TimeoutError:
             raise Transient(f"{what}: time-out") from None

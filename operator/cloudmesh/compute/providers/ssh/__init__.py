@@ -17,4 +17,4 @@ def make(context: Context) -> Provider:
         InvalidRequest: `spec.ssh` can't be read.
     """
     records = Records(context.kube, context.namespace, context.name) if context.kube is not None else None
-    return SshProvider(context.name, read_hosts(context), records=records)
+    return SshProvider(context.name, read_hosts(context), records=records, guard=context.guard)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cloudmesh.api.names import ANNOTATION_ABANDON
+from cloudmesh.compute.endpoints import ANYWHERE, Guard
 from cloudmesh.compute.ports import Complete, Finding, Listing, Node, NodeSpec, Partial, ProviderInfo
 from cloudmesh.compute.providers.ssh.hosts import Claim, Host, read_claim, split_id, to_node, write_claim
 from cloudmesh.compute.providers.ssh.records import Records
@@ -61,6 +62,7 @@ class SshCore:
         ssh: How they are reached.
         now: RFC 3339 time.
         records: What the installation knows of its machines, also of those on hosts that were taken out.
+        guard: Makes the connections.
     """
 
     info = INFO
@@ -74,11 +76,13 @@ class SshCore:
         ssh: Ssh | None = None,
         now: Callable[[], str] = utc_now,
         records: Records | None = None,
+        guard: Guard = ANYWHERE,
     ) -> None:
         self.account = account
         self.hosts = hosts
-        self._own = SshPool() if ssh is None else None
-        self._ssh: Ssh = ssh or self._own or SshPool()
+        own = SshPool(guard=guard)
+        self._own = own if ssh is None else None
+        self._ssh: Ssh = ssh or own
         self._now = now
         self._records = records
         self._records_until: float | None = None
