@@ -30,14 +30,17 @@ Month = Annotated[str, Field(min_length=7, max_length=7, pattern=r"^[0-9]{4}-(0[
 class BudgetSpec(Model):
     """How much may be spent, on what, and what happens then."""
 
-    RULES: ClassVar = (unchangeable("spec", "currency", required=True),)
+    RULES: ClassVar = (
+        unchangeable("spec", "currency", required=True),
+        unchangeable("spec", "period", required=True),
+    )
 
     currency: Currency = "USD"
     """Currency, as an ISO 4217 code; machines whose prices are in another one don't start."""
     amount: Annotated[Money, positive("amount")]
     """How much may be spent in a period."""
-    period: Literal["Month"] = "Month"
-    """Month: anew on the first of each month, in UTC."""
+    period: Literal["Month", "Total"] = "Month"
+    """Month: anew on the first of each month, in UTC; Total: once, for as long as the Budget is there."""
     selector: LabelSelector = LabelSelector()
     """Labels of the VirtualClusters, and of VirtualMachines that belong to none, that are charged; empty: all."""
     hard: Literal["Enforce", "Warn"] = "Enforce"
@@ -52,7 +55,7 @@ class Booked(Model):
     """What ended machines cost, each uid once."""
 
     month: Month
-    """The month, in UTC, that `spent` is about."""
+    """The month, in UTC, that `spent` is about; with period Total the one in which counting began."""
     spent: Charge
     """What the machines that ended cost in the period."""
     machines: Count = 0
@@ -89,7 +92,7 @@ class BudgetStatus(Model):
     hourly: Charge | None = None
     """What all that is charged costs an hour."""
     until: Timestamp | None = None
-    """End of the period."""
+    """End of the period; left out with period Total."""
     selected: Count | None = None
     """How many VirtualClusters and single VirtualMachines are charged."""
     alerted_at_percent: Annotated[

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.unit.compute.budget_parts import NAMESPACE, RESOURCES, START, Ender, Still, budget, clock, cluster, machine
 
+from cloudmesh.api.budget import Budget
 from cloudmesh.compute.budget_controller import BudgetReconciler
 from cloudmesh.compute.budget_plan import verdict
 from cloudmesh.compute.budgets import PROMISE_SECONDS, Budgets, shared
@@ -244,6 +245,40 @@ def test_a_month_turns_while_machines_run() -> None:
             end(world, "w", december + 360)
             await asyncio.sleep(400)
             assert status(world)["booked"]["spent"] == "100"
+
+    run_virtual(main())
+
+
+def test_a_budget_of_all_time_counts_on_when_the_month_turns() -> None:
+    begin = to_seconds("2026-12-01T00:00:00Z") - 3600
+
+    def late() -> str:
+        return to_time(seconds() - START + begin)
+
+    def make(engine: Engine) -> BudgetReconciler:
+        return BudgetReconciler(engine, Budgets(engine, now=late, monotonic=_loop_time), monotonic=_loop_time)
+
+    async def main() -> None:
+        world = World(RESOURCES)
+        world.api.put(BUDGET, budget(amount="3", period="Total", alertsAtPercent=[40]))
+        put(world, "w", started=begin, hourly=NANO, owner=cluster("lab"))
+        put(world, "old", started=begin - 1800, ended=begin, hourly=NANO)
+        async with world.engine(make, Ender, Still):
+            await asyncio.sleep(5395)
+            assert condition(world, "WithinBudget") == ("True", "AsSpecified")
+            await asyncio.sleep(20)
+            # half an hour that had ended, one and a half that ran, one that is reserved
+            assert condition(world, "WithinBudget") == ("False", "BudgetExceeded")
+            found = status(world)
+            assert "until" not in found and "history" not in found
+            assert found["booked"] == {
+                "month": "2026-11",
+                "spent": "0.5",
+                "machines": 1,
+                "uids": found["booked"]["uids"],
+            }
+            assert found["alertedAtPercent"] == [40] and len(events(world, "BudgetAlert")) == 1
+            Budget.model_validate(world.api.get(BUDGET, NAMESPACE, "month"), extra="forbid")
 
     run_virtual(main())
 
