@@ -15,6 +15,7 @@ from cloudmesh.engine.informer import Informer
 from cloudmesh.engine.kube.client import Kube
 from cloudmesh.engine.kube.transport import Transport
 from cloudmesh.engine.lease import Elector
+from cloudmesh.engine.metrics import Metrics
 from cloudmesh.engine.reconciler import Reconciler
 from cloudmesh.engine.resources import EVENT, LEASE, Obj, Resource
 from cloudmesh.testing.apiserver import MemoryApi
@@ -52,6 +53,7 @@ class World:
         self.api = MemoryApi(resources)
         self.rng = random.Random(seed)  # noqa: S311 - a repeatable test
         self.engines: list[Engine] = []
+        self._feed_metrics = Metrics()
 
     @contextlib.asynccontextmanager
     async def engine(
@@ -73,10 +75,12 @@ class World:
             workers: Reconciles at once.
             namespaces: Namespaces to serve, empty for all.
         """
-        kube = Kube(transport or self.api)
+        metrics = Metrics()
+        kube = Kube(transport or self.api, metrics=metrics)
         client: Any = crash.wrap(kube) if crash is not None else kube
         engine = Engine(
             client,
+            metrics=metrics,
             elector=elector(kube) if elector is not None else None,
             workers=workers,
             backoff=Backoff(base_seconds=0.05, cap_seconds=2.0),
@@ -86,10 +90,10 @@ class World:
         for make in makers:
             engine.add(make(engine))
         stop = asyncio.Event()
+        told = self._feed_metrics
+        seen = Kube(transport or self.api, metrics=told)
         feeds = [
-            asyncio.create_task(
-                Informer(Kube(transport or self.api), resource, _Feed(engine, resource), rng=self.rng).run()
-            )
+            asyncio.create_task(Informer(seen, resource, _Feed(engine, resource), rng=self.rng, metrics=told).run())
             for resource in engine.primaries
         ]
         running = asyncio.create_task(engine.run(stop))
@@ -112,15 +116,16 @@ class World:
             AssertionError: They don't come to rest within `seconds` of the loop's clock.
         """
         loop = asyncio.get_running_loop()
-        end, quiet_since, seen = loop.time() + seconds, loop.time(), -1
+        end, quiet_since, seen, log = loop.time() + seconds, loop.time(), -1, self.api.store.writes
         while loop.time() - quiet_since < quiet_seconds:
             if loop.time() > end:
                 raise AssertionError(f"no rest within {seconds:g} s: the last writes were {self._last_writes()}")
             await asyncio.sleep(min(0.05, quiet_seconds / 5))
             busy = any(len(engine.queue) or engine.queue.in_flight for engine in self.engines)
-            writes = sum(1 for _, kind, _ in self.api.store.writes if kind not in (LEASE, EVENT))
-            if busy or writes != seen:
-                quiet_since, seen = loop.time(), writes
+            written = seen < 0 or any(kind not in (LEASE, EVENT) for _, kind, _ in log[seen:])
+            if busy or written:
+                quiet_since = loop.time()
+            seen = len(log)
 
     def _last_writes(self) -> list[str]:
         return [f"{act} {kind.kind} {name[1]}" for act, kind, name in self.api.store.writes[-8:]]

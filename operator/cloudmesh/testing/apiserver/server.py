@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import copy
 import datetime
-import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from cloudmesh.engine.kube.transport import Reply, Request
 from cloudmesh.engine.resources import CONFIG_MAP, EVENT, LEASE, SECRET, Obj, Resource
-from cloudmesh.testing.apiserver.apply import FieldConflict, apply_fields, merge_patch
+from cloudmesh.testing.apiserver.apply import FieldConflict, apply_fields, copied, merge_patch
 from cloudmesh.testing.apiserver.discovery import discover
 from cloudmesh.testing.apiserver.selectors import Predicate, field_predicate, label_predicate
 from cloudmesh.testing.apiserver.store import Event, Name, Store
@@ -131,7 +131,7 @@ class MemoryApi:
     def put(self, resource: Resource, obj: Obj) -> Obj:
         """A user creates an object, or changes spec, labels and annotations of one that is there."""
         name = _name(resource, obj)
-        new = {"apiVersion": resource.api_version, "kind": resource.kind} | copy.deepcopy(obj)
+        new = {"apiVersion": resource.api_version, "kind": resource.kind} | copied(obj)
         old = self.store.get(resource, name)
         if old is None:
             return self.store.create(resource, name, new, has_status=_has_status(resource))
@@ -146,7 +146,7 @@ class MemoryApi:
 
     def all(self, resource: Resource) -> list[Obj]:
         """Copies of all objects of a kind."""
-        return [copy.deepcopy(obj) for _, obj in sorted(self.store.objects.get(resource, {}).items())]
+        return [copied(obj) for _, obj in sorted(self.store.objects.get(resource, {}).items())]
 
     def remove(self, resource: Resource, namespace: str, name: str) -> None:
         """A user deletes an object."""
@@ -175,9 +175,9 @@ class MemoryApi:
         try:
             found = self.handle(request)
         except Refused as refused:
-            return MemoryReply(refused.code, json.dumps(refused.status).encode())
+            return MemoryReply(refused.code, msgspec.json.encode(refused.status))
         if isinstance(found, tuple):
-            return MemoryReply(found[0], json.dumps(found[1]).encode())
+            return MemoryReply(found[0], msgspec.json.encode(found[1]))
         return MemoryReply(200, b"", found)
 
     async def close(self) -> None:
@@ -204,7 +204,7 @@ class MemoryApi:
                     400, "BadRequest", f"the object provided is unrecognized (must be of type {resource.kind})"
                 )
         if request.method == "POST" and name is None:
-            return 201, self._create(resource, namespace, copy.deepcopy(request.body))
+            return 201, self._create(resource, namespace, copied(request.body))
         if name is None:
             raise Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
         where = (namespace, name)
@@ -212,9 +212,9 @@ class MemoryApi:
             case "GET":
                 return 200, self._existing(resource, where)
             case "PUT":
-                return 200, self._replace(resource, where, subresource, copy.deepcopy(request.body))
+                return 200, self._replace(resource, where, subresource, copied(request.body))
             case "PATCH" if "apply-patch" in request.content_type:
-                return self._apply(resource, where, subresource, copy.deepcopy(request.body), query)
+                return self._apply(resource, where, subresource, copied(request.body), query)
             case "PATCH" if "merge-patch" in request.content_type:
                 return 200, self._merge(resource, where, subresource, request.body)
             case "PATCH":
@@ -284,7 +284,7 @@ class MemoryApi:
                 raise Refused(
                     409, "Conflict", f"Precondition failed: UID in precondition: {meta['uid']}", name=where[1]
                 )
-            made = self._create(resource, where[0], copy.deepcopy(applied))
+            made = self._create(resource, where[0], copied(applied))
             owned: dict[str, set[tuple[str, ...]]] = {}
             apply_fields(made, applied, owned, manager, force=True)
             self.store.owned[made["metadata"]["uid"]] = owned
@@ -292,7 +292,7 @@ class MemoryApi:
         if subresource != "status":  # there the real one doesn't mind the uid either
             self._check_preconditions(resource, old, meta, patching=True)
         uid = old["metadata"]["uid"]
-        owned = copy.deepcopy(self.store.owned.get(uid, {}))
+        owned = {name: set(paths) for name, paths in self.store.owned.get(uid, {}).items()}
         if subresource == "status":
             applied = {"metadata": meta, "status": applied.get("status") or {}}
         elif _has_status(resource):
@@ -314,7 +314,7 @@ class MemoryApi:
             new = {name: value for name, value in new.items() if name != "status"}
             if "status" in old:
                 new["status"] = old["status"]
-        new = copy.deepcopy(new)
+        new = copied(new)
         added = set(new["metadata"].get("finalizers") or ()) - set(old["metadata"].get("finalizers") or ())
         if added and old["metadata"].get("deletionTimestamp"):
             raise Refused(
@@ -359,7 +359,7 @@ class MemoryApi:
             matches = _predicate(query)
             version = self.store.version
             items = [
-                copy.deepcopy(obj)
+                copied(obj)
                 for (space, _), obj in sorted(self.store.objects.get(resource, {}).items())
                 if (not namespace or space == namespace) and matches(obj)
             ]
@@ -393,9 +393,9 @@ class MemoryApi:
             first = [{"type": "ADDED", "object": item} for item in listed["items"]]
         else:
             for event in self.store.history:
-                if event.version > since:
+                if event.version > since and event.resource == resource:
                     queue.put_nowait(event)
-        self.store.watchers.add(queue)
+        self.store.watchers[queue] = resource
         return self._stream(resource, namespace, query, queue, first, matches, partial=partial)
 
     async def _stream(
@@ -430,7 +430,7 @@ class MemoryApi:
                 if told := _told(event, resource, namespace, matches, partial=partial):
                     yield _line(told)
         finally:
-            self.store.watchers.discard(queue)
+            self.store.watchers.pop(queue, None)
 
 
 def _told(event: Event, resource: Resource, namespace: str, matches: Predicate, *, partial: bool) -> Obj | None:
@@ -444,7 +444,7 @@ def _told(event: Event, resource: Resource, namespace: str, matches: Predicate, 
     if after:
         obj, type_ = event.new or {}, "MODIFIED" if before else "ADDED"
     elif before:
-        obj, type_ = copy.deepcopy(event.old or {}), "DELETED"
+        obj, type_ = copied(event.old or {}), "DELETED"
         obj["metadata"]["resourceVersion"] = str(event.version)
     else:
         return None
@@ -467,7 +467,7 @@ def _partial(obj: Obj) -> Obj:
 
 
 def _line(event: Obj) -> bytes:
-    return json.dumps(event).encode() + b"\n"
+    return msgspec.json.encode(event) + b"\n"
 
 
 def _name(resource: Resource, obj: Obj) -> Name:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from cloudmesh.engine.resources import Obj, Resource
+from cloudmesh.testing.apiserver.apply import copied
 
 Name = tuple[str, str]
 COMPARED = ("spec", "data", "stringData", "binaryData", "type", "immutable")
@@ -17,7 +17,7 @@ COMPARED = ("spec", "data", "stringData", "binaryData", "type", "immutable")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change: the object before and after; one of them None at creation and removal."""
+    """One change: the object before and after; one of them None at creation and removal. Nobody may change them."""
 
     version: int
     resource: Resource
@@ -37,8 +37,9 @@ class Store:
         self.compacted = 0
         """Watches from before this version get 410."""
         self.objects: dict[Resource, dict[Name, Obj]] = {}
+        """Replaced at each change, never changed: events and lists share them."""
         self.history: list[Event] = []
-        self.watchers: set[asyncio.Queue[Event | None]] = set()
+        self.watchers: dict[asyncio.Queue[Event | None], Resource] = {}
         self.owned: dict[str, dict[str, set[tuple[str, ...]]]] = {}
         self.writes: list[tuple[str, Resource, Name]] = []
         """Every change that was stored: `create`, `update`, `delete`."""
@@ -46,7 +47,7 @@ class Store:
 
     def get(self, resource: Resource, name: Name) -> Obj | None:
         """A copy of an object."""
-        return copy.deepcopy(self.objects.get(resource, {}).get(name))
+        return copied(self.objects.get(resource, {}).get(name))
 
     def create(self, resource: Resource, name: Name, obj: Obj, *, has_status: bool) -> Obj:
         """Stores a new object with all that a server fills in."""
@@ -69,29 +70,29 @@ class Store:
                 new["metadata"][kept] = old["metadata"][kept]
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if new == old:
-            return copy.deepcopy(old)
+            return copied(old)
         if has_status and _asked(new) != _asked(old):
             new["metadata"]["generation"] += 1
         if old["metadata"].get("deletionTimestamp") and not new["metadata"].get("finalizers"):
             self._record("delete", resource, name, new, None)
-            return copy.deepcopy(new)  # with the version from before, as the real one answers
+            return copied(new)  # with the version from before, as the real one answers
         self._record("update", resource, name, old, new)
-        return copy.deepcopy(new)
+        return copied(new)
 
     def delete(self, resource: Resource, name: Name) -> Obj:
         """Removes an object, or marks it while finalizers hold it."""
         old = self.objects[resource][name]
         if not old["metadata"].get("finalizers"):
             self._record("delete", resource, name, old, None)
-            return copy.deepcopy(old)
+            return copied(old)
         if old["metadata"].get("deletionTimestamp"):
-            return copy.deepcopy(old)
-        new = copy.deepcopy(old)
+            return copied(old)
+        new = copied(old)
         new["metadata"] |= {"deletionTimestamp": self._now(), "deletionGracePeriodSeconds": 0}
         if "generation" in new["metadata"]:
             new["metadata"]["generation"] += 1
         self._record("update", resource, name, old, new)
-        return copy.deepcopy(new)
+        return copied(new)
 
     def compact(self) -> None:
         """Forgets the history: watches and list pages from before now get 410."""
@@ -108,16 +109,17 @@ class Store:
         kind = self.objects.setdefault(resource, {})
         if new is not None:
             new["metadata"]["resourceVersion"] = str(self.version)
-            kind[name] = copy.deepcopy(new)
+            new = kind[name] = copied(new)
         else:
             kind.pop(name, None)
-            old = copy.deepcopy(old or {})
+            old = copied(old or {})
             old["metadata"]["resourceVersion"] = str(self.version)
-        event = Event(self.version, resource, copy.deepcopy(old), copy.deepcopy(new))
+        event = Event(self.version, resource, old, new)
         self.history.append(event)
         self.writes.append((act, resource, name))
-        for queue in self.watchers:
-            queue.put_nowait(event)
+        for queue, watched in self.watchers.items():
+            if watched == resource:
+                queue.put_nowait(event)
         if new is None and old is not None:
             self.owned.pop(old["metadata"]["uid"], None)
             self._collect(old["metadata"]["uid"])
