@@ -115,14 +115,13 @@ class ClusterReconciler:
         """One pass."""
         if is_deleting(obj):
             return await self._end(obj)
-        memory, now_text = self._memory(key, obj), self._now()
-        there = memory.take_in(
-            self._engine.cache.children(obj["metadata"]["uid"], VIRTUAL_MACHINE), to_seconds(now_text)
-        )
-        obj = await self._teller.book(memory, obj, there)
+        memory = self._memory(key, obj)
+        there = self._take_in(memory)
+        if (booked := await self._teller.book(memory, obj, there)) is not obj:
+            obj, there = booked, self._take_in(memory)  # as Budgets see it from now on
         if (obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_PAUSED) == "true":
             return await self._pause(obj)
-        at = self._observe(memory, obj, there, now_text)
+        at = self._observe(memory, obj, there)
         chosen = await self._maker.provide(at) if at.life.state == "Run" else Chosen()
         await self._maker.remove(at, chosen)
         await self._maker.mark(at, may_wake=chosen.may_wake)
@@ -154,8 +153,13 @@ class ClusterReconciler:
             memory.question = None
         return memory
 
-    def _observe(self, memory: Memory, obj: Obj, there: Machines, now_text: str) -> Pass:
+    def _take_in(self, memory: Memory) -> Machines:
+        """The machines that there are."""
+        return memory.take_in(self._engine.cache.children(memory.uid, VIRTUAL_MACHINE), to_seconds(self._now()))
+
+    def _observe(self, memory: Memory, obj: Obj, there: Machines) -> Pass:
         """What there is, and what is needed."""
+        now_text = self._now()
         now = to_seconds(now_text)
         life, budget = self._lifecycle(memory, obj, there, now)
         memory.tripped |= dict.fromkeys(memory.tripping, now)  # it held until this very moment
