@@ -18,6 +18,7 @@ from cloudmesh.compute.cluster_accounts import choose as choose_accounts
 from cloudmesh.compute.cluster_memory import Memory, numbers
 from cloudmesh.compute.cluster_status import Trouble
 from cloudmesh.compute.failures import offer_key, quota_key
+from cloudmesh.compute.guests import guests_of
 from cloudmesh.compute.kinds import BUDGET, PLACEMENT_POLICY
 from cloudmesh.compute.members import Member
 from cloudmesh.compute.plan import Plan, leaving_nanos, request
@@ -78,6 +79,7 @@ class Offers:
         self._accounts = accounts
         self._budgets = budgets
         self._clock = clock
+        self._guests = guests_of(engine)
         self._policies: dict[tuple[str, str], tuple[float, Policy | Trouble]] = {}
 
     # -- Budgets -----------------------------------------------------------------------------------------------------
@@ -117,9 +119,11 @@ class Offers:
         """Offers for all that is needed, and the quote."""
         if plan.power:
             refused = self._unpriced(memory.asked, _labels(obj), members, plan)
+            refused = refused or over_limit(memory.asked, members, self.guests(memory.asked))
             refused = refused or self._claim(memory.asked, _labels(obj), members, plan.wake_nanos)
             if refused is not None:
                 return Chosen(quote=memory.quote, trouble=refused)
+            self._promise(memory.asked, sum(m.nanos or 0 for m in members))
         if not plan.create and not any(p.adopt for p in plan.pools):
             return Chosen(quote=memory.quote, may_wake=True)
         return replace(await self._choose(memory, obj, members, plan, now_text), may_wake=True)
@@ -139,12 +143,15 @@ class Offers:
         approved = status.get("approvedQuote", "")
         rejected: tuple[Rejection, ...] = memory.placement.rejected if memory.placement is not None else ()
         trouble: Trouble | None = None
-        decisions = self._go_on(asked, plan, held, accounts.usable, blocks, now, approved) if plan.create else ()
+        guests = self.guests(asked)
+        decisions = (
+            self._go_on(asked, plan, held, accounts.usable, blocks, now, approved, guests) if plan.create else ()
+        )
         if decisions and any(d.offer.price is None for d in decisions) and self._is_limited(asked, labels, members):
             decisions = None  # quoted before there was a Budget, under which unknown is never free
         cheapest: tuple[int | None, str] = (None, "")
         if decisions is None:
-            limit, by_budget, currency = self._limit(asked, labels, members, plan)
+            limit, by_budget, currency = self._limit(asked, labels, members, plan, guests)
             question = request(
                 asked,
                 plan,
@@ -162,7 +169,7 @@ class Offers:
             decisions, rejected = placement.decisions, placement.rejected
             cheapest = (placement.cheapest_nanos, placement.cheapest)
             if placement.missing:
-                trouble = _missing(placement, by_budget)
+                trouble = _missing(placement, by_budget, asked, guests)
                 if trouble.stalled or not decisions:
                     return Chosen(quote=memory.quote, rejected=rejected, trouble=trouble)
         stay = [m for p in plan.pools for m in p.stay]
@@ -185,6 +192,7 @@ class Offers:
         refused = self._claim(asked, labels, members, extra + plan.wake_nanos, currency)
         if refused is not None:
             return Chosen(quote=found.quote, rejected=rejected, trouble=refused)
+        self._promise(asked, max(sum(m.nanos or 0 for m in members) + extra, found.quote.hourly or 0))
         publish = (status.get("quote") or {}).get("hash") != found.quote.hash or approved != found.quote.hash
         return Chosen(decisions, found.quote, rejected, trouble, publish)
 
@@ -212,18 +220,28 @@ class Offers:
         message = f"nobody knows the price of {unknown[0]}: under a Budget it can't be woken"
         return Trouble(c.REASON_BUDGET_EXCEEDED, message, stalled=True)
 
+    def guests(self, asked: Asked) -> int:
+        """What machines cost an hour that name a cluster with a limit, and that it didn't make."""
+        return self._guests.hourly(asked.namespace, asked.name) if asked.max_hourly is not None else 0
+
+    def _promise(self, asked: Asked, hourly: int) -> None:
+        """What all machines are about to cost an hour counts for those that name the cluster from now on."""
+        if asked.max_hourly is not None:
+            self._guests.promise(asked.namespace, asked.name, hourly)
+
     def _limit(
-        self, asked: Asked, labels: Mapping[str, str], members: Sequence[Member], plan: Plan
+        self, asked: Asked, labels: Mapping[str, str], members: Sequence[Member], plan: Plan, guests: int
     ) -> tuple[int | None, bool, str]:
         """The limit on all machines per hour, whether a Budget makes it, and its currency."""
         currency = self._currency(asked, labels, members)
         left = self._budgets.ask(asked.namespace, asked.name, labels, 0, currency).remaining_nanos
+        most = max(0, asked.max_hourly - guests) if asked.max_hourly is not None else None
         if left is None:
-            return asked.max_hourly, False, currency
+            return most, False, currency
         stay = sum(m.nanos or 0 for p in plan.pools for m in p.stay)
         by_budget = max(0, stay + leaving_nanos(plan) + left - plan.wake_nanos)
-        if asked.max_hourly is not None and asked.max_hourly <= by_budget:
-            return asked.max_hourly, False, currency
+        if most is not None and most <= by_budget:
+            return most, False, currency
         return by_budget, True, currency
 
     def _remember_taken(self, asked: Asked, plan: Plan) -> None:
@@ -242,6 +260,7 @@ class Offers:
         blocks: Sequence[Block],
         now: int,
         approved: str,
+        guests: int,
     ) -> tuple[Decision, ...] | None:
         """What the quote still names, if that is just what is needed."""
         if held is None:
@@ -252,7 +271,7 @@ class Offers:
         if asked.max_hourly is not None and (
             held.hourly is None
             or held.currency != asked.currency
-            or held.hourly + leaving_nanos(plan) > asked.max_hourly
+            or held.hourly + leaving_nanos(plan) + guests > asked.max_hourly
         ):
             return None
         by_name = {account.name: account for account in usable}
@@ -340,10 +359,13 @@ def _few_spot(usable: Sequence[Account]) -> bool:
     return True
 
 
-def _missing(placement: Placement, by_budget: bool) -> Trouble:
+def _missing(placement: Placement, by_budget: bool, asked: Asked, guests: int) -> Trouble:
     reason, message = placement.reason or c.REASON_NO_FEASIBLE_OFFER, placement.message
     if reason == c.REASON_OVER_MAX_HOURLY_COST and by_budget:
         reason, message = c.REASON_BUDGET_EXCEEDED, f"{message}; the limit is what a Budget has left"
+    elif reason == c.REASON_OVER_MAX_HOURLY_COST and guests:
+        whole = f"{rounded(asked.max_hourly or 0)} {asked.currency}"
+        message = f"{message}; machines that only name the cluster take {rounded(guests)} of its {whole} an hour"
     return Trouble(reason, message, stalled=reason in FINAL)
 
 
@@ -354,13 +376,20 @@ def _key(question: Request, table: int) -> Hashable:
     return (table, pools, question.accounts, repr(question.policy), question.max_hourly_nanos, blocks, limits)
 
 
-def over_limit(asked: Asked, members: Sequence[Member]) -> Trouble | None:
-    """Whether what is there costs more than `maxHourlyCost`, which was lowered or prices rose."""
-    hourly = sum(m.nanos or 0 for m in members if not m.deleting)
+def over_limit(asked: Asked, members: Sequence[Member], guests: int = 0) -> Trouble | None:
+    """Whether what is there costs more than `maxHourlyCost`, which was lowered or prices rose.
+
+    Args:
+        asked: The cluster.
+        members: Its machines.
+        guests: What machines cost an hour that only name it.
+    """
+    hourly = sum(m.nanos or 0 for m in members if not m.deleting) + guests
     if asked.max_hourly is None or hourly <= asked.max_hourly:
         return None
+    others = f", {rounded(guests)} of it those that only name the cluster" if guests else ""
     message = (
-        f"the machines cost {rounded(hourly)} {asked.currency} per hour, `spec.maxHourlyCost` is "
+        f"the machines cost {rounded(hourly)} {asked.currency} per hour{others}, `spec.maxHourlyCost` is "
         f"{rounded(asked.max_hourly)}: scale down or raise it"
     )
     return Trouble(c.REASON_OVER_MAX_HOURLY_COST, message, stalled=True)

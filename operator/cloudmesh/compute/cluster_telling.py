@@ -138,7 +138,7 @@ class Teller:
         memory, asked, status = at.memory, at.memory.asked, at.obj.get("status") or {}
         members, budget = at.there.members, at.budget
         if trouble is None and at.life.state == "Run":
-            trouble = over_limit(asked, members)
+            trouble = over_limit(asked, members, self._offers.guests(asked))
         if trouble is not None and trouble.reason == c.REASON_BUDGET_EXCEEDED:
             budget = budget or trouble.message
         return Facts(

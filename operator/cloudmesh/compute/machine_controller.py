@@ -196,7 +196,7 @@ class MachineReconciler:
             case.life.listed = True
             case.expect()
             return Done(requeue_after=2 * account.info.poll_seconds)
-        booked, budget = hands.booked(case), ""
+        booked, budget = hands.booked(case), statuses.Refusal()
         if wanted.power == "Running":
             budget = hands.over_budget(case, old.get("hourlyPrice"), runs=node.state not in statuses.REST)
         if budget and "StartStop" not in account.powers:  # one that only sleeps is billed on

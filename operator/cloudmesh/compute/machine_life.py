@@ -12,6 +12,7 @@ from cloudmesh.compute.accounts import Account, Accounts
 from cloudmesh.compute.budget_plan import labels_of, unbooked
 from cloudmesh.compute.cluster_cost import awaits_booking
 from cloudmesh.compute.flights import Flights
+from cloudmesh.compute.guests import guests_of
 from cloudmesh.compute.kinds import BUDGET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machine_budget import forbidden
 from cloudmesh.compute.machine_calls import Calls
@@ -151,13 +152,20 @@ class Hands:
         """Tells a warning."""
         self.engine.events.emit(case.obj, "Warning", reason, message)
 
-    def over_budget(self, case: Case, price: Mapping[str, Any] | None, *, runs: bool) -> str:
-        """Why a Budget lets a machine not run that no cluster answers for, empty if it may."""
+    def over_budget(self, case: Case, price: Mapping[str, Any] | None, *, runs: bool) -> statuses.Refusal:
+        """Why a machine may not run that no cluster answers for, empty if it may: its Budgets' and its cluster's limit.
+
+        One that runs goes on when only the limit of the cluster that it names is passed, as the cluster's own do.
+        """
         cluster = case.wanted.cluster
         parent = self.engine.cache.get(VIRTUAL_CLUSTER, case.key.namespace, cluster) if cluster else None
         if cluster and _is_made_by(case.obj, cluster, parent):
-            return ""
-        return forbidden(self.engine, case.obj, price, labels_of(case.obj, parent), runs=runs)
+            return statuses.Refusal()
+        if parent is not None and not runs:
+            guests = guests_of(self.engine)
+            if (refusal := guests.refuse(case.obj, parent, price)) is not None:
+                return refusal
+        return statuses.Refusal(forbidden(self.engine, case.obj, price, labels_of(case.obj, parent), runs=runs))
 
     def booked(self, case: Case) -> bool:
         """Whether neither its cluster nor a Budget waits to book what a session cost."""

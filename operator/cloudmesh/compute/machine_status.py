@@ -29,6 +29,23 @@ class Event:
     message: str
 
 
+class Refusal(str):
+    """Why a machine must not run, in words; empty if it may.
+
+    Args:
+        text: The words.
+        reason: The same in a word.
+    """
+
+    __slots__ = ("reason",)
+    reason: str
+
+    def __new__(cls, text: str = "", reason: str = c.REASON_BUDGET_EXCEEDED) -> Refusal:
+        made = super().__new__(cls, text)
+        made.reason = reason
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class Living:
     """A status, what is to be done about the machine's power, and what is told."""
@@ -122,10 +139,10 @@ def stamped(old: Mapping[str, Any], generation: int, now: str, *, token: str, pr
     return status
 
 
-def over_budget(old: Mapping[str, Any], generation: int, now: str, message: str) -> Status:
-    """The status of a machine that a Budget lets not run."""
+def over_budget(old: Mapping[str, Any], generation: int, now: str, refusal: Refusal) -> Status:
+    """The status of a machine that a Budget, or the limit of its cluster, lets not run."""
     conditions = Conditions(old, generation, now)
-    conditions.ready("False", c.REASON_BUDGET_EXCEEDED, message, stalled=True)
+    conditions.ready("False", refusal.reason, str(refusal), stalled=True)
     return _kept(old, generation, conditions)
 
 
@@ -230,7 +247,7 @@ def living(
     *,
     network: str = "",
     booked: bool = True,
-    budget: str = "",
+    budget: Refusal = Refusal(),  # noqa: B008 - it never changes
 ) -> Living:
     """The status of a machine that is there.
 
@@ -253,7 +270,7 @@ def living(
     _reachable(conditions, node, info, sight, same_life=same_life)
     _bootstrapped(conditions, node, sight, same_life=same_life)
     if budget and not sight.silent and not verdict:
-        conditions.ready("False", c.REASON_BUDGET_EXCEEDED, budget, stalled=True)
+        conditions.ready("False", budget.reason, str(budget), stalled=True)
         settled = node.state in REST
     else:
         settled = _ready(conditions, wanted, node, sight, verdict)

@@ -1,4 +1,4 @@
-"""Machines that stand alone, under Budgets."""
+"""Machines that stand alone, under Budgets, and those that only name a cluster, under its limit."""
 
 from __future__ import annotations
 
@@ -135,4 +135,81 @@ async def test_a_machine_that_only_names_a_cluster_is_no_way_around_a_budget(s: 
     async with s.operator():
         await s.until(lambda: s.condition()[1] == "BudgetExceeded")
         await asyncio.sleep(300)
+        assert s.cloud.meter.lines == {}
+
+
+# -- the limit of a cluster that a machine only names ----------------------------------------------------------------
+
+
+def message(s: Scene, name: str = "m") -> str:
+    return str(next(c["message"] for c in s.status(name)["conditions"] if c["type"] == "Ready"))
+
+
+def guest(s: Scene, name: str = "m", **spec: Any) -> None:
+    s.add_machine(name, clusterRef={"name": "lab"}, pool="workers", ordinal=9, **spec)
+
+
+def limit(s: Scene, nanos: int) -> dict[str, str]:
+    return {"amount": to_text(nanos), "currency": "USD"}
+
+
+CHEAPEST = 37_800_000
+
+
+@scene
+async def test_a_machine_that_names_a_cluster_is_weighed_against_its_limit(s: Scene) -> None:
+    s.cluster(replicas=2, maxHourlyCost=limit(s, 2 * CHEAPEST + hourly(s) - 1))
+    async with s.operator():
+        await s.until(lambda: s.said() == ("True", "AsSpecified"))
+        guest(s)
+        await s.until(lambda: s.condition()[1] == "OverMaxHourlyCost")
+        await asyncio.sleep(300)
+        assert s.condition() == ("False", "OverMaxHourlyCost") and s.condition("Stalled")[0] == "True"
+        assert message(s).startswith("`spec.maxHourlyCost` of VirtualCluster 'lab' is ")
+        assert len(s.cloud.meter.lines) == 2
+        s.edit(replicas=1)
+        await s.until(lambda: s.is_ready("m"))
+        # and now there is no room for what the cluster had before
+        s.edit(replicas=2)
+        await s.until(lambda: s.said()[1] == "OverMaxHourlyCost")
+        assert "machines that only name the cluster take" in s.message()
+        assert s.hourly() <= 2 * CHEAPEST + hourly(s) - 1
+        s.edit(replicas=1, maxHourlyCost=limit(s, CHEAPEST))
+        await s.until(lambda: "those that only name the cluster" in s.message())
+        await asyncio.sleep(120)
+        assert s.is_ready("m"), "what runs goes on"
+
+
+def test_cluster_and_guests_that_start_at_once_stay_within_the_limit() -> None:
+    for native in (True, False):
+
+        async def main(native: bool = native) -> None:
+            s = Scene(native=native)
+            s.cloud.habits.latency_seconds = 0.7
+            s.add_account()
+            most = 3 * max(CHEAPEST, hourly(s)) + 1
+            async with s.operator():
+                await ready_account(s)
+                s.cluster(replicas=2, maxHourlyCost=limit(s, most))
+                for number in range(4):
+                    guest(s, f"m{number}")
+                for _ in range(400):
+                    await asyncio.sleep(0.5)
+                    assert s.hourly() <= most
+                assert s.hourly() > 0
+
+        run_virtual(main())
+
+
+@scene
+async def test_a_guest_whose_price_nobody_knows_or_can_compare_isnt_made(s: Scene) -> None:
+    s.cluster("lab", replicas=0, maxHourlyCost={"amount": "100", "currency": "EUR"})
+    guest(s)
+    async with s.operator():
+        await s.until(lambda: s.condition()[1] == "OverMaxHourlyCost")
+        assert message(s).endswith("is in EUR, the price in USD: they can't be compared")
+        for row in s.cloud.stock.rows.values():
+            row.told = False
+    async with s.operator():
+        await s.until(lambda: message(s).endswith("nobody knows the price of the machine"), 4000)
         assert s.cloud.meter.lines == {}
