@@ -49,8 +49,15 @@ def account_names(asked: Asked, cache: Cache) -> tuple[str, ...]:
     )
 
 
-def choose(asked: Asked, cache: Cache, accounts: Accounts) -> Choice:
-    """The accounts of a cluster, and which of them can be used now."""
+def choose(asked: Asked, cache: Cache, accounts: Accounts, *, patient: bool = False) -> Choice:
+    """The accounts of a cluster, and which of them can be used now.
+
+    Args:
+        asked: The cluster.
+        cache: Has the CloudAccounts.
+        accounts: Live accounts.
+        patient: One that hasn't been looked at yet is waited for in silence.
+    """
     names = account_names(asked, cache)
     if not names:
         labels = ", ".join(f"{k}={v}" for k, v in (asked.account_labels or {}).items()) or "any labels"
@@ -60,7 +67,19 @@ def choose(asked: Asked, cache: Cache, accounts: Accounts) -> Choice:
     usable = tuple(a for a in found if a is not None and a.ready and not a.deleting and a.priced is not None)
     if usable:
         return Choice(names, usable)
-    return Choice(names, (), _trouble(asked, names, found, cache))
+    trouble = _trouble(asked, names, found, cache)
+    if patient and trouble.status == "Unknown":
+        unseen = [n for n, a in zip(names, found, strict=True) if a is None or a.reason == c.REASON_PENDING]
+        if unseen:
+            message = f"{_list(unseen)} {'is' if len(unseen) == 1 else 'are'} being looked at"
+            return Choice(names, (), Trouble(c.REASON_PENDING, message, "Unknown"))
+    return Choice(names, (), trouble)
+
+
+def _list(names: Sequence[str]) -> str:
+    quoted = [f"'{name}'" for name in names]
+    text = quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+    return f"CloudAccount{'' if len(quoted) == 1 else 's'} {text}"
 
 
 def _trouble(asked: Asked, names: Sequence[str], found: Sequence[Account | None], cache: Cache) -> Trouble:

@@ -49,6 +49,7 @@ class Memory:
         placement: The scheduler's last answer.
         question: What it was asked; the same question isn't asked twice in a row.
         asked_at: When, on the loop's clock.
+        waits_since: Since when none of its accounts can be used, on the loop's clock; None if one can.
         written_at: When the status was last written, on the loop's clock.
         cost_at: When its cost was last written, on the loop's clock.
         logins_due: When logins are published though machines lack, on the loop's clock; 0 for no such time.
@@ -75,6 +76,7 @@ class Memory:
     placement: Placement | None = None
     question: Hashable = None
     asked_at: float = float("-inf")
+    waits_since: float | None = None
     written_at: float = float("-inf")
     cost_at: float = float("-inf")
     logins_due: float = 0.0

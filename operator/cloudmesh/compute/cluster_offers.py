@@ -34,6 +34,8 @@ from cloudmesh.policy.plugins import plugin_of
 
 POLICY_SECONDS = 10.0
 SAME_SECONDS = 10.0
+FIRST_LOOK_SECONDS = 20.0
+"""An account that nobody has looked at yet is told of after so long."""
 AVOID_SECONDS = 60
 MANY_TYPES = 15
 """With fewer types of spot machines, one that was taken away is replaced on demand."""
@@ -130,7 +132,9 @@ class Offers:
 
     async def _choose(self, memory: Memory, obj: Obj, members: Sequence[Member], plan: Plan, now_text: str) -> Chosen:
         asked, now, labels = memory.asked, to_seconds(now_text), _labels(obj)
-        accounts = choose_accounts(asked, self._engine.cache, self._accounts)
+        accounts = choose_accounts(asked, self._engine.cache, self._accounts, patient=self._is_patient(memory))
+        if accounts.trouble is None:
+            memory.waits_since = None
         if plan.create and accounts.trouble is not None:
             return Chosen(quote=memory.quote, trouble=accounts.trouble)
         policy = await self._policy(asked)
@@ -195,6 +199,12 @@ class Offers:
         self._promise(asked, max(sum(m.nanos or 0 for m in members) + extra, found.quote.hourly or 0))
         publish = (status.get("quote") or {}).get("hash") != found.quote.hash or approved != found.quote.hash
         return Chosen(decisions, found.quote, rejected, trouble, publish)
+
+    def _is_patient(self, memory: Memory) -> bool:
+        """Whether its accounts may still be on their first look."""
+        if memory.waits_since is None:
+            memory.waits_since = self._clock()
+        return self._clock() - memory.waits_since < FIRST_LOOK_SECONDS
 
     def _claim(
         self, asked: Asked, labels: Mapping[str, str], members: Sequence[Member], extra: int, currency: str = ""

@@ -316,7 +316,7 @@ def _bootstrapped(live: Sequence[MachineView], facts: Facts) -> Stage:
     if boot.state == "Pending" or waiting or not live:
         message = boot.message or f"{len(live) - len(waiting)} of {_count(len(live), 'machine')} are set up"
         return (c.BOOTSTRAPPED, c.FALSE if live else c.UNKNOWN, c.REASON_BOOTSTRAPPING, message)
-    return (c.BOOTSTRAPPED, c.TRUE, c.REASON_AS_SPECIFIED, boot.message)
+    return (c.BOOTSTRAPPED, c.TRUE, c.REASON_AS_SPECIFIED, boot.message or f"{_count(len(live), 'machine')} set up")
 
 
 def _healthy(here: Sequence[Member], facts: Facts) -> Stage:
@@ -332,11 +332,11 @@ def _healthy(here: Sequence[Member], facts: Facts) -> Stage:
         first = drifted[0]
         message = f"{_count(len(drifted), 'machine')} differ from what was asked, such as '{first.name}' in "
         return (c.HEALTHY, c.TRUE, "Drifted", message + ", ".join(first.drift))
-    return (c.HEALTHY, c.TRUE, c.REASON_AS_SPECIFIED, "")
+    return (c.HEALTHY, c.TRUE, c.REASON_AS_SPECIFIED, "no machine is ill")
 
 
 def _money(facts: Facts) -> list[Stage]:
-    within: Stage = (c.WITHIN_BUDGET, c.TRUE, c.REASON_AS_SPECIFIED, "")
+    within: Stage = (c.WITHIN_BUDGET, c.TRUE, c.REASON_AS_SPECIFIED, "no limit is passed")
     if facts.budget:
         within = (c.WITHIN_BUDGET, c.FALSE, c.REASON_BUDGET_EXCEEDED, facts.budget)
     elif facts.trouble is not None and facts.trouble.reason == c.REASON_OVER_MAX_HOURLY_COST:
@@ -347,4 +347,4 @@ def _money(facts: Facts) -> list[Stage]:
     if unpriced:
         message = f"nobody knows the price of {_count(len(unpriced), 'machine')}, such as '{unpriced[0]}'"
         return [within, (c.PRICES_FRESH, c.UNKNOWN, "PriceUnknown", message)]
-    return [within, (c.PRICES_FRESH, c.TRUE, c.REASON_AS_SPECIFIED, "")]
+    return [within, (c.PRICES_FRESH, c.TRUE, c.REASON_AS_SPECIFIED, "no price is out of date")]

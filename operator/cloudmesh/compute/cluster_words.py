@@ -84,6 +84,8 @@ def events_of(before: Sequence[Mapping[str, Any]], said: Verdict, hourly: str) -
     if said.status == "True":
         more = f", {hourly}" if said.reason == c.REASON_AS_SPECIFIED and hourly else ""
         return (Event("Normal", said.reason, said.message + more),)
+    if said.reason == c.REASON_PENDING and said.status == "Unknown":
+        return ()  # something is being looked at for the first time
     if said.stalled or (said.status == "Unknown" and old.get("status") == "True"):
         return (Event("Warning", said.reason, said.message),)
     if not old:

@@ -325,11 +325,11 @@ def _reachable(conditions: Conditions, node: Node, info: ProviderInfo, sight: Si
 def _bootstrapped(conditions: Conditions, node: Node, sight: Sight, *, same_life: bool) -> None:
     state, message = sight.boot
     if state == "None":
-        conditions.put(c.BOOTSTRAPPED, "True", "NotNeeded", "")
+        conditions.put(c.BOOTSTRAPPED, "True", "NotNeeded", "there is nothing to set up")
     elif state == "Done":
-        conditions.put(c.BOOTSTRAPPED, "True", "Done", message)
+        conditions.put(c.BOOTSTRAPPED, "True", "Done", message or "it is set up")
     elif state == "Failed":
-        conditions.put(c.BOOTSTRAPPED, "False", "BootstrapFailed", message)
+        conditions.put(c.BOOTSTRAPPED, "False", "BootstrapFailed", message or "it couldn't be set up")
     elif not (same_life and conditions.is_true(c.BOOTSTRAPPED)):
         conditions.put(c.BOOTSTRAPPED, "False", c.REASON_PENDING, message or "not begun yet")
 

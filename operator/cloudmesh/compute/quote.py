@@ -30,6 +30,7 @@ MAX_LINES = 1000
 WORDS_LENGTH = 2**18
 """What the reasons of all lines may take of a status."""
 HASH_LENGTH = 32
+SHORT_LENGTH = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,19 +283,27 @@ def gate(
         if unchanged and now < held.expires_at:
             if approval == held.hash and len(held.lines) <= MAX_LINES:
                 return Gate(True, held, approved=True)
-            return Gate(False, held, message=_ask(held))
+            return Gate(False, held, message=_ask(held, approval, approved))
     quote = make_quote(lines, now, cheapest=cheapest, cheapest_words=cheapest_words)
-    return Gate(False, quote, new=True, message=_ask(quote))
+    return Gate(False, quote, new=True, message=_ask(quote, approval, approved))
 
 
-def _ask(quote: Quote) -> str:
+def _ask(quote: Quote, approval: str, approved: str) -> str:
+    """What an approver is told; an approval that isn't of this quote, and wasn't acted on, is named."""
     if len(quote.lines) > MAX_LINES:
         return f"the quote has {len(quote.lines)} lines, at most {MAX_LINES} can be approved: split the cluster"
     hourly = "unknown" if quote.hourly is None else f"{to_text(quote.hourly)} {quote.currency}".strip()
+    wrong = ""
+    if approval not in ("", approved, quote.hash):
+        wrong = f"approved {_short(approval)} is not the quote {_short(quote.hash)} of now; "
     return (
-        f"the quote costs {hourly} per hour and waits until {to_time(quote.expires_at)}: "
+        f"{wrong}the quote costs {hourly} per hour and waits until {to_time(quote.expires_at)}: "
         f"set annotation cloudmesh.org/approved-quote to {quote.hash}"
     )
+
+
+def _short(text: str) -> str:
+    return text[:SHORT_LENGTH] if text.isprintable() else repr(text[:SHORT_LENGTH])
 
 
 def covers(quote: Quote, lines: Sequence[Line]) -> bool:

@@ -23,7 +23,7 @@ import numpy as np
 from cloudmesh.policy import bits
 from cloudmesh.policy.bits import Bits, pack
 from cloudmesh.policy.blocks import QUOTA, blocked_rows, still_held
-from cloudmesh.policy.model import Alternative, Block, Needs, Offer, PoolRequest, Rejection, Request
+from cloudmesh.policy.model import Alternative, Block, Needs, Offer, PoolRequest, Rejection, Request, say_id
 from cloudmesh.policy.offers import UNPRICED, Ints, Mask, OfferTable, Rows
 from cloudmesh.policy.rules import rule_mask
 
@@ -110,7 +110,9 @@ class Sieve:
             if left < count and after is not None:
                 fallen = (self._all if before is None else before) & ~after
                 example = self._table.offer(bits.first(fallen))
-                rejected.append(Rejection(pool.name, name, count - left, f"{example.id}: {steps[0].says(example)}"))
+                rejected.append(
+                    Rejection(pool.name, name, count - left, f"{say_id(example.id)}: {steps[0].says(example)}")
+                )
                 over_quota = over_quota or name in ("AccountLimit", "Quota") or (
                     name == "Blocked" and bool((fallen & self._over_quota).any())
                 )  # fmt: skip
@@ -149,9 +151,9 @@ class Sieve:
             Step("Image", self._memo(("Image", pool.image), lambda: _with_image(table, pool.image)),
                  lambda o: f"image {pool.image} can't be had"),
             Step("Region", self._memo(("Region", pool.regions), lambda: _one_of(table, "region", pool.regions)),
-                 lambda o: f"region {o.region or 'unknown'}"),
+                 lambda o: f"region {o.region}" if o.region else "no region"),
             Step("Zone", self._memo(("Zone", pool.zones), lambda: _one_of(table, "zone", pool.zones)),
-                 lambda o: f"zone {o.zone or 'unknown'}"),
+                 lambda o: f"zone {o.zone}" if o.zone else "no zone"),
             Step("Purchase", self._memo(("Purchase", kinds), lambda: _paid(table, kinds)), lambda o: o.purchase),
         ]  # fmt: skip
 

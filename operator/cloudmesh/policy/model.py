@@ -85,6 +85,11 @@ class Offer:
         return f"{self.account}/{self.type}/{self.region}/{self.zone}/{self.purchase}"
 
 
+def say_id(offer_id: str) -> str:
+    """The identity of an offer for people: without the parts that it hasn't, such as `pods/small/OnDemand`."""
+    return "/".join(part for part in offer_id.split("/") if part)
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What a machine must have; the smallest offer isn't always the cheapest.

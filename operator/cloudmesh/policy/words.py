@@ -9,7 +9,7 @@ import numpy as np
 
 from cloudmesh.policy.choose import Choice
 from cloudmesh.policy.filters import Sifted
-from cloudmesh.policy.model import Rejection, Request
+from cloudmesh.policy.model import Rejection, Request, say_id
 from cloudmesh.policy.money import say_money
 from cloudmesh.policy.offers import UNPRICED, OfferTable
 from cloudmesh.policy.problem import Item, Task, take
@@ -75,8 +75,8 @@ def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n:
 
 
 def in_words(machines: Sequence[tuple[str, int]]) -> str:
-    """Machines by id of the offer in a line, such as `8 x aws/m5.large/us-east-1/a/Spot`."""
-    parts = [f"{count} x {name}" for name, count in machines[:4]]
+    """Machines by offer in a line, such as `8 x aws/m5.large/us-east-1/a/Spot`."""
+    parts = [f"{count} x {say_id(name)}" for name, count in machines[:4]]
     return ", ".join(parts) + (f" and {len(machines) - 4} more" if len(machines) > 4 else "")
 
 
@@ -127,7 +127,8 @@ def all_rejections(table: OfferTable, sifted: Sequence[Sifted], choice: Choice) 
         found.extend(r for r in whole.rejected if r.filter != "Network")
         elsewhere = table.network.codes[whole.rows] != table.network.code(choice.network)
         row = int(whole.rows[elsewhere.argmax()])
-        example = f"{table.ids[row]}: network {table.network.values[table.network.codes[row]]}"
+        network = table.network.values[table.network.codes[row]]
+        example = f"{say_id(table.ids[row])}: " + (f"network {network}" if network else "no network that is known")
         chosen = f", the one chosen is {choice.network}" if choice.network else ""
         found.append(Rejection(whole.pool.name, "Network", outside + before, example + chosen))
     return tuple(found)
@@ -135,15 +136,20 @@ def all_rejections(table: OfferTable, sifted: Sequence[Sifted], choice: Choice) 
 
 def _over(request: Request, choice: Choice, held: int | None) -> str:
     limit = say_money(request.max_hourly_nanos or 0, request.currency)
-    lacks = ", ".join(
-        f"{fill.missing} of pool {task.pool.name}"
-        for task, fill in zip(choice.tasks, choice.fills, strict=True)
-        if fill.missing
-    )
+    lacks = _lacks([(t.pool.name, f.missing) for t, f in zip(choice.tasks, choice.fills, strict=True) if f.missing])
     if held is None:
-        return f"the limit is {limit}, and what a machine costs that runs already isn't known; missing are {lacks}"
+        return f"the limit is {limit}, and what a machine costs that runs already isn't known; {lacks}"
     whole = say_money((choice.over or 0) + held, request.currency)
-    return f"the cheapest that was found costs {whole}, the limit is {limit}; missing are {lacks}"
+    return f"the cheapest that was found costs {whole}, the limit is {limit}; {lacks}"
+
+
+def _lacks(missing: Sequence[tuple[str, int]]) -> str:
+    """What is missing, such as `2 replicas of pool a and 1 of pool b are missing`."""
+    (pool, count), *others = missing
+    parts = [f"{count} {'replica' if count == 1 else 'replicas'} of pool {pool}"]
+    parts += [f"{count} of pool {pool}" for pool, count in others]
+    text = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{text} {'is' if len(parts) == 1 and count == 1 else 'are'} missing"
 
 
 def _reason(choice: Choice, task: Task, sifted: Sifted) -> str:

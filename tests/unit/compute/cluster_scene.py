@@ -20,6 +20,7 @@ from cloudmesh.compute.choices import PriceSheetReconciler
 from cloudmesh.compute.cluster_controller import ClusterReconciler
 from cloudmesh.compute.kinds import (
     BUDGET,
+    CLOUD_ACCOUNT,
     CLUSTER_JOB,
     PLACEMENT_POLICY,
     VIRTUAL_CLUSTER,
@@ -136,6 +137,10 @@ class Scene(machine_scene.Scene):
         for resource, model in ((VIRTUAL_CLUSTER, VirtualCluster), (VIRTUAL_MACHINE, VirtualMachine)):
             for obj in self.api.all(resource):
                 model.model_validate(obj, extra="forbid")
+        for resource in (VIRTUAL_CLUSTER, VIRTUAL_MACHINE, CLOUD_ACCOUNT, BUDGET):
+            for obj in self.api.all(resource):
+                for found in (obj.get("status") or {}).get("conditions") or ():
+                    assert found["message"].strip(), f"{resource.kind} {found['type']} says nothing"
 
     def once(self) -> None:
         """No token made a second machine while the first was there."""

@@ -297,6 +297,19 @@ async def test_without_an_account_the_default_is_made_once(s: Scene) -> None:
         assert s.said() == ("True", "AsSpecified"), s.message()
         assert s.cluster_status()["clouds"] == "pods"
         assert set(made) == {"ns"}
+        # the first look takes a moment, and nobody needs to be told
+        assert not [note for reason, note in s.events() if "look" in note]
+
+
+@scene
+async def test_an_account_that_nobody_can_look_at_is_told_after_a_while(s: Scene) -> None:
+    s.add_account("far", credentials={"secretRef": {"name": "missing"}})
+    s.cluster(accounts=[{"name": "far"}])
+    async with s.operator():
+        await s.until(lambda: s.message() == "CloudAccount 'far' is being looked at")
+        assert s.said() == ("Unknown", "Pending")
+        await s.until(lambda: s.said() == ("Unknown", "CloudUnavailable"), 60.0)
+        assert s.message() == "CloudAccount 'far' hasn't been looked at yet"
 
 
 @scene

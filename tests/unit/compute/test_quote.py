@@ -128,6 +128,11 @@ def test_approval_is_waited_for_and_names_the_hash() -> None:
     for wrong in ("", "true", "0" * 32):
         waiting = gate(APPROVAL, first.quote, lines, NOW + 10, approval=wrong)
         assert (waiting.go, waiting.new) == (False, False)
+        named = f"approved {wrong[:12]} is not the quote {first.quote.hash[:12]} of now; the quote costs"
+        assert waiting.message.startswith(named if wrong else "the quote costs")
+    # the one that was acted on before was right in its time
+    later = gate(APPROVAL, first.quote, lines, NOW + 10, approval="0" * 32, approved="0" * 32)
+    assert later.message.startswith("the quote costs")
     right = gate(APPROVAL, first.quote, lines, NOW + 10, approval=first.quote.hash)
     assert (right.go, right.new, right.approved) == (True, False, True)
 

@@ -7,10 +7,11 @@ import pytest
 from tests.unit.policy.offers import ask, chosen, offer, pool, solve, types
 
 from cloudmesh.policy.errors import PolicyError
-from cloudmesh.policy.model import Alternative, Needs, Placement, Policy, PoolRequest, Request, Score
+from cloudmesh.policy.model import Alternative, Needs, Placement, Policy, PoolRequest, Request, Score, say_id
 from cloudmesh.policy.offers import OfferTable
 from cloudmesh.policy.place import place
 from cloudmesh.policy.scores import Columns
+from cloudmesh.policy.words import _lacks, in_words
 
 
 def by(policy: Policy, replicas: int = 1, **more: object) -> Request:
@@ -195,3 +196,24 @@ def test_a_mode_stays_within_the_limit_as_far_as_it_can() -> None:
     assert types(solve(request, *offers)) == {"fast": 2}
     request = by(Policy("Fastest"), 2, max_hourly_nanos=250_000_000)
     assert types(solve(request, *offers)) == {"slow": 2}
+
+
+@pytest.mark.parametrize(
+    ("missing", "text"),
+    [
+        ([("a", 1)], "1 replica of pool a is missing"),
+        ([("a", 2)], "2 replicas of pool a are missing"),
+        ([("a", 1), ("b", 2)], "1 replica of pool a and 2 of pool b are missing"),
+        ([("a", 1), ("b", 2), ("c", 3)], "1 replica of pool a, 2 of pool b and 3 of pool c are missing"),
+    ],
+)
+def test_what_is_missing_in_words(missing: list[tuple[str, int]], text: str) -> None:
+    assert _lacks(missing) == text
+
+
+def test_an_offer_without_region_or_zone_has_no_blanks_in_words() -> None:
+    assert say_id("pods/small///OnDemand") == "pods/small/OnDemand"
+    assert (
+        in_words([("pods/small///OnDemand", 2), ("aws/m5/eu//Spot", 1)])
+        == "2 x pods/small/OnDemand, 1 x aws/m5/eu/Spot"
+    )
