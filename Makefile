@@ -30,9 +30,10 @@ up: $(VENV)/.done ## start the test bed: a whole Kubernetes node in namespaces o
 down: $(VENV)/.done ## end the test bed; nothing stays behind
 	@$(PY) -m tests.testbed down
 
-# Budgets in minutes on 2 cores, for a machine whose caches are warm; a part that takes longer is told.
+# Budgets in minutes on 2 cores, for a machine whose caches are warm; a part that takes longer is told. Parts of different
+# lanes run beside each other, see tests/run.py.
 test: $(VENV)/.done ## all gates and tests, with the time each part took
-	@$(PY) -m tests.run lint=2 unit=5 property=2 contract=5 kube=5 e2e=16
+	@$(PY) -m tests.run lint=2 unit=5 property=2 contract=6 image=4 kube=5 e2e=11 bed=8
 
 bench: $(VENV)/.done ## measure beside a peer: make bench NAME=function-deploy
 	@$(PY) -m benchmarks $(NAME)

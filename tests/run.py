@@ -1,15 +1,26 @@
-"""Runs the parts of the test suite, fast ones first, while the test bed and the images are built beside them.
+"""Runs the parts of the test suite: the fast gates first, then three lanes beside each other.
 
-Called by the Makefile with the parts and their budgets in minutes: `python -m tests.run lint=1 unit=2 e2e=8`.
+- `cluster`: what needs the operator on the one Kubernetes, one test after the other; it waits most of its time.
+- `bed`: the test bed itself, beds beside it, and Pods as machines, none of which needs the operator.
+- `processes`, at a lower priority: what needs this machine only.
+
+The test bed and the images are made beside the fast gates. Called by the Makefile with the parts and their budgets in
+minutes: `python -m tests.run lint=1 unit=2 e2e=8`. A part's output goes to `build/test-PART.log` and is shown when the
+part ends.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,117 +35,157 @@ LINT = (
     ("crds", [sys.executable, "-m", "cloudmesh.api.crds", "--check"]),
     ("reference", [sys.executable, "-m", "cloudmesh.api.reference", "--check"]),
 )
-PYTEST = {
-    # what to run, and on how many processes: tests that share the cluster's operator run one after another
-    "unit": ("tests/unit", 2),
-    "property": ("tests/property", 2),
-    "contract": ("tests/contract", 2),
-    "kube": ("tests/kube", 0),
-    "e2e": ("tests/e2e", 0),
+SPREAD = ["-n", "2", "--dist", "worksteal"]
+LANES = {"processes": ("unit", "property", "contract", "image"), "cluster": ("kube", "e2e"), "bed": ("bed",)}
+NICE = {"processes": ["nice", "-n", "10"]}
+"""What is on the cluster has limits of time, and goes first."""
+CLUSTER = ("test bed", "images")
+NEEDS = {"image": ("images",), "contract": ("images",), "kube": CLUSTER, "e2e": CLUSTER, "bed": CLUSTER}
+BESIDE = {
+    "test bed": [sys.executable, "-m", "tests.testbed", "up"],
+    "images": [sys.executable, "-m", "images", "build"],
 }
-ON_CLUSTER = {"contract", "kube", "e2e"}
 COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a part ended."""
+
+    part: str
+    seconds: float
+    budget: float
+    """Seconds."""
+    good: bool
+    counts: str = ""
+    """What pytest said last."""
 
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-def run(name: str, command: list[str | Path]) -> tuple[bool, str]:
-    """Runs a command, its output shown as it comes and given back."""
-    process = subprocess.Popen(
-        [str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        sys.stdout.write(line)
-        sys.stdout.flush()
-        lines.append(line)
-    return process.wait() == 0, "".join(lines)
+class Suite:
+    """One run of some parts.
 
+    Args:
+        budgets: part -> minutes.
+    """
 
-def start_beside() -> dict[str, tuple[subprocess.Popen[bytes], Path]]:
-    """Starts what the cluster parts need; the first start on a machine takes 10 minutes and more."""
-    BUILD.mkdir(exist_ok=True)
-    started = {}
-    for name, command in (
-        ("test bed", [sys.executable, "-m", "tests.testbed", "up"]),
-        ("images", [sys.executable, "-m", "images", "build"]),
-    ):
-        log = BUILD / f"{name.replace(' ', '-')}.log"
+    def __init__(self, budgets: dict[str, float]) -> None:
+        self._budgets = budgets
+        self._beside: dict[str, tuple[subprocess.Popen[bytes], threading.Lock]] = {}
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._shown = threading.Lock()
+        self._ended = threading.Event()
+        self.outcomes: list[Outcome] = []
+
+    def run(self) -> None:
+        """Runs all parts; the gates alone, since they are told soonest, then lane beside lane."""
+        BUILD.mkdir(exist_ok=True)
+        self._start_beside(self._budgets.keys())
+        if "lint" in self._budgets:
+            self._part("lint", [])
+        lanes = [(name, [part for part in parts if part in self._budgets]) for name, parts in LANES.items()]
+        with ThreadPoolExecutor(len(lanes)) as pool:
+            for future in [pool.submit(self._lane, name, parts) for name, parts in lanes]:
+                future.result()
+        for process, _ in self._beside.values():
+            process.wait()
+
+    def _start_beside(self, parts: Iterable[str]) -> None:
+        """Starts what parts need; the first start on a machine takes 10 minutes and more."""
+        for name in dict.fromkeys(need for part in parts for need in NEEDS.get(part, ())):
+            with self._log(name).open("wb") as out:
+                process = subprocess.Popen(BESIDE[name], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+            self._beside[name] = process, threading.Lock()
+            say(f"{name}: started beside the fast tests, see {self._log(name).relative_to(ROOT)}")
+
+    @staticmethod
+    def _log(name: str) -> Path:
+        return BUILD / f"{name.replace(' ', '-')}.log"
+
+    def _has(self, need: str) -> bool:
+        """Waits for what was started beside; tells the first time how it went."""
+        process, lock = self._beside[need]
+        with lock:
+            began, told = time.monotonic(), process.returncode is not None
+            good = process.wait() == 0
+            if not told:
+                outcome = "ready" if good else f"FAILED with exit code {process.returncode}"
+                with self._shown:
+                    say(f"{need}: {outcome}, waited {time.monotonic() - began:.0f} s")
+                    if not good or "-v" in sys.argv:
+                        print(self._log(need).read_text(errors="replace")[-8000:], flush=True)
+        return good
+
+    def _lane(self, lane: str, parts: list[str]) -> None:
+        for part in parts:
+            if self._ended.is_set():
+                return
+            missing = [need for need in NEEDS.get(part, ()) if not self._has(need)]
+            if missing:
+                say(f"{part}: NOT RUN, without {' and '.join(missing)}")
+                self.outcomes.append(Outcome(part, 0.0, 60 * self._budgets[part], good=False))
+            else:
+                self._part(part, NICE.get(lane, []))
+
+    def _part(self, part: str, before: list[str]) -> None:
+        """Runs a part and shows its output; the end of a run in which the gates or the unit tests fail."""
+        start = time.monotonic()
+        log = BUILD / f"test-{part}.log"
+        say(f"{part}: starts, see {log.relative_to(ROOT)}")
         with log.open("wb") as out:
-            started[name] = (subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT), log)
-        say(f"{name}: started beside the fast tests, see {log.relative_to(ROOT)}")
-    return started
+            if part == "lint":
+                failed = [name for name, command in LINT if not self._command(list(map(str, command)), out.fileno())]
+            else:
+                spread = SPREAD if part in LANES["processes"] else []
+                command = [sys.executable, "-m", "pytest", f"tests/{part}", "-q", "--durations=5", *spread]
+                failed = [] if self._command([*before, *command], out.fileno()) else [part]
+        seconds = time.monotonic() - start
+        text = log.read_text(errors="replace")
+        counts = [line for line in text.splitlines() if COUNT.search(line)][-1:] if part != "lint" else []
+        with self._shown:
+            print(text, end="", flush=True)
+            say(f"{part}: {', '.join(failed) + ' FAILED' if failed else 'ok'} after {seconds:.0f} s")
+        self.outcomes.append(Outcome(part, seconds, 60 * self._budgets[part], not failed, "".join(counts)))
+        if failed and part in ("lint", "unit") and not {"CI_FULL", "KEEP_GOING"} & os.environ.keys():
+            self._ended.set()
+            for process in list(self._running):
+                process.send_signal(signal.SIGINT)
 
-
-def wait_beside(started: dict[str, tuple[subprocess.Popen[bytes], Path]]) -> bool:
-    good = True
-    for name, (process, log) in started.items():
-        began = time.monotonic()
-        code = process.wait()
-        outcome = "ready" if code == 0 else f"FAILED with exit code {code}"
-        say(f"{name}: {outcome}, waited {time.monotonic() - began:.0f} s")
-        if code != 0 or "-v" in sys.argv:
-            print(log.read_text(errors="replace")[-8000:], flush=True)
-        good = good and code == 0
-    return good
+    def _command(self, command: list[str], out: int) -> bool:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+        self._running.add(process)
+        try:
+            return process.wait() == 0
+        finally:
+            self._running.discard(process)
 
 
 def main() -> int:
-    parts = {n: float(b) for n, b in (a.split("=") for a in sys.argv[1:] if "=" in a)}
-    unknown = parts.keys() - PYTEST.keys() - {"lint"}
-    if unknown:
-        print(f"unknown parts: {', '.join(sorted(unknown))}; there are lint, {', '.join(PYTEST)}", file=sys.stderr)
+    budgets = {n: float(b) for n, b in (a.split("=") for a in sys.argv[1:] if "=" in a)}
+    known = ("lint", *(part for parts in LANES.values() for part in parts))
+    if unknown := budgets.keys() - set(known):
+        print(f"unknown parts: {', '.join(sorted(unknown))}; there are {', '.join(known)}", file=sys.stderr)
         return 2
     began = time.monotonic()
-    beside = start_beside() if parts.keys() & ON_CLUSTER else None
-    times: list[tuple[str, float, float, bool]] = []
-    counts: dict[str, int] = {}
-    failed: list[str] = []
-    ready = True
-    for part, budget in parts.items():
-        if beside is not None and part in ON_CLUSTER:
-            ready, beside = wait_beside(beside), None
-        start = time.monotonic()
-        say(f"{part}: starts")
-        if part == "lint":
-            results = [(name, run(name, list(command))[0]) for name, command in LINT]
-            good = all(ok for _, ok in results)
-            for name, ok in results:
-                if not ok:
-                    say(f"lint: {name} FAILED")
-        elif part in ON_CLUSTER and not ready:
-            say(f"{part}: NOT RUN, the test bed or the images are not there")
-            good = False
-        else:
-            path, processes = PYTEST[part]
-            if not any((ROOT / path).rglob("test_*.py")):
-                say(f"{part}: no tests in {path}")
-                good, output = False, ""
-            else:
-                spread = ["-n", str(processes), "--dist", "worksteal"] if processes else []
-                good, output = run(part, [sys.executable, "-m", "pytest", path, "-q", "--durations=5", *spread])
-            closing = [line for line in output.splitlines() if COUNT.search(line)][-1:]
-            for number, word in COUNT.findall(" ".join(closing)):
-                counts[word] = counts.get(word, 0) + int(number)
-        seconds = time.monotonic() - start
-        times.append((part, seconds, budget, good))
-        if not good:
-            failed.append(part)
-            if part in ("lint", "unit") and "CI_FULL" not in os.environ and os.environ.get("KEEP_GOING") != "1":
-                break
-    if beside is not None:
-        wait_beside(beside)
+    suite = Suite(budgets)
+    suite.run()
     print("\npart        time    budget")
-    for part, seconds, budget, good in times:
-        late = "" if seconds <= 60 * budget else "  OVER BUDGET"
-        print(f"{part:10} {seconds:6.1f} s {budget * 60:6.0f} s  {'ok' if good else 'FAILED'}{late}")
+    for outcome in suite.outcomes:
+        late = "" if outcome.seconds <= outcome.budget else "  OVER BUDGET"
+        verdict = "ok" if outcome.good else "FAILED"
+        print(f"{outcome.part:10} {outcome.seconds:6.1f} s {outcome.budget:6.0f} s  {verdict}{late}")
     print(f"{'all':10} {time.monotonic() - began:6.1f} s")
+    failed = [part for part in budgets if not any(o.part == part and o.good for o in suite.outcomes)]
     if failed:
-        print(f"failed parts: {', '.join(failed)}")
-    bad = counts.get("failed", 0) + counts.get("error", 0) + counts.get("errors", 0)
+        print(f"failed or not run: {', '.join(failed)}")
+    counts: dict[str, int] = {}
+    for outcome in suite.outcomes:
+        for number, word in COUNT.findall(outcome.counts):
+            counts[word.rstrip("s")] = counts.get(word.rstrip("s"), 0) + int(number)
+    bad = counts.get("failed", 0) + counts.get("error", 0)
     print(f"{counts.get('passed', 0)} passed, {bad} failed, {counts.get('skipped', 0)} skipped", flush=True)
     return 1 if failed else 0
 

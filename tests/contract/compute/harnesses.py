@@ -146,4 +146,4 @@ BACK_ENDS: Mapping[str, BackEnd] = {
 ON_CLUSTER: Mapping[str, BackEnd] = {
     "kubernetes": BackEnd(pods, "Pods of a real cluster", virtual=False),
 }
-"""Those that need a Kubernetes; tests/e2e runs some of their cases, `make bench NAME=conformance` all."""
+"""Those that need a Kubernetes; tests/bed runs some of their cases, `make bench NAME=conformance` all."""

@@ -1,4 +1,4 @@
-"""Every case of the conformance suite on Pods, on an API server in memory; tests/e2e has them on a real one."""
+"""Every case of the conformance suite on Pods, on an API server in memory; tests/bed has some on a real one."""
 
 from __future__ import annotations
 

@@ -8,13 +8,10 @@ import stat
 import subprocess
 from pathlib import Path
 
-import pytest
 from images.compose import Recipe, default_cache
 
 from cloudmesh.functions.image.layer import decompress
 from cloudmesh.functions.image.layout import Image
-
-pytestmark = pytest.mark.e2e
 
 _PROGRAM = """
 import bz2, ctypes, decimal, hashlib, lzma, mimetypes, os, sqlite3, ssl, subprocess, uuid, zlib, zoneinfo

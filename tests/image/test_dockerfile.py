@@ -11,14 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 import zstandard
 from images import debian
 from images.__main__ import build, write_base
 from images.compose import ROOT, default_cache
 from images.wheels import index_environment
-
-pytestmark = pytest.mark.e2e
 
 _PACKAGES = (
     "buildah",

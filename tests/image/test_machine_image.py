@@ -19,8 +19,6 @@ from images.compose import Recipe, default_cache
 from cloudmesh.functions.image.layer import decompress
 from cloudmesh.functions.image.layout import Image
 
-pytestmark = pytest.mark.e2e
-
 PROGRAMS = (
     "awk --version", "bash --version", "bzip2 --help", "cmp --version", "curl --version", "find --version",
     "flock --version", "git --version", "grep --version", "gzip --version", "hostname", "less --version",
