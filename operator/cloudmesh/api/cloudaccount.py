@@ -206,7 +206,7 @@ class AccountLimits(Model):
     machines: Annotated[int, Field(ge=0, le=100000)] | None = None
     """Machines at the same time; left out, as many as the cloud allows."""
     requests_per_second: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Calls of the cloud's API a second; left out, as many as there are to make."""
+    """Calls of the cloud's API a second; left out, the provider's default: 20 for aws, 50 for kubernetes and ssh."""
 
 
 class CloudAccountSpec(Model):

@@ -130,8 +130,7 @@ class AccountReconciler:
         account.region = str(member.get("region", ""))
         limits = spec.get("limits") or {}
         account.limit_machines = limits.get("machines")
-        rate = limits.get("requestsPerSecond")
-        account.bucket.rate = float(rate) if rate else None
+        account.bucket.rate = limits.get("requestsPerSecond") or account.info.requests_per_second
         sheets = self._sheets(obj)
         versions = tuple(sheet["metadata"].get("resourceVersion") for sheet in sheets)
         if account.sheets != (mark := (versions, next_change(sheets, self._accounts.now()))):

@@ -32,6 +32,7 @@ class ProviderInfo:
         user: Login name of its machines.
         ssh: Its machines can be logged in to; else Running is reachable.
         poll_seconds: How often an account is listed while something changes; ten times as long when nothing does.
+        requests_per_second: Calls a second of an account that names no rate of its own; None for no limit.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class ProviderInfo:
     user: str = "root"
     ssh: bool = True
     poll_seconds: float = 5.0
+    requests_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,8 @@ class Node:
         boot_id: Changes when it starts anew and has lost what lay in memory.
         host_key: Public host key, where the cloud tells it.
         failure: Why the cloud gave it up, already of the taxonomy.
-        details: More for people, such as `preempted: true`.
+        details: More, such as `preempted: true`. `diskGiB`, the size of its root disk where the cloud tells it,
+            serves to see drift.
     """
 
     id: str

@@ -143,6 +143,7 @@ class PodHarness(BaseHarness, abc.ABC):
         "partial": "a list of the API server is whole, or an error",
         "repeats": "the pages of a list are one snapshot",
         "filter": "the API server knows all of its selectors",
+        "grow": "a Pod's share of a disk can't be changed",
         "stop": "a Pod can't be stopped",
         "reclaim": "Pods are not sold as spot",
         "spot": "Pods are not sold as spot",

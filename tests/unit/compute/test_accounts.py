@@ -12,8 +12,12 @@ from tests.unit.compute.machine_scene import NAMESPACES, Scene, now, scene
 from cloudmesh.compute.account_controller import ensure_default_account
 from cloudmesh.compute.accounts import Account
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PRICE_SHEET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
-from cloudmesh.compute.providers.memory import Fault, MemoryCloud
-from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT_NAME
+from cloudmesh.compute.providers.aws.core import AwsCore
+from cloudmesh.compute.providers.aws.session import Session
+from cloudmesh.compute.providers.kubernetes.core import INFO as KUBERNETES
+from cloudmesh.compute.providers.memory import Fault, MemoryCloud, make
+from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT_NAME, Context
+from cloudmesh.compute.providers.ssh.core import INFO as SSH
 from cloudmesh.compute.surveyor import USABLE
 from cloudmesh.compute.tokens import TAG_ACCOUNT, TAG_INSTALLATION, TAG_MACHINE, TAG_NAMESPACE, TAG_TOKEN, TAG_UID
 from cloudmesh.engine import SECRET
@@ -21,6 +25,7 @@ from cloudmesh.testing import Faults, FaultyTransport
 
 KEY = "s3cret-key-of-the-memory-cloud"
 IN_USE = "cloudmesh.org/in-use"
+CREDENTIALS = {"aws_access_key_id": b"AKIAEXAMPLE", "aws_secret_access_key": b"another"}
 
 
 def put_secret(s: Scene, key: str = KEY, *, type_: str = "cloudmesh.org/credentials", hosts: str = "") -> None:
@@ -548,6 +553,25 @@ async def test_a_machine_whose_tags_name_no_object_is_left_alone(s: Scene) -> No
         s.cloud.change_tags(node, {}, [TAG_MACHINE])
         await asyncio.sleep(600.0)
         assert len(s.living()) == 1
+
+
+@scene
+async def test_an_account_that_names_no_rate_has_its_providers(s: Scene) -> None:
+    s.use(requests_per_second=7.0)
+    s.add_account("plain")
+    s.add_account("own", limits={"requestsPerSecond": 3})
+    async with s.operator() as (_, accounts):
+        await s.until(lambda: ready(s, "plain")[0] == ready(s, "own")[0] == "True")
+        rates = {account.name: account.bucket.rate for account in accounts.all()}
+        assert rates == {"plain": 7.0, "own": 3}
+        s.change(CLOUD_ACCOUNT, "own", lambda obj: obj["spec"].pop("limits"))
+        await s.until(lambda: {account.bucket.rate for account in accounts.all()} == {7.0})
+
+
+def test_every_cloud_but_the_one_in_memory_has_a_rate() -> None:
+    assert AwsCore(Session("us-east-1", CREDENTIALS), "aws", {}, 1).info.requests_per_second == 20
+    assert (KUBERNETES.requests_per_second, SSH.requests_per_second) == (50, 50)
+    assert make(Context("ns", "lab", "uid", {})).info.requests_per_second is None
 
 
 @scene

@@ -289,7 +289,7 @@ async def test_two_machines_of_one_token_become_one(s: Scene) -> None:
 @scene
 async def test_drift_is_seen_within_a_minute_and_undone_where_it_can_be(s: Scene) -> None:
     s.add_account()
-    s.add_machine(cluster=s.add_cluster())
+    s.add_machine(cluster=s.add_cluster(), disk={"size": "37Gi"})
     async with s.operator():
         await s.settle(quiet=60.0)
 
@@ -306,6 +306,11 @@ async def test_drift_is_seen_within_a_minute_and_undone_where_it_can_be(s: Scene
         await s.until(lambda: fields() == {"type"}, 60.0)
         s.cloud.change(machine.id, type=machine.type)
         await s.until(lambda: fields() == set(), 60.0)
+        s.cloud.change(machine.id, disk_gib=41)
+        await s.until(lambda: fields() == {"disk"}, 60.0)
+        assert [(d["expected"], d["found"]) for d in s.status()["drift"]] == [("37", "41")]
+        s.cloud.change(machine.id, disk_gib=37)
+        await s.until(lambda: fields() == set(), 60.0)
         group = next(iter(s.cloud.resources.groups.values()))
         rules = [dict(rule) for rule in group.rules]
         group.rules.append({"protocol": "tcp", "from": 1, "to": 9, "source": "0.0.0.0/0"})
@@ -316,7 +321,7 @@ async def test_drift_is_seen_within_a_minute_and_undone_where_it_can_be(s: Scene
         await s.until(lambda: fields() == {"powerState"}, 60.0)
         await s.until(s.is_ready, 120.0)
         assert fields() == set()
-        assert [reason for reason, _ in s.events()].count("Drift") == 4
+        assert [reason for reason, _ in s.events()].count("Drift") == 5
 
 
 # -- power ---------------------------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ NEEDS: Mapping[str, str] = {
     "end": "the machine is ended",
     "resize": "the machine has another type",
     "image": "the machine has another image",
+    "grow": "the machine has a disk of 41 GiB",
     "untag": "the machine has lost our tags",
     "reclaim": "the machine, a spot one, is taken away",
     # what the back end has at all

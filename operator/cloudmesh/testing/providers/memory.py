@@ -171,6 +171,8 @@ class MemoryHarness(BaseHarness):
                 cloud.change(node_id, type=other)
             case "image":
                 cloud.change(node_id, image="ubuntu-24.04")
+            case "grow":
+                cloud.change(node_id, disk_gib=41)
             case "untag":
                 cloud.change_tags(node_id, {}, [key for key in instance.tags if key.startswith(PREFIX)])
             case "reclaim":

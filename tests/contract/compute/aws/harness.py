@@ -134,7 +134,7 @@ class AwsHarness(BaseHarness):
             "uid",
             {"region": "us-east-1", "endpoint": self.proxy.url, "instanceTypes": ["t3.micro", "t3.small", "m5.large"]},
             credentials={"aws_access_key_id": key.encode(), "aws_secret_access_key": secret.encode()},
-            defaults={"readSeconds": str(READ_SECONDS), "createSeconds": str(CREATE_SECONDS)},
+            defaults={"readSeconds": str(READ_SECONDS), "createSeconds": str(CREATE_SECONDS), "diskSeconds": "1"},
         )
         self._providers.append(make(context))
         return self._providers[-1]
@@ -282,6 +282,10 @@ class AwsHarness(BaseHarness):
                     ec2.modify_instance_attribute, InstanceId=node_id, InstanceType={"Value": other}
                 )
                 await asyncio.to_thread(ec2.start_instances, InstanceIds=ids)
+            case "grow":
+                (instance,) = [i for i in await self._instances() if i["InstanceId"] == node_id]
+                (root,) = [each["Ebs"]["VolumeId"] for each in instance["BlockDeviceMappings"]]
+                await asyncio.to_thread(ec2.modify_volume, VolumeId=root, Size=41)
             case "image":
                 self.dialect.images[node_id] = OTHER_IMAGE
             case "untag":

@@ -197,6 +197,23 @@ async def test_the_disk_is_the_root_device_of_the_image(ec2: AwsProvider, aws: F
         )
 
 
+async def test_sizes_of_disks_are_read_now_and_then_and_a_listing_lives_without_them(aws: FaultProxy) -> None:
+    ec2 = AwsProvider(make(context(aws)).session, "aws", {"region": "us-east-1"}, 10, disk_seconds=1.0)  # type: ignore[attr-defined]
+    try:
+        await ec2.ensure_node(await spec_of(ec2, "disk", disk_gib=33))
+        for _ in range(3):
+            listing = await ec2.list_nodes(SCOPE)
+            assert [node.details.get("diskGiB") for node in listing.nodes] == ["33"]
+        assert sum(call.operation == "DescribeVolumes" for call, _ in aws.calls) == 1
+        await asyncio.sleep(1.1)
+        aws.add("answer", "DescribeVolumes", status=503, code="Unavailable")
+        listing = await ec2.list_nodes(SCOPE)
+        assert isinstance(listing, Complete)
+        assert [node.details.get("diskGiB") for node in listing.nodes] == ["33"]
+    finally:
+        await ec2.close()
+
+
 @pytest.mark.parametrize(
     ("type_", "quota"),
     [("m5.large", "standard"), ("t3.micro", "standard"), ("c7g.medium", "standard"), ("inf2.xlarge", "inf"),

@@ -152,6 +152,12 @@ def test_a_machine_alone_has_no_subdomain_and_a_disk_is_a_limit() -> None:
     pod = make_pod(settings(), spec(settings(), cluster="", owner={}, disk_gib=10))
     assert "subdomain" not in pod["spec"] and "ownerReferences" not in pod["metadata"]
     assert pod["spec"]["containers"][0]["resources"]["limits"]["ephemeral-storage"] == "10Gi"
+    pod["metadata"]["uid"] = "p-1"
+    node = look(pod)
+    assert (node.type, node.details["diskGiB"]) == ("small", "10")
+    pod["spec"]["containers"][0]["resources"]["limits"]["ephemeral-storage"] = "12884901888"
+    node = look(pod)
+    assert (node.type, node.details["diskGiB"]) == ("small", "12")
 
 
 def test_where_pods_run_is_the_accounts_choice() -> None:

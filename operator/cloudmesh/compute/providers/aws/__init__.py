@@ -6,7 +6,7 @@ Credentials: a Secret with `aws_access_key_id`, `aws_secret_access_key` and, for
 from __future__ import annotations
 
 from cloudmesh.compute.ports import Provider
-from cloudmesh.compute.providers.aws.core import AwsCore
+from cloudmesh.compute.providers.aws.core import DISK_SECONDS, AwsCore
 from cloudmesh.compute.providers.aws.powers.access import Access
 from cloudmesh.compute.providers.aws.powers.catalogue import Catalogue
 from cloudmesh.compute.providers.aws.powers.labels import Labels
@@ -35,4 +35,5 @@ def make(context: Context) -> Provider:
     create = int(context.defaults.get("createSeconds") or CREATE_SECONDS)
     endpoint = str(context.spec.get("endpoint") or "")
     session = Session(region, context.credentials, endpoint, read, create, context.guard)
-    return AwsProvider(session, context.name, context.spec, create)
+    disk = float(context.defaults.get("diskSeconds") or DISK_SECONDS)
+    return AwsProvider(session, context.name, context.spec, create, disk)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cloudmesh.compute.ports import Access, Complete, Finding, Listing, Node, NodeSpec, Partial, ProviderInfo
-from cloudmesh.compute.providers.aws.nodes import to_node, to_tags
+from cloudmesh.compute.providers.aws.nodes import from_tags, root_volume, to_node, to_tags
 from cloudmesh.compute.providers.aws.offers import read_offers
 from cloudmesh.compute.providers.aws.powers.base import Power
 from cloudmesh.compute.providers.aws.session import Session, filters
@@ -18,6 +19,10 @@ from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Conflict, Invali
 from cloudmesh.policy.model import Offer
 
 USER = "cm"
+DISK_SECONDS = 30.0
+"""Sizes of disks are read so often, beside the listings: another one is seen within a minute."""
+REQUESTS_PER_SECOND = 20.0
+"""EC2's buckets hold 100 calls that look and 50 that change, and fill by 20 and 5 a second; others use them too."""
 DRY_RUN_OK = "DryRunOperation"
 
 
@@ -29,11 +34,24 @@ class AwsCore(Power):
         account: Name of the CloudAccount.
         spec: `{"region", "zones", "instanceTypes", "subnetIds"}`, as spec.aws of the account holds it.
         create_seconds: How long a create call may take.
+        disk_seconds: How old the sizes of disks may be.
     """
 
-    def __init__(self, session: Session, account: str, spec: Mapping[str, Any], create_seconds: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        account: str,
+        spec: Mapping[str, Any],
+        create_seconds: int,
+        disk_seconds: float = DISK_SECONDS,
+    ) -> None:
         self.info = ProviderInfo(
-            kind="aws", grace_seconds=300, create_seconds=create_seconds, native_tokens=True, user=USER
+            kind="aws",
+            grace_seconds=300,
+            create_seconds=create_seconds,
+            native_tokens=True,
+            user=USER,
+            requests_per_second=REQUESTS_PER_SECOND,
         )
         self.session = session
         self.account = account
@@ -41,6 +59,9 @@ class AwsCore(Power):
         self._types: tuple[str, ...] = tuple(spec.get("instanceTypes") or ())
         self._root_devices: dict[str, str] = {}
         self._subnet_ids = tuple(spec.get("subnetIds") or ())
+        self._disk_seconds = disk_seconds
+        self._sizes: Mapping[str, int] = {}
+        self._sizes_until = 0.0
 
     def __repr__(self) -> str:
         return f"<aws account {self.account} in {self.session.region}>"
@@ -87,25 +108,42 @@ class AwsCore(Power):
     async def list_nodes(self, scope: Scope) -> Listing:
         """All of the scope's instances; EC2 shows those that ended for about an hour more."""
         wanted = filters({f"tag:{key}": value for key, value in scope.tags().items()})
-        nodes: dict[str, Node] = {}  # pages may repeat an instance
-        token = ""
+        instances: dict[str, Mapping[str, Any]] = {}  # pages may repeat an instance
+        token = partial = ""
         while True:
             more = {"NextToken": token} if token else {}
             try:
                 page = await self.session.call("describe_instances", Filters=wanted, MaxResults=1000, **more)
             except CloudmeshError as error:
-                if not nodes:
+                if not instances:
                     raise
-                return Partial(tuple(nodes.values()), utc_now(), f"a page failed: {error}")
-            nodes |= {
-                node.id: node
+                partial = f"a page failed: {error}"
+                break
+            instances |= {
+                str(instance["InstanceId"]): instance
                 for reservation in page.get("Reservations", [])
-                for node in (to_node(instance, self.session.region) for instance in reservation.get("Instances", []))
-                if scope.holds(node.tags)
+                for instance in reservation.get("Instances", [])
+                if scope.holds(from_tags(instance.get("Tags")))
             }
             token = str(page.get("NextToken") or "")
             if not token:
-                return Complete(tuple(nodes.values()), utc_now())
+                break
+        as_of = utc_now()
+        if any(root_volume(instance) for instance in instances.values()):
+            await self._read_sizes(wanted)
+        nodes = tuple(to_node(instance, self.session.region, self._sizes) for instance in instances.values())
+        return Partial(nodes, as_of, partial) if partial else Complete(nodes, as_of)
+
+    async def _read_sizes(self, wanted: list[dict[str, Any]]) -> None:
+        """Reads the sizes of our disks, now and then; a listing without them is a listing all the same."""
+        clock = asyncio.get_running_loop().time()
+        if clock < self._sizes_until:
+            return
+        self._sizes_until = clock + self._disk_seconds
+        with contextlib.suppress(CloudmeshError, TimeoutError):
+            async with asyncio.timeout(self._disk_seconds):
+                volumes = await self.session.pages("describe_volumes", "Volumes", Filters=wanted)
+            self._sizes = {str(volume["VolumeId"]): int(volume.get("Size") or 0) for volume in volumes}
 
     async def find_node(self, spec: NodeSpec) -> Node | None:
         """The instance of a token: by the filter `client-token`, then by our tag, each answer looked at again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from cloudmesh.compute.ports import Node, NodeState
@@ -34,8 +35,20 @@ def from_tags(tags: Sequence[Mapping[str, str]] | None) -> dict[str, str]:
     return {tag["Key"]: tag.get("Value", "") for tag in tags or () if tag["Key"] != "Name"}
 
 
-def to_node(instance: Mapping[str, Any], region: str) -> Node:
-    """The node of an instance as DescribeInstances and RunInstances tell it."""
+def root_volume(instance: Mapping[str, Any]) -> str:
+    """Id of the volume that an instance starts from, empty if it isn't told."""
+    devices = {each.get("DeviceName"): each.get("Ebs") or {} for each in instance.get("BlockDeviceMappings") or ()}
+    return str(devices.get(instance.get("RootDeviceName"), {}).get("VolumeId", ""))
+
+
+def to_node(instance: Mapping[str, Any], region: str, sizes: Mapping[str, int] = MappingProxyType({})) -> Node:
+    """The node of an instance as DescribeInstances and RunInstances tell it.
+
+    Args:
+        instance: What they tell.
+        region: Its region.
+        sizes: GiB of volumes, by id.
+    """
     tags = from_tags(instance.get("Tags"))
     state = _STATES.get(instance.get("State", {}).get("Name", ""), "Pending")
     public, private = instance.get("PublicIpAddress") or "", instance.get("PrivateIpAddress") or ""
@@ -43,6 +56,8 @@ def to_node(instance: Mapping[str, Any], region: str) -> Node:
     spot = instance.get("InstanceLifecycle") == "spot"
     reason = instance.get("StateReason") or {}
     details = {"name": str(n)} if (n := _name(instance)) else {}
+    if size := sizes.get(root_volume(instance)):
+        details["diskGiB"] = str(size)
     if reason.get("Code"):
         details["reason"] = f"{reason['Code']}: {reason.get('Message', '')}"[:300]
     if reason.get("Code") in ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown"):

@@ -36,6 +36,7 @@ INFO = ProviderInfo(
     user=USER,
     ssh=True,
     poll_seconds=3.0,
+    requests_per_second=50.0,
 )
 
 

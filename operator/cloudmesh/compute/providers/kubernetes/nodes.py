@@ -10,7 +10,7 @@ from typing import Any
 
 from cloudmesh.api.quantity import parse_quantity
 from cloudmesh.compute.ports import Node, NodeState
-from cloudmesh.compute.providers.kubernetes.pods import ANNOTATION_MADE, CONTAINER, LABEL_TYPE, PORT, join_tags
+from cloudmesh.compute.providers.kubernetes.pods import ANNOTATION_MADE, CONTAINER, DISK, LABEL_TYPE, PORT, join_tags
 from cloudmesh.compute.tokens import TAG_TOKEN
 from cloudmesh.engine.errors import CapacityUnavailable, CloudmeshError, InvalidRequest
 from cloudmesh.engine.resources import Obj
@@ -113,10 +113,16 @@ def _made(pod: Obj) -> tuple[str, str]:
         made = {}
     if not isinstance(made, dict) or not made:
         return type_, image
-    limits = (container.get("resources") or {}).get("limits") or {}
-    if _amounts(limits) != _amounts(made.get("limits") or {}):
+    limits = {name: value for name, value in _limits(pod).items() if name != DISK}
+    if _amounts(limits) != _amounts({name: v for name, v in (made.get("limits") or {}).items() if name != DISK}):
         type_ = "/".join(f"{name}={value}" for name, value in sorted(limits.items()))
     return type_, str(made.get("asked") or image) if image == made.get("image") else image
+
+
+def _limits(pod: Obj) -> dict[str, str]:
+    containers = (pod.get("spec") or {}).get("containers") or ()
+    container: Obj = next((c for c in containers if c["name"] == CONTAINER), {})
+    return (container.get("resources") or {}).get("limits") or {}
 
 
 def _amounts(limits: dict[str, str]) -> dict[str, Fraction]:
@@ -133,6 +139,8 @@ def _details(pod: Obj, container: Obj) -> dict[str, str]:
     meta = pod["metadata"]
     place = f"-n {meta.get('namespace', 'default')} {meta.get('name', '')}"
     details = {"proxyCommand": f"kubectl exec -i {place} -- {LOGIN}"}
+    if size := _limits(pod).get(DISK):
+        details["diskGiB"] = str(parse_quantity(size) // 2**30)
     if host := (pod.get("spec") or {}).get("nodeName"):
         details["node"] = str(host)
     if _condition(status, "DisruptionTarget").get("status") == "True":

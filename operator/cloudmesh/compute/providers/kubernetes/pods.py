@@ -24,6 +24,7 @@ from cloudmesh.engine.resources import Obj
 
 CONTAINER = "machine"
 PORT = 2222
+DISK = "ephemeral-storage"
 UID = 2000
 USER = "cm"
 START = "/opt/cloudmesh/machine/start"
@@ -86,7 +87,7 @@ def join_tags(meta: Obj) -> dict[str, str]:
 def limits_of(size: Size, disk_gib: int) -> dict[str, str]:
     """What a Pod may use at most: what the offer says."""
     limits = {"cpu": f"{size.milli_vcpu}m", "memory": f"{size.memory_mib}Mi"}
-    return limits | ({"ephemeral-storage": f"{disk_gib}Gi"} if disk_gib else {})
+    return limits | ({DISK: f"{disk_gib}Gi"} if disk_gib else {})
 
 
 def make_pod(settings: Settings, spec: NodeSpec) -> Obj:

@@ -251,7 +251,7 @@ def to_node(instance: Instance) -> Node:
         boot_id=instance.boot_id if running else "",
         host_key=instance.host_key,
         failure=failure,
-        details=instance.details,
+        details={**instance.details, **({"diskGiB": str(instance.disk_gib)} if instance.disk_gib else {})},
     )
 
 

@@ -42,6 +42,7 @@ INFO = ProviderInfo(
     user="root",
     ssh=True,
     poll_seconds=10.0,
+    requests_per_second=50.0,
 )
 
 

@@ -63,6 +63,20 @@ async def image(bench: Bench) -> None:
     await listed_as(bench, spec.token, f"the listing shows image {truth}", image=truth)
 
 
+@case("drift/disk", "A machine that somebody gave another disk is listed with its size.", needs=["disk", "grow"])
+async def disk(bench: Bench) -> None:
+    spec, node = await bench.running(await bench.spec(disk_gib=37))
+
+    async def has(size: str) -> bool:
+        return [each.details.get("diskGiB") for each in await bench.listed() if each.token == spec.token] == [size]
+
+    await bench.until("the listing shows a disk of 37 GiB", lambda: has("37"))
+    await bench.harness.meddle("grow", node.id)
+    truth = (await bench.one(spec.token)).disk_gib
+    need(truth == 41, f"the harness made it {truth} GiB, not 41")
+    await bench.until("the listing shows a disk of 41 GiB", lambda: has("41"))
+
+
 @case("drift/untagged", "A machine that lost its tags is found no more, or told as somebody else's.", needs=["untag"])
 async def untagged(bench: Bench) -> None:
     spec, node = await bench.running()
