@@ -10,7 +10,8 @@ from cloudmesh.compute.cluster_status import LABEL_CLUSTER, LABEL_POOL
 from cloudmesh.compute.plan import NewMachine
 from cloudmesh.compute.prices.money import to_text
 from cloudmesh.compute.reading import ANNOTATION_FAILURES, ANNOTATION_QUOTED, ANNOTATION_TEMPLATE
-from cloudmesh.engine import Obj, own
+from cloudmesh.engine.owners import own
+from cloudmesh.engine.resources import Obj
 
 
 def make_machine(owner: Obj, asked: Asked, new: NewMachine) -> Obj:
