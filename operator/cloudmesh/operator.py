@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
 import kopf
@@ -176,9 +176,25 @@ class Shell(threading.Thread):
             log.debug("event after the end")
 
 
+class NoDifferences(kopf.DiffBaseStorage):
+    """Keeps no copies of objects: the engine has its own way to see what is new, and copying costs at each event."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[kopf.FieldSpec] | None = None) -> kopf.BodyEssence:
+        """Gives nothing to compare."""
+        return kopf.BodyEssence({})
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        """Finds nothing stored."""
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Stores nothing."""
+
+
 def settings_of_kopf() -> kopf.OperatorSettings:
     """kopf's settings: watches that can't go silent, no writes, no scans, no peering."""
     settings = kopf.OperatorSettings()
+    settings.persistence.diffbase_storage = NoDifferences()
     settings.watching.server_timeout = 290
     settings.watching.client_timeout = 300
     settings.watching.inactivity_timeout = 70
@@ -215,7 +231,7 @@ async def serve(settings: Settings, access: Access, factories: Sequence[Factory]
         ended.append(error)
         stop.set()
 
-    shell = Shell(access, engine.primaries, settings.watch_namespaces, engine.observe, on_end)
+    shell = Shell(access, engine.fed, settings.watch_namespaces, engine.observe, on_end)
     probes = Probes(
         metrics,
         alive=(engine.watch_silence, engine.queue_standstill, shell.ended),

@@ -15,6 +15,7 @@ from cloudmesh.engine import (
     Conflict,
     Done,
     InvalidRequest,
+    NotFound,
     QuotaExceeded,
     RateLimited,
     Transient,
@@ -64,17 +65,15 @@ class Birth:
         account.starting.add(life.uid)
         try:
             obj = await hands.engine.finalizers.ensure(VIRTUAL_MACHINE, case.obj)
-            live = await hands.engine.kube.get(VIRTUAL_MACHINE, case.key.namespace, case.key.name)
-            if live is None or live["metadata"]["uid"] != life.uid or is_deleting(live):
-                return Done()  # its own event brings it back
-            if (live.get("status") or {}).get("createToken") and not old.get("createToken"):
-                # an earlier leader has asked for it, and our cache didn't know
-                life.outcome, life.since = "unknown", clock
-                hands.engine.cache.put(VIRTUAL_MACHINE, live)
-                return Done(requeue_after=0.0)
+            if (obj.get("status") or {}).get("createToken") and not old.get("createToken"):
+                return await self._look_live(case)
             status = statuses.stamped(old, case.generation, now, token=case.wanted.token, price=price)
             life.asked = True
-            written = await hands.write(Case(case.key, obj, life, case.wanted, account), status)
+            try:
+                # only over what was decided upon: so nobody else has stamped, deleted or changed it meanwhile
+                written = await hands.write(Case(case.key, obj, life, case.wanted, account), status, only_this=True)
+            except (Conflict, NotFound):
+                return await self._look_live(case)
         finally:
             account.starting.discard(life.uid)
         if is_deleting(written):
@@ -82,6 +81,18 @@ class Birth:
         case = Case(case.key, written, life, case.wanted, account)
         hands.fly(case, lambda: self._make(case))
         return Done()
+
+    async def _look_live(self, case: Case) -> Done:
+        """The cache is behind: what is stored says whether somebody else has asked the cloud for the machine."""
+        hands, life, old = self._hands, case.life, case.status
+        live = await hands.engine.kube.get(VIRTUAL_MACHINE, case.key.namespace, case.key.name)
+        if live is None or live["metadata"]["uid"] != life.uid or is_deleting(live):
+            return Done()  # its own event brings it back
+        if (live.get("status") or {}).get("createToken") and not old.get("createToken"):
+            # an earlier leader, or a write of ours whose answer was lost
+            life.outcome, life.since = "unknown", hands.clock()
+        hands.engine.cache.put(VIRTUAL_MACHINE, live)
+        return Done(requeue_after=0.0)
 
     async def look(self, case: Case) -> Done:
         """A create may have made the machine: it is looked up by its token before anything else is tried."""

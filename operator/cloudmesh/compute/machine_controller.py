@@ -77,6 +77,7 @@ class MachineReconciler:
         self._hands = Hands(engine, accounts, Calls(engine, accounts), probes or Probes(engine.enqueue, probe))
         self._birth = Birth(self._hands)
         self._end = End(self._hands)
+        engine.watch(VIRTUAL_MACHINE)
         engine.background("machine calls", self._hands.flights.run)
         engine.background("machine probes", self._hands.probes.run)
         engine.background("firewalls", Firewalls(accounts, self._hands.calls).run)

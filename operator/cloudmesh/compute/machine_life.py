@@ -137,9 +137,18 @@ class Hands:
         """Puts a machine into the queue."""
         self.engine.enqueue(case.key, after)
 
-    async def write(self, case: Case, status: statuses.Status) -> Obj:
-        """Writes a status, if it is another, and lets the account count anew."""
-        written = await self.engine.status.write(VIRTUAL_MACHINE, case.obj, status)
+    async def write(self, case: Case, status: statuses.Status, *, only_this: bool = False) -> Obj:
+        """Writes a status, if it is another, and lets the account count anew.
+
+        Args:
+            case: The machine.
+            status: The whole status.
+            only_this: Only over the very version of the object that the case holds.
+
+        Raises:
+            Conflict: There is a newer version.
+        """
+        written = await self.engine.status.write(VIRTUAL_MACHINE, case.obj, status, only_this=only_this)
         if case.status.get("state") != status.get("state"):
             self.accounts.changed(case.account)
         return written

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from cloudmesh.engine.backoff import Backoff
-from cloudmesh.engine.cache import Cache, Change
+from cloudmesh.engine.cache import Cache, Change, Name
 from cloudmesh.engine.errors import CloudmeshError, Transient
 from cloudmesh.engine.events import Events
 from cloudmesh.engine.finalizers import Finalizers
@@ -36,6 +36,33 @@ REFERABLE = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"
 """Secrets that nobody can refer to, left out of the watch: Helm keeps one a release and revision."""
 
 Background = Callable[[], Awaitable[None]]
+
+
+class PrimarySink:
+    """Feeds a reconciled kind that the engine watches by itself.
+
+    Args:
+        engine: The engine.
+        resource: The kind.
+        namespace: The informer's namespace, None for all.
+    """
+
+    def __init__(self, engine: Engine, resource: Resource, namespace: str | None) -> None:
+        self._engine = engine
+        self._resource = resource
+        self._namespace = namespace
+
+    def put(self, obj: Obj) -> None:
+        """Takes an object in."""
+        self._engine.observe(self._resource, "MODIFIED", obj)
+
+    def remove(self, obj: Obj) -> None:
+        """Drops an object."""
+        self._engine.observe(self._resource, "DELETED", obj)
+
+    def listed(self, seen: set[Name], list_version: str) -> None:
+        """Drops what went while nobody watched."""
+        self._engine.drop_missing(self._resource, seen, list_version, self._namespace)
 
 
 class Engine:
@@ -87,6 +114,7 @@ class Engine:
         self._reconcilers: dict[str, Reconciler] = {}
         self._primaries: dict[Resource, Reconciler] = {}
         self._owned: set[Resource] = set()
+        self._watched: set[Resource] = set()
         self._informers: list[Informer] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._leading: set[asyncio.Task[None]] = set()
@@ -122,14 +150,21 @@ class Engine:
         self._owned |= set(reconciler.owns)
         self.cache.watch(reconciler.resource)
 
+    def watch(self, resource: Resource) -> None:
+        """Watches a reconciled kind by itself; before `start`.
+
+        For kinds that are made by the thousand: an event costs kopf, which watches the others, several times as much.
+        """
+        self._watched.add(resource)
+
     def background(self, name: str, work: Background) -> None:
         """Runs work while this process leads, again with back-off when it fails; before `lead`."""
         self._backgrounds.append((name, work))
 
     @property
-    def primaries(self) -> tuple[Resource, ...]:
-        """Kinds that have a reconciler."""
-        return tuple(self._primaries)
+    def fed(self) -> tuple[Resource, ...]:
+        """Kinds that have a reconciler and whose events somebody must hand to `observe`."""
+        return tuple(resource for resource in self._primaries if resource not in self._watched)
 
     def enqueue(self, key: Key, after: float | None = None) -> None:
         """Puts a key in, now or in so many seconds, even if it had stopped after an error."""
@@ -156,7 +191,10 @@ class Engine:
             for namespace in self.namespaces:
                 sink = CacheSink(self.cache, resource, namespace, self._child_changed)
                 self._inform(resource, sink, namespace, label_selector=MANAGED_SELECTOR)
-        for resource in self._primaries:
+        for resource in sorted(self._watched, key=lambda r: r.kind):
+            for namespace in self.namespaces:
+                self._inform(resource, PrimarySink(self, resource, namespace), namespace)
+        for resource in self.fed:
             await self._resync_until_done(resource)
         for informer in self._informers:
             await informer.synced.wait()
@@ -250,7 +288,7 @@ class Engine:
     async def resync(self, resource: Resource) -> None:
         """Reads all objects of a reconciled kind, enqueues them and those that are gone."""
         for namespace in self.namespaces:
-            seen: set[tuple[str, str]] = set()
+            seen: set[Name] = set()
             version = ""
             async for page, version in self.kube.pages(resource, namespace):  # noqa: B007 - the last one counts
                 for obj in page:
@@ -259,16 +297,17 @@ class Engine:
                     self.cache.put(resource, obj)
                     self.queue.add(key)
                 await asyncio.sleep(0)
-            self._drop(resource, seen, version, namespace)
+            self.drop_missing(resource, seen, version, namespace)
 
     async def recheck(self, resource: Resource) -> None:
         """Drops objects that are gone, by a list of names only."""
         for namespace in self.namespaces:
             items, version = await self.kube.list(resource, namespace, metadata_only=True)
             seen = {(item["metadata"].get("namespace", ""), item["metadata"]["name"]) for item in items}
-            self._drop(resource, seen, version, namespace)
+            self.drop_missing(resource, seen, version, namespace)
 
-    def _drop(self, resource: Resource, seen: set[tuple[str, str]], version: str, namespace: str | None) -> None:
+    def drop_missing(self, resource: Resource, seen: set[Name], version: str, namespace: str | None) -> None:
+        """Drops objects of a reconciled kind that a complete list hasn't shown and that aren't newer."""
         for gone in self.cache.drop_missing(resource, seen, version, namespace):
             self.queue.add(key_of(resource, gone))
             self._child_changed(Change(gone, None))
@@ -298,7 +337,7 @@ class Engine:
             await asyncio.sleep(RECHECK_SECONDS)
             self._relisted.clear()
             try:
-                for resource in self._primaries:
+                for resource in self.fed:
                     await self.recheck(resource)
             except CloudmeshError as error:
                 log.warning("names can't be listed", extra={"error": str(error)})

@@ -44,14 +44,21 @@ class Status:
         # what we last sent and what came back, as hashes: tells a server's own defaults from a stranger's change
         self._sent: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
 
-    async def write(self, resource: Resource, obj: Obj, status: dict[str, Any]) -> Obj:
+    async def write(self, resource: Resource, obj: Obj, status: dict[str, Any], *, only_this: bool = False) -> Obj:
         """Makes the object's status be this and returns the object; costs no call when it is already.
 
         A condition whose status is unchanged keeps its lastTransitionTime.
 
+        Args:
+            resource: The kind.
+            obj: The object.
+            status: The whole status.
+            only_this: Write only if this very version of the object is still the newest one; then the call is made
+                even if nothing would change.
+
         Raises:
             NotFound: The object is gone.
-            Conflict: An object of another uid has its name.
+            Conflict: An object of another uid has its name, or there is a newer version.
         """
         meta = obj["metadata"]
         namespace, name, uid = meta.get("namespace"), meta["name"], meta["uid"]
@@ -61,10 +68,12 @@ class Status:
         held = current.get("status") or {}
         wanted = self._keep_times(status, held)
         sent = _digest(wanted)
-        if wanted == held or self._sent.get(uid) == (sent, _digest(held)):
+        if not only_this and (wanted == held or self._sent.get(uid) == (sent, _digest(held))):
             self._metrics.status_writes.labels(resource.kind, "skipped").inc()
             return current
-        target = {"metadata": {"name": name}, "status": wanted}
+        target: Obj = {"metadata": {"name": name}, "status": wanted}
+        if only_this:
+            target["metadata"]["resourceVersion"] = meta["resourceVersion"]
         if namespace:
             target["metadata"]["namespace"] = namespace
         answer = await self._kube.apply(resource, target, subresource="status")

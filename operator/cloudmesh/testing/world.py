@@ -9,36 +9,18 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from cloudmesh.engine.backoff import Backoff
-from cloudmesh.engine.cache import Name
-from cloudmesh.engine.engine import Engine
+from cloudmesh.engine.engine import Engine, PrimarySink
 from cloudmesh.engine.informer import Informer
 from cloudmesh.engine.kube.client import Kube
 from cloudmesh.engine.kube.transport import Transport
 from cloudmesh.engine.lease import Elector
 from cloudmesh.engine.metrics import Metrics
 from cloudmesh.engine.reconciler import Reconciler
-from cloudmesh.engine.resources import EVENT, LEASE, Obj, Resource
+from cloudmesh.engine.resources import EVENT, LEASE, Resource
 from cloudmesh.testing.apiserver import MemoryApi
 from cloudmesh.testing.crash import CrashPoint
 
 Make = Callable[[Engine], Reconciler]
-
-
-class _Feed:
-    """Plays kopf: hands each event of a reconciled kind to the engine."""
-
-    def __init__(self, engine: Engine, resource: Resource) -> None:
-        self._engine = engine
-        self._resource = resource
-
-    def put(self, obj: Obj) -> None:
-        self._engine.observe(self._resource, "MODIFIED", obj)
-
-    def remove(self, obj: Obj) -> None:
-        self._engine.observe(self._resource, "DELETED", obj)
-
-    def listed(self, seen: set[Name], list_version: str) -> None:
-        """kopf tells nothing here either; the engine looks for what is gone by itself."""
 
 
 class World:
@@ -93,8 +75,10 @@ class World:
         told = self._feed_metrics
         seen = Kube(transport or self.api, metrics=told)
         feeds = [
-            asyncio.create_task(Informer(seen, resource, _Feed(engine, resource), rng=self.rng, metrics=told).run())
-            for resource in engine.primaries
+            asyncio.create_task(
+                Informer(seen, resource, PrimarySink(engine, resource, None), rng=self.rng, metrics=told).run()
+            )
+            for resource in engine.fed
         ]
         running = asyncio.create_task(engine.run(stop))
         self.engines.append(engine)

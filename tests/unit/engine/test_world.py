@@ -86,7 +86,7 @@ def test_create_change_delete_and_no_write_for_the_unchanged() -> None:
             await world.settle()
             check(world, "a", "one")
             before = world.api.writes()
-            for resource in engine.primaries:
+            for resource in engine.fed:
                 await engine.resync(resource)
             await world.settle()
             assert world.api.writes() == before

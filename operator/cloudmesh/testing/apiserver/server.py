@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import datetime
+import email.utils
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import Any
 
@@ -106,6 +107,8 @@ class MemoryApi:
         self.store = Store(_now)
         self.latency_seconds = latency_seconds
         self.admit: list[Admission] = []
+        self.tells_date = False
+        """Whether answers carry the header `Date`, by the clock of the store."""
         self.calls: list[str] = []
         """`METHOD path` of each call."""
         self._served: dict[tuple[str, str], Resource] = {}
@@ -172,6 +175,13 @@ class MemoryApi:
         """Answers a request."""
         await asyncio.sleep(self.latency_seconds)
         self.calls.append(f"{request.method} {request.path}")
+        reply = self._reply(request)
+        if self.tells_date:
+            moment = datetime.datetime.fromisoformat(self.store._now())
+            reply.headers = {**reply.headers, "Date": email.utils.format_datetime(moment, usegmt=True)}
+        return reply
+
+    def _reply(self, request: Request) -> MemoryReply:
         try:
             found = self.handle(request)
         except Refused as refused:
@@ -289,7 +299,9 @@ class MemoryApi:
             apply_fields(made, applied, owned, manager, force=True)
             self.store.owned[made["metadata"]["uid"]] = owned
             return 201, made
-        if subresource != "status":  # there the real one doesn't mind the uid either
+        if subresource == "status":  # there the real one doesn't mind the uid either
+            self._check_preconditions(resource, old, {"resourceVersion": meta.get("resourceVersion")}, patching=True)
+        else:
             self._check_preconditions(resource, old, meta, patching=True)
         uid = old["metadata"]["uid"]
         owned = {name: set(paths) for name, paths in self.store.owned.get(uid, {}).items()}
