@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from cloudmesh.compute.clocks import clock_of
 from cloudmesh.compute.cloud_metrics import CloudMetrics
 from cloudmesh.compute.endpoints import guard_of
 from cloudmesh.compute.failures import FailureMemory
@@ -33,7 +34,6 @@ from cloudmesh.engine import (
     Resource,
     Transient,
     is_deleting,
-    utc_now,
 )
 from cloudmesh.policy.model import Block, Offer
 from cloudmesh.policy.offers import OfferTable
@@ -344,7 +344,7 @@ class Accounts:
         engine: Engine,
         settings: ComputeSettings | None = None,
         *,
-        now: Callable[[], str] = utc_now,
+        now: Callable[[], str] | None = None,
         maker: Callable[[str], Maker] = find_maker,
     ) -> None:
         self.engine = engine
@@ -353,7 +353,7 @@ class Accounts:
         engine.cache.add_index(VIRTUAL_MACHINE, BY_STARTED, _started)
         self.settings = settings or ComputeSettings()
         self.guard = guard_of(engine, self.settings)
-        self.now = now
+        self.now = now or clock_of(engine).now
         self.maker = maker
         self.metrics = CloudMetrics(engine.metrics)
         self.added = asyncio.Event()

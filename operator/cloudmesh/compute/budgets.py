@@ -14,10 +14,11 @@ from typing import Any
 
 from cloudmesh.compute.budget_ledger import Count, count, hourly_by_cluster, read_ledger, turn
 from cloudmesh.compute.budget_plan import BudgetVerdict, Machine, labels_of, read_machine, selects, verdict
+from cloudmesh.compute.clocks import clock_of
 from cloudmesh.compute.kinds import BUDGET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.prices.moments import to_seconds
 from cloudmesh.compute.prices.money import to_text
-from cloudmesh.engine import Engine, Obj, utc_now
+from cloudmesh.engine import Engine, Obj
 
 PROMISE_SECONDS = 300.0
 """So long a promise holds that isn't renewed; by then the machines are there, or it was given up."""
@@ -38,7 +39,7 @@ class Budgets:
 
     Args:
         engine: Access to the cluster.
-        now: RFC 3339 time.
+        now: RFC 3339 time; left out, the clock of the engine.
         monotonic: Seconds on a clock that never goes back.
     """
 
@@ -46,11 +47,11 @@ class Budgets:
         self,
         engine: Engine,
         *,
-        now: Callable[[], str] = utc_now,
+        now: Callable[[], str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
-        self.now = now
+        self.now = now or clock_of(engine).now
         self._monotonic = monotonic
         self._read: dict[str, tuple[str, Machine]] = {}
         self._promises: dict[tuple[str, str], _Promise] = {}

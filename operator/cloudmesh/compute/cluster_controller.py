@@ -17,6 +17,7 @@ from cloudmesh.compute.access import OUTPUT_INVENTORY, ClusterAccess, forget_acc
 from cloudmesh.compute.account_controller import ensure_default_account
 from cloudmesh.compute.accounts import Accounts, shared
 from cloudmesh.compute.bootstrap import BootstrapState
+from cloudmesh.compute.clocks import clock_of
 from cloudmesh.compute.cluster_making import Maker
 from cloudmesh.compute.cluster_memory import Machines, Memory
 from cloudmesh.compute.cluster_metrics import ClusterMetrics
@@ -41,7 +42,6 @@ from cloudmesh.engine import (
     has_finalizer,
     is_abandoned,
     is_deleting,
-    utc_now,
 )
 
 LOOK_AGAIN_SECONDS = 300.0
@@ -72,7 +72,7 @@ class ClusterReconciler:
         budgets: Live Budgets.
         bootstrap: Sets machines up; None where nothing is.
         default_account: Makes the default CloudAccount in a namespace that names none.
-        now: The time as RFC 3339.
+        now: The time as RFC 3339; left out, the clock of the engine.
         monotonic: Seconds on a clock that never goes back.
     """
 
@@ -87,7 +87,7 @@ class ClusterReconciler:
         *,
         bootstrap: Callable[[], BootstrapPort] | None = None,
         default_account: Callable[[str], Awaitable[object]] | None = None,
-        now: Callable[[], str] = utc_now,
+        now: Callable[[], str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
@@ -97,7 +97,7 @@ class ClusterReconciler:
         self._offers = Offers(engine, accounts, budgets, monotonic)
         self._teller = Teller(engine, self._offers, monotonic)
         self._maker = Maker(engine, self._offers, self._teller, default_account)
-        self._now = now
+        self._now = now or clock_of(engine).now
         self._clock = monotonic
         self._memories: dict[Key, Memory] = {}
         engine.metrics.register(ClusterMetrics(self._memories))

@@ -148,9 +148,12 @@ class Offers:
         rejected: tuple[Rejection, ...] = memory.placement.rejected if memory.placement is not None else ()
         trouble: Trouble | None = None
         guests = self.guests(asked)
-        decisions = (
-            self._go_on(asked, plan, held, accounts.usable, blocks, now, approved, guests) if plan.create else ()
-        )
+        shape = asked.question(policy)
+        decisions: tuple[Decision, ...] | None = None
+        if not plan.create:
+            decisions = ()
+        elif held is not None and held.question == shape:
+            decisions = self._go_on(asked, plan, held, accounts.usable, blocks, now, approved, guests)
         if decisions and any(d.offer.price is None for d in decisions) and self._is_limited(asked, labels, members):
             decisions = None  # quoted before there was a Budget, under which unknown is never free
         cheapest: tuple[int | None, str] = (None, "")
@@ -186,6 +189,7 @@ class Offers:
             approved=approved,
             cheapest=cheapest[0],
             cheapest_words=cheapest[1],
+            question=shape,
         )
         memory.quote = found.quote
         if not found.go:
@@ -265,7 +269,7 @@ class Offers:
         self,
         asked: Asked,
         plan: Plan,
-        held: Quote | None,
+        held: Quote,
         usable: Sequence[Account],
         blocks: Sequence[Block],
         now: int,
@@ -273,8 +277,6 @@ class Offers:
         guests: int,
     ) -> tuple[Decision, ...] | None:
         """What the quote still names, if that is just what is needed."""
-        if held is None:
-            return None
         settled = asked.approval and approved == held.hash
         if not settled and now >= held.expires_at:
             return None
@@ -353,7 +355,7 @@ def _avoid(plan: Plan, now: int) -> tuple[Block, ...]:
         Block(offer_key(m.offer), m.failed, to_time(m.ready_since + AVOID_SECONDS), m.message)
         for p in plan.pools
         for m in p.avoid
-        if now - m.ready_since < AVOID_SECONDS
+        if abs(now - m.ready_since) < AVOID_SECONDS  # a time far ahead was told by a clock that was wrong
     )
 
 

@@ -17,6 +17,7 @@ from cloudmesh.compute.account_controller import AccountReconciler
 from cloudmesh.compute.accounts import Accounts, shared
 from cloudmesh.compute.budget_controller import BudgetReconciler
 from cloudmesh.compute.choices import PriceSheetReconciler
+from cloudmesh.compute.clocks import Clock
 from cloudmesh.compute.cluster_controller import ClusterReconciler
 from cloudmesh.compute.kinds import (
     BUDGET,
@@ -60,6 +61,8 @@ class Scene(machine_scene.Scene):
         self.api.put(machine_scene.NAMESPACES, {"metadata": {"name": "kube-system"}})
         self.bootstrap: Any = None
         self.default_account: Any = None
+        self.skew: Callable[[], float] | None = None
+        """Seconds that the operator's own clock goes ahead; None: it takes the loop's as it is."""
 
     # -- objects -------------------------------------------------------------------------------------------------
 
@@ -157,6 +160,13 @@ class Scene(machine_scene.Scene):
 
     # -- operators ---------------------------------------------------------------------------------------------------
 
+    def clock(self, engine: Engine) -> Callable[[], str]:
+        """The clock of an operator: as it is in production if this machine's goes wrong."""
+        skew = self.skew
+        if skew is None:
+            return now
+        return Clock(lambda: engine.kube.heard, wall=lambda: machine_scene.wall() + skew()).now
+
     @contextlib.asynccontextmanager
     async def operator(self, crash: CrashPoint | None = None, **options: Any) -> AsyncIterator[tuple[Engine, Accounts]]:
         """An operator with all reconcilers of the wing."""
@@ -165,13 +175,13 @@ class Scene(machine_scene.Scene):
         self.reconcilers: list[ClusterReconciler] = []
 
         def accounts(engine: Engine) -> Accounts:
-            found = shared(engine, now=now, maker=self.maker(crash))
+            found = shared(engine, now=self.clock(engine), maker=self.maker(crash))
             made.append(found)
             return found
 
         def budgets(engine: Engine) -> live_budgets.Budgets:
             clock = asyncio.get_running_loop().time
-            return live_budgets.shared(engine, now=now, monotonic=clock)
+            return live_budgets.shared(engine, now=self.clock(engine), monotonic=clock)
 
         def clusters(engine: Engine) -> Reconciler:
             default = (lambda namespace: self.default_account(engine, namespace)) if self.default_account else None
@@ -179,7 +189,7 @@ class Scene(machine_scene.Scene):
                 engine,
                 accounts(engine),
                 budgets(engine),
-                now=now,
+                now=self.clock(engine),
                 monotonic=asyncio.get_running_loop().time,
                 bootstrap=(lambda: self.bootstrap) if self.bootstrap is not None else None,
                 default_account=default,

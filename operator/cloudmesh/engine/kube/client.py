@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -46,6 +47,8 @@ class Kube:
         self._metrics = metrics or Metrics()
         self._call_seconds = call_seconds
         self.on_write: WriteObserver | None = None
+        self.heard: tuple[str, float] | None = None
+        """The last `Date` that the API server told, and when, on the loop's clock."""
         """Sees the answer of each write, so that the cache holds it before the watch tells."""
         self.write_guard: WriteGuard | None = None
         """Raises to forbid a write, such as one after the lease ran out."""
@@ -302,6 +305,8 @@ class Kube:
         try:
             reply = await self._transport.send(request)
             code = str(reply.status)
+            if date := reply.headers.get("Date"):
+                self.heard = (date, asyncio.get_running_loop().time())
             return reply
         finally:
             self._metrics.api_call(resource.kind, verb, code, time.monotonic() - begin)
