@@ -221,7 +221,8 @@ class Supervisor:
         while True:
             began = time.monotonic()
             try:
-                process = self._reaper.start(component["command"], self._logs / f"{name}.log", self._env)
+                env = {**self._env, **component["environment"]}
+                process = self._reaper.start(component["command"], self._logs / f"{name}.log", env)
             except OSError as error:
                 log(f"{name} can't be started: {error}")
             else:
