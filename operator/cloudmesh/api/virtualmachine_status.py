@@ -6,12 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cloudmesh.api.fields import ATOMIC, Conditions, Generation, Text, Timestamp, Word, by_key
+from cloudmesh.api.fields import ATOMIC, Conditions, Generation, LabelValue, Text, Timestamp, Word, by_key
 from cloudmesh.api.machines import Drift, HourlyPrice, ProviderID
 from cloudmesh.api.schema import Model
 
 CreateToken = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9-]+$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+MAX_CHARGES = 8
+MAX_LABELS = 32
+Labels = Annotated[dict[str, LabelValue], Field(max_length=MAX_LABELS)]
 
 
 class MachineAddress(Model):
@@ -21,6 +25,26 @@ class MachineAddress(Model):
     """Private: inside its network; Public: of the internet."""
     address: Word
     """The address."""
+
+
+class Charged(Model):
+    """Labels that a cost is charged by."""
+
+    labels: Labels = Field(default_factory=dict)
+    """Labels of its VirtualCluster, or its own without one."""
+    since: Timestamp | None = None
+    """Since when; left out, since it began to cost."""
+
+
+class PastCharge(Model):
+    """A time in which other labels counted."""
+
+    labels: Labels = Field(default_factory=dict)
+    """Labels of its VirtualCluster then, or its own."""
+    started_at: Timestamp
+    """When they began to count."""
+    ended_at: Timestamp
+    """When others did."""
 
 
 class VirtualMachineStatus(Model):
@@ -65,6 +89,12 @@ class VirtualMachineStatus(Model):
     """When the machine began to cost."""
     ended_at: Timestamp | None = None
     """When the machine was seen gone, and no longer costs."""
+    charge: Charged | None = None
+    """By which labels Budgets select what it costs at present."""
+    charges: Annotated[list[PastCharge], Field(max_length=MAX_CHARGES, json_schema_extra=ATOMIC)] = Field(
+        default_factory=list
+    )
+    """What it cost under other labels before, until all Budgets concerned have booked it; oldest first."""
     hourly_price: HourlyPrice | None = None
     """What one hour costs; left out while nobody knows."""
     drift: Annotated[list[Drift], Field(max_length=32, json_schema_extra=by_key("field"))] = Field(default_factory=list)

@@ -14,7 +14,7 @@ from cloudmesh.api import conditions as c
 from cloudmesh.compute import budgets as live
 from cloudmesh.compute.budget_ledger import Count, Ledger, book, count, forget, read_ledger, turn, uid_of, waiting
 from cloudmesh.compute.budget_ledger import counted as in_currency
-from cloudmesh.compute.budget_plan import Machine, read_machine
+from cloudmesh.compute.budget_plan import Machine, read_runs
 from cloudmesh.compute.budget_status import alerts, has_changed, is_notable, make_status
 from cloudmesh.compute.kinds import BUDGET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.prices.moments import to_seconds
@@ -105,8 +105,8 @@ class BudgetReconciler:
         machines += vanished
         ledger, over = turn(obj, read, in_currency(obj, machines), now)
         candidates = waiting(ledger, in_currency(obj, machines))
-        ended = await self._confirm(obj, candidates[:LOOKS], vanished)
-        ledger = book(await self._make_room(obj, ledger, memory), ended)
+        ended, there = await self._confirm(obj, candidates[:LOOKS], vanished)
+        ledger = book(await self._make_room(obj, ledger, memory), ended, there)
         now = max(now, ledger.period.begin)
         found = count(obj, ledger, machines, now, self._budgets.promised(obj))
         alerted = alerts(obj, ledger, found)
@@ -121,23 +121,30 @@ class BudgetReconciler:
 
     # -- booking -----------------------------------------------------------------------------------------------------
 
-    async def _confirm(self, obj: Obj, candidates: Sequence[Machine], vanished: Sequence[Machine]) -> list[Machine]:
+    async def _confirm(
+        self, obj: Obj, candidates: Sequence[Machine], vanished: Sequence[Machine]
+    ) -> tuple[list[Machine], set[str]]:
         """Of the candidates those that a live look shows ended, as it shows them, and those vanished that are gone.
+
+        Also all sessions that these looks show.
 
         One that the cache has and the API server hasn't may have been booked by another leader, and its session been
         dropped; if this process has counted it, the cache loses it in a moment and it comes again as vanished.
         """
         namespace, mine = obj["metadata"]["namespace"], {machine.session for machine in vanished}
+        shown: set[str] = set()
 
         async def look(machine: Machine) -> Machine | None:
             there = await self._engine.kube.get(VIRTUAL_MACHINE, namespace, machine.name)
-            run = read_machine(there) if there is not None else None
-            if run is not None and run.session == machine.session:
-                return run if run.ended is not None else None
+            runs = [run for run, _ in read_runs(there, {})] if there is not None else []
+            shown.update(run.session for run in runs)
+            for run in runs:
+                if run.session == machine.session:
+                    return run if run.ended is not None else None
             return machine if machine.session in mine else None
 
         looked = await asyncio.gather(*map(look, candidates))
-        return in_currency(obj, [run for run in looked if run is not None])
+        return in_currency(obj, [run for run in looked if run is not None]), shown
 
     async def _make_room(self, obj: Obj, ledger: Ledger, memory: _Memory) -> Ledger:
         """Drops sessions of VirtualMachines that aren't there any more, now and then or when room is short."""

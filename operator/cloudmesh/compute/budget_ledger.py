@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cloudmesh.api.budget import MAX_BOOKED
@@ -81,12 +81,18 @@ def waiting(ledger: Ledger, machines: Iterable[Machine]) -> list[Machine]:
     ]
 
 
-def book(ledger: Ledger, machines: Iterable[Machine]) -> Ledger:
-    """Books ended machines, each session once, as far as there is room; an earlier session of a machine goes."""
+def book(ledger: Ledger, machines: Iterable[Machine], there: Collection[str] = ()) -> Ledger:
+    """Books ended machines, each session once, as far as there is room.
+
+    Args:
+        ledger: The books so far.
+        machines: What has ended.
+        there: Sessions that VirtualMachines show; an earlier one of a machine that isn't among them goes.
+    """
     for machine in waiting(ledger, machines):
         if machine.session in ledger.sessions or machine.ended is None or ledger.room < 1:
             continue
-        kept = [s for s in ledger.sessions if uid_of(s) != machine.uid]
+        kept = [s for s in ledger.sessions if uid_of(s) != machine.uid or s in there]
         cost = machine.cost_within(ledger.period.begin, ledger.period.until, machine.ended)
         ledger = replace(
             ledger,

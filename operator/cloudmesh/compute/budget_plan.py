@@ -9,9 +9,10 @@ until then. A session is one run from `startedAt` to `endedAt`; a machine that i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from cloudmesh.api.virtualmachine_status import MAX_CHARGES, MAX_LABELS
 from cloudmesh.compute.machines import is_failed
 from cloudmesh.compute.prices.moments import month_of, to_month, to_seconds
 from cloudmesh.compute.prices.money import cost, rounded, to_nanos, to_text
@@ -75,6 +76,31 @@ def read_machine(obj: Obj) -> Machine:
         currency=price.get("currency", "USD"),
         coming=bool(started) or not (meta.get("deletionTimestamp") or is_failed(status)),
     )
+
+
+def read_runs(obj: Obj, live: Mapping[str, str]) -> list[tuple[Machine, Mapping[str, str]]]:
+    """What Budgets count of a VirtualMachine, with the labels that each part is selected by.
+
+    A run is cut in parts where its labels changed: what it cost before stays with the Budgets of before. The last part
+    is the run that goes on, or that ended last.
+
+    Args:
+        obj: The VirtualMachine.
+        live: Its labels now, see `labels_of`; they count for what has no times yet.
+    """
+    status, whole = obj.get("status") or {}, read_machine(obj)
+    charge = status.get("charge") or {}
+    since = max(whole.started, to_seconds(charge["since"])) if whole.started is not None and "since" in charge else None
+    last = whole if since is None else replace(whole, started=since)
+    labels = charge.get("labels", {}) if charge and whole.started is not None else live
+    past = [
+        (
+            replace(whole, started=to_seconds(part["startedAt"]), ended=to_seconds(part["endedAt"])),
+            part.get("labels", {}),
+        )
+        for part in status.get("charges") or ()
+    ]
+    return [*past, (last, labels)]
 
 
 def _quoted(text: str) -> dict[str, str]:
@@ -145,12 +171,55 @@ def unbooked(budgets: Iterable[Obj], machine: Obj, labels: Mapping[str, str]) ->
         machine: The VirtualMachine.
         labels: See `labels_of`.
     """
-    run = read_machine(machine)
+    runs = read_runs(machine, labels)
     return [
         budget["metadata"]["name"]
         for budget in budgets
-        if not budget["metadata"].get("deletionTimestamp") and selects(budget, labels) and _waits(budget, run)
+        if not budget["metadata"].get("deletionTimestamp")
+        and any(selects(budget, mine) and _waits(budget, run) for run, mine in runs)
     ]
+
+
+def charged(
+    status: Mapping[str, Any], labels: Mapping[str, str], budgets: Sequence[Obj], machine: Obj, now: str
+) -> dict[str, Any]:
+    """`charge` and `charges` of a machine's new status: which labels count since when.
+
+    Args:
+        status: Its new status, with the times of its run.
+        labels: Its labels now, see `labels_of`.
+        budgets: All Budgets of its namespace.
+        machine: The VirtualMachine as it was.
+        now: RFC 3339 time.
+    """
+    held, past = machine.get("status") or {}, list(status.get("charges") or ())
+    runs = read_runs({**machine, "status": {**held, "charges": past}}, labels)
+    living = [budget for budget in budgets if not budget["metadata"].get("deletionTimestamp")]
+    past = [
+        part
+        for part, (run, mine) in zip(past, runs, strict=False)
+        if any(selects(budget, mine) and _waits(budget, run) for budget in living)
+    ]
+    kept = {"charges": past} if past else {}
+    began, charge = status.get("startedAt"), dict(status.get("charge") or {})
+    if not began:
+        return kept
+    asked = {key for budget in living for key in (budget["spec"].get("selector") or {}).get("matchLabels") or {}}
+    mine = dict(sorted(labels.items(), key=lambda label: (label[0] not in asked, label[0]))[:MAX_LABELS])
+    if not charge or held.get("startedAt") != began:
+        return kept | {"charge": {"labels": mine}}
+    before = charge.get("labels", {})
+    if before == mine or "endedAt" in status:
+        return kept | {"charge": charge}
+    since = charge.get("since", began)
+    if all(selects(budget, before) == selects(budget, mine) for budget in living) or to_seconds(now) <= to_seconds(
+        since
+    ):
+        return kept | {"charge": charge | {"labels": mine}}
+    if len(past) >= MAX_CHARGES:
+        return kept | {"charge": charge}  # it is cut when there is room
+    past.append({"labels": before, "startedAt": since, "endedAt": now})
+    return {"charges": past, "charge": {"labels": mine, "since": now}}
 
 
 def _waits(budget: Obj, run: Machine) -> bool:

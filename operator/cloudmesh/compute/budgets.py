@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cloudmesh.compute.budget_ledger import Count, count, hourly_by_cluster, read_ledger, turn
-from cloudmesh.compute.budget_plan import BudgetVerdict, Machine, labels_of, read_machine, selects, verdict
+from cloudmesh.compute.budget_plan import BudgetVerdict, Machine, labels_of, read_runs, selects, verdict
 from cloudmesh.compute.clocks import clock_of
 from cloudmesh.compute.kinds import BUDGET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.prices.moments import to_seconds
@@ -24,6 +24,9 @@ PROMISE_SECONDS = 300.0
 """So long a promise holds that isn't renewed; by then the machines are there, or it was given up."""
 FRESH_SECONDS = 1.0
 """So long a sum over all machines serves for questions."""
+
+
+_LIVE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,38 +56,37 @@ class Budgets:
         self._engine = engine
         self.now = now or clock_of(engine).now
         self._monotonic = monotonic
-        self._read: dict[str, tuple[str, Machine]] = {}
+        self._read: dict[str, tuple[str, Sequence[tuple[Machine, Mapping[str, str] | None]]]] = {}
         self._promises: dict[tuple[str, str], _Promise] = {}
         self._bases: dict[str, tuple[str, float, Count, Mapping[str, int]]] = {}
 
     def selected(self, budget: Obj) -> list[Machine]:
         """The machines that a Budget charges, as the cache has them."""
         cache, namespace = self._engine.cache, budget["metadata"]["namespace"]
-        chosen: dict[str, bool] = {}
+        live: dict[str, Mapping[str, str]] = {}
         found = []
         for obj in cache.list(VIRTUAL_MACHINE, namespace):
-            machine = self._machine(obj)
-            cluster = machine.cluster
-            if cluster not in chosen or not cluster:
-                owner = cache.get(VIRTUAL_CLUSTER, namespace, cluster) if cluster else None
-                mine = selects(budget, labels_of(obj, owner))
-                if owner is not None:
-                    chosen[cluster] = mine
-            else:
-                mine = chosen[cluster]
-            if mine:
-                found.append(machine)
+            for machine, recorded in self._runs(obj):
+                labels, cluster = recorded, machine.cluster
+                if labels is None and (not cluster or (labels := live.get(cluster)) is None):
+                    owner = cache.get(VIRTUAL_CLUSTER, namespace, cluster) if cluster else None
+                    labels = labels_of(obj, owner)
+                    if owner is not None:
+                        live[cluster] = labels
+                if labels is not None and selects(budget, labels):
+                    found.append(machine)
         return found
 
     def charged(self, budget: Obj) -> int:
         """How many VirtualClusters, with machines or without, and single VirtualMachines a Budget charges."""
         cache, namespace = self._engine.cache, budget["metadata"]["namespace"]
         clusters = sum(selects(budget, labels_of(obj, None)) for obj in cache.list(VIRTUAL_CLUSTER, namespace))
-        return clusters + sum(1 for machine in self.selected(budget) if not machine.cluster)
+        return clusters + len({machine.uid for machine in self.selected(budget) if not machine.cluster})
 
     def sessions(self, namespace: str) -> set[str]:
         """Sessions of all machines of a namespace."""
-        return {self._machine(obj).session for obj in self._engine.cache.list(VIRTUAL_MACHINE, namespace)}
+        objects = self._engine.cache.list(VIRTUAL_MACHINE, namespace)
+        return {machine.session for obj in objects for machine, _ in self._runs(obj)}
 
     def promised(self, budget: Obj) -> dict[str, int]:
         """Nano-units per hour by cluster that were promised of a Budget."""
@@ -138,8 +140,8 @@ class Budgets:
         owner = self._engine.cache.get(VIRTUAL_CLUSTER, namespace, cluster)
         if owner is None:
             return 0
-        machines = map(self._machine, self._engine.cache.children(owner["metadata"]["uid"], VIRTUAL_MACHINE))
-        return sum(machine.hourly or 0 for machine in machines if machine.ended is None)
+        machines = self._engine.cache.children(owner["metadata"]["uid"], VIRTUAL_MACHINE)
+        return sum(run.hourly or 0 for machine in machines for run, _ in self._runs(machine) if run.ended is None)
 
     def ask(
         self, namespace: str, cluster: str, labels: Mapping[str, str], extra_hourly_nanos: int, currency: str
@@ -173,16 +175,17 @@ class Budgets:
         """Gives a promise back."""
         self._promises.pop((namespace, cluster), None)
 
-    def _machine(self, obj: Obj) -> Machine:
+    def _runs(self, obj: Obj) -> Sequence[tuple[Machine, Mapping[str, str] | None]]:
+        """What is counted of a machine, with the labels that each part is selected by; None: the live ones."""
         uid, version = obj["metadata"]["uid"], obj["metadata"].get("resourceVersion", "")
         held = self._read.get(uid)
         if held is not None and held[0] == version:
             return held[1]
         if len(self._read) > 2 * self._engine.cache.count(VIRTUAL_MACHINE) + 1000:
             self._read.clear()
-        machine = read_machine(obj)
-        self._read[uid] = (version, machine)
-        return machine
+        runs = [(run, None if labels is _LIVE else labels) for run, labels in read_runs(obj, _LIVE)]
+        self._read[uid] = (version, runs)
+        return runs
 
 
 _SHARED: weakref.WeakKeyDictionary[Engine, Budgets] = weakref.WeakKeyDictionary()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from cloudmesh.api.virtualcluster import VirtualCluster
 from cloudmesh.compute.asked import Asked
 from cloudmesh.compute.budget_plan import Machine, read_machine
+from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.machines import MachineView, view
 from cloudmesh.compute.members import Member
 from cloudmesh.compute.quote import Quote
@@ -43,6 +44,7 @@ class Memory:
         generation: Of the spec that was read.
         cluster: The object as it was read then.
         asked: What it asks for.
+        labels: Its labels at the last pass, None before the first.
         vanished: Runs that this process saw, whose machines went without being booked.
         quote: The quote that holds, None for none.
         quote_read: Whether the status was looked at for it.
@@ -55,6 +57,9 @@ class Memory:
         logins_due: When logins are published though machines lack, on the loop's clock; 0 for no such time.
         used_at: When it was last seen used, in seconds since 1970; 0 for never.
         deleted: Uids of machines whose deletion was asked for: the watch tells of it later.
+        clash: What of somebody else's has the name of its Secret or ConfigMap, in words.
+        refused: Offers that were refused for what is wrong with this very request.
+        noted: Uids of machines whose refusal is in there.
         booting: Its machines are being set up, or looked after.
         tripping: Pools with so many ill machines that none is replaced.
         tripped: By pool when that was last so, in seconds since 1970.
@@ -70,6 +75,7 @@ class Memory:
     generation: int
     cluster: VirtualCluster
     asked: Asked
+    labels: dict[str, str] | None = None
     vanished: dict[str, Machine] = field(default_factory=dict)
     quote: Quote | None = None
     quote_read: bool = False
@@ -82,6 +88,9 @@ class Memory:
     logins_due: float = 0.0
     used_at: int = 0
     deleted: set[str] = field(default_factory=set)
+    clash: str = ""
+    refused: FailureMemory = field(default_factory=FailureMemory)
+    noted: set[str] = field(default_factory=set)
     booting: bool = False
     tripping: frozenset[str] = frozenset()
     tripped: dict[str, int] = field(default_factory=dict)

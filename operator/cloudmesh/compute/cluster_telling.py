@@ -20,11 +20,11 @@ from cloudmesh.compute.cluster_cost import (
 )
 from cloudmesh.compute.cluster_memory import Machines, Memory, numbers
 from cloudmesh.compute.cluster_offers import Chosen, Offers, over_limit
-from cloudmesh.compute.cluster_status import Boot, Facts, Trouble, Verdict, make_status, verdict
+from cloudmesh.compute.cluster_status import Boot, Facts, Trouble, Verdict, clash, make_status, verdict
 from cloudmesh.compute.cluster_words import Event, events_of
-from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER
+from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.plan import Plan
-from cloudmesh.engine import Engine, Obj
+from cloudmesh.engine import Engine, Key, Obj
 
 SLOW_SECONDS = 2.0
 """While machines come up, the status follows at most so often."""
@@ -85,6 +85,12 @@ class Teller:
         runs = [*there.runs, *memory.vanished.values()]
         obj = await write_books(self._engine, obj, runs, (run.uid for run in there.runs))
         memory.vanished.clear()
+        labels = dict(obj["metadata"].get("labels") or {})
+        if labels != memory.labels:
+            if memory.labels is not None:  # what they cost so far stays with the Budgets of before
+                for run in there.runs:
+                    self._engine.enqueue(Key(VIRTUAL_MACHINE.kind, obj["metadata"]["namespace"], run.name))
+            memory.labels = labels
         return obj
 
     async def publish_quote(self, at: Pass, chosen: Chosen) -> Obj:
@@ -139,6 +145,7 @@ class Teller:
         members, budget = at.there.members, at.budget
         if trouble is None and at.life.state == "Run":
             trouble = over_limit(asked, members, self._offers.guests(asked))
+            trouble = trouble or clash(next((m.clash for m in members if m.clash and not m.deleting), memory.clash))
         if trouble is not None and trouble.reason == c.REASON_BUDGET_EXCEEDED:
             budget = budget or trouble.message
         return Facts(

@@ -212,6 +212,7 @@ class MachineReconciler:
         status = living.status
         if "hourlyPrice" not in status and (price := statuses.price_of(hands.calls.offer(account, wanted))):
             status["hourlyPrice"] = price
+        hands.charged(case, status)
         restart = self._restart(case, status, node)
         await hands.write(case, status)
         for event in living.events:

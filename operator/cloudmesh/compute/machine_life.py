@@ -9,7 +9,7 @@ from typing import Any
 
 from cloudmesh.compute import machine_status as statuses
 from cloudmesh.compute.accounts import Account, Accounts
-from cloudmesh.compute.budget_plan import labels_of, unbooked
+from cloudmesh.compute.budget_plan import charged, labels_of, unbooked
 from cloudmesh.compute.cluster_cost import awaits_booking
 from cloudmesh.compute.flights import Flights
 from cloudmesh.compute.guests import guests_of
@@ -43,6 +43,7 @@ class Life:
         generation: Of the spec that `wanted` was read from.
         wanted: What is asked for.
         tries: Calls in a row that failed.
+        holds: How often in a row something of somebody else's was in its way.
         looks: How often the cloud said that there is no machine of this token.
         refusal: What the cloud said last, if it said no.
         not_before: When the cloud may be asked again.
@@ -65,6 +66,7 @@ class Life:
     generation: int = -1
     wanted: Wanted | None = None
     tries: int = 0
+    holds: int = 0
     looks: int = 0
     refusal: CloudmeshError | None = None
     not_before: float = 0.0
@@ -194,6 +196,20 @@ class Hands:
         for name in waiting:
             self.engine.enqueue(Key(BUDGET.kind, namespace, name))
         return not waiting
+
+    def charged(self, case: Case, status: statuses.Status) -> None:
+        """Notes in a new status which labels its Budgets go by, and since when."""
+        namespace, cluster = case.key.namespace, case.wanted.cluster
+        parent = self.engine.cache.get(VIRTUAL_CLUSTER, namespace, cluster) if cluster else None
+        if cluster and parent is None:
+            return
+        labels, budgets = labels_of(case.obj, parent), self.engine.cache.list(BUDGET, namespace)
+        new = charged(status, labels, budgets, case.obj, self.now())
+        for name in ("charge", "charges"):
+            if name in new:
+                status[name] = new[name]
+            else:
+                status.pop(name, None)
 
 
 def _is_made_by(obj: Obj, cluster: str, parent: Obj | None) -> bool:

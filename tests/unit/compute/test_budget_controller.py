@@ -144,23 +144,6 @@ def test_a_machine_that_vanishes_without_a_booking_is_booked_all_the_same() -> N
     run_virtual(main())
 
 
-def test_other_labels_take_running_cost_out_of_a_budget_but_not_of_one_without_selector() -> None:
-    async def main() -> None:
-        world = World(RESOURCES)
-        world.api.put(BUDGET, budget(labels={"team": "a"}))
-        world.api.put(BUDGET, budget("all"))
-        put(world, "w-0", started=seconds(), hourly=NANO, owner=cluster("lab", team="a"))
-        async with world.engine(counter, Ender, Still):
-            await asyncio.sleep(600)
-            assert to_nanos(status(world)["spent"]) > 0
-            world.api.put(VC, cluster("lab", team="b"))
-            await asyncio.sleep(700)
-            assert status(world)["spent"] == "0" and status(world)["booked"]["machines"] == 0
-            assert to_nanos(status(world, "all")["spent"]) >= cost(NANO, 1200)
-
-    run_virtual(main())
-
-
 def test_the_limit_is_met_to_the_second_and_wakes_what_it_selects() -> None:
     async def main() -> None:
         world = World(RESOURCES)
