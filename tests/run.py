@@ -5,7 +5,7 @@
 - `processes`, at a lower priority: what needs this machine only.
 
 The test bed and the images are made beside the fast gates. Called by the Makefile with the parts and their budgets in
-minutes: `python -m tests.run lint=1 unit=2 e2e=8`. A part's output goes to `build/test-PART.log` and is shown when the
+minutes: `python -m tests.run lint=1 unit=2 e2e=8`. A part's output goes to `build/tests-PART.log` and is shown when the
 part ends.
 """
 
@@ -133,7 +133,7 @@ class Suite:
     def _part(self, part: str, before: list[str]) -> None:
         """Runs a part and shows its output; the end of a run in which the gates or the unit tests fail."""
         start = time.monotonic()
-        log = BUILD / f"test-{part}.log"
+        log = BUILD / f"tests-{part}.log"
         say(f"{part}: starts, see {log.relative_to(ROOT)}")
         with log.open("wb") as out:
             if part == "lint":
