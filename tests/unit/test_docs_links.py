@@ -206,7 +206,7 @@ def test_metrics_of_the_operator_are_those_of_the_page() -> None:
 def test_metrics_of_clusters_are_those_of_the_page() -> None:
     """Name, type and labels of what accounts, clusters and Budgets tell."""
     engine: Any = SimpleNamespace(metrics=metrics.Metrics())
-    budgets = BudgetReconciler(engine, Budgets(engine))._gauges.values()
+    budgets = BudgetReconciler(engine, Budgets(engine, now=str))._gauges.values()
     clusters = {family.name: ("gauge", tuple(family._labelnames)) for family in ClusterMetrics({}).collect()}
     told = _told_by([*vars(CloudMetrics(engine.metrics)).values(), *budgets])
     assert _table_of_metrics("Clusters") == told | clusters
