@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -44,8 +45,6 @@ UserName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z_][-
 HostName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9:]([-A-Za-z0-9.:]*[A-Za-z0-9])?$")]
 _IMAGE = r"^[A-Za-z0-9][-A-Za-z0-9_.]*$"
 _SETTING = r"^[a-z][A-Za-z0-9]*$"
-KINDS = ("aws", "kubernetes", "memory", "plugin", "ssh")
-"""Members of CloudAccount.spec that say which cloud it is; exactly one of them is set."""
 
 
 def _keys(field: str, pattern: str, example: str) -> Rules:
@@ -70,9 +69,20 @@ Settings = Annotated[
 ]
 
 
-class Aws(Model):
+class Cloud(Model):
+    """A member of CloudAccount.spec that says which cloud it is."""
+
+    CREDENTIALS: ClassVar[Literal["Needed", "Allowed", "None"]] = "None"
+    """Whether `spec.credentials` must be set, may be, or can't be."""
+    ENDPOINTS: ClassVar[Mapping[str, Literal["Url", "Host"]]] = {}
+    """Paths of the fields that say where to connect, such as `hosts[].address`: the Secret must list these hosts."""
+
+
+class Aws(Cloud):
     """Machines of Amazon EC2."""
 
+    CREDENTIALS = "Needed"
+    ENDPOINTS: ClassVar = {"endpoint": "Url"}
     RULES: ClassVar = (
         unchangeable("spec.aws", "region", required=True),
         unchangeable("spec.aws", "endpoint"),
@@ -122,7 +132,7 @@ _SIZES = [
 ]
 
 
-class Kubernetes(Model):
+class Kubernetes(Cloud):
     """Pods with sshd in the namespace of the account, on this very cluster; needs no credentials."""
 
     EMPTY_MEANS: ClassVar[bool] = True
@@ -166,14 +176,17 @@ class SshHost(Model):
     """How many VirtualMachines the host is lent to at a time; each gets an even share of CPUs and memory."""
 
 
-class Ssh(Model):
+class Ssh(Cloud):
     """Machines of one's own, each lent to one VirtualMachine at a time, or to as many as it has slots."""
+
+    CREDENTIALS = "Needed"
+    ENDPOINTS: ClassVar = {"hosts[].address": "Host"}
 
     hosts: Annotated[list[SshHost], Field(min_length=1, max_length=256, json_schema_extra=by_key("name")), Unique]
     """The machines."""
 
 
-class Memory(Model):
+class Memory(Cloud):
     """Machines that exist in the operator's memory only, for trials and tests."""
 
     EMPTY_MEANS: ClassVar[bool] = True
@@ -182,15 +195,47 @@ class Memory(Model):
     """How the simulated cloud behaves, such as `bootSeconds` or `capacity`."""
 
 
-class Plugin(Model):
+class Plugin(Cloud):
     """Machines of a provider that is plugged into the operator."""
 
+    CREDENTIALS = "Allowed"
+    ENDPOINTS: ClassVar = {"settings.endpoint": "Url"}
     RULES: ClassVar = (unchangeable("spec.plugin", "name", required=True),)
 
     name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")]
     """Name that the provider is registered by, as an entry point of the group `cloudmesh.compute`."""
     settings: Settings = Field(default_factory=dict)
     """What the provider is told, in its own words; `endpoint` is the URL of its API: the Secret must list its host."""
+
+
+CLOUDS: Mapping[str, type[Cloud]] = {
+    "aws": Aws,
+    "kubernetes": Kubernetes,
+    "memory": Memory,
+    "plugin": Plugin,
+    "ssh": Ssh,
+}
+KINDS = tuple(CLOUDS)
+"""Members of CloudAccount.spec that say which cloud it is; exactly one of them is set."""
+
+
+def _those(credentials: Literal["Needed", "Allowed", "None"]) -> list[str]:
+    return [kind for kind, cloud in CLOUDS.items() if credentials == cloud.CREDENTIALS]
+
+
+def _credentials_rule() -> Rule:
+    needed, allowed = _those("Needed"), _those("Allowed")
+    some, others = " || ".join(f"has(self.{k})" for k in needed), " || ".join(f"has(self.{k})" for k in allowed)
+    must, may = " and ".join(f"`{k}`" for k in needed), " and ".join(f"`{k}`" for k in allowed)
+    return Rule(
+        cel=f"{others} || ({some}) == has(self.credentials)",
+        message=f"`spec.credentials` must be set for {must}, may be for {may}, and can't be for others",
+        holds=lambda a: (
+            any(getattr(a, kind) is not None for kind in allowed)
+            or any(getattr(a, kind) is not None for kind in needed) == (a.credentials is not None)
+        ),
+        field_path=".credentials",
+    )
 
 
 class Credentials(Model):
@@ -219,14 +264,7 @@ class CloudAccountSpec(Model):
             message="`spec` can't be changed to another cloud: make another CloudAccount",
             holds=lambda _: True,
         ),
-        Rule(
-            cel="has(self.plugin) || (has(self.aws) || has(self.ssh)) == has(self.credentials)",
-            message="`spec.credentials` must be set for `aws` and `ssh`, may be for `plugin`, and can't be for others",
-            holds=lambda a: (
-                a.plugin is not None or (a.aws is not None or a.ssh is not None) == (a.credentials is not None)
-            ),
-            field_path=".credentials",
-        ),
+        _credentials_rule(),
     )
 
     aws: Aws | None = None

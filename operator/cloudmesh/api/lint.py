@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+from cloudmesh.api.cloudaccount import CLOUDS
+
 MAX_BYTES: Final = 250_000
 ALLOWED_BOOLEANS: Final = frozenset({"status.build.reused"})
 """Booleans that read as well as an enum; all in status."""
@@ -23,7 +25,7 @@ LITERAL_ENUMS: Final = frozenset(
 """Enums of names that others gave."""
 EMPTY_STRUCTS: Final = frozenset({"spec.bootstrap.ssh", "spec.bootstrap.slurm"})
 """Members of unions that say all there is to say by being there."""
-UNION_MEMBERS: Final = frozenset({"spec.kubernetes"})
+UNION_MEMBERS: Final = frozenset(f"spec.{kind}" for kind in CLOUDS)
 """Structs whose absence means something, so that they can't be filled in for their members' defaults."""
 
 _FORBIDDEN: Final = (
@@ -35,6 +37,8 @@ _RESOURCE = re.compile(r"\A[a-z]+(-[a-z]+)+\Z")
 _ENUM = re.compile(r"\A[A-Z][A-Za-z0-9]*\Z")
 _LOOK_AROUND = re.compile(r"\(\?[=!<]")
 _SAFE_INTEGER = 2**53 - 1
+_PLACES = ("https://cloud.example.org:8443/v3", "2001:db8::7")
+_PLACE_NAME = re.compile(r"(?i)(endpoint|ur[il]|address|host|hostname|server|proxy)\Z")
 
 
 def lint_crd(crd: dict[str, Any]) -> list[str]:
@@ -116,7 +120,7 @@ def _lint_node(path: str, node: dict[str, Any]) -> Iterator[str]:
             yield from _lint_integer(node)
         case "boolean":
             if path not in ALLOWED_BOOLEANS:
-                yield "must be an enum, not a boolean"
+                yield "must be an enum, not a boolean (`ALLOWED_BOOLEANS` holds what reads as well)"
         case None if node.get("x-kubernetes-int-or-string"):
             if "maxLength" not in node or "pattern" not in node:
                 yield "a quantity must have `maxLength` and `pattern`"
@@ -134,7 +138,7 @@ def _lint_object(path: str, name: str, node: dict[str, Any]) -> Iterator[str]:
     properties = node.get("properties")
     if not properties:
         if path not in EMPTY_STRUCTS:
-            yield "must have properties"
+            yield "must have properties, or stand in `EMPTY_STRUCTS` if it says all there is to say by being there"
         return
     if name.endswith("Ref") and "name" not in node.get("required", []):
         yield "a reference must have a required `name`"
@@ -143,7 +147,7 @@ def _lint_object(path: str, name: str, node: dict[str, Any]) -> Iterator[str]:
     inner = any(member.get("default") is not None for member in properties.values())
     whole = "default" in node or node.get("required") or path in UNION_MEMBERS
     if inner and not whole and path.count(".") == 1 and path[:5] == "spec.":
-        yield "must have a default, or the defaults of its members never apply"
+        yield "must have a default, or the defaults of its members never apply (`UNION_MEMBERS` holds unions)"
 
 
 def _lint_array(node: dict[str, Any]) -> Iterator[str]:
@@ -162,15 +166,25 @@ def _lint_array(node: dict[str, Any]) -> Iterator[str]:
 
 
 def _lint_string(path: str, node: dict[str, Any]) -> Iterator[str]:
+    kind, _, field = path.removeprefix("spec.").partition(".")
+    if path.startswith("spec.") and kind in CLOUDS and _is_place(field, node) and field not in CLOUDS[kind].ENDPOINTS:
+        yield "holds a URL or a host, so its model must have it in `ENDPOINTS`: the Secret has a say in where it goes"
     if "enum" in node:
         if path not in LITERAL_ENUMS and not all(_ENUM.match(value) for value in node["enum"]):
-            yield "values of an enum must be CamelCase"
+            yield "values of an enum must be CamelCase (`LITERAL_ENUMS` holds names that others gave)"
         if "" in node["enum"]:
             yield "an enum must not hold the empty string"
     elif node.get("format") != "date-time" and "maxLength" not in node:
         yield "a string must have `maxLength`"
     if node.get("default") == "":
         yield "what is empty must be left out, not defaulted to the empty string"
+
+
+def _is_place(field: str, node: dict[str, Any]) -> bool:
+    """Whether a field of a cloud may lead somewhere, by its name or by what its pattern lets through."""
+    named = _PLACE_NAME.search(field.rpartition(".")[2].rstrip("[]{}"))
+    pattern = node.get("pattern")
+    return named is not None or (pattern is not None and any(re.search(pattern, place) for place in _PLACES))
 
 
 def _lint_integer(node: dict[str, Any]) -> Iterator[str]:

@@ -108,7 +108,7 @@ class AccountReconciler:
         """Makes the provider anew if its spec or its credentials changed."""
         meta, spec = obj["metadata"], obj["spec"]
         kind, member = choose(spec)
-        credentials = await self._credentials(obj, member)
+        credentials = await self._credentials(obj, kind, member)
         images = spec.get("images") or {}
         fingerprint = (kind, _frozen(member), _frozen(images), secret_of(obj), tuple(sorted(credentials.items())))
         if account is None or account.uid != meta["uid"]:
@@ -162,9 +162,9 @@ class AccountReconciler:
             )
         )
 
-    async def _credentials(self, obj: Obj, member: Mapping[str, Any]) -> dict[str, bytes]:
+    async def _credentials(self, obj: Obj, kind: str, member: Mapping[str, Any]) -> dict[str, bytes]:
         """Data of the Secret; it must be of the right type, and made for the hosts that the account names."""
-        hosts = hosts_of(member)
+        hosts = hosts_of(kind, member)
         if hosts:
             await self._accounts.guard.learn(self._engine.kube)
         self._accounts.guard.check_hosts(hosts)

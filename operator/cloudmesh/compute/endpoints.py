@@ -11,10 +11,11 @@ import fnmatch
 import ipaddress
 import socket
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from cloudmesh.api.cloudaccount import CLOUDS
 from cloudmesh.compute.settings import ComputeSettings
 from cloudmesh.engine import CloudmeshError, Engine, InvalidRequest, Kube, Resource, Transient
 
@@ -191,15 +192,37 @@ def guard_of(engine: Engine, settings: ComputeSettings | None = None) -> Guard:
     return found
 
 
-def hosts_of(member: Mapping[str, Any]) -> tuple[str, ...]:
-    """Hosts that a member of CloudAccount.spec names: of its endpoint, and of its machines."""
+def hosts_of(kind: str, member: Mapping[str, Any]) -> tuple[str, ...]:
+    """Hosts that a CloudAccount names, in the fields that its kind declares as `ENDPOINTS`.
+
+    Args:
+        kind: Member of CloudAccount.spec, or name of a plug-in.
+        member: What it says to its provider; of a plug-in its `settings`.
+    """
+    prefix = "" if kind in CLOUDS else "settings."
     found = []
-    if endpoint := member.get("endpoint"):
-        found.append(urlsplit(str(endpoint)).hostname or "")
-    hosts = member.get("hosts")
-    if isinstance(hosts, list):  # in the settings of a plug-in it is text, and the plug-in's own
-        found += [str(host["address"]) for host in hosts if host.get("address")]
+    for path, what in CLOUDS[kind if kind in CLOUDS else "plugin"].ENDPOINTS.items():
+        places = _at(member, path.removeprefix(prefix).split("."))
+        found += [_host_of(place) for place in places] if what == "Url" else places
     return tuple(dict.fromkeys(host.lower().rstrip(".") for host in found))
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _at(node: Any, path: Sequence[str]) -> list[str]:
+    """All texts at a path; `hosts[]` stands for each item of a list."""
+    if not path:
+        return [str(node)] if node else []
+    name, rest = path[0], path[1:]
+    inner = node.get(name.removesuffix("[]"))
+    if name.endswith("[]"):
+        return [place for item in inner or () for place in _at(item, rest)]
+    return [] if inner is None else _at(inner, rest)
 
 
 def check_allowed(hosts: Iterable[str], credentials: Mapping[str, bytes], secret: str) -> None:

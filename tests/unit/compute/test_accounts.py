@@ -97,7 +97,7 @@ async def test_a_rotated_secret_clears_what_was_refused(s: Scene) -> None:
 @scene
 async def test_credentials_go_only_to_hosts_that_the_secret_names(s: Scene) -> None:
     put_secret(s, hosts="api.example.org")
-    with_key(s, memory={"endpoint": "https://cloud.example.org:5000/v3"})
+    with_key(s, aws={"region": "us-east-1", "endpoint": "https://cloud.example.org:5000/v3"})
     async with s.operator():
         await s.until(lambda: ready(s) == ("False", "InvalidRequest"))
         assert s.contexts == []
@@ -112,8 +112,8 @@ async def test_endpoints_of_this_cluster_are_refused(s: Scene) -> None:
     hosts = ("127.0.0.1", "localhost", "169.254.169.254", "2130706433", "[::1]", "[::ffff:127.0.0.1]",
              "kubernetes.default.svc", "0x7f.1")  # fmt: skip
     for number, host in enumerate(hosts):
-        member = {"endpoint": f"http://{host}:8080/"}
-        s.add_account(f"a{number}", memory=member, credentials={"secretRef": {"name": "login"}})
+        member = {"region": "us-east-1", "endpoint": f"http://{host}:8080/"}
+        s.add_account(f"a{number}", aws=member, credentials={"secretRef": {"name": "login"}})
     async with s.operator():
         await s.settle()
         assert [ready(s, f"a{n}") for n in range(len(hosts))] == [("False", "InvalidRequest")] * len(hosts)

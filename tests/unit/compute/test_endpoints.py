@@ -75,9 +75,11 @@ def listening() -> Iterator[tuple[int, list[socket.socket]]]:
                 while True:
                     came.append(server.accept()[0])
 
-        threading.Thread(target=accept, daemon=True).start()
+        acceptor = threading.Thread(target=accept, daemon=True)
+        acceptor.start()
         yield server.getsockname()[1], came
         server.shutdown(socket.SHUT_RDWR)
+        acceptor.join()
     for link in came:
         link.close()
 
@@ -129,8 +131,8 @@ async def test_a_cloud_is_connected_to_by_the_address_that_was_checked(monkeypat
         guard = Guard(inside=True)
         link = await asyncio.to_thread(guard.connect, "cloud.example.org", port, 5.0)
         assert link.getpeername() == ("127.0.0.1", port)
-        assert resolver.asked == 1 and len(came) == 1
         link.close()
+    assert resolver.asked == 1 and len(came) == 1
 
 
 async def test_tls_is_still_to_the_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -247,7 +249,8 @@ async def test_an_account_whose_endpoint_is_the_api_server_is_refused(s: Scene) 
     s.api.put(ENDPOINT_SLICE, slice_of("203.0.113.5"))
     put_secret(s, hosts="*")
     for name, host in (("inside", "203.0.113.5"), ("outside", "203.0.113.6")):
-        s.add_account(name, memory={"endpoint": f"https://{host}:6443/"}, credentials={"secretRef": {"name": "login"}})
+        aws = {"region": "us-east-1", "endpoint": f"https://{host}:6443/"}
+        s.add_account(name, aws=aws, credentials={"secretRef": {"name": "login"}})
     async with s.operator() as (engine, accounts):
         await s.until(lambda: ready(s, "outside") == ("True", "Checked"))
         assert ready(s, "inside") == ("False", "InvalidRequest")

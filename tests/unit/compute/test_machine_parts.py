@@ -165,9 +165,16 @@ def test_the_step_is_safe(known: Known) -> None:
 
 
 def test_hosts_are_those_of_endpoint_and_machines() -> None:
-    member = {"endpoint": "https://Cloud.example.org.:5000/v3", "hosts": [{"name": "a", "address": "10.0.0.7"}]}
-    assert hosts_of(member) == ("cloud.example.org", "10.0.0.7")
-    assert hosts_of({}) == ()
+    assert hosts_of("aws", {"endpoint": "https://Cloud.example.org.:5000/v3"}) == ("cloud.example.org",)
+    assert hosts_of("ssh", {"hosts": [{"address": "10.0.0.7"}, {"address": "B."}]}) == ("10.0.0.7", "b")
+    assert hosts_of("ssh", {"hosts": [{"address": "2001:db8::7"}]}) == ("2001:db8::7",)
+    assert hosts_of("memory", {}) == hosts_of("aws", {"region": "us-east-1"}) == ()
+
+
+def test_hosts_of_a_plugin_are_in_its_settings() -> None:
+    assert hosts_of("openstack", {"endpoint": "https://keystone/v3", "hosts": "5"}) == ("keystone",)
+    for odd in ("https:///v3", "localhost:80", "keystone", "https://[::1"):
+        assert hosts_of("openstack", {"endpoint": odd}) == ("",), "refused, as a host that nobody can check"
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def _open(documents: Documents, namespace: str, name: str, obj: Obj, settings: C
     try:
         handle.kind, member = choose(spec)
         guard = Guard.from_settings(settings)
-        credentials = _credentials(documents, obj, member, guard)
+        credentials = _credentials(documents, obj, handle.kind, member, guard)
         handle.redactor = Redactor(value for key, value in credentials.items() if key not in PUBLIC)
         context = Context(
             namespace=namespace,
@@ -126,8 +126,10 @@ def _open(documents: Documents, namespace: str, name: str, obj: Obj, settings: C
     return handle
 
 
-def _credentials(documents: Documents, obj: Obj, member: Mapping[str, Any], guard: Guard) -> dict[str, bytes]:
-    hosts = hosts_of(member)
+def _credentials(
+    documents: Documents, obj: Obj, kind: str, member: Mapping[str, Any], guard: Guard
+) -> dict[str, bytes]:
+    hosts = hosts_of(kind, member)
     guard.check_hosts(hosts)
     name = secret_of(obj)
     if not name:
