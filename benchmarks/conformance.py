@@ -28,9 +28,10 @@ INTRO = """\
 # Conformance of providers
 
 Written by `make bench NAME=conformance`, which runs every case of the suite in `cloudmesh.testing.providers` on every
-provider. A cell is `pass`, or `n/a` where the provider doesn't declare a power or its back end has no such thing; the
-number leads to the reason below the table. Nothing is skipped: what a harness can neither do nor declares absent is a
-`FAIL`. [Write a provider](../how-to/write-a-provider.md) tells how to run the suite on yours.
+provider. A cell is `pass`, or `n/a` for a power, or a trait of the cloud, that the provider doesn't declare
+(`TRAITS` and `POWERS` in `cloudmesh.compute.ports`); the number leads to its reason below the table. Nothing is
+skipped: what a harness can't do is a `FAIL`. [Write a provider](../how-to/write-a-provider.md) tells how to run the
+suite on yours.
 
 """
 

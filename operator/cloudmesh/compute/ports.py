@@ -33,6 +33,7 @@ class ProviderInfo:
         ssh: Its machines can be logged in to; else Running is reachable.
         poll_seconds: How often an account is listed while something changes; ten times as long when nothing does.
         requests_per_second: Calls a second of an account that names no rate of its own; None for no limit.
+        lacks: Names of `TRAITS` that its cloud doesn't have, each with a sentence why.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class ProviderInfo:
     ssh: bool = True
     poll_seconds: float = 5.0
     requests_per_second: float | None = None
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,11 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Closes connections."""
+
+
+def traits_of(provider: Provider) -> tuple[str, ...]:
+    """Names of the traits that a provider's cloud has, in order."""
+    return tuple(name for name in TRAITS if name not in provider.info.lacks)
 
 
 def powers_of(provider: Provider) -> tuple[str, ...]:
@@ -466,3 +473,28 @@ POWERS: Mapping[str, type] = {
         SecurityGroups, Networks, Addresses, Volumes,
     )
 }  # fmt: skip
+
+TRAITS: Mapping[str, str] = {
+    "Credentials": "there are credentials, and they can be wrong",
+    "ImageChoice": "a machine is made from an image of one's choice",
+    "DiskChoice": "the size of a machine's disk can be chosen",
+    "PublicAddresses": "a machine can have an address of the internet",
+    "OwnAddresses": "each machine has an address and port of its own",
+    "HostKeys": "a machine takes the host key that was made for it",
+    "Spot": "machines are sold as spot, and taken away",
+    "Regions": "there are regions",
+    "Zones": "there are zones that can be chosen",
+    "Quotas": "the account has a limit, and a create beyond it is refused",
+    "RateLimits": "calls are refused that come too fast",
+    "LateFailures": "that there is no room may be said after a create has succeeded",
+    "DelayedListings": "a machine may be missing in listings for a while, or shown as it was",
+    "PartialListings": "a listing that succeeds may leave a part of the machines out",
+    "Pages": "listings come in pages",
+    "RepeatingPages": "a machine may stand on two pages of one listing",
+    "SlowEnds": "a machine that is told to end takes its time, and is billed meanwhile",
+    "Stops": "a machine can be stopped by its owner",
+    "TypeChanges": "the type of a machine can be changed by its owner",
+    "ImageChanges": "a machine can have another image than it was made from",
+    "DiskChanges": "the disk of a machine can be made larger by its owner",
+}
+"""What clouds have besides powers, or do to those who use them; a provider has those that it doesn't say it lacks."""

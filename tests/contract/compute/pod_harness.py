@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import base64
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from cloudmesh.compute.ports import Node, NodeSpec, Provider
+import asyncssh
+
+from cloudmesh.compute.access import make_key_pair
+from cloudmesh.compute.ports import Access, Node, NodeSpec, Provider
 from cloudmesh.compute.providers.kubernetes import make
 from cloudmesh.compute.providers.kubernetes.nodes import node_id, split_id
 from cloudmesh.compute.providers.kubernetes.pods import CONTAINER, LABEL_TAGS, join_tags, make_pod, split_tags
 from cloudmesh.compute.providers.kubernetes.powers import PodProvider
 from cloudmesh.compute.providers.registry import Context
 from cloudmesh.compute.tokens import TAG_TOKEN, Scope
-from cloudmesh.engine import SECRET, Kube, Obj, Resource, Transient
-from cloudmesh.engine.kube import Access, HttpTransport, Reply, Request, Transport
+from cloudmesh.engine import SECRET, Kube, NotFound, Obj, Resource, Transient
+from cloudmesh.engine.kube import Access as KubeAccess
+from cloudmesh.engine.kube import HttpTransport, Reply, Request, Transport
 from cloudmesh.testing import MemoryApi
 from cloudmesh.testing.apiserver.server import Refused
 from cloudmesh.testing.faults import Fault, MadeReply
-from cloudmesh.testing.providers import BaseHarness, Injection, Operation, Seen
+from cloudmesh.testing.providers import CALL_FAULTS, BaseHarness, Injection, Injections, Operation, Seen
 
 POD = Resource("v1", "Pod", "pods")
 REVIEW = Resource("authorization.k8s.io/v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False)
 SERVICE, QUOTA = Resource("v1", "Service", "services"), Resource("v1", "ResourceQuota", "resourcequotas")
 KEYS = "suite-keys"
+PRIVATE, KEY = make_key_pair("suite@example")
 SLOW = "suite.example/slow"
 SIZES = [{"name": "tiny", "cpu": "100m", "memory": "64Mi"}, {"name": "other", "cpu": "200m", "memory": "96Mi"}]
-CALL_FAULTS = ("fail", "fail-after", "drop", "lose", "hang", "delay", "limit", "twice")
 
 
 def operation_of(request: Request) -> Operation:
@@ -61,6 +67,8 @@ class SuiteTransport:
         if harness.revoked:
             return made(401, "Unauthorized")
         if operation == "list":
+            if harness.filters_ignored:
+                request = replace(request, query={k: v for k, v in request.query.items() if k != "labelSelector"})
             if harness.page_size:
                 request = replace(request, query={**request.query, "limit": str(harness.page_size)})
             page = self._pages.get(request.query.get("continue", ""), 1)
@@ -75,41 +83,21 @@ class SuiteTransport:
         return await self._send(request, operation)
 
     async def _send(self, request: Request, operation: Operation) -> Reply:
-        fault = self._harness.take(operation)
-        if fault is None:
-            return await self._inner.send(request)
+        async def work() -> Reply:
+            reply = await self._inner.send(request)
+            return MadeReply(reply.status, await reply.read(), reply.headers)
+
+        def refuse(fault: Injection) -> Reply:
+            return made(429, seconds=fault.seconds) if fault.what == "limit" else made(500)
+
+        def broken(text: str) -> Exception:
+            return Transient(f"injected: {text}")
+
         try:
             async with asyncio.timeout(request.timeout_seconds):
-                return await self._act(fault, request)
+                return await self._harness.faults.call(operation, work, refuse=refuse, broken=broken)
         except TimeoutError:
             raise Transient(f"{request.method} {request.path}: time-out") from None
-
-    async def _act(self, fault: Injection, request: Request) -> Reply:
-        match fault.what:
-            case "fail":
-                return made(500)
-            case "drop":
-                raise Transient("injected: connection refused")
-            case "hang":
-                await asyncio.Event().wait()
-            case "limit":
-                return made(429, seconds=fault.seconds)
-            case _:
-                pass
-        reply = await self._inner.send(request)
-        body = await reply.read()
-        match fault.what:
-            case "lose":
-                raise Transient("injected: connection lost before the answer")
-            case "fail-after":
-                return made(500)
-            case "delay":
-                await asyncio.sleep(fault.seconds)
-            case "twice":
-                return await self._inner.send(request)
-            case _:
-                pass
-        return MadeReply(reply.status, body, reply.headers)
 
     async def close(self) -> None:
         """The harness closes what lies behind."""
@@ -136,32 +124,13 @@ class PodHarness(BaseHarness, abc.ABC):
     many = 12
     settle_seconds = 60.0
     call_seconds = 35.0
-    absent: Mapping[str, str] = {
-        "capacity": "the API server takes every Pod; its scheduler says later that there is no room",
-        "lag": "lists of the API server are as true as its single reads",
-        "stale": "lists of the API server are as true as its single reads",
-        "partial": "a list of the API server is whole, or an error",
-        "repeats": "the pages of a list are one snapshot",
-        "filter": "the API server knows all of its selectors",
-        "grow": "a Pod's share of a disk can't be changed",
-        "stop": "a Pod can't be stopped",
-        "reclaim": "Pods are not sold as spot",
-        "spot": "Pods are not sold as spot",
-        "unpriced": "the installation prices all sizes",
-        "regions": "a cluster has no regions",
-        "zones": "zones are the scheduler's",
-        "public-address": "a Pod has no address of the internet",
-        "logins": "the keys are in a Secret of the operator's",
-        "host-key": "the host key is in a Secret of the operator's",
-        "meter": "Pods are not billed",
-    }
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
         self.counts: Counter[str] = Counter()
         self.page_size = self.failing_page = 0
-        self.revoked = False
-        self._faults: list[tuple[Injection, int | None]] = []
+        self.revoked = self.filters_ignored = False
+        self.faults = Injections()
         self._scope = Scope("", "", "")
         self._providers: list[Suited] = []
         self._resized: dict[str, str] = {}
@@ -212,18 +181,15 @@ class PodHarness(BaseHarness, abc.ABC):
         self._providers.append(Suited(kube, plain.settings))
         return self._providers[-1]
 
-    def take(self, operation: Operation) -> Injection | None:
-        """The fault for a call, one use less."""
-        for index, (injection, left) in enumerate(self._faults):
-            if injection.operation in ("any", operation) and left != 0:
-                self._faults[index] = (injection, None if left is None else left - 1)
-                return injection
-        return None
-
     async def inject(self, injection: Injection) -> None:
         match injection.what:
             case what if what in CALL_FAULTS:
-                self._faults.append((injection, injection.times))
+                self.faults.add(injection)
+            case "filter":
+                self.filters_ignored = True
+            case "unpriced":
+                for provider in self._providers:
+                    provider.settings = replace(provider.settings, prices=dict.fromkeys(provider.settings.prices))
             case "pages":
                 self.page_size = injection.number
             case "page-fails":
@@ -232,25 +198,40 @@ class PodHarness(BaseHarness, abc.ABC):
                 self.revoked = True
             case "quota":
                 await self.set_quota(True)
-            case "capacity-late":
+            case "capacity" | "capacity-late":  # the API server takes every Pod
                 for provider in self._providers:
                     provider.settings = replace(provider.settings, node_selector={"suite.example/nowhere": "x"})
             case what:
                 raise NotImplementedError(what)
 
     async def heal(self) -> None:
-        self._faults.clear()
+        self.faults.clear()
         self.page_size = self.failing_page = 0
-        self.revoked = False
+        self.revoked = self.filters_ignored = False
         for provider in self._providers:
             provider.settings = replace(provider.settings, node_selector={})
         await self.set_quota(False)
 
     async def machines(self) -> Sequence[Seen]:
         pods, _ = await self.admin.list(POD, self.namespace)
-        return [self._seen(pod) for pod in pods]
+        secrets = {name: await self._keys(name) for name in {_secret_name(pod) for pod in pods}}
+        return [self._seen(pod, *secrets[_secret_name(pod)]) for pod in pods]
 
-    def _seen(self, pod: Obj) -> Seen:
+    async def _keys(self, secret: str) -> tuple[tuple[str, ...], str]:
+        """The logins and the public host key that a Pod with this Secret has."""
+        found = await self.admin.get(SECRET, self.namespace, secret) or {}
+        data = {name: base64.b64decode(value).decode() for name, value in (found.get("data") or {}).items()}
+        if not data:
+            return (), ""
+        public = asyncssh.import_private_key(data["ssh_host_ed25519_key"]).export_public_key().decode()
+        return tuple(data["authorized_keys"].splitlines()), public.strip()
+
+    async def read_access(self) -> None:
+        """From now on machines are asked for with the logins that are in the Secret."""
+        keys, public = await self._keys(KEYS)
+        self.access = Access(authorized_keys=keys, host_public_key=public, secret_name=KEYS)
+
+    def _seen(self, pod: Obj, keys: tuple[str, ...], host_key: str) -> Seen:
         meta, tags = pod["metadata"], join_tags(pod["metadata"])
         container = pod["spec"]["containers"][0]
         disk = container.get("resources", {}).get("limits", {}).get("ephemeral-storage", "0Gi")
@@ -262,6 +243,8 @@ class PodHarness(BaseHarness, abc.ABC):
             type=self._resized.get(node_id(pod), (meta.get("labels") or {}).get("cloudmesh.org/machine-type", "")),
             image=container["image"],
             disk_gib=int(disk.removesuffix("Gi")),
+            authorized_keys=keys,
+            host_key=host_key,
         )
 
     async def stranger(self, *, name: str = "stranger", tags: Mapping[str, str] | None = None) -> str:
@@ -314,7 +297,6 @@ class MemoryPods(PodHarness):
         super().__init__("suite")
         self.api = _Api()
         self._admin = Kube(_Ticking(self))
-        self.absent = {**PodHarness.absent}
         self.quota_full = False
         self.delete_seconds = 0.0
         self._seen_at: dict[str, float] = {}
@@ -328,8 +310,10 @@ class MemoryPods(PodHarness):
 
     async def open(self, scope: Scope) -> None:
         self.api = _Api()
+        self.api.put(SECRET, secret_of_keys(KEY, PRIVATE) | {"metadata": {"name": KEYS, "namespace": self.namespace}})
         self.api.admit.append(self._admit)
         self.delete_seconds = 0.0
+        await self.read_access()
         await super().open(scope)
 
     async def inject(self, injection: Injection) -> None:
@@ -392,10 +376,6 @@ class RealPods(PodHarness):
     """
 
     name = "kubernetes"
-    absent: Mapping[str, str] = {
-        **PodHarness.absent,
-        "slow-delete": "how long a Pod's end takes is its processes' and its kubelet's",
-    }  # fmt: skip
 
     def __init__(
         self, kubeconfig: str, bad_kubeconfig: str, namespace: str, image: str, secrets: Sequence[str]
@@ -406,11 +386,13 @@ class RealPods(PodHarness):
         self._paths = (kubeconfig, bad_kubeconfig)
         self._transports: list[HttpTransport] = []
         self._quota = False
+        self._slow: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Connects; on the event loop of the cases."""
-        self._transports = [HttpTransport(await Access.load(path)) for path in self._paths]
+        self._transports = [HttpTransport(await KubeAccess.load(path)) for path in self._paths]
         self._kube = Kube(self._transports[0])
+        await self.read_access()
 
     async def stop(self) -> None:
         """Closes the connections."""
@@ -423,6 +405,36 @@ class RealPods(PodHarness):
 
     def transport(self, *, bad_credentials: bool) -> Transport:
         return cast(Transport, self._transports[bad_credentials])
+
+    async def inject(self, injection: Injection) -> None:
+        if injection.what != "slow-delete":
+            return await super().inject(injection)
+        await self._hold([SLOW])
+        self._slow = asyncio.create_task(self._let_go(injection.seconds))
+        return None
+
+    async def _hold(self, finalizers: list[str]) -> list[Obj]:
+        """A finalizer stands for processes that take their time."""
+        pods, _ = await self.admin.list(POD, self.namespace)
+        held = [pod for pod in pods if (pod["metadata"].get("finalizers") or []) != finalizers]
+        for pod in held:
+            patch = {"metadata": {"finalizers": finalizers}}
+            with contextlib.suppress(NotFound):
+                await self.admin.patch(POD, self.namespace, pod["metadata"]["name"], patch)
+        return pods
+
+    async def _let_go(self, seconds: float) -> None:
+        while not any(p["metadata"].get("deletionTimestamp") for p in (await self.admin.list(POD, self.namespace))[0]):
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(seconds)
+        await self._hold([])
+
+    async def heal(self) -> None:
+        await super().heal()
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+            await self._hold([])
 
     async def sweep(self) -> None:
         """Deletes Pods at once, without waiting for their kubelet: the next case uses the same names."""
@@ -487,5 +499,11 @@ class _Refusing:
 
 def secret_of_keys(authorized: str, host_key: str) -> Obj:
     """The Secret that the suite's Pods mount."""
-    data = {"authorized_keys": authorized, "ssh_host_ed25519_key": host_key}
-    return {"apiVersion": SECRET.api_version, "kind": SECRET.kind, "metadata": {"name": KEYS}, "stringData": data}
+    plain = {"authorized_keys": authorized, "ssh_host_ed25519_key": host_key}
+    data = {name: base64.b64encode(value.encode()).decode() for name, value in plain.items()}
+    return {"apiVersion": SECRET.api_version, "kind": SECRET.kind, "metadata": {"name": KEYS}, "data": data}
+
+
+def _secret_name(pod: Obj) -> str:
+    volumes = pod["spec"].get("volumes") or ()
+    return next((volume["secret"]["secretName"] for volume in volumes if "secret" in volume), "")

@@ -7,16 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from cloudmesh.compute.ports import Access, ClusterSpec, Complete, Listing, Node, NodeSpec, Provider
+from cloudmesh.compute.ports import TRAITS, ClusterSpec, Complete, Listing, Node, NodeSpec, Provider, traits_of
 from cloudmesh.compute.tokens import TAG_CLUSTER, TAG_MACHINE, TAG_TOKEN, TAG_UID, Scope, make_token
 from cloudmesh.engine.errors import CloudmeshError
 from cloudmesh.policy.model import Offer
-from cloudmesh.testing.providers.harness import NEEDS, Harness, Injection, Operation, Seen
+from cloudmesh.testing.providers.harness import KEY, NEEDED_TRAITS, NEEDS, Harness, Injection, Operation, Seen
 
 T = TypeVar("T")
 E = TypeVar("E", bound=CloudmeshError)
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0v5Zk1d7mXcYb0kq1W2uJw3s0bq3m8w3c2h1n4s5T6 suite@example"
-PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nc3VpdGUgaG9zdCBrZXk\n-----END OPENSSH PRIVATE KEY-----\n"
 
 
 class CaseFailed(AssertionError):
@@ -69,7 +67,7 @@ class Bench:
         }  # fmt: skip
         spec = NodeSpec(
             token=token, name=name, scope=self.scope, cluster="suite", uid=uid, offer=offer, image=self.harness.image,
-            access=Access(authorized_keys=(KEY,), host_key=PRIVATE, host_public_key=KEY), tags=tags,
+            access=self.harness.access, tags=tags,
         )  # fmt: skip
         return replace(spec, **changes)
 
@@ -77,6 +75,10 @@ class Bench:
         """A cluster of this scope."""
         uid = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.scope.installation}/cluster/{name}"))
         return replace(ClusterSpec(self.scope, name, uid, source_ranges=("192.0.2.0/24",), public_key=KEY), **changes)
+
+    def has(self, trait: str) -> bool:
+        """Whether the provider's cloud has a trait, as it declares."""
+        return trait in traits_of(self.provider)
 
     async def inject(
         self, what: str, operation: Operation = "any", *, times: int | None = 1, seconds: float = 0.0, number: int = 0
@@ -191,7 +193,8 @@ class Case:
         title: What must hold, one sentence.
         run: Does it; returning is passing.
         power: Optional power that it is about, empty for the core port.
-        needs: What the back end must have, of `NEEDS`.
+        needs: What is done to the back end, of `NEEDS`.
+        traits: What the cloud must have, of `TRAITS`; for `needs` too.
         native_tokens: Whether it is about clouds that keep create tokens themselves.
     """
 
@@ -200,6 +203,7 @@ class Case:
     run: Run
     power: str = ""
     needs: tuple[str, ...] = ()
+    traits: tuple[str, ...] = ()
     native_tokens: bool = False
 
 
@@ -208,7 +212,13 @@ CASES: dict[str, Case] = {}
 
 
 def case(
-    id_: str, title: str, *, power: str = "", needs: Sequence[str] = (), native_tokens: bool = False
+    id_: str,
+    title: str,
+    *,
+    power: str = "",
+    needs: Sequence[str] = (),
+    traits: Sequence[str] = (),
+    native_tokens: bool = False,
 ) -> Callable[[Run], Run]:
     """Registers a case.
 
@@ -219,9 +229,12 @@ def case(
         raise ValueError(f"there are two cases {id_!r}")
     if unknown := [name for name in needs if name not in NEEDS]:
         raise ValueError(f"{id_}: unknown needs {', '.join(unknown)}")
+    if unknown := [name for name in traits if name not in TRAITS]:
+        raise ValueError(f"{id_}: unknown traits {', '.join(unknown)}")
+    taken = dict.fromkeys((*traits, *(NEEDED_TRAITS[name] for name in needs if name in NEEDED_TRAITS)))
 
     def keep(run: Run) -> Run:
-        CASES[id_] = Case(id_, title, run, power, tuple(needs), native_tokens)
+        CASES[id_] = Case(id_, title, run, power, tuple(needs), tuple(taken), native_tokens)
         return run
 
     return keep

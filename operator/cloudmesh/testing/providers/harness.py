@@ -10,15 +10,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
-from cloudmesh.compute.ports import Provider
+from cloudmesh.compute.ports import Access, Provider
 from cloudmesh.compute.tokens import Scope
 from cloudmesh.policy.model import Offer
 
 Operation = Literal["create", "find", "list", "delete", "offers", "check", "any"]
 """Which calls to the back end are meant: those that the provider makes in `ensure_node` to create (and no others), in
 `find_node`, in `list_nodes`, in `delete_node` to delete, in `offers`, in `check`, or all."""
+
+T = TypeVar("T")
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0v5Zk1d7mXcYb0kq1W2uJw3s0bq3m8w3c2h1n4s5T6 suite@example"
+PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nc3VpdGUgaG9zdCBrZXk\n-----END OPENSSH PRIVATE KEY-----\n"
+CALL_FAULTS = ("fail", "fail-after", "drop", "lose", "hang", "delay", "limit", "twice")
+"""What `Injections.call` does to a call."""
+REFUSALS = ("fail", "limit", "capacity", "quota")
+"""Those at which the back end says no before it has acted."""
 
 NEEDS: Mapping[str, str] = {
     # faults of a call, for `inject`
@@ -31,7 +39,7 @@ NEEDS: Mapping[str, str] = {
     "limit": "429 or what the back end has for it, with `seconds` to wait, or without when 0",
     "twice": "the request is delivered two times, the second answer is the one that comes",
     # states of the back end, for `inject`
-    "capacity": "no room for a new machine, said at the create call",
+    "capacity": "no room for a new machine, said at the create call, or later by a back end that only does so",
     "capacity-late": "no room for a new machine, said after the create call has succeeded",
     "quota": "the account's limit is reached",
     "revoked": "the credentials of all providers stop being valid",
@@ -41,8 +49,9 @@ NEEDS: Mapping[str, str] = {
     "page-fails": "listings come in pages of 2, and the request for page `number` fails each time",
     "partial": "listings leave a zone or region out and say so in a success",
     "repeats": "listings come in pages of 2, and a machine of one page comes again on the next",
-    "filter": "the back end takes filters of listings and answers with everything",
+    "filter": "the back end takes filters of listings and answers with everything, as one without filters does anyway",
     "slow-delete": "a machine that is told to end takes `seconds` for it",
+    "unpriced": "an offer is without a price, if none is anyway",
     # things done behind the product's back, for `meddle`
     "stop": "the machine is stopped",
     "end": "the machine is ended",
@@ -51,26 +60,27 @@ NEEDS: Mapping[str, str] = {
     "grow": "the machine has a disk of 41 GiB",
     "untag": "the machine has lost our tags",
     "reclaim": "the machine, a spot one, is taken away",
-    # what the back end has at all
-    "bad-credentials": "there are credentials to be wrong",
-    "stranger": "there can be machines that the product didn't make",
-    "spot": "there are spot offers",
-    "unpriced": "an offer can be without a price",
-    "priced": "offers carry prices",
-    "types": "there are machine types to be unknown",
-    "regions": "there are regions to be unknown",
-    "zones": "there are zones to be unknown",
-    "images": "there are images to be unknown",
-    "disk": "the size of the disk can be chosen",
-    "own-address": "each machine has an address of its own",
-    "public-address": "machines can have an address of the internet",
-    "logins": "the keys for logins can be read off the back end",
-    "host-key": "the host key can be read off the back end",
-    "requests": "calls that reach the back end can be counted",
-    "meter": "the back end knows what is billed at this moment",
-    "two-types": "there are two offers that differ in type",
 }
-"""Everything that a case may need, by name. What a back end doesn't have stands in `Harness.absent` with the reason."""
+"""All that is done to a back end, by name. A harness does all of it but what needs a trait that its provider lacks."""
+NEEDED_TRAITS: Mapping[str, str] = {
+    "limit": "RateLimits",
+    "capacity-late": "LateFailures",
+    "quota": "Quotas",
+    "revoked": "Credentials",
+    "lag": "DelayedListings",
+    "stale": "DelayedListings",
+    "pages": "Pages",
+    "page-fails": "Pages",
+    "partial": "PartialListings",
+    "repeats": "RepeatingPages",
+    "slow-delete": "SlowEnds",
+    "stop": "Stops",
+    "resize": "TypeChanges",
+    "image": "ImageChanges",
+    "grow": "DiskChanges",
+    "reclaim": "Spot",
+}
+"""The trait of the cloud that it takes to be able to do so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +115,9 @@ class Seen:
         image: Image.
         purchase: OnDemand or Spot.
         disk_gib: Disk, 0 where it can't be told.
-        authorized_keys: Public keys that may log in, where the harness declares `logins`.
-        host_key: Public host key, where the harness declares `host-key`.
+        authorized_keys: Public keys that may log in.
+        host_key: Public host key.
+        resting: It is stopped, and isn't billed as one that runs.
     """
 
     id: str
@@ -119,6 +130,70 @@ class Seen:
     disk_gib: int = 0
     authorized_keys: tuple[str, ...] = ()
     host_key: str = ""
+    resting: bool = False
+
+
+class Injections:
+    """Faults of calls that wait for their call, and what each of them does to it; for harnesses."""
+
+    def __init__(self) -> None:
+        self._left: list[tuple[Injection, int | None]] = []
+
+    def add(self, injection: Injection) -> None:
+        """One more; the first that matches a call acts."""
+        self._left.append((injection, injection.times))
+
+    def clear(self) -> None:
+        """All is well again."""
+        self._left.clear()
+
+    def take(self, operation: Operation) -> Injection | None:
+        """The fault for a call, one use less."""
+        for index, (injection, left) in enumerate(self._left):
+            if injection.operation in ("any", operation) and left != 0:
+                self._left[index] = (injection, None if left is None else left - 1)
+                return injection
+        return None
+
+    async def call(
+        self,
+        operation: Operation,
+        work: Callable[[], Awaitable[T]],
+        *,
+        refuse: Callable[[Injection], T],
+        broken: Callable[[str], Exception],
+    ) -> T:
+        """A call as the fault for it lets it be.
+
+        Args:
+            operation: Which call it is.
+            work: Does it.
+            refuse: What the back end answers when it says no; may raise.
+            broken: The error of a connection that breaks.
+        """
+        fault = self.take(operation)
+        match fault.what if fault is not None else "":
+            case "hang":
+                await asyncio.Event().wait()
+            case "drop":
+                raise broken("the connection was refused")
+            case what if fault is not None and what in REFUSALS:
+                return refuse(fault)
+            case _:
+                pass
+        done = await work()
+        match fault.what if fault is not None else "":
+            case "lose":
+                raise broken("the connection broke before the answer")
+            case "twice":
+                return await work()
+            case "delay" if fault is not None:
+                await asyncio.sleep(fault.seconds)
+            case "fail-after" if fault is not None:
+                return refuse(fault)
+            case _:
+                pass
+        return done
 
 
 class Harness(Protocol):
@@ -133,19 +208,16 @@ class Harness(Protocol):
         """Member of CloudAccount.spec; `provider.info.kind` must be the same."""
 
     @property
-    def absent(self) -> Mapping[str, str]:
-        """What of `NEEDS` this back end doesn't have, and why: `{"spot": "Pods are not sold as spot"}`.
-
-        The sentence stands in the table. All else the harness must be able to do, or the case fails.
-        """
-
-    @property
     def secrets(self) -> Sequence[str]:
         """Texts that must never be seen outside, such as the secret keys of the good and the bad credentials."""
 
     @property
     def image(self) -> str:
         """An image that works."""
+
+    @property
+    def access(self) -> Access:
+        """Logins of the machines that the suite asks for."""
 
     @property
     def many(self) -> int:
@@ -201,13 +273,13 @@ class Harness(Protocol):
 
 
 class BaseHarness:
-    """Defaults for a harness: real time, nothing absent, all offers."""
+    """Defaults for a harness: real time, all offers, and machines that cost something as long as they don't rest."""
 
     name = ""
     kind = ""
-    absent: Mapping[str, str] = {}
     secrets: Sequence[str] = ()
     image = ""
+    access = Access(authorized_keys=(KEY,), host_key=PRIVATE, host_public_key=KEY)
     many = 12
     settle_seconds = 60.0
     call_seconds = 30.0
@@ -215,26 +287,31 @@ class BaseHarness:
 
     async def inject(self, injection: Injection) -> None:
         """Nothing can be broken, unless the harness says how."""
-        raise NotImplementedError(f"{self.name} can't inject {injection.what!r} and doesn't declare it absent")
+        raise NotImplementedError(f"{self.name} can't inject {injection.what!r}")
 
     async def heal(self) -> None:
         """Nothing was broken."""
 
     async def stranger(self, *, name: str = "stranger", tags: Mapping[str, str] | None = None) -> str:
         """No strangers, unless the harness says how."""
-        raise NotImplementedError(f"{self.name} can't make a stranger and doesn't declare it absent")
+        raise NotImplementedError(f"{self.name} can't make a stranger")
 
     async def meddle(self, what: str, node_id: str) -> None:
         """No meddling, unless the harness says how."""
-        raise NotImplementedError(f"{self.name} can't meddle by {what!r} and doesn't declare it absent")
+        raise NotImplementedError(f"{self.name} can't meddle by {what!r}")
 
     async def requests(self, operation: Operation) -> int:
         """No counting, unless the harness says how."""
-        raise NotImplementedError(f"{self.name} can't count {operation!r} and doesn't declare `requests` absent")
+        raise NotImplementedError(f"{self.name} can't count {operation!r}")
 
     async def billed(self) -> int:
-        """No bill, unless the harness says how."""
-        raise NotImplementedError(f"{self.name} has no meter and doesn't declare it absent")
+        """One unit for each machine of this case that is there and doesn't rest, where the back end has no meter."""
+        seen = await self.machines()
+        return sum(10**9 for each in seen if each.token and not each.ended and not each.resting)
+
+    async def machines(self) -> Sequence[Seen]:
+        """Only the harness knows."""
+        raise NotImplementedError(f"{self.name} doesn't say which machines there are")
 
     async def wait(self, seconds: float) -> None:
         """Real time passes."""

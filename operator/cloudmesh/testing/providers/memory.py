@@ -121,6 +121,8 @@ class MemoryHarness(BaseHarness):
                 faults.filters_ignored = True
             case "slow-delete":
                 cloud.habits.delete_seconds = injection.seconds
+            case "unpriced":
+                pass  # the first row of the stock always is
             case unknown:
                 raise NotImplementedError(unknown)
 
@@ -147,6 +149,7 @@ class MemoryHarness(BaseHarness):
                 disk_gib=each.disk_gib,
                 authorized_keys=each.authorized_keys,
                 host_key=each.host_key,
+                resting=each.state in ("Stopped", "Suspended"),
             )
             for each in self.cloud.instances()
         ]

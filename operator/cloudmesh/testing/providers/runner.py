@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cloudmesh.compute.ports import POWERS, Provider, powers_of
+from cloudmesh.compute.ports import POWERS, TRAITS, Provider, powers_of
 from cloudmesh.compute.tokens import Scope
 from cloudmesh.testing.providers.case import CASES, Bench, Case, need
-from cloudmesh.testing.providers.harness import NEEDS, Harness
+from cloudmesh.testing.providers.harness import Harness
 
 Outcome = Literal["pass", "n/a", "FAIL"]
 
@@ -25,7 +25,7 @@ class Result:
     Args:
         provider: Name of the harness.
         case: Id of the case.
-        outcome: `n/a` only for a power that isn't declared, or what the back end doesn't have.
+        outcome: `n/a` only for a power or trait that the provider doesn't declare.
         reason: Why not `pass`.
         seconds: Real time that it took.
         trace: Traceback of a failure.
@@ -39,31 +39,31 @@ class Result:
     trace: str = ""
 
 
-def not_applicable(harness: Harness, provider: Provider, case: Case) -> str:
-    """Why a case doesn't concern a provider; empty if it does."""
+def not_applicable(provider: Provider, case: Case) -> str:
+    """Why a case doesn't concern a provider, by its own declaration; empty if it does."""
     if case.power and case.power not in powers_of(provider):
         return f"the power {case.power} is not declared"
     if case.native_tokens and not provider.info.native_tokens:
         return "native tokens are not declared"
-    for name in case.needs:
-        if reason := harness.absent.get(name, ""):
-            return reason
+    for name in case.traits:
+        if name in provider.info.lacks:
+            return f"the trait {name} is not declared: {provider.info.lacks[name]}"
     return ""
 
 
 async def run_case(harness: Harness, case: Case) -> Result:
     """Runs one case; never raises."""
     begin = time.perf_counter()
-    unknown = [name for name in harness.absent if name not in NEEDS]
     scope = Scope(f"suite-{uuid.uuid4()}", "suite", harness.name)
     outcome: Outcome = "pass"
     reason = trace = ""
     try:
-        need(not unknown, f"absent: {', '.join(unknown)} is not in NEEDS")
         await harness.open(scope)
         try:
             provider = await harness.provider()
-            if reason := not_applicable(harness, provider, case):
+            unknown = [name for name in provider.info.lacks if name not in TRAITS]
+            need(not unknown, f"info.lacks: {', '.join(unknown)} is not in TRAITS")
+            if reason := not_applicable(provider, case):
                 outcome = "n/a"
             else:
                 async with asyncio.timeout(harness.case_seconds):

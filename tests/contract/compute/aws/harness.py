@@ -74,10 +74,6 @@ class AwsHarness(BaseHarness):
     call_seconds = 3.0 * READ_SECONDS
     case_seconds = 90.0
     secrets = (GOOD_SECRET, BAD_SECRET)
-    absent: Mapping[str, str] = {
-        "partial": "EC2 has no listing that leaves a zone out and succeeds",
-        "meter": "EC2 tells no bill",
-    }
 
     def __init__(self, moto: str) -> None:
         self._moto = moto
@@ -189,6 +185,8 @@ class AwsHarness(BaseHarness):
                 dialect.page_size, dialect.repeats = 2, True
             case "filter":
                 dialect.ignore_filters = True
+            case "unpriced":
+                pass  # those on demand always are
             case "slow-delete":
                 dialect.ending_seconds = injection.seconds
             case unknown:
@@ -232,6 +230,7 @@ class AwsHarness(BaseHarness):
             disk_gib=await asyncio.to_thread(self._disk, instance),
             authorized_keys=tuple(key for user in users for key in user.get("ssh_authorized_keys", [])),
             host_key=config.get("ssh_keys", {}).get("ed25519_public", ""),
+            resting=instance["State"]["Name"] == "stopped",
         )
 
     def _user_data(self, instance: str) -> dict[str, Any]:

@@ -22,12 +22,11 @@ from cloudmesh.compute.ssh import Output, Ssh, SshPool, SshTarget
 from cloudmesh.compute.tokens import TAG_TOKEN, Scope
 from cloudmesh.engine import Transient
 from cloudmesh.policy.model import Offer
-from cloudmesh.testing.providers import BaseHarness, Injection, Operation, Seen
+from cloudmesh.testing.providers import CALL_FAULTS, BaseHarness, Injection, Injections, Operation, Seen
 
 USERS = ("one", "two", "three")
 ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 SLOTS = {"one": 14, "two": 14, "three": 1}
-CALL_FAULTS = ("fail", "fail-after", "drop", "lose", "hang", "delay", "twice")
 BAD_KEY, _ = make_key_pair("nobody")
 
 doing: contextvars.ContextVar[Operation] = contextvars.ContextVar("doing", default="any")
@@ -49,38 +48,20 @@ class SuiteSsh:
         harness.counts[operation] += 1
         if target.name in harness.down:
             raise Transient(f"{target} can't be reached: injected")
-        fault = harness.take(operation)
-        if fault is None:
-            return await self._inner.run(target, argv, stdin=stdin, seconds=seconds)
+
+        def refuse(_: Injection) -> Output:
+            return Output(255, b"", b"injected")
+
         try:
             async with asyncio.timeout(seconds):
-                return await self._act(fault, target, argv, stdin)
+                return await harness.faults.call(
+                    operation,
+                    lambda: self._inner.run(target, argv, stdin=stdin, seconds=seconds),
+                    refuse=refuse,
+                    broken=lambda text: Transient(f"{target}: injected: {text}"),
+                )
         except TimeoutError:
             raise Transient(f"{target} took too long") from None
-
-    async def _act(self, fault: Injection, target: SshTarget, argv: Sequence[str], stdin: bytes) -> Output:
-        match fault.what:
-            case "fail":
-                return Output(255, b"", b"injected")
-            case "drop":
-                raise Transient("injected: connection refused")
-            case "hang":
-                await asyncio.Event().wait()
-            case _:
-                pass
-        done = await self._inner.run(target, argv, stdin=stdin)
-        match fault.what:
-            case "lose":
-                raise Transient("injected: connection lost before the answer")
-            case "fail-after":
-                return Output(255, b"", b"injected")
-            case "delay":
-                await asyncio.sleep(fault.seconds)
-            case "twice":
-                return await self._inner.run(target, argv, stdin=stdin)
-            case _:
-                pass
-        return done
 
     async def put(self, target: SshTarget, files: Mapping[str, bytes], *, mode: int = 0o600) -> None:
         await self._inner.put(target, files, mode=mode)
@@ -134,38 +115,13 @@ class SshHarness(BaseHarness):
     settle_seconds = 10.0
     call_seconds = 10.0
     case_seconds = 120.0
-    absent: Mapping[str, str] = {
-        "limit": "sshd has no answer that asks for fewer calls",
-        "capacity-late": "a slot is taken at once or not at all",
-        "quota": "a host has slots and no quota",
-        "lag": "each host is asked itself",
-        "stale": "each host is asked itself",
-        "pages": "a host tells all of its claims at once",
-        "page-fails": "a host tells all of its claims at once",
-        "repeats": "a host tells all of its claims at once",
-        "filter": "a host isn't asked for a part of its claims",
-        "slow-delete": "a slot is free as soon as its claim is gone",
-        "stop": "a host isn't stopped",
-        "resize": "a host is what it is",
-        "image": "a host keeps the system that it has",
-        "reclaim": "hosts of one's own are not sold as spot",
-        "spot": "hosts of one's own are not sold as spot",
-        "priced": "only a PriceSheet says what a host of one's own costs",
-        "regions": "hosts have no regions",
-        "images": "a host keeps the system that it has",
-        "disk": "a host has the disk that it has",
-        "own-address": "machines on slots of one host share its address",
-        "public-address": "a host has the address that it has",
-        "host-key": "a host has a host key of its own",
-        "meter": "hosts of one's own are not billed",
-    }
 
     def __init__(self, sshd: Sshd) -> None:
         self.sshd = sshd
         self.secrets = (*_lines(sshd.client_key), *_lines(BAD_KEY))
         self.counts: Counter[str] = Counter()
         self.down: set[str] = set()
-        self._faults: list[tuple[Injection, int | None]] = []
+        self.faults = Injections()
         self._providers: list[Suited] = []
         self._scope = Scope("", "", "")
         self._strangers = 0
@@ -205,18 +161,12 @@ class SshHarness(BaseHarness):
         self._providers.append(made)
         return made
 
-    def take(self, operation: Operation) -> Injection | None:
-        """The fault for a call, one use less."""
-        for index, (injection, left) in enumerate(self._faults):
-            if injection.operation in ("any", operation) and left != 0:
-                self._faults[index] = (injection, None if left is None else left - 1)
-                return injection
-        return None
-
     async def inject(self, injection: Injection) -> None:
         match injection.what:
             case what if what in CALL_FAULTS:
-                self._faults.append((injection, injection.times))
+                self.faults.add(injection)
+            case "filter" | "unpriced":
+                pass  # a host tells all of its claims anyway, and no price
             case "revoked":
                 for user in USERS:
                     self.sshd.authorize(user)
@@ -232,7 +182,7 @@ class SshHarness(BaseHarness):
                 raise NotImplementedError(what)
 
     async def heal(self) -> None:
-        self._faults.clear()
+        self.faults.clear()
         self.down.clear()
         for user in USERS:
             if not (self.sshd.home(user) / ".ssh/authorized_keys").read_text():
@@ -254,7 +204,7 @@ class SshHarness(BaseHarness):
                 found.append(
                     Seen(
                         node_id(user, folder.name), claim.token if mine else "", ended=False, type=user,
-                        authorized_keys=tuple(keys),
+                        authorized_keys=tuple(keys), host_key=self.sshd.host_key,
                     )
                 )  # fmt: skip
         return found

@@ -52,6 +52,7 @@ class AwsCore(Power):
             native_tokens=True,
             user=USER,
             requests_per_second=REQUESTS_PER_SECOND,
+            lacks={"PartialListings": "EC2 has no listing that leaves a zone out and succeeds"},
         )
         self.session = session
         self.account = account

@@ -37,6 +37,17 @@ INFO = ProviderInfo(
     ssh=True,
     poll_seconds=3.0,
     requests_per_second=50.0,
+    lacks={
+        "PublicAddresses": "a Pod has no address of the internet",
+        "Spot": "Pods are not sold as spot",
+        "Regions": "a cluster has no regions",
+        "Zones": "zones are the scheduler's",
+        "DelayedListings": "lists of the API server are as true as its single reads",
+        "PartialListings": "a list of the API server is whole, or an error",
+        "RepeatingPages": "the pages of a list are one snapshot",
+        "Stops": "a Pod can't be stopped",
+        "DiskChanges": "a Pod's share of a disk can't be changed",
+    },
 )
 
 

@@ -100,6 +100,8 @@ def make_pod(settings: Settings, spec: NodeSpec) -> Obj:
     size = settings.sizes.get(spec.offer.type)
     if size is None:
         raise InvalidRequest(f"spec.kubernetes.sizes has no {spec.offer.type!r}")
+    if spec.offer.region or spec.offer.zone:
+        raise InvalidRequest("a Pod runs where the scheduler puts it: leave region and zone out")
     if spec.public_address:
         raise Unsupported("a Pod has no address of the internet: leave publicAddress out")
     if not _HOST_NAME.fullmatch(spec.name):

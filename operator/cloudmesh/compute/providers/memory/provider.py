@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import functools
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from cloudmesh.compute.ports import Complete, Finding, Listing, Node, NodeSpec, Partial, ProviderInfo
+from cloudmesh.compute.prices.moments import to_time
 from cloudmesh.compute.providers.memory.cloud import MemoryCloud
 from cloudmesh.compute.providers.memory.errors import classify, classify_error
 from cloudmesh.compute.providers.memory.instance import CloudError, ConnectionLost, Instance, Order
@@ -89,7 +89,7 @@ class MemoryProvider:
     async def offers(self) -> Sequence[Offer]:
         """All offers, with a price where the cloud tells it and without where it doesn't."""
         rows = await self.call("ListStock", lambda: list(self.cloud.stock.rows.values()))
-        as_of = _time(self.cloud.now())
+        as_of = to_time(int(self.cloud.now()))
         return [self._offer(row, as_of) for row in rows]
 
     def _offer(self, row: Row, as_of: str) -> Offer:
@@ -134,7 +134,7 @@ class MemoryProvider:
             reason = page.warning
             if reason or not (mark := page.next_mark):
                 break
-        as_of = _time(self.cloud.now())
+        as_of = to_time(int(self.cloud.now()))
         if reason:
             return Partial(tuple(found.values()), as_of, reason)
         self._nodes = {node_id: kept for node_id, kept in self._nodes.items() if node_id in found}
@@ -247,13 +247,9 @@ def to_node(instance: Instance) -> Node:
         private_address=instance.private_address,
         public_address=instance.public_address,
         host=(instance.public_address or instance.private_address) if running else "",
-        created_at=_time(instance.created),
+        created_at=to_time(int(instance.created)),
         boot_id=instance.boot_id if running else "",
         host_key=instance.host_key,
         failure=failure,
         details={**instance.details, **({"diskGiB": str(instance.disk_gib)} if instance.disk_gib else {})},
     )
-
-
-def _time(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

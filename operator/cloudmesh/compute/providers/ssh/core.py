@@ -43,6 +43,26 @@ INFO = ProviderInfo(
     ssh=True,
     poll_seconds=10.0,
     requests_per_second=50.0,
+    lacks={
+        "ImageChoice": "a host keeps the system that it has",
+        "DiskChoice": "a host has the disk that it has",
+        "PublicAddresses": "a host has the address that it has",
+        "OwnAddresses": "machines on slots of one host share its address",
+        "HostKeys": "a host has a host key of its own",
+        "Spot": "hosts of one's own are not sold as spot",
+        "Regions": "hosts have no regions",
+        "Quotas": "a host has slots and no quota",
+        "RateLimits": "sshd has no answer that asks for fewer calls",
+        "LateFailures": "a slot is taken at once or not at all",
+        "DelayedListings": "each host is asked itself",
+        "Pages": "a host tells all of its claims at once",
+        "RepeatingPages": "a host tells all of its claims at once",
+        "SlowEnds": "a slot is free as soon as its claim is gone",
+        "Stops": "a host isn't stopped",
+        "TypeChanges": "a host is what it is",
+        "ImageChanges": "a host keeps the system that it has",
+        "DiskChanges": "a host has the disk that it has",
+    },
 )
 
 

@@ -147,7 +147,7 @@ async def cancelled(bench: Bench) -> None:
     await bench.ended(spec.token)
 
 
-@case("delete/foreign", "A machine without our tags is never ended, whatever id is named.", needs=["stranger"])
+@case("delete/foreign", "A machine without our tags is never ended, whatever id is named.")
 async def foreign(bench: Bench) -> None:
     theirs = await bench.harness.stranger()
     with contextlib.suppress(CloudmeshError):
@@ -157,7 +157,7 @@ async def foreign(bench: Bench) -> None:
     need(theirs in living, "the stranger's machine was ended")
 
 
-@case("delete/other-installation", "A machine of another installation is never ended.", needs=["stranger"])
+@case("delete/other-installation", "A machine of another installation is never ended.")
 async def other_installation(bench: Bench) -> None:
     other = replace(bench.scope, installation=bench.scope.installation + "0")
     theirs = await bench.harness.stranger(tags={**(await bench.spec()).tags, **other.tags()})
@@ -223,7 +223,7 @@ async def next_process(bench: Bench) -> None:
     await bench.ended(spec.token)
 
 
-@case("delete/nothing-billed", "When all machines are deleted, nothing is billed any more.", needs=["meter"])
+@case("delete/nothing-billed", "When all machines are deleted, nothing is billed any more.")
 async def nothing_billed(bench: Bench) -> None:
     made = [await bench.running() for _ in range(3)]
     need(await bench.harness.billed() > 0, "machines that run are not billed")

@@ -63,7 +63,12 @@ async def image(bench: Bench) -> None:
     await listed_as(bench, spec.token, f"the listing shows image {truth}", image=truth)
 
 
-@case("drift/disk", "A machine that somebody gave another disk is listed with its size.", needs=["disk", "grow"])
+@case(
+    "drift/disk",
+    "A machine that somebody gave another disk is listed with its size.",
+    needs=["grow"],
+    traits=["DiskChoice"],
+)
 async def disk(bench: Bench) -> None:
     spec, node = await bench.running(await bench.spec(disk_gib=37))
 
@@ -87,7 +92,10 @@ async def untagged(bench: Bench) -> None:
 
 
 @case(
-    "drift/reclaimed", "A spot machine that was taken away is listed ended, or not at all.", needs=["spot", "reclaim"]
+    "drift/reclaimed",
+    "A spot machine that was taken away is listed ended, or not at all.",
+    needs=["reclaim"],
+    traits=["Spot"],
 )
 async def reclaimed(bench: Bench) -> None:
     spec, node = await bench.running(await bench.spec(offer=(await bench.offers("Spot"))[0]))
@@ -100,10 +108,10 @@ async def reclaimed(bench: Bench) -> None:
     await bench.until("the listing shows it ended", gone)
 
 
-@case("drift/neighbours", "What was done to one machine changes nothing about another.", needs=["stop"])
+@case("drift/neighbours", "What was done to one machine changes nothing about another.", needs=["end"])
 async def neighbours(bench: Bench) -> None:
     first, node = await bench.running()
     second, _ = await bench.running()
-    await bench.harness.meddle("stop", node.id)
-    await listed_as(bench, first.token, "the listing shows it stopped", state="Stopped")
+    await bench.harness.meddle("end", node.id)
+    await bench.ended(first.token)
     await listed_as(bench, second.token, "the other one runs", state="Running")

@@ -92,7 +92,7 @@ async def filter_ignored(bench: Bench) -> None:
     need(found is not None and found.token == other.token, "its own machine isn't found any more")
 
 
-@case("find/foreign-name", "A stranger's machine of the same name is not found as ours.", needs=["stranger"])
+@case("find/foreign-name", "A stranger's machine of the same name is not found as ours.")
 async def foreign_name(bench: Bench) -> None:
     spec = await bench.spec()
     await bench.harness.stranger(name=spec.name)
@@ -106,7 +106,6 @@ async def foreign_name(bench: Bench) -> None:
 @case(
     "find/foreign-scope",
     "A machine of the same token in another installation is not found as ours.",
-    needs=["stranger"],
 )
 async def foreign_scope(bench: Bench) -> None:
     spec = await bench.spec()

@@ -126,7 +126,7 @@ async def stale(bench: Bench) -> None:
 @case(
     "list/filter-ignored",
     "When the back end ignores filters, only our machines are returned.",
-    needs=["filter", "stranger"],
+    needs=["filter"],
 )
 async def filter_ignored(bench: Bench) -> None:
     spec = (await some(bench, 1))[0]
@@ -144,7 +144,7 @@ async def other_scope(bench: Bench, scope: Scope) -> None:
     need([node.token for node in nodes] == [spec.token], "our own machine is missing")
 
 
-@case("list/other-installation", "Machines of another installation aren't listed.", needs=["stranger"])
+@case("list/other-installation", "Machines of another installation aren't listed.")
 async def other_installation(bench: Bench) -> None:
     await other_scope(bench, replace(bench.scope, installation=bench.scope.installation + "0"))
 
@@ -152,18 +152,17 @@ async def other_installation(bench: Bench) -> None:
 @case(
     "list/other-namespace",
     "Machines of an account of the same name in another namespace aren't listed.",
-    needs=["stranger"],
 )
 async def other_namespace(bench: Bench) -> None:
     await other_scope(bench, replace(bench.scope, namespace=bench.scope.namespace + "0"))
 
 
-@case("list/other-account", "Machines of another account of the namespace aren't listed.", needs=["stranger"])
+@case("list/other-account", "Machines of another account of the namespace aren't listed.")
 async def other_account(bench: Bench) -> None:
     await other_scope(bench, replace(bench.scope, account=bench.scope.account + "0"))
 
 
-@case("list/stranger", "Machines without our tags aren't listed.", needs=["stranger"])
+@case("list/stranger", "Machines without our tags aren't listed.")
 async def stranger(bench: Bench) -> None:
     await bench.harness.stranger()
     need(await bench.listed() == (), "a stranger's machine was returned")

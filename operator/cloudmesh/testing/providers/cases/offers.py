@@ -26,7 +26,7 @@ async def good(bench: Bench) -> None:
         need(finding.subject.strip() and finding.message.strip(), "a finding has no words")
 
 
-@case("check/bad-credentials", "A check with wrong credentials says so in a sentence.", needs=["bad-credentials"])
+@case("check/bad-credentials", "A check with wrong credentials says so in a sentence.", traits=["Credentials"])
 async def bad_credentials(bench: Bench) -> None:
     provider = await bench.harness.provider(bad_credentials=True)
     try:
@@ -105,11 +105,9 @@ async def never_free(bench: Bench) -> None:
             need(offer.price.nanos > 0 or offer.price.confidence == "declared", f"{offer.id} costs nothing")
 
 
-@case("offers/priced", "Prices are whole nano-units with currency, source, date and confidence.", needs=["priced"])
+@case("offers/priced", "Prices, if any are told, are whole nano-units with currency, source, date and confidence.")
 async def priced(bench: Bench) -> None:
-    prices = [offer.price for offer in await every(bench) if offer.price is not None]
-    need(prices, "no offer has a price")
-    for price in prices:
+    for price in [offer.price for offer in await every(bench) if offer.price is not None]:
         need(isinstance(price.nanos, int), f"a price is {price.nanos!r}")
         need(len(price.currency) == 3 and price.currency.isupper(), f"a currency is {price.currency!r}")
         need(price.source and price.confidence in ("declared", "fetched", "static"), f"a price has no source: {price}")
@@ -118,6 +116,7 @@ async def priced(bench: Bench) -> None:
 
 @case("offers/unpriced", "An offer whose price nobody knows has none, not 0.", needs=["unpriced"])
 async def unpriced(bench: Bench) -> None:
+    await bench.inject("unpriced", times=None)
     need(any(offer.price is None for offer in await every(bench)), "every offer has a price")
 
 
@@ -139,9 +138,22 @@ async def fails(bench: Bench) -> None:
         return
 
 
-@case("offers/spot", "Spot offers stand beside those on demand, of the same types.", needs=["spot"])
+@case("offers/spot", "Spot offers stand beside those on demand, of the same types.", traits=["Spot"])
 async def spot(bench: Bench) -> None:
     found = await every(bench)
     types = {offer.type for offer in found if offer.purchase == "OnDemand"}
     spot_types = {offer.type for offer in found if offer.purchase == "Spot"}
     need(spot_types and types & spot_types, "no type is sold both ways")
+
+
+@case("offers/declared", "What a cloud is said to lack isn't offered, and each such word has a sentence why.")
+async def declared(bench: Bench) -> None:
+    for trait, why in bench.provider.info.lacks.items():
+        need(len(why.split()) >= 3, f"{trait}: {why!r} is no sentence")
+    found = await every(bench)
+    for trait, shown in (
+        ("Spot", [offer.id for offer in found if offer.purchase == "Spot"]),
+        ("Regions", [offer.id for offer in found if offer.region]),
+        ("Zones", [offer.id for offer in found if offer.zone]),
+    ):
+        need(bench.has(trait) or not shown, f"{trait} isn't declared, and there are {shown[:3]}")

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient
-from cloudmesh.testing.providers.case import KEY, Bench, case, need, refused
+from cloudmesh.testing.providers.case import Bench, case, need, refused
+from cloudmesh.testing.providers.harness import KEY
 
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOtherOtherOtherOtherOtherOtherOtherOther00 other@example"
 RULES: list[dict[str, Any]] = [

@@ -94,7 +94,6 @@ async def stop_unknown(bench: Bench) -> None:
     "start-stop/not-billed",
     "A machine that is stopped isn't billed as one that runs.",
     power="StartStop",
-    needs=["meter"],
 )
 async def not_billed(bench: Bench) -> None:
     spec, node = await bench.running()
@@ -154,7 +153,6 @@ async def suspend_twice(bench: Bench) -> None:
     "resize/round-trip",
     "A stopped machine that gets another type has it, and runs with it.",
     power="Resize",
-    needs=["two-types"],
 )
 async def resize(bench: Bench) -> None:
     spec, node = await bench.running()
@@ -234,7 +232,6 @@ async def metadata_ours(bench: Bench) -> None:
     "adopt/round-trip",
     "A stranger's machine that is adopted is listed as ours, and no more after its release.",
     power="Adopt",
-    needs=["stranger"],
 )
 async def adopt(bench: Bench) -> None:
     theirs = await bench.harness.stranger(tags={"colour": "green"})
@@ -253,7 +250,6 @@ async def adopt(bench: Bench) -> None:
     "adopt/twice",
     "A machine that is ours already can be adopted again with the same tags.",
     power="Adopt",
-    needs=["stranger"],
 )
 async def adopt_twice(bench: Bench) -> None:
     theirs, spec = await bench.harness.stranger(), await bench.spec()
@@ -265,7 +261,6 @@ async def adopt_twice(bench: Bench) -> None:
     "adopt/owned",
     "A machine that carries another owner's tags is a Conflict, and keeps them.",
     power="Adopt",
-    needs=["stranger"],
 )
 async def adopt_owned(bench: Bench) -> None:
     spec = await bench.spec()

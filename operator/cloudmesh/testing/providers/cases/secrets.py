@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from cloudmesh.engine.errors import CloudmeshError
-from cloudmesh.testing.providers.case import PRIVATE, Bench, case, need
+from cloudmesh.testing.providers.case import Bench, case, need
 
 
 def clean(bench: Bench, where: str, text: str) -> None:
     """Fails when a text holds a secret."""
-    for secret in (*bench.harness.secrets, *PRIVATE.splitlines()[1:2]):
+    for secret in (*bench.harness.secrets, *bench.harness.access.host_key.splitlines()[1:2]):
         need(secret not in text, f"{where} holds a secret")
 
 
@@ -57,7 +57,7 @@ async def representation(bench: Bench) -> None:
 @case(
     "secrets/errors",
     "No error holds credentials in its text, arguments, causes or traceback.",
-    needs=["bad-credentials"],
+    traits=["Credentials"],
 )
 async def errors(bench: Bench) -> None:
     found = await failures(bench)
@@ -84,7 +84,7 @@ async def log(bench: Bench) -> None:
     clean(bench, "the log", text.getvalue())
 
 
-@case("secrets/log-of-failures", "A failure isn't logged with credentials.", needs=["bad-credentials"])
+@case("secrets/log-of-failures", "A failure isn't logged with credentials.", traits=["Credentials"])
 async def log_of_failures(bench: Bench) -> None:
     with everything_logged() as text:
         await failures(bench)
@@ -116,7 +116,7 @@ async def tags(bench: Bench) -> None:
     clean(bench, "the back end's view", repr(await bench.truth()))
 
 
-@case("secrets/check", "The findings of a check hold no credentials.", needs=["bad-credentials"])
+@case("secrets/check", "The findings of a check hold no credentials.", traits=["Credentials"])
 async def findings(bench: Bench) -> None:
     clean(bench, "a finding", repr(await bench.provider.check()))
     provider = await bench.harness.provider(bad_credentials=True)
