@@ -45,6 +45,8 @@ class Quote(Model):
     """When the quote was made."""
     expires_at: Timestamp | None = None
     """When the quote is made anew."""
+    question: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9a-f]+$")] | None = None
+    """Hash of what was asked for, without the numbers of machines; when that changes, the quote is made anew."""
     cheapest_alternative: CheapestAlternative | None = None
     """What the same would cost if the price alone counted; left out when it would cost the same."""
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cached_property
+from typing import Any
 
 from cloudmesh.policy.model import Above, Alternative, Colocate, Policy, Spread
 
 HASH_VERSION = "v1"
 """Changes when the hash reads something else: machines of another version are stamped anew, not replaced."""
+
+_NO_MATTER = frozenset({
+    "Asked.namespace", "Asked.name", "Asked.uid", "Asked.created_at", "Asked.policy_ref", "Asked.policy",
+    "Asked.approval", "Asked.suspended", "Asked.idle_seconds", "Asked.max_lifetime", "Asked.orphan",
+    "Asked.public_keys", "Asked.source_ranges", "Asked.outputs", "Asked.bootstrap", "Asked.scaled_pool",
+    "Pool.replicas", "Pool.adopt", "Pool.health", "Pool.surge", "Pool.unavailable",
+})  # fmt: skip
+"""Members that don't change which offers suit; all others are part of the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,38 @@ class Asked:
     def replicas(self) -> int:
         """Units of all pools."""
         return sum(pool.replicas for pool in self.pools)
+
+    def question(self, policy: Policy) -> str:
+        """Hash of all by which offers are chosen but the numbers; a quote answers one question.
+
+        Args:
+            policy: How to choose, as the PlacementPolicy or the cluster's own rules say.
+        """
+        return _digest([self._shape, _plain(policy)])
+
+    @cached_property
+    def _shape(self) -> Any:
+        return _plain(self)
+
+
+def _plain(value: Any) -> Any:
+    """The same for JSON, without what is as a dataclass has it by default: a new member changes no hash."""
+    if is_dataclass(value):
+        out = {}
+        for f in fields(value):
+            held = getattr(value, f.name)
+            default = f.default_factory() if f.default_factory is not MISSING else f.default
+            if held != default and f"{type(value).__name__}.{f.name}" not in _NO_MATTER:
+                out[f.name] = _plain(held)
+        return out
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _digest(plain: Any) -> str:
+    text = json.dumps(plain, separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _template(alternative: Alternative, image: str, public_address: bool) -> str:

@@ -15,7 +15,7 @@ from cloudmesh.compute.asked import Asked
 from cloudmesh.compute.budget_plan import selects
 from cloudmesh.compute.budgets import Budgets
 from cloudmesh.compute.cluster_accounts import choose as choose_accounts
-from cloudmesh.compute.cluster_memory import Memory, numbers
+from cloudmesh.compute.cluster_memory import Machines, Memory
 from cloudmesh.compute.cluster_status import Trouble
 from cloudmesh.compute.failures import offer_key, quota_key
 from cloudmesh.compute.guests import guests_of
@@ -26,7 +26,8 @@ from cloudmesh.compute.prices.moments import to_seconds, to_time
 from cloudmesh.compute.prices.money import rounded
 from cloudmesh.compute.quote import Quote, from_status, gate, go_on, lines_of
 from cloudmesh.compute.reading import read_policy
-from cloudmesh.engine import CapacityUnavailable, Engine, Obj
+from cloudmesh.compute.shrink import owed
+from cloudmesh.engine import CapacityUnavailable, Engine, InvalidRequest, Obj, QuotaExceeded, Unsupported
 from cloudmesh.policy.errors import PolicyError
 from cloudmesh.policy.model import Block, Decision, Offer, Placement, Policy, Rejection, Request
 from cloudmesh.policy.place import place
@@ -39,6 +40,8 @@ FIRST_LOOK_SECONDS = 20.0
 AVOID_SECONDS = 60
 MANY_TYPES = 15
 """With fewer types of spot machines, one that was taken away is replaced on demand."""
+REQUEST = frozenset({InvalidRequest.reason, Unsupported.reason})
+"""Reasons that are about what was asked for, and not about the offer."""
 FINAL = frozenset({c.REASON_NO_FEASIBLE_OFFER, c.REASON_OVER_MAX_HOURLY_COST, c.REASON_BUDGET_EXCEEDED})
 """Reasons that wait for somebody; with them nothing starts."""
 
@@ -86,15 +89,17 @@ class Offers:
 
     # -- Budgets -----------------------------------------------------------------------------------------------------
 
-    def within(self, memory: Memory, obj: Obj, members: Sequence[Member]) -> tuple[bool, bool, str]:
-        """Whether a Budget is exceeded, whether there is room for all that is asked for, and what forbids it."""
+    def within(self, memory: Memory, obj: Obj, there: Machines, would: Plan) -> tuple[bool, bool, str]:
+        """Whether a Budget is exceeded, whether there is room for all that would run, and what forbids it."""
         if not self._engine.cache.count(BUDGET):
             return False, True, ""
         asked, labels = memory.asked, _labels(obj)
-        currency = self._currency(asked, labels, members)
+        currency = self._currency(asked, labels, there.members)
         quote = self.held(memory, obj)
-        whole = quote.hourly if quote is not None and quote.hourly is not None else 0
-        extra = max(0, whole - numbers(members))
+        # an hour of these is reserved already
+        counted = {run.uid for run in there.runs if run.ended is None and run.coming}
+        extra = sum(m.nanos or 0 for p in would.pools for m in p.stay if m.uid not in counted)
+        extra += sum((line.nanos or 0) * line.count for line in (owed(quote, would) if quote is not None else ()))
         now = self._budgets.ask(asked.namespace, asked.name, labels, 0, currency)
         later = self._budgets.ask(asked.namespace, asked.name, labels, extra, currency) if now.allowed else now
         return now.exceeded, later.allowed, now.message or later.message
@@ -141,7 +146,8 @@ class Offers:
         if isinstance(policy, Trouble):
             return Chosen(quote=memory.quote, trouble=policy)
         self._remember_taken(asked, plan)
-        blocks = tuple(b for account in accounts.usable for b in account.blocks()) + _avoid(plan, now)
+        own = _refused(memory, plan, now_text)
+        blocks = (*(b for account in accounts.usable for b in account.blocks()), *_avoid(plan, now), *own)
         held = self.held(memory, obj)
         status = obj.get("status") or {}
         approved = status.get("approvedQuote", "")
@@ -177,6 +183,8 @@ class Offers:
             cheapest = (placement.cheapest_nanos, placement.cheapest)
             if placement.missing:
                 trouble = _missing(placement, by_budget, asked, guests)
+                if own and len(own) == len(blocks) and trouble.reason == c.REASON_CAPACITY_UNAVAILABLE:
+                    trouble = replace(trouble, reason=c.REASON_NO_FEASIBLE_OFFER)  # there is room: not for such ones
                 if trouble.stalled or not decisions:
                     return Chosen(quote=memory.quote, rejected=rejected, trouble=trouble)
         stay = [m for p in plan.pools for m in p.stay]
@@ -355,8 +363,19 @@ def _avoid(plan: Plan, now: int) -> tuple[Block, ...]:
         Block(offer_key(m.offer), m.failed, to_time(m.ready_since + AVOID_SECONDS), m.message)
         for p in plan.pools
         for m in p.avoid
+        if m.failed not in (*REQUEST, QuotaExceeded.reason)  # of a quota the account knows how long it waits
         if abs(now - m.ready_since) < AVOID_SECONDS  # a time far ahead was told by a clock that was wrong
     )
+
+
+def _refused(memory: Memory, plan: Plan, now_text: str) -> tuple[Block, ...]:
+    """What a cloud won't make as this cluster asks for it, whoever else may get it."""
+    for p in plan.pools:
+        for m in p.avoid:
+            if m.failed in REQUEST and m.uid not in memory.noted and p.pool.templates.get(m.alternative) == m.template:
+                memory.noted.add(m.uid)
+                memory.refused.refused(m.offer, m.failed, m.message, now_text)
+    return memory.refused.blocks(now_text)
 
 
 def _few_spot(usable: Sequence[Account]) -> bool:

@@ -89,6 +89,7 @@ class Quote:
         stored: Hash as it was published, empty for a new one.
         cheapest: Hourly cost if only the price counted, None if that is the same.
         cheapest_words: That placement in words.
+        question: Hash of what was asked for, as `Asked.question`; an answer to another question is another quote.
     """
 
     lines: tuple[Line, ...]
@@ -97,10 +98,11 @@ class Quote:
     stored: str = ""
     cheapest: int | None = None
     cheapest_words: str = ""
+    question: str = ""
 
     @cached_property
     def hash(self) -> str:
-        """Hash of lines, prices, their age, and the time of the quote."""
+        """Hash of lines, prices, their age, the question, and the time of the quote."""
         return self.stored or _hash(self)
 
     @cached_property
@@ -121,8 +123,9 @@ def _hash(quote: Quote) -> str:
     lines = [
         [x.pool, x.alternative, x.counts_as, x.offer_id, x.count, x.nanos, x.currency, x.as_of] for x in quote.lines
     ]
-    body = json.dumps([lines, quote.made_at, quote.expires_at], separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(body.encode()).hexdigest()[:HASH_LENGTH]
+    body = [lines, quote.made_at, quote.expires_at, quote.question]
+    text = json.dumps(body, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
 
 
 def lines_of(members: Sequence[Member], decisions: Sequence[Decision]) -> tuple[Line, ...]:
@@ -154,9 +157,11 @@ def _order(key: tuple[str, str, str, int | None]) -> tuple[str, str, str, int]:
     return (*key[:3], -1 if key[3] is None else key[3])
 
 
-def make_quote(lines: Sequence[Line], now: int, *, cheapest: int | None = None, cheapest_words: str = "") -> Quote:
+def make_quote(
+    lines: Sequence[Line], now: int, *, cheapest: int | None = None, cheapest_words: str = "", question: str = ""
+) -> Quote:
     """A new quote."""
-    return Quote(tuple(lines), now, now + VALID_SECONDS, "", cheapest, cheapest_words)
+    return Quote(tuple(lines), now, now + VALID_SECONDS, "", cheapest, cheapest_words, question)
 
 
 def same(first: Sequence[Line], second: Sequence[Line]) -> bool:
@@ -259,6 +264,7 @@ def gate(
     approved: str = "",
     cheapest: int | None = None,
     cheapest_words: str = "",
+    question: str = "",
 ) -> Gate:
     """Whether machines may be made, and by which quote.
 
@@ -271,12 +277,16 @@ def gate(
         approved: Hash of the quote that was acted on, as the status has it.
         cheapest: See `Quote`.
         cheapest_words: See `Quote`.
+        question: See `Quote`; what answers another one isn't acted on, whatever it names.
     """
+    if held is not None and held.question != question:
+        held = None
     unchanged = held is not None and same(held.lines, lines)
+    quote = make_quote(lines, now, cheapest=cheapest, cheapest_words=cheapest_words, question=question)
     if not asked.approval:
         if held is not None and unchanged and now < held.expires_at:
             return Gate(True, held)
-        return Gate(True, make_quote(lines, now, cheapest=cheapest, cheapest_words=cheapest_words), new=True)
+        return Gate(True, quote, new=True)
     if held is not None:
         if approved == held.hash and covers(held, lines):
             return Gate(True, held, approved=True)
@@ -284,7 +294,6 @@ def gate(
             if approval == held.hash and len(held.lines) <= MAX_LINES:
                 return Gate(True, held, approved=True)
             return Gate(False, held, message=_ask(held, approval, approved))
-    quote = make_quote(lines, now, cheapest=cheapest, cheapest_words=cheapest_words)
     return Gate(False, quote, new=True, message=_ask(quote, approval, approved))
 
 
@@ -349,6 +358,8 @@ def to_status(quote: Quote) -> Published:
         "madeAt": to_time(quote.made_at),
         "expiresAt": to_time(quote.expires_at),
     }
+    if quote.question:
+        told["question"] = quote.question
     if quote.hourly is not None and quote.currency:
         told["hourly"] = {"amount": to_text(quote.hourly), "currency": quote.currency}
     if quote.cheapest is not None:
@@ -397,7 +408,8 @@ def from_status(asked: Asked, status: Obj) -> Quote | None:
             )
             for d in decisions
         )  # fmt: skip
-        quote = Quote(lines, to_seconds(told["madeAt"]), to_seconds(told["expiresAt"]), told["hash"])
+        made_at, expires_at = to_seconds(told["madeAt"]), to_seconds(told["expiresAt"])
+        quote = Quote(lines, made_at, expires_at, told["hash"], question=told.get("question", ""))
         # with as many lines as there is room for, only the sum tells whether there were more
         whole = len(lines) < MAX_LINES or quote.hourly == to_nanos(told["hourly"]["amount"])
     except (KeyError, TypeError, ValueError):
