@@ -93,7 +93,7 @@ async def ensure_access(
         slurm: Whether SLURM's key is needed.
 
     Raises:
-        Conflict: A Secret of that name isn't ours.
+        NameConflict: A Secret of that name isn't ours.
     """
     uid, name = owner["metadata"]["uid"], secret_name(owner)
     known = _kept.setdefault(engine, {})
@@ -109,7 +109,7 @@ async def read_access(engine: HasKube, owner: Obj) -> ClusterAccess | None:
     """The keys of an owner as they are; None if they haven't been made.
 
     Raises:
-        Conflict: A Secret of that name isn't ours.
+        NameConflict: A Secret of that name isn't ours.
     """
     name = secret_name(owner)
     kept = _kept.get(engine, {}).get(owner["metadata"]["uid"])
@@ -157,7 +157,8 @@ async def publish_logins(
         outputs: What the user asked for.
 
     Raises:
-        Conflict: A ConfigMap of the inventory's name isn't ours, or the Secret was changed meanwhile.
+        NameConflict: A ConfigMap of the inventory's name isn't ours.
+        Conflict: The Secret was changed meanwhile.
     """
     up = sorted(
         (m for m in machines if m.host and not m.deleting and not m.failed), key=lambda m: (m.pool, m.ordinal, m.name)

@@ -24,6 +24,7 @@ from cloudmesh.compute.cluster_metrics import ClusterMetrics
 from cloudmesh.compute.cluster_offers import Chosen, Offers
 from cloudmesh.compute.cluster_status import Boot, Trouble
 from cloudmesh.compute.cluster_telling import NOTHING_TO_DO, SLOW_SECONDS, Pass, Teller, resume_of
+from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import BUDGET, CLUSTER_JOB, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machines import MachineView
 from cloudmesh.compute.plan import BUDGET as OVER_BUDGET
@@ -37,6 +38,7 @@ from cloudmesh.engine import (
     Engine,
     InvalidRequest,
     Key,
+    NameConflict,
     Obj,
     Settings,
     has_finalizer,
@@ -129,7 +131,7 @@ class ClusterReconciler:
             return Done(requeue_after=SLOW_SECONDS)  # what was made brings the key back by itself
         boot, boot_wait = await self._boot(at)
         wait = await self._teller.tell(at, chosen.trouble, boot)
-        login_wait = await self._teller.publish_logins(at) if self._has_logins(at) else None
+        login_wait = await self._publish_logins(at)
         return Done(requeue_after=self._next(at, chosen.trouble, wait, login_wait, boot_wait))
 
     # -- observing -------------------------------------------------------------------------------------------------
@@ -151,6 +153,7 @@ class ClusterReconciler:
         else:
             memory.generation, memory.cluster, memory.asked = generation, cluster, asked
             memory.question = None
+            memory.refused, memory.noted = FailureMemory(), set()
         return memory
 
     def _take_in(self, memory: Memory) -> Machines:
@@ -230,7 +233,11 @@ class ClusterReconciler:
             return NOTHING_TO_DO, None
         at.memory.booting = True
         self._watch_script(at.memory)
-        access = await self._teller.access(at.memory, at.obj)
+        try:
+            access = await self._teller.access(at.memory, at.obj)
+        except NameConflict as error:
+            at.memory.clash = str(error)
+            return NOTHING_TO_DO, None
         state = self._bootstrap().ensure(at.memory.cluster, views, access)
         if at.memory.asked.bootstrap == "ssh":
             return NOTHING_TO_DO, state.requeue_after
@@ -249,6 +256,20 @@ class ClusterReconciler:
             Key(VIRTUAL_CLUSTER.kind, asked.namespace, asked.name),
             [(CONFIG_MAP.kind, asked.namespace, ref.name)] if ref is not None else [],
         )
+
+    async def _publish_logins(self, at: Pass) -> float | None:
+        """Writes what people log in with; gives when to look again."""
+        memory = at.memory
+        before, wait = memory.clash, None
+        try:
+            if self._has_logins(at):
+                wait = await self._teller.publish_logins(at)
+            if wait is None:
+                memory.clash = ""
+        except NameConflict as error:
+            memory.clash = str(error)
+            wait = TROUBLE_SECONDS
+        return wait if memory.clash == before else 0.0
 
     def _has_logins(self, at: Pass) -> bool:
         """Whether anybody can log in, or wants the list of machines anyway."""

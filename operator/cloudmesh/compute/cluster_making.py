@@ -12,14 +12,14 @@ from cloudmesh.api import names
 from cloudmesh.compute.asked import Asked
 from cloudmesh.compute.cluster_objects import make_machine
 from cloudmesh.compute.cluster_offers import Chosen, Offers
-from cloudmesh.compute.cluster_status import Trouble
+from cloudmesh.compute.cluster_status import Trouble, clash
 from cloudmesh.compute.cluster_telling import Pass, Teller
 from cloudmesh.compute.cluster_words import Event, say_machines, say_next
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.plan import NewMachine, machines
 from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT_NAME
 from cloudmesh.compute.reading import ANNOTATION_POWER_SINCE, ANNOTATION_TEMPLATE
-from cloudmesh.engine import AlreadyExists, Engine, NotFound, Obj, Transient, is_deleting, is_owned_by
+from cloudmesh.engine import AlreadyExists, Engine, NameConflict, NotFound, Obj, Transient, is_deleting, is_owned_by
 
 AT_ONCE = 16
 TOLD = frozenset({"Replaced", "Outdated", "ScaledDown", "PoolRemoved"})
@@ -65,10 +65,12 @@ class Maker:
             obj = await self._teller.publish_quote(replace(at, obj=obj), chosen)
         if is_deleting(obj):
             return Chosen(trouble=Trouble(c.REASON_PENDING, "it is being deleted", scheduled=False))
-        await self._teller.access(at.memory, obj)
+        try:
+            await self._teller.access(at.memory, obj)
+        except NameConflict as error:
+            return replace(chosen, trouble=clash(str(error)))
         if conflict := await self._create(obj, asked, new):
-            trouble = Trouble(c.REASON_NAME_CONFLICT, conflict, stalled=True, scheduled=False)
-            return replace(chosen, trouble=trouble)
+            return replace(chosen, trouble=clash(conflict))
         for event in (*say_machines(new, chosen.quote, chosen.rejected), *say_next(at.there.members, new)):
             self._teller.emit(obj, event)
         return replace(chosen, made=True)

@@ -42,6 +42,11 @@ class Trouble:
     scheduled: bool = True
 
 
+def clash(message: str) -> Trouble | None:
+    """That something of somebody else's has a name of the cluster's; None for an empty message."""
+    return Trouble(c.REASON_NAME_CONFLICT, message, stalled=True, scheduled=False) if message else None
+
+
 @dataclass(frozen=True, slots=True)
 class Boot:
     """What the bootstrap says of the cluster.

@@ -6,6 +6,9 @@
 | QuotaExceeded | account/region/quota | 15 min |
 | AuthFailed | account | until the Secret changes |
 | RateLimited | none: the account's own rate only, never an offer | |
+| InvalidRequest, Unsupported, Conflict | none: what is wrong with one request says nothing of the offer | |
+
+A provider may name a shorter time for quotas, which grows then: that of a namespace is lifted at any moment.
 """
 
 from __future__ import annotations
@@ -15,7 +18,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudmesh.compute.prices.moments import to_seconds, to_time
-from cloudmesh.engine.errors import AuthFailed, CloudmeshError, QuotaExceeded, RateLimited
+from cloudmesh.engine.errors import (
+    AuthFailed,
+    CloudmeshError,
+    Conflict,
+    InvalidRequest,
+    QuotaExceeded,
+    RateLimited,
+    Unsupported,
+)
 from cloudmesh.policy.model import Block, Offer
 
 MAX_ENTRIES = 256
@@ -95,30 +106,37 @@ class FailureMemory:
             for e in sorted(self._entries.values(), key=lambda e: (e.key, e.error))
         ]
 
-    def remember(self, offer: Offer, error: CloudmeshError, now: str) -> bool:
+    def remember(
+        self, offer: Offer, error: CloudmeshError, now: str, *, quota: tuple[int, int] = (QUOTA_SECONDS, QUOTA_SECONDS)
+    ) -> bool:
         """Takes a failure in; gives whether it changed anything.
 
         Args:
             offer: What was tried.
             error: What the cloud said.
             now: RFC 3339 time.
+            quota: Seconds that a quota which was hit waits, at first and at most.
         """
-        match error:
-            case RateLimited():
-                return False
-            case AuthFailed():
-                return self.refuse(offer.account, error)
-            case QuotaExceeded():
-                key, first, growing = quota_key(offer), QUOTA_SECONDS, False
-            case _:
-                key, first, growing = offer_key(offer), FIRST_SECONDS, True
-        old = self._entries.get((key, error.reason))
+        if isinstance(error, RateLimited | InvalidRequest | Unsupported | Conflict):
+            return False
+        if isinstance(error, AuthFailed):
+            return self.refuse(offer.account, error)
+        if isinstance(error, QuotaExceeded):
+            return self._note(quota_key(offer), error.reason, str(error), now, *quota)
+        return self._note(offer_key(offer), error.reason, str(error), now, FIRST_SECONDS, LONGEST_SECONDS)
+
+    def refused(self, offer: Offer, error: str, message: str, now: str) -> bool:
+        """Takes in that one cluster's request was refused; such a memory is that cluster's own."""
+        return self._note(offer_key(offer), error, message, now, FIRST_SECONDS, LONGEST_SECONDS)
+
+    def _note(self, key: str, reason: str, text: str, now: str, first: int, longest: int) -> bool:
+        old = self._entries.get((key, reason))
         if old is not None and to_seconds(old.until) > to_seconds(now):
             return False  # several machines failed at once: that is one failure
         times = old.times + 1 if old is not None else 1
-        seconds = min(first * 2 ** min(times - 1, 10), LONGEST_SECONDS) if growing else first
+        seconds = min(first * 2 ** min(times - 1, 10), longest)
         until = to_time(to_seconds(now) + seconds)
-        self._entries[(key, error.reason)] = Failure(key, error.reason, until, _cut(error), times)
+        self._entries[(key, reason)] = Failure(key, reason, until, _cut(text), times)
         self._bound()
         return True
 
@@ -127,7 +145,7 @@ class FailureMemory:
         name = (account, error.reason)
         if name in self._entries:
             return False
-        self._entries[name] = Failure(account, error.reason, FAR, _cut(error))
+        self._entries[name] = Failure(account, error.reason, FAR, _cut(str(error)))
         self._bound()
         return True
 
@@ -135,6 +153,13 @@ class FailureMemory:
         """An offer worked: its own entries go; gives whether there were any."""
         keys = {offer_key(offer), quota_key(offer)}
         gone = [name for name in self._entries if name[0] in keys and name[1] != AuthFailed.reason]
+        for name in gone:
+            del self._entries[name]
+        return bool(gone)
+
+    def clear(self) -> bool:
+        """All is tried again at once, but refused credentials; gives whether there was anything."""
+        gone = [name for name in self._entries if name[1] != AuthFailed.reason]
         for name in gone:
             del self._entries[name]
         return bool(gone)
@@ -170,6 +195,5 @@ class FailureMemory:
             del self._entries[(soonest.key, soonest.error)]
 
 
-def _cut(error: CloudmeshError) -> str:
-    text = str(error)
+def _cut(text: str) -> str:
     return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 1] + "…"

@@ -125,6 +125,8 @@ def check_up(pool: Pool, members: Sequence[Member], now: int, tripped_at: int = 
 
 
 def _examine(health: Health, member: Member, now: int) -> tuple[Ill | None, int | None]:
+    if member.clash:
+        return None, None  # no other machine would do better: it waits for a name
     if member.adopted and member.refused:
         return Ill(member, "NotAdopted", member.message or member.failed, None, 0), None
     onset = member.ready_since

@@ -15,6 +15,7 @@ from cloudmesh.engine import (
     Conflict,
     Done,
     InvalidRequest,
+    NameConflict,
     NotFound,
     QuotaExceeded,
     RateLimited,
@@ -23,6 +24,8 @@ from cloudmesh.engine import (
     is_deleting,
 )
 
+NAME_SECONDS = 15.0
+"""So often, at least, a name that somebody else has is tried again."""
 MAX_TRIES = 4
 """So often a create whose outcome was unknown, and that has made nothing, is tried before the offer is given up."""
 
@@ -68,6 +71,9 @@ class Birth:
             if (obj.get("status") or {}).get("createToken") and not old.get("createToken"):
                 return await self._look_live(case)
             status = statuses.stamped(old, case.generation, now, token=case.wanted.token, price=price)
+            if life.holds and old.get("createToken"):
+                # what is in its way stands there until it is gone, and its time to start begins then
+                status |= {"conditions": old.get("conditions") or [], "createRequestedAt": now}
             life.asked = True
             try:
                 # only over what was decided upon: so nobody else has stamped, deleted or changed it meanwhile
@@ -130,7 +136,8 @@ class Birth:
             wait = LOOK_AGAIN_SECONDS
             life.not_before = hands.clock() + wait
         except CloudmeshError as error:
-            if life.tries + 1 < MAX_TRIES and isinstance(error, Transient | RateLimited | Conflict):
+            passing = isinstance(error, Transient | RateLimited | Conflict) and not isinstance(error, NameConflict)
+            if passing and life.tries + 1 < MAX_TRIES:
                 wait = life.pause()
                 life.not_before = hands.clock() + wait
             else:
@@ -166,7 +173,7 @@ class Birth:
             return None
         finally:
             life.since = hands.clock()
-        life.outcome, life.tries = "made", 0
+        life.outcome, life.tries, life.holds = "made", 0, 0
         account.worked(spec.offer)
         account.learn(node)
         case.expect()
@@ -204,6 +211,8 @@ class Birth:
             known: That is remembered already.
         """
         hands, account = self._hands, case.account
+        if isinstance(error, NameConflict):
+            return await self._hold(case, error)
         if not known:
             account.remember(hands.calls.offer(account, case.wanted), error)
         reason = c.REASON_CLOUD_UNAVAILABLE if isinstance(error, Transient | RateLimited) else error.reason
@@ -213,8 +222,20 @@ class Birth:
             case, statuses.refused(case.status, case.generation, hands.now(), reason, str(error), final=final)
         )
         case.settled()
-        case.life.tries = 0
+        case.life.tries = case.life.holds = 0
         return Done() if final else Done(requeue_after=LOOK_AGAIN_SECONDS)
+
+    async def _hold(self, case: Case, error: NameConflict) -> Done:
+        """Something has a name that it needs: no other offer would help, so it is tried again until that is gone."""
+        hands, life = self._hands, case.life
+        if life.holds == 0:
+            hands.warn(case, error.reason, str(error))
+        wait = min(FIRST_RETRY_SECONDS * 2.0**life.holds, NAME_SECONDS)
+        life.holds, life.tries = min(life.holds + 1, 10), 0
+        life.not_before = hands.clock() + wait
+        await hands.write(case, statuses.held(case.status, case.generation, hands.now(), error.reason, str(error)))
+        case.settled()
+        return Done(requeue_after=wait)
 
     def _is_full(self, case: Case) -> bool:
         limit = case.account.limit_machines

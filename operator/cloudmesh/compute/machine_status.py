@@ -153,6 +153,14 @@ def waiting(old: Mapping[str, Any], generation: int, now: str, reason: str, mess
     return _kept(old, generation, conditions)
 
 
+def held(old: Mapping[str, Any], generation: int, now: str, reason: str, message: str) -> Status:
+    """The status of a machine that can't be made while something of somebody else's is in its way."""
+    conditions = Conditions(old, generation, now)
+    conditions.put(c.CREATED, "Unknown", reason, message)
+    conditions.ready("False", reason, message, stalled=True)
+    return _kept(old, generation, conditions)
+
+
 def refused(old: Mapping[str, Any], generation: int, now: str, reason: str, message: str, *, final: bool) -> Status:
     """The status after the cloud said no: there is no machine, and with `final` there won't be one."""
     conditions = Conditions(old, generation, now)

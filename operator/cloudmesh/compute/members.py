@@ -41,6 +41,7 @@ class Member:
         billed: It costs by the hour at the moment.
         failed: Reason why it can't work any more, empty otherwise.
         message: The same in a sentence.
+        clash: What has its name, or one that it needs, in words; it is made as soon as that is gone.
         gone: The cloud has it no longer.
         preempted: The cloud took it away.
         power: powerState that it was told.
@@ -70,6 +71,7 @@ class Member:
     billed: bool = False
     failed: str = ""
     message: str = ""
+    clash: str = ""
     gone: bool = False
     preempted: bool = False
     power: str = "Running"

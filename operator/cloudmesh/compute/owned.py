@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from cloudmesh.api import names
 from cloudmesh.engine import (
-    Conflict,
     Kube,
+    NameConflict,
     Obj,
     Resource,
     Transient,
@@ -22,7 +22,7 @@ async def ensure_data(kube: Kube, resource: Resource, owner: Obj, name: str, wan
     """Makes a Secret or ConfigMap of the owner hold exactly this; says whether a write was needed.
 
     Raises:
-        Conflict: Something that isn't the owner's has the name.
+        NameConflict: Something that isn't the owner's has the name.
     """
     found = await find_own(kube, resource, owner, name)
     if found is None:
@@ -39,7 +39,7 @@ async def find_own(kube: Kube, resource: Resource, owner: Obj, name: str) -> Obj
     """The owner's object of that name; None if there is none.
 
     Raises:
-        Conflict: A stranger's has the name.
+        NameConflict: A stranger's has the name.
         Transient: One is there that is going.
     """
     found = await kube.get(resource, owner["metadata"]["namespace"], name)
@@ -53,7 +53,7 @@ async def find_own(kube: Kube, resource: Resource, owner: Obj, name: str) -> Obj
     mine = (names.MANAGED_BY, owner["kind"], owner["metadata"]["name"])
     if mine == tuple(labels.get(n) for n in (names.LABEL_MANAGED_BY, names.LABEL_OWNER_KIND, names.LABEL_OWNER_NAME)):
         raise Transient(f"{resource.kind} '{name}' of a deleted {owner['kind']} of this name is going")
-    raise Conflict(
+    raise NameConflict(
         f"{resource.kind} '{name}' exists and isn't of this {owner['kind']}; "
         f"delete it or give the {owner['kind']} another name"
     )

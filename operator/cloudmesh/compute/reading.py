@@ -168,6 +168,7 @@ def read_member(obj: Obj, *, was_up: bool = False) -> Member:
         billed=bool(status.get("startedAt")) and not status.get("endedAt"),
         failed=failed,
         message=message,
+        clash=message if ready.get("reason") == c.REASON_NAME_CONFLICT and not failed else "",
         gone=failed == REASON_GONE,
         preempted=failed == REASON_PREEMPTED,
         power=spec.get("powerState", "Running"),

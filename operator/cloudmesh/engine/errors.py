@@ -62,6 +62,12 @@ class AlreadyExists(Conflict):
     reason = "AlreadyExists"
 
 
+class NameConflict(Conflict):
+    """Something that is somebody else's has the name: it must go, or another name be given."""
+
+    reason = "NameConflict"
+
+
 class NotFound(Conflict):
     """A write went to an object that is gone."""
 

@@ -201,7 +201,7 @@ async def test_9_the_same_name_twice_is_never_one_machine(s: Scene) -> None:
     s.cloud.habits.unique_names = True
     async with s.operator():
         s.add_machine()
-        await s.until(lambda: s.condition() == ("False", "Conflict"))
+        await s.until(lambda: s.condition() == ("False", "NameConflict"))
         await s.delete(VIRTUAL_MACHINE, "m")
         await s.until(lambda: not s.is_there(VIRTUAL_MACHINE, "m"))
         assert [machine.id for machine in s.living()] == [stranger.id]

@@ -19,6 +19,7 @@ from cloudmesh.engine import (
     Expired,
     InvalidRequest,
     Kube,
+    NameConflict,
     NotFound,
     Obj,
     Resource,
@@ -159,7 +160,9 @@ class PodCore:
     def _own(self, pod: Obj, spec: NodeSpec) -> Node:
         tags = join_tags(pod["metadata"])
         if not spec.scope.holds(tags) or tags.get(TAG_TOKEN) != spec.token or tags.get(TAG_UID) != spec.uid:
-            raise Conflict(f"there is a Pod {spec.name} already, and it isn't this machine")
+            raise NameConflict(
+                f"Pod '{spec.name}' exists and isn't this machine; delete it or give the machine's cluster another name"
+            )
         if (made := pod["metadata"]["labels"].get(LABEL_TYPE)) != spec.offer.type:
             raise Conflict(f"the Pod {spec.name} was made for the same token as {made}, not {spec.offer.type}")
         return self.node(pod)

@@ -15,7 +15,7 @@ from cloudmesh.compute.providers.memory.errors import classify, classify_error
 from cloudmesh.compute.providers.memory.instance import CloudError, ConnectionLost, Instance, Order
 from cloudmesh.compute.providers.memory.stock import Row
 from cloudmesh.compute.tokens import TAG_TOKEN, Scope
-from cloudmesh.engine.errors import AlreadyExists, CloudmeshError, Conflict, NotFound, RateLimited, Transient
+from cloudmesh.engine.errors import AlreadyExists, CloudmeshError, Conflict, NameConflict, NotFound, RateLimited, Transient
 from cloudmesh.policy.model import Offer, Price
 
 T = TypeVar("T")
@@ -193,7 +193,7 @@ class MemoryProvider:
             # The name is taken: by a create of ours whose answer was lost, or by a stranger.
             found = await self.find_node(spec)
             if found is None:
-                raise Conflict(f"the name {spec.name!r} belongs to a machine of somebody else") from None
+                raise NameConflict(f"the name {spec.name!r} belongs to a machine of somebody else") from None
             return found
         return self._own(made, spec)
 

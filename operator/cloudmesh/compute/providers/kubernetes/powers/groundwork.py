@@ -8,7 +8,7 @@ from cloudmesh.compute.ports import ClusterSpec
 from cloudmesh.compute.providers.kubernetes.core import POD, PodCore
 from cloudmesh.compute.providers.kubernetes.pods import join_tags, make_service, search_domain, service_name
 from cloudmesh.compute.tokens import TAG_CLUSTER
-from cloudmesh.engine import Conflict, Obj, Resource, create_or_get, is_owned_by
+from cloudmesh.engine import NameConflict, Obj, Resource, create_or_get, is_owned_by
 
 SERVICE = Resource("v1", "Service", "services")
 _KEPT = ("publishNotReadyAddresses", "selector")
@@ -21,7 +21,7 @@ class Groundwork(PodCore):
         """Makes the Service of a cluster, or finds it; a machine that stands alone needs none.
 
         Raises:
-            Conflict: A Service of that name is somebody else's; it isn't touched.
+            NameConflict: A Service of that name is somebody else's; it isn't touched.
         """
         if not _is_cluster(cluster):
             return {}
@@ -55,7 +55,10 @@ class Groundwork(PodCore):
     def _check_owner(self, service: Obj, cluster: ClusterSpec) -> None:
         if not is_owned_by(service, cluster.uid):
             name = service["metadata"]["name"]
-            raise Conflict(f"the Service {name} exists and isn't of VirtualCluster {cluster.name}: rename one of them")
+            raise NameConflict(
+                f"Service '{name}' exists and isn't of VirtualCluster '{cluster.name}'; "
+                "delete it or give the cluster another name"
+            )
 
 
 def _is_cluster(cluster: ClusterSpec) -> bool:
