@@ -65,6 +65,8 @@ class VirtualMachineStatus(Model):
     """When the cloud was first asked to make the machine."""
     provider_id: Annotated[ProviderID | None, Field(alias="providerID")] = None
     """The cloud's own id of the machine."""
+    image: Text | None = None
+    """The image that it was made with; where the spec names none, the account's default of then."""
     addresses: Annotated[list[MachineAddress], Field(max_length=16, json_schema_extra=ATOMIC)] = Field(
         default_factory=list
     )

@@ -177,6 +177,22 @@ class Calls:
     def _image(self, account: Account, wanted: Wanted) -> str:
         return account.images.get(wanted.image, wanted.image)
 
+    def made_of(self, account: Account, wanted: Wanted, node: Node) -> str:
+        """The image that a machine was just made with: the one that it shows, or the default if it took that."""
+        default = "" if wanted.image or wanted.adopt else default_image(account)
+        return default or node.image
+
+    def _images(self, obj: Obj, wanted: Wanted, account: Account, node: Node) -> tuple[str, str]:
+        """The image that a machine should have, and the one that it has, empty where nobody knows."""
+        if wanted.adopt:
+            return "", node.image
+        if wanted.image:
+            return self._image(account, wanted), node.image
+        made = str((obj.get("status") or {}).get("image", ""))
+        if default := default_image(account):
+            return default, made  # as the cloud shows it, it may have another name
+        return made, node.image
+
     async def _parent(self, wanted: Wanted) -> Obj | None:
         """A live look at its cluster; one look serves all machines of the cluster for a moment."""
         if not wanted.cluster:
@@ -218,7 +234,7 @@ class Calls:
             ("type", place["type"], node.type),
             ("region", place["region"], node.region),
             ("zone", place["zone"], node.zone),
-            ("image", "" if wanted.adopt else self._image(account, wanted), node.image),
+            ("image", *self._images(obj, wanted, account, node)),
             ("disk", str(wanted.disk_gib or ""), node.details.get("diskGiB", "")),
         ]
         for name, expected, seen in pairs:
@@ -335,6 +351,11 @@ class Calls:
         owned = cache.children(wanted.owner_uid, VIRTUAL_MACHINE) if wanted.owner_uid else []
         found = owned or cache.list(VIRTUAL_MACHINE, wanted.namespace)
         return [other for other in found if other["spec"]["accountRef"]["name"] == account.name]
+
+
+def default_image(account: Account) -> str:
+    """What an account's machines are made of that name no image; empty where the provider has no such default."""
+    return str(getattr(account.provider, "default_image", ""))
 
 
 def _is_over(obj: Obj) -> bool:

@@ -213,6 +213,8 @@ class MachineReconciler:
         if "hourlyPrice" not in status and (price := statuses.price_of(hands.calls.offer(account, wanted))):
             status["hourlyPrice"] = price
         hands.charged(case, status)
+        if "image" not in status and (image := hands.calls.made_of(account, wanted, node)):
+            status["image"] = image[: statuses.MESSAGE_LENGTH]
         restart = self._restart(case, status, node)
         await hands.write(case, status)
         for event in living.events:

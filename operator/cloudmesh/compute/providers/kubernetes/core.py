@@ -71,6 +71,11 @@ class PodCore:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.settings.namespace}/{self.settings.account})"
 
+    @property
+    def default_image(self) -> str:
+        """What machines are made of that name no image: the installation's."""
+        return self.settings.machine_image
+
     async def check(self) -> Sequence[Finding]:
         """Asks the API server for each right that the account's machines need."""
         findings = [await review_rights(self.kube, self.settings.namespace)]

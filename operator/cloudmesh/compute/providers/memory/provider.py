@@ -45,6 +45,11 @@ class MemoryProvider:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._account!r}, {self.cloud!r})"
 
+    @property
+    def default_image(self) -> str:
+        """What machines are made of that name no image."""
+        return next(iter(self.cloud.images))
+
     async def call(self, operation: str, act: Callable[[], T], *, seconds: float = CALL_SECONDS) -> T:
         """Asks the cloud, within bounded time; all errors leave as those of the taxonomy.
 
