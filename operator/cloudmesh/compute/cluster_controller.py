@@ -28,7 +28,7 @@ from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import BUDGET, CLUSTER_JOB, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machines import MachineView
 from cloudmesh.compute.plan import BUDGET as OVER_BUDGET
-from cloudmesh.compute.plan import plan
+from cloudmesh.compute.plan import Plan, plan
 from cloudmesh.compute.prices.moments import to_seconds
 from cloudmesh.compute.reading import read_cluster
 from cloudmesh.compute.settings import ComputeSettings
@@ -123,7 +123,10 @@ class ClusterReconciler:
             obj, there = booked, self._take_in(memory)  # as Budgets see it from now on
         if (obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_PAUSED) == "true":
             return await self._pause(obj)
-        at = self._observe(memory, obj, there)
+        now_text = self._now()
+        would = self._would(memory, there, to_seconds(now_text))
+        obj = await self._teller.shrink(memory, obj, would)
+        at = self._observe(memory, obj, there, would, now_text)
         chosen = await self._maker.provide(at) if at.life.state == "Run" else Chosen()
         await self._maker.remove(at, chosen)
         await self._maker.mark(at, may_wake=chosen.may_wake)
@@ -160,31 +163,37 @@ class ClusterReconciler:
         """The machines that there are."""
         return memory.take_in(self._engine.cache.children(memory.uid, VIRTUAL_MACHINE), to_seconds(self._now()))
 
-    def _observe(self, memory: Memory, obj: Obj, there: Machines) -> Pass:
-        """What there is, and what is needed."""
-        now_text = self._now()
-        now = to_seconds(now_text)
-        life, budget = self._lifecycle(memory, obj, there, now)
+    def _would(self, memory: Memory, there: Machines, now: int) -> Plan:
+        """What it needs to run, whether or not it may."""
         memory.tripped |= dict.fromkeys(memory.tripping, now)  # it held until this very moment
-        needed = plan(
-            memory.asked,
-            there.members,
-            now,
-            state=life.state,
-            reason=life.why or c.REASON_LIFETIME_EXCEEDED,
-            powers=self._powers(memory.asked.namespace, there) if life.state == "Rest" else None,
-            tripped=memory.tripped,
-        )
+        return plan(memory.asked, there.members, now, tripped=memory.tripped)
+
+    def _observe(self, memory: Memory, obj: Obj, there: Machines, would: Plan, now_text: str) -> Pass:
+        """What there is, and what is needed."""
+        now = to_seconds(now_text)
+        life, budget = self._lifecycle(memory, obj, there, would, now)
+        needed = would
+        if life.state != "Run":
+            needed = plan(
+                memory.asked,
+                there.members,
+                now,
+                state=life.state,
+                reason=life.why or c.REASON_LIFETIME_EXCEEDED,
+                powers=self._powers(memory.asked.namespace, there) if life.state == "Rest" else None,
+            )
         memory.tripping = frozenset(p.pool.name for p in needed.pools if p.checkup.tripped)
         return Pass(memory, obj, there, needed, life, now, now_text, budget)
 
-    def _lifecycle(self, memory: Memory, obj: Obj, there: Machines, now: int) -> tuple[lifecycle.Lifecycle, str]:
+    def _lifecycle(
+        self, memory: Memory, obj: Obj, there: Machines, would: Plan, now: int
+    ) -> tuple[lifecycle.Lifecycle, str]:
         """What it shall be, and which Budget forbids more, in words."""
         asked, status = memory.asked, obj.get("status") or {}
         ready = c.find_condition(status.get("conditions") or (), c.READY) or {}
         as_asked = ready.get("status") == "True" and ready.get("reason") == c.REASON_AS_SPECIFIED
         ready_since = to_seconds(ready["lastTransitionTime"]) if as_asked else None
-        exceeded, fits, message = self._offers.within(memory, obj, there.members)
+        exceeded, fits, message = self._offers.within(memory, obj, there, would)
         busy = self._is_busy(memory, now)
         decided = lifecycle.decide(
             asked,

@@ -24,6 +24,7 @@ from cloudmesh.compute.cluster_status import Boot, Facts, Trouble, Verdict, clas
 from cloudmesh.compute.cluster_words import Event, events_of
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.plan import Plan
+from cloudmesh.compute.shrink import smaller, with_quote
 from cloudmesh.engine import Engine, Key, Obj
 
 SLOW_SECONDS = 2.0
@@ -91,6 +92,25 @@ class Teller:
                 for run in there.runs:
                     self._engine.enqueue(Key(VIRTUAL_MACHINE.kind, obj["metadata"]["namespace"], run.name))
             memory.labels = labels
+        return obj
+
+    async def shrink(self, memory: Memory, obj: Obj, would: Plan) -> Obj:
+        """Takes off the quote what isn't asked for any more; gives the object as it is then.
+
+        Args:
+            memory: What is remembered of it.
+            obj: The VirtualCluster.
+            would: What it needs to run.
+        """
+        held, status = self._offers.held(memory, obj), obj.get("status") or {}
+        if held is None or (status.get("quote") or {}).get("hash") != held.hash:
+            return obj
+        found = smaller(held, would, status.get("approvedQuote", ""))
+        if found is None:
+            return obj
+        memory.quote_read = False  # until it is sure what the API server has
+        obj = await self._engine.status.write(VIRTUAL_CLUSTER, obj, with_quote(status, found))
+        memory.quote, memory.quote_read = found, True
         return obj
 
     async def publish_quote(self, at: Pass, chosen: Chosen) -> Obj:
