@@ -37,7 +37,7 @@ LINT = (
 )
 SPREAD = ["-n", "2", "--dist", "worksteal"]
 LANES = {"processes": ("unit", "property", "contract", "image"), "cluster": ("kube", "e2e"), "bed": ("bed",)}
-NICE = {"processes": ["nice", "-n", "10"]}
+NICE = {"processes": ["nice", "-n", "5"]}
 """What is on the cluster has limits of time, and goes first."""
 CLUSTER = ("test bed", "images")
 NEEDS = {"image": ("images",), "contract": ("images",), "kube": CLUSTER, "e2e": CLUSTER, "bed": CLUSTER}

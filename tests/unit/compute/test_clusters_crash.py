@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import pytest
 from tests.unit.compute.cluster_scene import Scene
 
 from cloudmesh.compute.kinds import VIRTUAL_CLUSTER
 from cloudmesh.testing import CrashPoint, for_every_crash, run_virtual
+from cloudmesh.testing.crash import MOMENTS, Moment
 
 Act = Callable[[Scene], Awaitable[None]]
+either = pytest.mark.parametrize("moment", MOMENTS)
+"""A crash before the call, or after it."""
 
 
-def survive(before: Act | None, act: Act, then: Act, *, at_least: int, native: bool = True, **spec: object) -> None:
+def survive(before: Act | None, act: Act, then: Act, moment: Moment, *, at_least: int, native: bool = True) -> None:
     """Lives a first life in which the act is carried out and that crashes, then a second one, and looks at the end."""
 
     async def scenario(crash: CrashPoint) -> None:
@@ -37,7 +41,7 @@ def survive(before: Act | None, act: Act, then: Act, *, at_least: int, native: b
         s.no_orphans()
 
     async def main() -> None:
-        assert await for_every_crash(scenario) > at_least
+        assert await for_every_crash(scenario, moments=(moment,)) > at_least
 
     run_virtual(main())
 
@@ -53,15 +57,18 @@ async def two_work(s: Scene) -> None:
     assert len(s.cloud.meter.lines) == 2  # never a third
 
 
-def test_birth() -> None:
-    survive(None, make, two_work, at_least=40)
+@either
+def test_birth(moment: Moment) -> None:
+    survive(None, make, two_work, moment, at_least=20)
 
 
-def test_birth_without_tokens_of_the_cloud() -> None:
-    survive(None, make, two_work, at_least=40, native=False)
+@either
+def test_birth_without_tokens_of_the_cloud(moment: Moment) -> None:
+    survive(None, make, two_work, moment, at_least=20, native=False)
 
 
-def test_end() -> None:
+@either
+def test_end(moment: Moment) -> None:
     async def delete(s: Scene) -> None:
         await s.delete(VIRTUAL_CLUSTER, "lab")
 
@@ -70,10 +77,11 @@ def test_end() -> None:
         assert s.machines() == []
         assert s.living() == []
 
-    survive(make, delete, nothing, at_least=20)
+    survive(make, delete, nothing, moment, at_least=10)
 
 
-def test_a_machine_that_went_is_replaced_once() -> None:
+@either
+def test_a_machine_that_went_is_replaced_once(moment: Moment) -> None:
     async def strike(s: Scene) -> None:
         s.cloud.vanish(s.living()[0].id)
 
@@ -84,10 +92,11 @@ def test_a_machine_that_went_is_replaced_once() -> None:
         assert len(s.machines()) == 2
         assert len(s.cloud.meter.lines) == 3
 
-    survive(make, strike, replaced, at_least=20)
+    survive(make, strike, replaced, moment, at_least=10)
 
 
-def test_an_offer_that_fails_is_left_for_the_next() -> None:
+@either
+def test_an_offer_that_fails_is_left_for_the_next(moment: Moment) -> None:
     async def full(s: Scene) -> None:
         rows = [row for row in s.cloud.stock.rows.values() if row.purchase == "OnDemand"]
         kind = min(rows, key=lambda row: row.hourly_nanos).type
@@ -101,10 +110,11 @@ def test_an_offer_that_fails_is_left_for_the_next() -> None:
         assert len(s.living()) == 1
         assert len(s.machines()) == 1
 
-    survive(None, full, one_works, at_least=30)
+    survive(None, full, one_works, moment, at_least=15)
 
 
-def test_a_roll_out() -> None:
+@either
+def test_a_roll_out(moment: Moment) -> None:
     async def change(s: Scene) -> None:
         s.edit_pool(image={"name": "ubuntu-24.04"})
 
@@ -114,4 +124,4 @@ def test_a_roll_out() -> None:
         assert {i.image for i in s.living()} == {"ubuntu-24.04"}
         assert len(s.living()) == 2
 
-    survive(make, change, rolled, at_least=40)
+    survive(make, change, rolled, moment, at_least=20)
