@@ -36,7 +36,7 @@ class Plan:
         pools: By pool, with state Run.
         delete: Machines that go.
         power: Machines and the powerState that they are told.
-        wake_nanos: What the machines that wake cost per hour.
+        wake_nanos: What the machines that wake cost per hour, but for those that still run.
         going: Machines whose end was asked for and that may be billed until they are gone.
         next_at: When to look again by itself, in seconds since 1970.
     """
@@ -94,7 +94,7 @@ def plan(
         tuple(pools),
         tuple(delete),
         wake,
-        sum(m.nanos or 0 for m, _ in wake),
+        sum(m.nanos or 0 for m, _ in wake if not m.billed),
         tuple(m for m in members if m.deleting and m.billed),
         min((p.checkup.next_at for p in pools if p.checkup.next_at is not None), default=None),
     )

@@ -321,9 +321,12 @@ def test_resting_machines_sleep_where_they_can() -> None:
 
 
 def test_waking_starts_those_that_sleep_and_makes_those_that_went() -> None:
-    found = plan(asked(), [member(0, power="Stopped", at_rest=True, ready="False", ready_since=NOW - 9999)], NOW)
+    asleep = member(0, power="Stopped", at_rest=True, ready="False", ready_since=NOW - 9999, billed=False)
+    found = plan(asked(), [asleep], NOW)
     assert [(m.name, state) for m, state in found.power] == [("lab-workers-0", "Running")]
     assert (found.create, found.delete, found.wake_nanos) == (2, (), 100_000_000)
+    still_runs = plan(asked(), [replace(asleep, billed=True)], NOW)
+    assert (still_runs.power[0][1], still_runs.wake_nanos) == ("Running", 0)
 
 
 def test_at_the_end_all_go() -> None:
