@@ -38,8 +38,6 @@ SAME_SECONDS = 10.0
 FIRST_LOOK_SECONDS = 20.0
 """An account that nobody has looked at yet is told of after so long."""
 AVOID_SECONDS = 60
-MANY_TYPES = 15
-"""With fewer types of spot machines, one that was taken away is replaced on demand."""
 REQUEST = frozenset({InvalidRequest.reason, Unsupported.reason})
 """Reasons that are about what was asked for, and not about the offer."""
 FINAL = frozenset({c.REASON_NO_FEASIBLE_OFFER, c.REASON_OVER_MAX_HOURLY_COST, c.REASON_BUDGET_EXCEEDED})
@@ -174,7 +172,6 @@ class Offers:
                 account_limits=self._limits(accounts.usable),
                 blocks=blocks,
                 currency=currency,
-                few_spot=_few_spot(accounts.usable),
             )
             placement = self._place(memory, question, now_text)
             if isinstance(placement, Trouble):
@@ -376,18 +373,6 @@ def _refused(memory: Memory, plan: Plan, now_text: str) -> tuple[Block, ...]:
                 memory.noted.add(m.uid)
                 memory.refused.refused(m.offer, m.failed, m.message, now_text)
     return memory.refused.blocks(now_text)
-
-
-def _few_spot(usable: Sequence[Account]) -> bool:
-    """Whether there are so few types of spot machines that leaving one for the next would be a race."""
-    types: set[tuple[str, str]] = set()
-    for account in usable:
-        for offer in account.offers:
-            if offer.purchase == "Spot":
-                types.add((account.name, offer.type))
-                if len(types) >= MANY_TYPES:
-                    return False
-    return True
 
 
 def _missing(placement: Placement, by_budget: bool, asked: Asked, guests: int) -> Trouble:

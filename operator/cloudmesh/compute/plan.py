@@ -139,7 +139,6 @@ def request(
     account_limits: Mapping[str, int],
     blocks: Sequence[Block],
     currency: str,
-    few_spot: bool = False,
 ) -> Request:
     """What the scheduler is asked: machines that stay are pinned, at the prices that they were made at.
 
@@ -152,12 +151,11 @@ def request(
         account_limits: Machines that an account may still make.
         blocks: What failed a moment ago.
         currency: Currency of the limit.
-        few_spot: There are so few kinds of spot machines that the next one would be taken away too.
     """
     if max_hourly is not None:
         max_hourly = max(0, max_hourly - leaving_nanos(plan))
     return Request(
-        pools=tuple(_pool_request(p, few_spot=few_spot) for p in plan.pools),
+        pools=tuple(map(_pool_request, plan.pools)),
         accounts=tuple(accounts),
         policy=policy,
         max_hourly_nanos=max_hourly,
@@ -175,9 +173,8 @@ def leaving_nanos(plan: Plan) -> int:
     return sum(m.nanos or 0 for m in (*leaving, *going, *plan.going))
 
 
-def _pool_request(p: PoolPlan, *, few_spot: bool) -> PoolRequest:
+def _pool_request(p: PoolPlan) -> PoolRequest:
     pool = p.pool
-    taken = few_spot and pool.above_base == "SpotWithFallback" and any(m.preempted for m in p.avoid)
     pins: dict[tuple[str, str, int, int | None], tuple[Offer, int]] = {}
     for m in p.stay:
         key = (m.offer.id, m.alternative, m.counts_as, m.nanos)
@@ -188,7 +185,8 @@ def _pool_request(p: PoolPlan, *, few_spot: bool) -> PoolRequest:
         alternatives=pool.alternatives or (Alternative("default", Needs()),),
         image=pool.image,
         base_on_demand=pool.base_on_demand,
-        above_base="OnDemand" if taken else pool.above_base,
+        above_base=pool.above_base,
+        spot_taken=any(m.preempted for m in p.avoid),
         regions=pool.regions,
         zones=pool.zones,
         spread=pool.spread,

@@ -146,6 +146,7 @@ class PoolRequest:
         image: Image alias, empty for the account's default.
         base_on_demand: Units that must be on demand.
         above_base: How the others are paid.
+        spot_taken: One of its spot machines was taken away a moment ago.
         regions: Allowed regions, empty for all.
         zones: Allowed zones, empty for all.
         spread: Over what machines are spread evenly.
@@ -159,6 +160,7 @@ class PoolRequest:
     image: str = ""
     base_on_demand: int = 0
     above_base: Above = "OnDemand"
+    spot_taken: bool = False
     regions: tuple[str, ...] = ()
     zones: tuple[str, ...] = ()
     spread: Spread = "None"

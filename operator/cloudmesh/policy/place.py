@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from cloudmesh.policy.choose import Choice, Chooser, pinned_nanos
 from cloudmesh.policy.filters import Sieve, Sifted
-from cloudmesh.policy.model import Decision, Placement, Policy, Request
+from cloudmesh.policy.model import Decision, Placement, Policy, PoolRequest, Request
 from cloudmesh.policy.offers import UNKNOWN_COST, OfferTable
 from cloudmesh.policy.problem import Task
 from cloudmesh.policy.scores import Plugin
 from cloudmesh.policy.words import all_rejections, explain, in_words, say_why
 
 SPOT_TYPES = 15
-"""Types that must be acceptable before one spot machine is replaced by another to save money: with fewer the choice
-ends at what is taken away most often."""
+"""Types of spot machines that must serve a pool before one that was taken away is replaced by another: with fewer the
+choice ends at what is taken away most often."""
 
 
 def place(request: Request, table: OfferTable, *, now: str = "", plugin: Plugin | None = None) -> Placement:
@@ -31,7 +33,7 @@ def place(request: Request, table: OfferTable, *, now: str = "", plugin: Plugin 
         PolicyError: The policy names what isn't there, or the plug-in's answer can't be used.
     """
     sieve = Sieve(request, table, now)
-    sifted = [sieve.sift(pool) for pool in request.pools]
+    sifted = [_sift(sieve, table, pool) for pool in request.pools]
     chooser = Chooser(request, table, sifted, plugin)
     placement = assemble(request, table, sifted, chooser.choose())
     if request.policy.mode == "Cheapest" and not request.policy.filters:
@@ -39,7 +41,7 @@ def place(request: Request, table: OfferTable, *, now: str = "", plugin: Plugin 
     if request.policy.filters:
         request = replace(request, policy=Policy())
         sieve = Sieve(request, table, now)
-        chooser = Chooser(request, table, [sieve.sift(pool) for pool in request.pools])
+        chooser = Chooser(request, table, [_sift(sieve, table, pool) for pool in request.pools])
     return _with_cheapest(request, table, placement, chooser.cheapest())
 
 
@@ -56,13 +58,15 @@ def _with_cheapest(request: Request, table: OfferTable, placement: Placement, ch
     return replace(placement, cheapest_nanos=hourly, cheapest=words)
 
 
-def may_replace_spot_with_spot(types: int) -> bool:
-    """Whether a spot machine may be replaced by a cheaper spot machine.
-
-    Args:
-        types: Machine types that the pool accepts.
-    """
-    return types >= SPOT_TYPES
+def _sift(sieve: Sieve, table: OfferTable, pool: PoolRequest) -> Sifted:
+    """The offers that serve a pool: on demand only where a spot machine was taken and few types could replace it."""
+    sifted = sieve.sift(pool)
+    if not pool.spot_taken or pool.above_base != "SpotWithFallback":
+        return sifted
+    spot = sifted.rows[table.spot[sifted.rows]]
+    if len(np.unique(table.type.codes[spot])) >= SPOT_TYPES:
+        return sifted
+    return sieve.sift(replace(pool, above_base="OnDemand"))
 
 
 def assemble(request: Request, table: OfferTable, sifted: Sequence[Sifted], choice: Choice) -> Placement:

@@ -189,7 +189,11 @@ def test_spot_that_is_taken_away_is_replaced_however_many() -> None:
     taken = [
         member(i, failed="Preempted", preempted=True, ready="False", ready_since=NOW, made=False) for i in range(3)
     ]
-    assert plan(asked(p), taken, NOW).create == 3
+    found = plan(asked(p), taken, NOW)
+    assert found.create == 3
+    ask = {"accounts": ["mem"], "policy": Policy(), "max_hourly": None, "account_limits": {}, "blocks": []}
+    assert request(asked(p), found, currency="USD", **ask).pools[0].spot_taken  # type: ignore[arg-type]
+    assert not request(asked(p), plan(asked(p), [], NOW), currency="USD", **ask).pools[0].spot_taken  # type: ignore[arg-type]
 
 
 def test_a_woken_machine_has_time_to_start() -> None:

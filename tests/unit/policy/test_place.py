@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.unit.policy.offers import ask, chosen, fallen, offer, pool, price, solve, types
 
 from cloudmesh.policy.exact import polish
-from cloudmesh.policy.model import Alternative, Block, FilterRule, Needs, Pin, Policy, PoolRequest
+from cloudmesh.policy.model import Alternative, Block, FilterRule, Needs, Offer, Pin, Policy, PoolRequest
 from cloudmesh.policy.offers import OfferTable
-from cloudmesh.policy.place import may_replace_spot_with_spot, place
+from cloudmesh.policy.place import SPOT_TYPES, place
 
 SPOT = offer(type_="spot", hourly=0.03, purchase="Spot", free=3)
 STEADY = offer(type_="steady", hourly=0.1)
@@ -32,9 +33,20 @@ def test_spot_falls_back_machine_by_machine_only_where_it_may() -> None:
     assert placement.reason == "CapacityUnavailable"
 
 
-def test_spot_machines_are_replaced_by_spot_only_with_many_types() -> None:
-    assert not may_replace_spot_with_spot(14)
-    assert may_replace_spot_with_spot(15)
+def test_spot_machines_that_were_taken_are_replaced_by_spot_only_with_many_types() -> None:
+    steady = offer("a", "steady", 0.5)
+    many = [offer("a", f"spot{n}", 0.01, purchase="Spot", zone=z) for n in range(SPOT_TYPES) for z in ("z1", "z2")]
+    # what the pool doesn't accept counts for nothing
+    large = [offer("a", f"large{n}", 0.02, purchase="Spot", milli_vcpu=64_000) for n in range(SPOT_TYPES)]
+
+    def got(offers: list[Offer], **more: Any) -> set[str]:
+        mine = pool(needs=Needs(vcpu=(1000, 8000)), **{"above_base": "SpotWithFallback", "spot_taken": True, **more})
+        return {d.offer.purchase for d in solve(ask(mine), steady, *offers).decisions}
+
+    assert got([*many, *large]) == {"Spot"}
+    assert got([*many[2:], *large]) == {"OnDemand"}
+    assert got([*many[2:], *large], spot_taken=False) == {"Spot"}
+    assert got(many[2:], above_base="Spot") == {"Spot"}
 
 
 def test_pinned_machines_count_cost_and_stay() -> None:
