@@ -169,6 +169,8 @@ def main() -> int:
     if unknown := budgets.keys() - set(known):
         print(f"unknown parts: {', '.join(sorted(unknown))}; there are {', '.join(known)}", file=sys.stderr)
         return 2
+    # A shell that starts this in the background has it ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     suite = Suite(budgets)
     suite.run()
