@@ -147,6 +147,8 @@ class Kubernetes(Cloud):
         default_factory=list
     )
     """Taints that the Pods tolerate."""
+    max_disk: Annotated[Quantity, positive("maxDisk")] = "1Ti"
+    """Largest disk that a machine may ask for, in bytes: what no node has need not be tried."""
 
 
 class SshHost(Model):

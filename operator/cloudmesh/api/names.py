@@ -29,6 +29,8 @@ ANNOTATION_RESUME_REQUESTED: Final = f"{GROUP}/resume-requested"
 """A new value wakes a cluster that was suspended because it was idle."""
 ANNOTATION_RESTARTED_AT: Final = f"{GROUP}/restarted-at"
 """A new value restarts a VirtualMachine."""
+ANNOTATION_RETRY_REQUESTED: Final = f"{GROUP}/retry-requested"
+"""A new value lets a CloudAccount try again at once what failed a moment ago."""
 ANNOTATION_ABANDON: Final = f"{GROUP}/abandon"
 """The object's uid gives up on purpose what the clean-up can't reach."""
 

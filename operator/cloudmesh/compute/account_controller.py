@@ -92,6 +92,7 @@ class AccountReconciler:
                 return Done()
             account.set_ready(False, error.reason, str(error))
             account.fingerprint = None
+        account.retry((obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_RETRY_REQUESTED, ""))
         requeue = await self._write(obj, account)
         if has_finalizer(obj, names.FINALIZER_IN_USE):
             if not self._accounts.machines(account):

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from cloudmesh.api import names
 from cloudmesh.compute.clocks import clock_of
 from cloudmesh.compute.cloud_metrics import CloudMetrics
 from cloudmesh.compute.endpoints import guard_of
@@ -109,6 +110,8 @@ class Account:
         """Uids of machines that are just being asked for."""
         self.unmade: set[str] = set()
         """Uids of machines that were to be asked for, and for sure weren't made."""
+        self.retried: str = (meta.get("annotations") or {}).get(names.ANNOTATION_RETRY_REQUESTED, "")
+        """Value of the annotation that was acted on."""
         self.deleting = False
         self.idle_since: float | None = None
         """Since when no machine needs it, on the loop's clock."""
@@ -146,6 +149,7 @@ class Account:
         self.identity = ""
         self.told = ()  # other offers than before are no reason to doubt them
         self.failures.accept()
+        self.failures.clear()
 
     # -- whose credentials -----------------------------------------------------------------------------------------
 
@@ -188,8 +192,21 @@ class Account:
         """Keeps in mind that an offer failed; the status follows within a second."""
         if isinstance(error, AuthFailed):
             self.refuse(error)
-        elif self.failures.remember(offer, error, self._hub.now()):
+        elif self.failures.remember(offer, error, self._hub.now(), quota=self.info.quota_seconds):
             self._hub.changed(self)
+
+    def retry(self, value: str) -> None:
+        """Somebody wants what failed to be tried again at once.
+
+        Args:
+            value: Of the annotation; only a new one counts.
+        """
+        if value in ("", self.retried):
+            return
+        self.retried = value
+        if self.failures.clear():
+            self._hub.changed(self, now=True)
+            self._hub.wake_users(self)
 
     def worked(self, offer: Offer) -> None:
         """An offer gave a machine: what is remembered against it goes."""

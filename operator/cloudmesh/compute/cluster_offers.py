@@ -172,6 +172,8 @@ class Offers:
                 account_limits=self._limits(accounts.usable),
                 blocks=blocks,
                 currency=currency,
+                no_public=frozenset(a.name for a in accounts.usable if "PublicAddresses" in a.info.lacks),
+                max_disks={a.name: most for a in accounts.usable if (most := a.info.max_disk_gib) is not None},
             )
             placement = self._place(memory, question, now_text)
             if isinstance(placement, Trouble):
@@ -389,7 +391,8 @@ def _key(question: Request, table: int) -> Hashable:
     pools = tuple(replace(p) for p in question.pools)
     blocks = tuple((b.key, b.error) for b in question.blocks)
     limits = tuple(sorted(question.account_limits.items()))
-    return (table, pools, question.accounts, repr(question.policy), question.max_hourly_nanos, blocks, limits)
+    powers = (question.no_public, tuple(sorted(question.max_disks.items())))
+    return (table, pools, question.accounts, repr(question.policy), question.max_hourly_nanos, blocks, limits, powers)
 
 
 def over_limit(asked: Asked, members: Sequence[Member], guests: int = 0) -> Trouble | None:

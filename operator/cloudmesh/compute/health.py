@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cloudmesh.compute.asked import Health, Pool
-from cloudmesh.compute.members import CAPACITY, Member
+from cloudmesh.compute.members import CAPACITY, QUOTA, Member
 
 Why = Literal["Unmade", "Preempted", "Gone", "Broken", "StartupTimeout", "Unhealthy", "NotAdopted"]
 
@@ -28,6 +28,7 @@ SETTLED_SECONDS = 600
 FREE_TRIES = 16
 """Offers that are tried one after the other without a wait."""
 MAX_BACKOFF_SECONDS = 600
+QUOTA_BACKOFF_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,10 @@ def _with(message: str, member: Member) -> str:
 def _ill(health: Health, member: Member, why: Why, message: str, onset: int) -> Ill:
     settled = member.was_up and member.ready_since - member.asked_at >= SETTLED_SECONDS
     before = 0 if settled else member.failures
-    due: int | None = onset + backoff_seconds(before, capacity=why == "Unmade" and member.failed in CAPACITY)
+    pause = backoff_seconds(before, capacity=why == "Unmade" and member.failed in CAPACITY)
+    if why == "Unmade" and member.failed == QUOTA:
+        pause = min(pause, QUOTA_BACKOFF_SECONDS)  # how long a quota waits is its account's to say
+    due: int | None = onset + pause
     if why in COUNTED and not health.replace:
         due = None
     return Ill(member, why, message, due, before + 1)

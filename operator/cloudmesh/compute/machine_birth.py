@@ -9,6 +9,7 @@ from cloudmesh.compute.kinds import VIRTUAL_MACHINE
 from cloudmesh.compute.machine_calls import Parentless
 from cloudmesh.compute.machine_life import FIRST_RETRY_SECONDS, LOOK_AGAIN_SECONDS, Case, Hands
 from cloudmesh.compute.ports import NodeSpec
+from cloudmesh.compute.prices.moments import to_seconds
 from cloudmesh.engine import (
     CapacityUnavailable,
     CloudmeshError,
@@ -218,12 +219,15 @@ class Birth:
         reason = c.REASON_CLOUD_UNAVAILABLE if isinstance(error, Transient | RateLimited) else error.reason
         final = bool(case.wanted.cluster) or isinstance(error, InvalidRequest | Unsupported | Conflict)
         hands.warn(case, reason, f"{case.wanted.offer_id}: {error}")
-        await hands.write(
-            case, statuses.refused(case.status, case.generation, hands.now(), reason, str(error), final=final)
-        )
+        message, wait = str(error), LOOK_AGAIN_SECONDS
+        if not final and (blocked := account.failures.blocked(hands.calls.offer(account, case.wanted), hands.now())):
+            message = f"{message}; tried again after {blocked.until}"
+            wait = max(1.0, min(wait, to_seconds(blocked.until) - to_seconds(hands.now()) + 1.0))
+        status = statuses.refused(case.status, case.generation, hands.now(), reason, message, final=final)
+        await hands.write(case, status)
         case.settled()
         case.life.tries = case.life.holds = 0
-        return Done() if final else Done(requeue_after=LOOK_AGAIN_SECONDS)
+        return Done() if final else Done(requeue_after=wait)
 
     async def _hold(self, case: Case, error: NameConflict) -> Done:
         """Something has a name that it needs: no other offer would help, so it is tried again until that is gone."""

@@ -9,7 +9,8 @@ from cloudmesh.policy.model import Offer
 
 Truth = Literal["True", "False", "Unknown"]
 
-CAPACITY = frozenset({"CapacityUnavailable", "QuotaExceeded"})
+QUOTA = "QuotaExceeded"
+CAPACITY = frozenset({"CapacityUnavailable", QUOTA})
 """Reasons that are definite: the next offer is tried at once."""
 
 GAVE_UP = "Failed"

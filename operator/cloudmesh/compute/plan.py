@@ -139,6 +139,8 @@ def request(
     account_limits: Mapping[str, int],
     blocks: Sequence[Block],
     currency: str,
+    no_public: frozenset[str] = frozenset(),
+    max_disks: Mapping[str, int] | None = None,
 ) -> Request:
     """What the scheduler is asked: machines that stay are pinned, at the prices that they were made at.
 
@@ -151,6 +153,8 @@ def request(
         account_limits: Machines that an account may still make.
         blocks: What failed a moment ago.
         currency: Currency of the limit.
+        no_public: Accounts whose machines can't have addresses of the internet.
+        max_disks: By account the largest disk in GiB.
     """
     if max_hourly is not None:
         max_hourly = max(0, max_hourly - leaving_nanos(plan))
@@ -163,6 +167,8 @@ def request(
         same_network=asked.same_network,
         account_limits=account_limits,
         blocks=tuple(blocks),
+        no_public=no_public,
+        max_disks=max_disks or {},
     )
 
 
@@ -191,6 +197,7 @@ def _pool_request(p: PoolPlan) -> PoolRequest:
         zones=pool.zones,
         spread=pool.spread,
         colocate=pool.colocate,
+        public_address=pool.public_address,
         pinned=tuple(Pin(offer, key[1], key[2], count) for key, (offer, count) in pins.items()),
     )
 

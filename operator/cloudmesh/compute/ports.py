@@ -33,6 +33,9 @@ class ProviderInfo:
         ssh: Its machines can be logged in to; else Running is reachable.
         poll_seconds: How often an account is listed while something changes; ten times as long when nothing does.
         requests_per_second: Calls a second of an account that names no rate of its own; None for no limit.
+        max_disk_gib: Largest disk of a machine in GiB, None where there is no limit that matters.
+        quota_seconds: How long a limit of the account that was hit isn't tried again, at first and at most: each time
+            in a row takes twice as long.
         lacks: Names of `TRAITS` that its cloud doesn't have, each with a sentence why.
     """
 
@@ -44,6 +47,8 @@ class ProviderInfo:
     ssh: bool = True
     poll_seconds: float = 5.0
     requests_per_second: float | None = None
+    max_disk_gib: int | None = None
+    quota_seconds: tuple[int, int] = (900, 900)
     lacks: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -5,6 +5,7 @@
 | Account | its account isn't asked for |
 | Type, Arch, Vcpu, Memory, Gpu, Disk | the machine isn't what an alternative needs |
 | Image | the image can't be had with it |
+| PublicAddress | machines of its account can't have addresses of the internet |
 | Region, Zone, Purchase | the pool wants other ones |
 | Policy… | the policy's filter of that name excludes it, see `rules` |
 | Network | machines must reach each other, and its network isn't known or isn't the one chosen |
@@ -141,8 +142,8 @@ class Sieve:
                  lambda o: f"{o.memory_mib} MiB of memory"),
             Step("Gpu", self._memo(("Gpu", gpu), lambda: _with_gpu(table, *gpu)),
                  lambda o: f"{o.gpu_count} GPUs{' ' + o.gpu_model if o.gpu_model else ''}"),
-            Step("Disk", self._memo(("Disk", needs.disk_gib), lambda: _with_disk(table, needs.disk_gib)),
-                 lambda o: f"disk of {o.disk_gib} GiB"),
+            Step("Disk", self._memo(("Disk", needs.disk_gib), lambda: self._with_disk(needs.disk_gib)),
+                 self._says_disk),
         ]  # fmt: skip
 
     def _place(self, pool: PoolRequest) -> list[Step]:
@@ -150,6 +151,8 @@ class Sieve:
         return [
             Step("Image", self._memo(("Image", pool.image), lambda: _with_image(table, pool.image)),
                  lambda o: f"image {pool.image} can't be had"),
+            Step("PublicAddress", self._memo(("PublicAddress", pool.public_address), lambda: self._public(pool)),
+                 lambda o: f"account {o.account} has no addresses of the internet: see `spec.network.mode`"),
             Step("Region", self._memo(("Region", pool.regions), lambda: _one_of(table, "region", pool.regions)),
                  lambda o: f"region {o.region}" if o.region else "no region"),
             Step("Zone", self._memo(("Zone", pool.zones), lambda: _one_of(table, "zone", pool.zones)),
@@ -166,6 +169,24 @@ class Sieve:
         if key not in self._sets:
             self._sets[key] = _packed(make())
         return self._sets[key]
+
+    def _with_disk(self, gib: int) -> Mask | None:
+        mask = _with_disk(self._table, gib)
+        small = {account for account, most in self._request.max_disks.items() if most < gib}
+        if mask is None or not small:
+            return mask
+        return mask & self._table.account.where(lambda account: account not in small)
+
+    def _says_disk(self, offer: Offer) -> str:
+        if offer.disk_gib or offer.account not in self._request.max_disks:
+            return f"disk of {offer.disk_gib} GiB"
+        return f"disk of at most {self._request.max_disks[offer.account]} GiB"
+
+    def _public(self, pool: PoolRequest) -> Mask | None:
+        lacking = self._request.no_public
+        if not pool.public_address or not lacking:
+            return None
+        return self._table.account.where(lambda account: account not in lacking)
 
     def _by_rules(self, name: str) -> Bits | None:
         """All of the policy's filters of one name."""

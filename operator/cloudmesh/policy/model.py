@@ -152,6 +152,7 @@ class PoolRequest:
         spread: Over what machines are spread evenly.
         colocate: Within what all machines must lie.
         pinned: What is there already.
+        public_address: Each machine must have an address of the internet.
     """
 
     name: str
@@ -166,6 +167,7 @@ class PoolRequest:
     spread: Spread = "None"
     colocate: Colocate = "None"
     pinned: tuple[Pin, ...] = ()
+    public_address: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +239,8 @@ class Request:
         account_limits: Machines that an account may still make.
         quotas: Thousandths of vCPU that are left of `account/region/quota`.
         blocks: What failed a moment ago, already without what is over.
+        no_public: Accounts whose machines can't have addresses of the internet.
+        max_disks: By account the largest disk in GiB that can be chosen; accounts without an entry name none.
     """
 
     pools: tuple[PoolRequest, ...]
@@ -248,6 +252,8 @@ class Request:
     account_limits: Mapping[str, int] = field(default_factory=dict)
     quotas: Mapping[str, int] = field(default_factory=dict)
     blocks: tuple[Block, ...] = ()
+    no_public: frozenset[str] = frozenset()
+    max_disks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

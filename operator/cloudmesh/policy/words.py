@@ -99,7 +99,8 @@ def explain(request: Request, table: OfferTable, choice: Choice, held: int | Non
     falls = ", ".join(f"{r.count} at {r.filter}" for r in sifted.rejected)
     text = f"pool {task.pool.name}: {fill.missing} of {task.pool.replicas} can't be placed; "
     if not len(sifted.rows):
-        return reason, text + f"none of {len(table)} offers fits" + (f": {falls}" if falls else "")
+        blocked = next((f", such as {r.example}" for r in sifted.rejected if r.filter == "Blocked"), "")
+        return reason, text + f"none of {len(table)} offers fits" + (f": {falls}{blocked}" if falls else "")
     text += f"{len(sifted.rows)} of {len(table)} offers fit"
     if fill.missing and task.base and not any(not item.spot for item in task.items):
         return reason, text + f", but none on demand, and {task.base} must be"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from tests.unit.compute import cluster_scene
-from tests.unit.compute.machine_scene import NAMESPACES, now
+from tests.unit.compute.machine_scene import NAMESPACES, now, wall
 
 from cloudmesh.api.quantity import parse_quantity
 from cloudmesh.compute.accounts import Accounts
-from cloudmesh.compute.kinds import CLOUD_ACCOUNT
+from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_MACHINE
 from cloudmesh.compute.providers.kubernetes.pods import CONTAINER, DISK
 from cloudmesh.compute.providers.kubernetes.powers import PodProvider
 from cloudmesh.compute.providers.kubernetes.sizes import read_settings
@@ -74,6 +75,16 @@ class PodScene(cluster_scene.Scene):
     def types(self) -> set[str]:
         """Types of all VirtualMachines."""
         return {machine["spec"]["offer"]["type"] for machine in self.machines()}
+
+    def made(self) -> int:
+        """VirtualMachines that were ever made."""
+        first = [obj for act, kind, obj in self.api.store.writes if kind == VIRTUAL_MACHINE]
+        return len({str(name) for name in first})
+
+    def waits(self) -> float:
+        """Seconds that the account still waits."""
+        moments = [datetime.datetime.fromisoformat(failure["until"]).timestamp() for failure in self.failures()]
+        return max(moments, default=0.0) - wall()
 
     def failures(self) -> list[Obj]:
         """What the account remembers."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.unit.compute.pod_scene import POD, SERVICE, PodScene, pod_scene
+from tests.unit.compute.pod_scene import POD, SERVICE, SMALL, PodScene, pod_scene
 
+from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.engine import CONFIG_MAP, SECRET, Resource
 
 NAME_SECONDS = 20.0
@@ -74,8 +75,6 @@ async def test_a_foreign_inventory_is_told_and_waited_for(s: PodScene) -> None:
 
 @pod_scene
 async def test_a_cluster_in_conflict_can_be_deleted(s: PodScene) -> None:
-    from cloudmesh.compute.kinds import VIRTUAL_CLUSTER
-
     s.foreign(POD, "lab-workers-0")
     s.cluster()
     async with s.operator():
@@ -84,3 +83,132 @@ async def test_a_cluster_in_conflict_can_be_deleted(s: PodScene) -> None:
         await s.until(lambda: not s.is_there(VIRTUAL_CLUSTER, "lab"), 60.0)
         assert s.api.get(POD, "ns", "lab-workers-0") is not None
         assert s.names() == []
+
+
+# -- what one cluster asks for, and nobody else --------------------------------------------------------------------
+
+
+async def has_left_others_alone(s: PodScene) -> None:
+    """Another cluster gets the cheapest machine at once, and the account remembers nothing."""
+    assert s.failures() == []
+    s.cluster("other")
+    await s.until(lambda: s.said(name="other") == ("True", "AsSpecified"), 30.0)
+    assert {m["spec"]["offer"]["type"] for m in s.machines() if "other" in m["metadata"]["name"]} == {"small"}
+
+
+@pod_scene
+async def test_public_addresses_fall_at_a_filter_before_anything_is_made(s: PodScene) -> None:
+    s.cluster(network={"mode": "PublicAddress"})
+    async with s.operator():
+        await s.until(lambda: s.said() == ("False", "NoFeasibleOffer"))
+        assert s.message() == "pool workers: 1 of 1 can't be placed; none of 3 offers fits: 3 at PublicAddress"
+        (fell,) = s.cluster_status()["placement"]["rejected"]
+        assert "`spec.network.mode`" in fell["example"]
+        assert s.machines() == []
+        await has_left_others_alone(s)
+        s.edit(network={"mode": "SameNetwork"})
+        await s.until(lambda: s.said() == ("True", "AsSpecified"), 30.0)
+        await s.settle()
+
+
+@pod_scene
+async def test_a_disk_beyond_what_the_account_gives_falls_at_a_filter(s: PodScene) -> None:
+    s.cluster(machine={**SMALL, "disk": {"size": "10Ti"}})
+    async with s.operator():
+        await s.until(lambda: s.said() == ("False", "NoFeasibleOffer"))
+        (fell,) = s.cluster_status()["placement"]["rejected"]
+        assert (fell["filter"], fell["count"]) == ("Disk", 3)
+        assert "disk of at most 1024 GiB" in fell["example"]
+        assert s.machines() == []
+        await has_left_others_alone(s)
+
+
+@pod_scene
+async def test_a_disk_that_no_node_has_is_that_clusters_own_trouble(s: PodScene) -> None:
+    s.cluster(machine={**SMALL, "disk": {"size": "200Gi"}})
+    async with s.operator():
+        await s.until(lambda: s.said() == ("False", "NoFeasibleOffer"), 300.0)
+        assert "no node has room for a disk of 200Gi" in s.message()
+        await has_left_others_alone(s)
+        pods = len(s.machines())
+        await asyncio.sleep(120.0)
+        assert s.said() == ("False", "NoFeasibleOffer")
+        assert len(s.machines()) == pods
+        # another disk is another request: it is tried at once, on the cheapest offer
+        s.edit_pool(alternatives=[{"name": "any", "machine": {**SMALL, "disk": {"size": "20Gi"}}}])
+        await s.until(lambda: s.said() == ("True", "AsSpecified"), 30.0)
+        assert s.types() == {"small"}
+        await s.settle()
+
+
+# -- quotas ----------------------------------------------------------------------------------------------------------
+
+
+@pod_scene
+async def test_a_quota_that_is_lifted_holds_nobody_up_for_long(s: PodScene) -> None:
+    s.quota = 0
+    s.cluster()
+    async with s.operator():
+        await s.until(lambda: s.said() == ("False", "QuotaExceeded"))
+        assert "exceeded quota: few" in s.message()
+        assert "until 2026-" in s.message()
+        await s.until(lambda: len(s.failures()) == 1, 2.0)
+        (failure,) = s.failures()
+        assert failure["class"] == "QuotaExceeded"
+        await asyncio.sleep(1800.0)
+        assert s.said() == ("False", "QuotaExceeded")
+        assert 8 < s.made() < 30
+        s.quota = None
+        took = await s.until(lambda: s.said() == ("True", "AsSpecified"), 200.0)
+        assert took < 170.0
+        assert s.types() == {"small"}
+        assert s.failures() == []
+        await s.settle()
+
+
+@pod_scene
+async def test_an_annotation_tries_again_what_failed(s: PodScene) -> None:
+    s.quota = 0
+    s.cluster()
+    async with s.operator():
+        await s.until(lambda: s.said() == ("False", "QuotaExceeded"))
+        await asyncio.sleep(600.0)
+        await s.until(lambda: "until" in s.message() and s.waits() > 60.0)
+        s.quota = None
+        s.annotate(CLOUD_ACCOUNT, "pods", retry_requested="1")
+        assert await s.until(lambda: s.said() == ("True", "AsSpecified")) < 45.0
+    # a new operator finds the annotation, which was acted on
+    s.quota = 1
+    s.cluster("other")
+    async with s.operator():
+        await s.until(lambda: s.said(name="other") == ("False", "QuotaExceeded"))
+        await s.until(lambda: len(s.failures()) == 1, 2.0)
+
+
+@pod_scene
+async def test_another_spec_of_the_account_tries_again_what_failed(s: PodScene) -> None:
+    s.quota = 0
+    s.cluster()
+    async with s.operator():
+        await s.until(lambda: s.said() == ("False", "QuotaExceeded"))
+        await asyncio.sleep(600.0)
+        await s.until(lambda: "until" in s.message() and s.waits() > 60.0)
+        s.quota = None
+        s.change(CLOUD_ACCOUNT, "pods", lambda obj: obj["spec"]["kubernetes"].update(maxDisk="10Gi"))
+        assert await s.until(lambda: s.said() == ("True", "AsSpecified")) < 45.0
+
+
+@pod_scene
+async def test_a_machine_that_stands_alone_says_until_when_a_quota_holds(s: PodScene) -> None:
+    s.quota = 0
+    s._put(
+        VIRTUAL_MACHINE, "m",
+        {"accountRef": {"name": "pods"}, "offer": {"type": "small"}, "attempt": 1, "powerState": "Running"},
+    )  # fmt: skip
+    async with s.operator():
+        await s.until(lambda: s.condition() == ("False", "QuotaExceeded"))
+        ready = next(x for x in s.status()["conditions"] if x["type"] == "Ready")
+        assert "exceeded quota: few" in ready["message"]
+        assert "tried again after 2026-" in ready["message"]
+        s.quota = None
+        assert await s.until(s.is_ready, 60.0) < 30.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from cloudmesh.api.names import LABEL_MANAGED_BY, MANAGED_BY
 from cloudmesh.compute.ports import Complete, Finding, Listing, Node, NodeSpec, Partial, ProviderInfo
@@ -38,6 +39,7 @@ INFO = ProviderInfo(
     ssh=True,
     poll_seconds=3.0,
     requests_per_second=50.0,
+    quota_seconds=(15, 120),  # one of a namespace is lifted at any moment, and costs one call to try
     lacks={
         "PublicAddresses": "a Pod has no address of the internet",
         "Spot": "Pods are not sold as spot",
@@ -65,6 +67,7 @@ class PodCore:
 
     def __init__(self, kube: Kube, settings: Settings, now: Callable[[], str] = utc_now) -> None:
         self.kube = kube
+        self.info = replace(INFO, max_disk_gib=settings.max_disk_gib)
         self.settings = settings
         self._now = now
 

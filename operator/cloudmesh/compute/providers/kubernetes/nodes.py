@@ -97,7 +97,10 @@ def _failure(pod: Obj, container: Obj, now: str, unschedulable_seconds: int) -> 
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         since = str(scheduled.get("lastTransitionTime") or pod["metadata"].get("creationTimestamp") or "")
         if _seconds_between(since, now) >= unschedulable_seconds:
-            return CapacityUnavailable(str(scheduled.get("message") or "no node takes the Pod"))
+            words = str(scheduled.get("message") or "no node takes the Pod")
+            if f"Insufficient {DISK}" in words and DISK in _limits(pod):
+                return InvalidRequest(f"no node has room for a disk of {_limits(pod)[DISK]}: {words}")
+            return CapacityUnavailable(words)
     return None
 
 

@@ -103,7 +103,7 @@ def make_pod(settings: Settings, spec: NodeSpec) -> Obj:
     if spec.offer.region or spec.offer.zone:
         raise InvalidRequest("a Pod runs where the scheduler puts it: leave region and zone out")
     if spec.public_address:
-        raise Unsupported("a Pod has no address of the internet: leave publicAddress out")
+        raise Unsupported("a Pod has no address of the internet: leave `spec.network.mode` PublicAddress out")
     if not _HOST_NAME.fullmatch(spec.name):
         raise InvalidRequest(f"{spec.name!r} can't be the name of a host")
     if not spec.access.secret_name:

@@ -22,6 +22,7 @@ DEFAULT_SIZES: tuple[Mapping[str, str], ...] = (
     {"name": "large", "cpu": "2", "memory": "4Gi"},
 )
 NETWORK = "pods"
+MAX_DISK_GIB = 1024
 UNSCHEDULABLE_SECONDS = 20
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -49,6 +50,7 @@ class Settings:
         tolerations: Taints that they tolerate, as in a Pod.
         prices: Price of each size; None where the installation names none.
         unschedulable_seconds: How long the scheduler may look for a node before the machine counts as failed.
+        max_disk_gib: Largest disk of a machine, in GiB.
         cluster_domain: Domain of the cluster's Services.
     """
 
@@ -61,6 +63,7 @@ class Settings:
     tolerations: tuple[Mapping[str, Any], ...]
     prices: Mapping[str, Price | None]
     unschedulable_seconds: int = UNSCHEDULABLE_SECONDS
+    max_disk_gib: int = MAX_DISK_GIB
     cluster_domain: str = "cluster.local"
 
     def offers(self) -> list[Offer]:
@@ -130,6 +133,9 @@ def read_settings(context: Context, now: str) -> Settings:
         tolerations=tuple(dict(each) for each in tolerations),
         prices={name: _price(size, defaults, now) for name, size in sizes.items()},
         unschedulable_seconds=int(seconds),
+        max_disk_gib=_whole("spec.kubernetes.maxDisk", spec["maxDisk"], Fraction(1 << 30), "GiB, such as '500Gi'")
+        if "maxDisk" in spec
+        else MAX_DISK_GIB,
         cluster_domain=defaults.get("clusterDomain", "cluster.local"),
     )
 

@@ -15,7 +15,15 @@ from cloudmesh.compute.providers.memory.errors import classify, classify_error
 from cloudmesh.compute.providers.memory.instance import CloudError, ConnectionLost, Instance, Order
 from cloudmesh.compute.providers.memory.stock import Row
 from cloudmesh.compute.tokens import TAG_TOKEN, Scope
-from cloudmesh.engine.errors import AlreadyExists, CloudmeshError, Conflict, NameConflict, NotFound, RateLimited, Transient
+from cloudmesh.engine.errors import (
+    AlreadyExists,
+    CloudmeshError,
+    Conflict,
+    NameConflict,
+    NotFound,
+    RateLimited,
+    Transient,
+)
 from cloudmesh.policy.model import Offer, Price
 
 T = TypeVar("T")
