@@ -217,19 +217,14 @@ class Recipe:
 
     @cached_property
     def function_layout(self) -> dict[str, Image]:
-        """What functions are built on: `base`, `runtime`, and the optional parts as `part-NAME`."""
-        from cloudmesh_function.parts import OPTIONAL, RUNTIME
+        """What functions are built on: `base` and `runtime`."""
+        from cloudmesh_function.parts import RUNTIME
 
         own = package_files("cloudmesh_function", RUNTIME_DIR)
-        images = {"base": self.base.image}
-        for name, distributions, files in (
-            ("runtime", RUNTIME, own),
-            *((f"part-{part}", OPTIONAL[part], []) for part in sorted(OPTIONAL)),
-        ):
-            layer, versions = self._part(distributions, files)
-            provides = " ".join(f"{canonicalize_name(dist)}=={versions[dist]}" for dist in sorted(versions))
-            images[name] = Image(PLATFORM, RunConfig(labels={"org.cloudmesh.provides": provides}), (layer,))
-        return images
+        layer, versions = self._part(RUNTIME, own)
+        provides = " ".join(f"{canonicalize_name(dist)}=={versions[dist]}" for dist in sorted(versions))
+        runtime = Image(PLATFORM, RunConfig(labels={"org.cloudmesh.provides": provides}), (layer,))
+        return {"base": self.base.image, "runtime": runtime}
 
     @cached_property
     def builder(self) -> Image:

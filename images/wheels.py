@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from packaging.tags import Tag, compatible_tags, cpython_tags
+from packaging.tags import Tag
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from uv import find_uv_bin
 
+from cloudmesh.functions.image.oci import Platform
+from cloudmesh.functions.lock import Target
 from images.debian import RecipeError
 
 
@@ -31,17 +33,6 @@ class LockedWheel:
     filename: str
     sha256: str
     path: Path
-
-
-def base_tags(python: tuple[int, int], glibc: tuple[int, int], machine: str = "x86_64") -> list[Tag]:
-    """The wheel tags that the base image takes, best first."""
-    platforms = [f"manylinux_{glibc[0]}_{minor}_{machine}" for minor in range(glibc[1], 4, -1)]
-    legacy = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
-    for minor, name in legacy.items():
-        platforms.insert(platforms.index(f"manylinux_2_{minor}_{machine}") + 1, f"{name}_{machine}")
-    platforms.append(f"linux_{machine}")
-    tag = f"cp{python[0]}{python[1]}"
-    return [*cpython_tags(python, [tag], platforms), *compatible_tags(python, tag, platforms)]
 
 
 def index_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -109,8 +100,7 @@ def fetch_wheels(lock: Path, cache: Path, *, python: str, glibc: tuple[int, int]
     Raises:
         RecipeError: a wheel is not to be had, or differs from its hash.
     """
-    major, minor = (int(part) for part in python.split(".")[:2])
-    tags = base_tags((major, minor), glibc)
+    tags = Target(python, glibc, Platform("linux", "amd64")).tags()
     state = f"{hashlib.sha256(lock.read_bytes()).hexdigest()}-{python}-{glibc}"
     record = cache / f"resolved-{hashlib.sha256(state.encode()).hexdigest()[:32]}.json"
     cache.mkdir(parents=True, exist_ok=True)

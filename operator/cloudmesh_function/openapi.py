@@ -7,12 +7,9 @@ from typing import Any, Final
 
 from cloudmesh_function.model import (
     ANY,
-    EITHER,
     MISSING,
     NONE,
-    POSITIONAL,
     VAR_KEYWORD,
-    VAR_POSITIONAL,
     Array,
     Choice,
     Enumeration,
@@ -239,8 +236,3 @@ def _body(item: Operation) -> dict[str, Any]:
     if required:
         shape["required"] = required
     return {"required": bool(required), "content": {"application/json": {"schema": shape}}}
-
-
-def by_position(parameter: Parameter) -> bool:
-    """Whether the parameter is passed by position."""
-    return parameter.kind in (POSITIONAL, EITHER, VAR_POSITIONAL)

@@ -8,10 +8,5 @@ RUNTIME: Final[tuple[str, ...]] = ("msgspec", "granian", "click", "swagger-ui-bu
 """Distributions of the runtime layer, with what they declare to need (of the Swagger UI wheel only the
 assets are read, so that its Jinja2 stays out)."""
 
-OPTIONAL: Final[dict[str, tuple[str, ...]]] = {
-    "pydantic": ("pydantic", "pydantic-core", "annotated-types", "typing-extensions", "typing-inspection")
-}
-"""Parts that only some functions need, by the name that stands in `Parsed.needs`."""
-
 PROVIDES: Final[frozenset[str]] = frozenset({"cloudmesh_function", "msgspec", "granian", "click"})
 """Top-level import names that the runtime layer provides."""

@@ -19,8 +19,6 @@ READY: Final = "Ready"
 RECONCILING: Final = "Reconciling"
 STALLED: Final = "Stalled"
 PAUSED: Final = "Paused"
-TRANSIENT_TYPES: Final = frozenset({RECONCILING, STALLED, PAUSED})
-"""Types that are present only while true."""
 
 SOURCE_VALID: Final = "SourceValid"
 DEPENDENCIES_LOCKED: Final = "DependenciesLocked"
@@ -122,3 +120,58 @@ def _cut(message: str) -> str:
     if len(message) <= MAX_MESSAGE_LENGTH:
         return message
     return message[: MAX_MESSAGE_LENGTH - 1] + "…"
+
+
+class Conditions:
+    """The conditions of a status while they are being changed.
+
+    Args:
+        old: The status that they stood in.
+        generation: `metadata.generation` that is looked at.
+        now: RFC 3339 time; used only where a condition's status changes.
+        anew: Begins with none; one that is put keeps the time of the old one.
+    """
+
+    def __init__(self, old: Mapping[str, Any], generation: int, now: str, *, anew: bool = False) -> None:
+        self.generation = generation
+        self._old: list[Condition] = [dict(x) for x in old.get("conditions") or ()]
+        self.list: list[Condition] = [] if anew else self._old
+        self._now = now
+
+    @classmethod
+    def of(cls, obj: Mapping[str, Any], now: str, *, anew: bool = False) -> Conditions:
+        """Those of an object as the API server has it."""
+        return cls(obj.get("status") or {}, int(obj["metadata"].get("generation", 0)), now, anew=anew)
+
+    def put(self, type_: str, status: Status, reason: str, message: str = "") -> None:
+        """Sets one."""
+        before = self.list
+        if find_condition(before, type_) is None and (old := find_condition(self._old, type_)) is not None:
+            before = [*before, dict(old)]
+        self.list = set_condition(before, type_, status, reason, message, generation=self.generation, now=self._now)
+
+    def remove(self, type_: str) -> None:
+        """Removes one; an absent one is fine."""
+        self.list = remove_condition(self.list, type_)
+
+    def ready(
+        self, status: Status, reason: str, message: str, *, reconciling: bool = False, stalled: bool = False
+    ) -> None:
+        """Sets Ready, and Reconciling and Stalled as they go with it; nothing is paused."""
+        self.put(READY, status, reason, message)
+        for type_, on in ((RECONCILING, reconciling), (STALLED, stalled)):
+            if on:
+                self.put(type_, TRUE, reason, message)
+            else:
+                self.remove(type_)
+        self.remove(PAUSED)
+
+    def pause(self, annotation: str) -> None:
+        """Sets Paused; the others stay as they are, so that what is there is still told."""
+        self.put(PAUSED, TRUE, "Annotation", f"remove the annotation {annotation} to go on")
+        if find_condition(self.list, READY) is None:
+            self.put(READY, UNKNOWN, REASON_PENDING, "paused")
+
+    def is_true(self, type_: str) -> bool:
+        """Whether one is True."""
+        return is_true(self.list, type_)

@@ -34,7 +34,6 @@ class NodeBook:
         self.reason = "not listed yet"
         """Why the last listing wasn't complete."""
         self._nodes: dict[str, Node] = {}
-        self._tokens: dict[str, str] = {}
         self._fresh: dict[str, tuple[float, Node]] = {}
         self._extras: dict[str, tuple[Node, ...]] = {}
         self._last = _Round()
@@ -58,11 +57,6 @@ class NodeBook:
             return fresh[1]
         return self._nodes.get(token)
 
-    def by_id(self, node_id: str) -> Node | None:
-        """The node of a cloud's id."""
-        token = self._tokens.get(node_id)
-        return self.get(token) if token is not None else None
-
     def extras(self, token: str) -> tuple[Node, ...]:
         """Living nodes that carry a token besides the one that `get` gives: there must be none."""
         return self._extras.get(token, ())
@@ -70,15 +64,11 @@ class NodeBook:
     def put(self, node: Node, moment: float) -> None:
         """Takes in what a create or a look-up told; it counts until a listing begun later shows the node."""
         self._fresh[node.token] = (moment, node)
-        self._tokens[node.id] = node.token
 
     def drop(self, token: str) -> None:
         """Forgets a node that was seen gone."""
-        node = self._nodes.pop(token, None)
-        fresh = self._fresh.pop(token, None)
-        for gone in (node, fresh[1] if fresh else None):
-            if gone is not None:
-                self._tokens.pop(gone.id, None)
+        self._nodes.pop(token, None)
+        self._fresh.pop(token, None)
         self._extras.pop(token, None)
 
     def absent(self, token: str, since: float) -> bool:
@@ -115,13 +105,11 @@ class NodeBook:
             self._nodes = shown
             self._extras = extras
             self._before, self._last = self._last, _Round(begun, set(shown))
-            self._tokens = {node.id: token for token, node in shown.items()}
             changed = {token for token in old if token not in shown}
         else:
             self.complete, self.reason = False, listing.reason
             self._nodes = {**old, **shown}
             self._extras.update(extras)
-            self._tokens.update({node.id: token for token, node in shown.items()})
             self._last.seen.update(shown)
             changed = set()
         changed.update(token for token, node in shown.items() if not _same(old.get(token), node))
@@ -131,12 +119,9 @@ class NodeBook:
 
     def _settle_fresh(self, shown: dict[str, Node], begun: float, changed: set[str]) -> None:
         for token, (moment, node) in list(self._fresh.items()):
-            self._tokens[node.id] = token
             # listed by a later look, or for so long not that it can't be lag: the listings have the last word
             if begun >= moment and (token in shown or self.absent(token, moment)):
                 del self._fresh[token]
-                if token not in shown:
-                    self._tokens.pop(node.id, None)
                 if token not in shown or not _same(node, shown[token]):
                     changed.add(token)
 

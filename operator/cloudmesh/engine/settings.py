@@ -24,8 +24,6 @@ class Settings:
         namespace: The operator's own namespace: its Lease and generated Secrets live there.
         watch_namespaces: Namespaces to serve; empty means all.
         builder_url: Base URL of the builder.
-        registry_push: Host and port that images are pushed to.
-        registry_pull: Host and port that nodes pull from.
         registry_pull_secret: Secret, in each namespace with functions, that nodes pull with; empty for none.
         version: Version of this operator.
         pod_name: Name of this Pod.
@@ -39,8 +37,6 @@ class Settings:
     namespace: str
     watch_namespaces: tuple[str, ...] = ()
     builder_url: str = ""
-    registry_push: str = ""
-    registry_pull: str = "localhost:25500"
     registry_pull_secret: str = ""
     version: str = "0.0.0"
     pod_name: str = ""
@@ -81,8 +77,6 @@ class Settings:
             namespace=namespace,
             watch_namespaces=watched,
             builder_url=builder_url.rstrip("/"),
-            registry_push=environ.get("CLOUDMESH_REGISTRY_PUSH") or f"cloudmesh-registry.{namespace}.svc:5000",
-            registry_pull=environ.get("CLOUDMESH_REGISTRY_PULL") or "localhost:25500",
             registry_pull_secret=environ.get("CLOUDMESH_REGISTRY_PULL_SECRET") or "",
             version=environ.get("CLOUDMESH_VERSION") or "0.0.0",
             pod_name=pod_name,

@@ -47,8 +47,6 @@ def test_settings_have_defaults_from_the_namespace() -> None:
     settings = Settings.from_environ({"CLOUDMESH_NAMESPACE": "cm", "CLOUDMESH_WATCH_NAMESPACES": "b, a,,b"})
     assert settings.watch_namespaces == ("a", "b")
     assert settings.builder_url == "https://cloudmesh-builder.cm.svc:8443"
-    assert settings.registry_push == "cloudmesh-registry.cm.svc:5000"
-    assert settings.registry_pull == "localhost:25500"
     other = Settings.from_environ({"CLOUDMESH_POD_NAME": "pod"}, default_namespace="own")
     assert other.namespace == "own"
     assert other.watch_namespaces == ()

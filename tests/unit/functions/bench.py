@@ -27,17 +27,15 @@ SOURCE = "def double(x: int) -> int:\n    return 2 * x\n"
 
 
 def write_small_layout(folder: Path) -> None:
-    """Base, runtime and one part, a file each."""
+    """Base and runtime, a file each."""
     labels = {"org.cloudmesh.python": PYTHON, "org.cloudmesh.glibc": "2.36"}
     run = RunConfig(["/usr/bin/python3.11"], {"PATH": "/usr/bin"}, "65532:65532", "/tmp", labels)
     runtime = RunConfig(labels={"org.cloudmesh.provides": "click==8.5.1 msgspec==0.22.0"})
-    part = RunConfig(labels={"org.cloudmesh.provides": "pydantic==2.14.3"})
     write_layout(
         folder,
         {
             "base": Image(PLATFORM, run, (layer_of([File.of("usr/bin/python3.11", b"base" * 100_000)]),)),
             "runtime": Image(PLATFORM, runtime, (layer_of([File.of("opt/cloudmesh/runtime/x.py", b"runtime")]),)),
-            "part-pydantic": Image(PLATFORM, part, (layer_of([File.of("opt/cloudmesh/runtime/p.py", b"p")]),)),
         },
     )
 

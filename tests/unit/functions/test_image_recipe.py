@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from images import compose, debian, install, wheels
 
+from cloudmesh.functions.image.oci import Platform
+from cloudmesh.functions.lock import Target
+
 _LOCK = """other==1.0 \\
     --hash=sha256:{a}
 uv==0.13.9 \\
@@ -46,7 +49,7 @@ def test_hashes_of_a_lock(tmp_path: Path) -> None:
 
 
 def test_the_best_wheel_with_an_allowed_hash_is_chosen() -> None:
-    tags = wheels.base_tags((3, 11), (2, 36))
+    tags = Target("3.11", (2, 36), Platform("linux", "amd64")).tags()
     offers = [
         ("https://host/x-1-py3-none-any.whl", "a" * 64),
         ("https://host/x-1-cp311-cp311-manylinux_2_28_x86_64.whl", "b" * 64),

@@ -1,4 +1,4 @@
-"""Puts a function's image together: `[base][runtime][parts][one layer a wheel][code]`. No network, no clock."""
+"""Puts a function's image together: `[base][runtime][one layer a wheel][code]`. No network, no clock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-_PART = "part-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +34,12 @@ class Foundation:
     Attributes:
         base: the base image.
         runtime: the runtime as an image of one layer.
-        parts: further parts of the runtime that only some functions need.
         python: full version of the base's Python.
         target: what wheels must run on.
     """
 
     base: Image
     runtime: Image
-    parts: dict[str, Image]
     python: str
     target: Target
 
@@ -64,33 +61,21 @@ class Foundation:
         return cls(
             base=base,
             runtime=layout.image("runtime"),
-            parts={name.removeprefix(_PART): layout.image(name) for name in layout.names if name.startswith(_PART)},
             python=python,
             target=Target(".".join(python.split(".")[:2]), (major, minor), base.platform),
         )
 
-    def provides(self, needs: Sequence[str] = ()) -> dict[str, str]:
-        """Distributions that the runtime and the named parts bring: name -> version."""
+    def provides(self) -> dict[str, str]:
+        """Distributions that the runtime brings: name -> version."""
         versions: dict[str, str] = {}
-        for image in (self.runtime, *(self.part(name) for name in needs)):
-            for item in image.run.labels.get("org.cloudmesh.provides", "").split():
-                name, _, version = item.partition("==")
-                versions[canonicalize_name(name)] = version
+        for item in self.runtime.run.labels.get("org.cloudmesh.provides", "").split():
+            name, _, version = item.partition("==")
+            versions[canonicalize_name(name)] = version
         return versions
 
-    def part(self, name: str) -> Image:
-        """A part of the runtime.
-
-        Raises:
-            InvalidRequest: there is no part of that name.
-        """
-        if name not in self.parts:
-            raise InvalidRequest(f"the runtime has no part {name!r}")
-        return self.parts[name]
-
-    def wheels(self, wheels: Sequence[LockedWheel], needs: Sequence[str]) -> list[LockedWheel]:
+    def wheels(self, wheels: Sequence[LockedWheel]) -> list[LockedWheel]:
         """The wheels that an image needs beside the runtime, which brings some already."""
-        brought = self.provides(needs)
+        brought = self.provides()
         return [wheel for wheel in wheels if wheel.name not in brought]
 
 
@@ -125,13 +110,11 @@ def assemble(
         platform: what it runs on.
 
     Raises:
-        InvalidRequest: the foundation is for another platform or lacks a part.
+        InvalidRequest: the foundation is for another platform.
     """
     if platform != foundation.base.platform:
         raise InvalidRequest(f"platforms: there is no base image for {platform}")
     layers = [*foundation.base.layers, *foundation.runtime.layers]
-    for name in sorted(parsed.needs):
-        layers += foundation.part(name).layers
     run = RunConfig(
         entrypoint=["/usr/bin/python3.11", "-m", "cloudmesh_function"],
         env={**foundation.base.run.env, **_ENVIRONMENT},

@@ -73,14 +73,14 @@ async def _build(
 ) -> LocalBuild:
     foundation = Foundation.read(layout or default_layout())
     folder = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cloudmesh" / "functions"
-    locker = Locker(folder / "uv", foundation.provides(sorted(foundation.parts)))
+    locker = Locker(folder / "uv", foundation.provides())
     compiler = Interpreter.running(foundation.python)
     wheelhouse = Wheelhouse(folder / "wheels", LayerStore(folder / "layers"), locker, compiler)
     lock, urls = await locker.lock(requirements, foundation.target, index)
-    wheels = foundation.wheels(lock.wheels, parsed.needs)
+    wheels = foundation.wheels(lock.wheels)
     await wheelhouse.fetch(wheels, foundation.target, index, urls)
     names = await wheelhouse.import_names(wheels, foundation.target, index)
-    for name in missing_imports(parsed.imports, {*PROVIDES, *names, *foundation.provides(parsed.needs)}):
+    for name in missing_imports(parsed.imports, {*PROVIDES, *names, *foundation.provides()}):
         line, column = parsed.import_positions.get(name, (0, 0))
         raise SourceError(line, column, f"import of {name!r}: no requirement provides it")
     layers = await wheelhouse.layers(wheels, foundation.target, index)

@@ -53,8 +53,7 @@ class Service:
         folder = settings.signing_key.parent
         self._verifier = Verifier.read(folder / "current.pub.pem", folder / "previous.pub.pem", signer=self._signer)
         cache = settings.cache
-        provided = self.foundation.provides(sorted(self.foundation.parts))
-        self._locker = Locker(cache / "uv", provided)
+        self._locker = Locker(cache / "uv", self.foundation.provides())
         self._wheelhouse = Wheelhouse(
             cache / "wheels",
             LayerStore(cache / "layers"),
@@ -65,7 +64,7 @@ class Service:
         self._endpoint: Endpoint | None = None
         self._verdicts = Verdicts()
         self._listed: set[str] = set()
-        shared = (self.foundation.base, self.foundation.runtime, *self.foundation.parts.values())
+        shared = (self.foundation.base, self.foundation.runtime)
         self._sources = {layer.descriptor.digest: "base" for image in shared for layer in image.layers}
 
     # --- readiness
@@ -77,7 +76,7 @@ class Service:
         except (OSError, SourceError) as error:
             _log.warning("the reader of sources can't be started yet: %s", error)  # the first source tries again
         pause = _FIRST_PAUSE
-        images = [self.foundation.base, self.foundation.runtime, *self.foundation.parts.values()]
+        images = [self.foundation.base, self.foundation.runtime]
         while not self.ready:
             try:
                 await push_shared(await self._shared_transport(), images)
@@ -128,7 +127,6 @@ class Service:
             "document": parsed.document,
             "operations": parsed.operations,
             "imports": parsed.imports,
-            "needs": parsed.needs,
             "warnings": parsed.warnings,
         }
 
@@ -168,7 +166,7 @@ class Service:
         target = self._target(request.python)
         with _index_errors():
             lock, urls = await self._locked(request, target, index)
-            wheels = self.foundation.wheels(lock.wheels, ())
+            wheels = self.foundation.wheels(lock.wheels)
             await self._wheelhouse.fetch(wheels, target, index, urls)
             provides = await self._wheelhouse.import_names(wheels, target, index)
         return {
@@ -273,7 +271,7 @@ class Service:
         lock = Lock.parse(request.lock)
         if lock.platform != self.foundation.target.platform or lock.python != self.foundation.target.python:
             raise InvalidRequest(f"lock: it is for Python {lock.python} on {lock.platform}")
-        return self.foundation.wheels(lock.wheels, parsed.needs)
+        return self.foundation.wheels(lock.wheels)
 
     async def _check_imports(
         self, request: BuildRequest, parsed: Parsed, wheels: list[LockedWheel], index: Index
@@ -282,7 +280,7 @@ class Service:
         if not parsed.imports:
             return
         names = await self._wheelhouse.import_names(wheels, self.foundation.target, index)
-        provided = {*PROVIDES, *names, *(name.replace("-", "_") for name in self.foundation.provides(parsed.needs))}
+        provided = {*PROVIDES, *names, *(name.replace("-", "_") for name in self.foundation.provides())}
         for name in missing_imports(parsed.imports, provided):
             line, column = parsed.import_positions.get(name, (0, 0))
             raise SourceError(

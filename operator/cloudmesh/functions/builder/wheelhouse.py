@@ -16,7 +16,7 @@ import aiohttp
 
 from cloudmesh.engine.errors import InvalidRequest
 from cloudmesh.functions.image.auth import Credentials
-from cloudmesh.functions.image.blobs import Layer, LayerStore
+from cloudmesh.functions.image.blobs import Layer, LayerStore, evict
 from cloudmesh.functions.image.guard import GuardedResolver, check_host
 from cloudmesh.functions.image.wheel import Compiler, Wheel
 from cloudmesh.functions.lock import Index, IndexUnavailable, LockedWheel, Locker, Target
@@ -80,7 +80,7 @@ class Wheelhouse:
                         group.create_task(self._download(session, wheel, found[wheel.sha256], index))
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from errors
-            self._evict(keep={self._path(wheel) for wheel in wheels})
+            evict(self._folder.glob("*/*.whl"), self._limit, {self._path(wheel) for wheel in wheels})
         for wheel in wheels:
             with contextlib.suppress(OSError):
                 os.utime(self._path(wheel))
@@ -156,20 +156,6 @@ class Wheelhouse:
             raise IndexUnavailable(f"{wheel.filename}: {error or type(error).__name__}") from error
         finally:
             part.unlink(missing_ok=True)
-
-    def _evict(self, keep: set[Path]) -> None:
-        files = []
-        for path in self._folder.glob("*/*.whl"):
-            with contextlib.suppress(OSError):
-                stat = path.stat()
-                files.append((stat.st_mtime_ns, stat.st_size, path))
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total <= self._limit:
-                break
-            if path not in keep:
-                path.unlink(missing_ok=True)
-                total -= size
 
 
 async def _receive(session: aiohttp.ClientSession, url: str, index: Index, out: BinaryIO, name: str) -> str:

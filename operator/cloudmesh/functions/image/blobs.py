@@ -13,7 +13,7 @@ import json
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -132,7 +132,7 @@ class LayerStore:
         self._write(path, data)
         layer = Layer(diff_id, Blob(descriptor, path))
         self._write(memo, _dump(layer))
-        self._evict(keep=path)
+        evict((self._root / "blobs").iterdir(), self._limit, {path})
         return layer
 
     def verified(self, layer: Layer) -> bool:
@@ -167,19 +167,21 @@ class LayerStore:
                     Path(out.name).unlink()
                 raise
 
-    def _evict(self, keep: Path) -> None:
-        files = []
-        for path in (self._root / "blobs").iterdir():
-            with contextlib.suppress(OSError):
-                stat = path.stat()
-                files.append((stat.st_mtime_ns, stat.st_size, path))
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total <= self._limit:
-                break
-            if path != keep:
-                path.unlink(missing_ok=True)
-                total -= size
+
+def evict(paths: Iterable[Path], limit: int, keep: Collection[Path]) -> None:
+    """Removes files, the longest unused first, until the rest has at most `limit` bytes; those of `keep` stay."""
+    files = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            stat = path.stat()
+            files.append((stat.st_mtime_ns, stat.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= limit:
+            break
+        if path not in keep:
+            path.unlink(missing_ok=True)
+            total -= size
 
 
 def _dump(layer: Layer) -> bytes:

@@ -41,24 +41,16 @@ class Repository:
 
     async def head(self, reference: str) -> Descriptor | None:
         """The manifest or index under a tag or digest; None if it isn't there."""
-        answer = await self._transport.request(
-            "HEAD",
-            f"{self._path}/manifests/{reference}",
-            scopes=self._pull,
-            transfer=self.transfer,
-            headers=_ACCEPT,
-            expect=(200, 404),
-        )
-        if answer.status == 404:
+        answer = await self._ask("HEAD", "manifests", reference)
+        if answer is None:
             return None
         digest = answer.headers.get("Docker-Content-Digest")
         if digest is None:  # the specification doesn't demand it
             found = await self.manifest(reference)
             return found[0] if found else None
         length = answer.headers.get("Content-Length", "")
-        media_type = answer.headers.get("Content-Type", "").partition(";")[0]
         size = int(length) if length.isdigit() else 0
-        return Descriptor(media_type, check_digest(digest, f"{self.name}:{reference}"), size)
+        return Descriptor(_media_type(answer), check_digest(digest, f"{self.name}:{reference}"), size)
 
     async def manifest(self, reference: str) -> tuple[Descriptor, bytes] | None:
         """The manifest or index under a tag or digest with its bytes; None if it isn't there.
@@ -66,21 +58,26 @@ class Repository:
         Raises:
             InvalidRequest: the bytes are not those that the digest asked for.
         """
-        answer = await self._transport.request(
-            "GET",
-            f"{self._path}/manifests/{reference}",
-            scopes=self._pull,
-            transfer=self.transfer,
-            headers=_ACCEPT,
-            expect=(200, 404),
-        )
-        if answer.status == 404:
+        answer = await self._ask("GET", "manifests", reference)
+        if answer is None:
             return None
         digest = sha256(answer.body)
         if reference.startswith("sha256:") and digest != reference:
             raise InvalidRequest(f"{self.name}@{reference}: the registry gave other content, {digest}")
-        media_type = answer.headers.get("Content-Type", "").partition(";")[0]
-        return Descriptor(media_type, digest, len(answer.body)), answer.body
+        return Descriptor(_media_type(answer), digest, len(answer.body)), answer.body
+
+    async def _ask(self, method: str, kind: str, reference: str, limit: int = 4 << 20) -> Answer | None:
+        """The answer to a read of `manifests` or `blobs`; None if what is asked for isn't there."""
+        answer = await self._transport.request(
+            method,
+            f"{self._path}/{kind}/{reference}",
+            scopes=self._pull,
+            transfer=self.transfer,
+            headers=_ACCEPT if kind == "manifests" else None,
+            expect=(200, 404),
+            limit=limit,
+        )
+        return None if answer.status == 404 else answer
 
     async def put_manifest(self, reference: str, blob: Blob) -> bool:
         """Store a manifest or index under a tag or its digest.
@@ -104,26 +101,12 @@ class Repository:
 
     async def has_blob(self, digest: str) -> bool:
         """Whether the repository has a blob."""
-        answer = await self._transport.request(
-            "HEAD",
-            f"{self._path}/blobs/{digest}",
-            scopes=self._pull,
-            transfer=self.transfer,
-            expect=(200, 404),
-        )
-        return answer.status == 200
+        return await self._ask("HEAD", "blobs", digest) is not None
 
     async def blob(self, digest: str, limit: int) -> bytes | None:
         """A blob of at most `limit` bytes, checked against its digest; None if it isn't there."""
-        answer = await self._transport.request(
-            "GET",
-            f"{self._path}/blobs/{digest}",
-            scopes=self._pull,
-            transfer=self.transfer,
-            expect=(200, 404),
-            limit=limit,
-        )
-        if answer.status == 404:
+        answer = await self._ask("GET", "blobs", digest, limit)
+        if answer is None:
             return None
         if sha256(answer.body) != digest:
             raise InvalidRequest(f"{self.name}@{digest}: the registry gave other content")
@@ -315,3 +298,7 @@ class Repository:
 
 def _fallback_tag(digest: str) -> str:
     return digest.replace(":", "-")
+
+
+def _media_type(answer: Answer) -> str:
+    return answer.headers.get("Content-Type", "").partition(";")[0]

@@ -46,7 +46,6 @@ class Parsed:
         operations: `{operationId, method, path}` of each operation.
         imports: top-level names of imports that a requirement must provide.
         import_positions: where each of them first stands: (line, column).
-        needs: parts of the runtime beyond the usual (keys of `cloudmesh_function.parts.OPTIONAL`).
         warnings: sentences for the user.
         canonical_openapi: the document's bytes, as they lie in the image.
     """
@@ -54,7 +53,6 @@ class Parsed:
     document: dict[str, Any]
     operations: list[dict[str, str]]
     imports: list[str]
-    needs: list[str]
     warnings: list[str]
     canonical_openapi: bytes
     import_positions: dict[str, tuple[int, int]] = field(default_factory=dict)

@@ -71,7 +71,6 @@ def _read(
         document=document,
         operations=openapi.operations(document),
         imports=sorted(imports.needed),
-        needs=[],
         warnings=notes,
         canonical_openapi=canonical,
         import_positions=dict(imports.needed),

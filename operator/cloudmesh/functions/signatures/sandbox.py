@@ -192,7 +192,6 @@ def _parsed(answer: dict[str, Any]) -> Parsed:
         document=document,
         operations=openapi.operations(document),
         imports=list(answer["imports"]),
-        needs=list(answer["needs"]),
         warnings=list(answer["warnings"]),
         canonical_openapi=answer["canonical"].encode(),
         import_positions={name: (line, column) for name, (line, column) in answer["positions"].items()},

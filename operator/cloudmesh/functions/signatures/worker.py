@@ -78,7 +78,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         "canonical": found.canonical_openapi.decode(),
         "imports": found.imports,
         "positions": found.import_positions,
-        "needs": found.needs,
         "warnings": found.warnings,
     }
 

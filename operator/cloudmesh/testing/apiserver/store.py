@@ -12,7 +12,6 @@ from cloudmesh.engine.resources import Obj, Resource
 from cloudmesh.testing.apiserver.apply import copied
 
 Name = tuple[str, str]
-COMPARED = ("spec", "data", "stringData", "binaryData", "type", "immutable")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from cloudmesh.compute.ports import NodeState
 
-LIVING: frozenset[NodeState] = frozenset(("Pending", "Running", "Stopping", "Stopped", "Suspended"))
 BILLED: frozenset[NodeState] = frozenset(("Pending", "Running", "Stopping", "Suspended", "Deleting", "Failed"))
 """A stopped machine costs its disk only, which is free here; one that failed costs until somebody deletes it."""
 
