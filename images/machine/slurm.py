@@ -236,7 +236,7 @@ def start(options: argparse.Namespace) -> int:
             (MUNGE / "munge.key").write_bytes(key)
             (RUN / "ctl" / "slurm.conf").write_text(text)
             (RUN / "ctl" / "cgroup.conf").write_text(CGROUP_CONFIG)
-            link_config(options.role)
+            link_config()
             (RUN / "wanted.json").write_text(json.dumps(asked))
             launch()
     deadline = time.monotonic() + options.wait
@@ -246,15 +246,14 @@ def start(options: argparse.Namespace) -> int:
     return UP if found["ready"] else LATER
 
 
-def link_config(role: str) -> None:
-    """Where clients look on a machine without slurmd; on the others slurmd puts what the controller gave it there."""
+def link_config() -> None:
+    """Where clients look: without a file there they ask DNS for a controller, for long. slurmd puts its own there."""
     place = RUN / "conf"
     if place.is_symlink():
         place.unlink()
     elif place.exists():
         shutil.rmtree(place)
-    if role == "ctl":
-        place.symlink_to(RUN / "ctl")
+    place.symlink_to(RUN / "ctl")
 
 
 def launch() -> None:
@@ -363,8 +362,10 @@ def keep_all_up() -> None:
     ctl = Daemon("slurmctld", ["/usr/sbin/slurmctld", "-D", "-f", str(RUN / "ctl" / "slurm.conf")])
     node = Daemon("slurmd", slurmd_command(asked))
     looked = time.monotonic()
+    munge = False
     while not ended:
-        munge = munged.keep_up() and munge_answers()
+        # munged writes a line at each look
+        munge = munged.keep_up() and (munge or munge_answers())
         if munge and asked["role"] != "node":
             ctl.keep_up()
         # A name that isn't there yet costs slurmd 20 s, and then it ends: it waits for the controller here.
