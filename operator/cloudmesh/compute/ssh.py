@@ -68,9 +68,14 @@ class Output:
 
     @property
     def complaint(self) -> str:
-        """The last words of a command that failed, for messages: at most 500 characters."""
-        words = (self.stderr.strip() or self.stdout.strip()).decode(errors="replace")
-        return words[-500:]
+        """The last words of a command that failed, for messages: one line of at most 500 characters."""
+        return last_words((self.stderr.strip() or self.stdout.strip()).decode(errors="replace"))
+
+
+def last_words(text: str, *, lines: int = 5, limit: int = 500) -> str:
+    """The last lines of a text that say something, as one line of at most `limit` characters: tables show no second."""
+    told = [" ".join(line.split()) for line in text.splitlines()]
+    return "; ".join([line for line in told if line][-lines:])[-limit:]
 
 
 class Ssh(Protocol):

@@ -90,6 +90,7 @@ async def test_slurm_comes_up_and_is_proved(s: Scene) -> None:
     assert state.done == {"m-0", "m-1", "m-2"}
     assert state.message == ""
     assert s.bootstrap.controller("c-1") == "lab-w-0"
+    assert s.bootstrap.slurm_up("c-1")
     assert s.ssh.at("lab-w-0").slurm["role"] == "both"
     assert s.ssh.at("lab-w-1").slurm == {"role": "node", "ctl": "lab-w-0"}
     assert s.ssh.at("lab-w-1").files[".cloudmesh/slurm/munge.key"] == ACCESS.munge_key
@@ -161,9 +162,15 @@ async def test_scaling_adds_and_removes_nodes_and_disturbs_none(s: Scene) -> Non
 async def test_the_next_machine_takes_over_when_the_controller_is_lost(s: Scene) -> None:
     await s.settled()
     s.remove("lab-w-0")
+    s.ssh.srun_works = False
+    s.ensure()
+    await asyncio.sleep(10)
+    s.ensure()
+    assert s.bootstrap.controller("c-1") == "lab-w-1"
+    s.ssh.srun_works = True
     await s.settled()
     await asyncio.sleep(10)
-    assert s.bootstrap.controller("c-1") == "lab-w-1"
+    assert s.bootstrap.slurm_up("c-1")
     assert s.ssh.at("lab-w-2").slurm["ctl"] == "lab-w-1"
     # the first comes back under another attempt: the controller stays where it is
     s.add(0, name="lab-w-0-2", uid="m-0b", host="10.0.0.9")
@@ -276,6 +283,8 @@ async def test_no_proof_no_done(s: Scene) -> None:
     state = s.ensure()
     assert not state.done
     assert "srun doesn't reach lab-w-" in state.message
+    assert s.bootstrap.controller("c-1") == "lab-w-0"
+    assert not s.bootstrap.slurm_up("c-1")
     s.ssh.srun_works = True
     await s.settled()
 
@@ -291,13 +300,13 @@ async def test_a_script_runs_once_on_each_machine_and_its_failure_is_told(s: Sce
 
     def behave(m: Machine, command: Command) -> None:
         asyncio.get_event_loop().call_later(
-            5, lambda: command.end(3 if m.name == "lab-w-1" else 0, 0, b"E: no such package\n")
+            5, lambda: command.end(3 if m.name == "lab-w-1" else 0, 0, b"reading\nE: no such package\n \nit ends\n\n")
         )
 
     s.ssh.behave = behave
     state = await s.settled()
     assert state.done == {"m-0", "m-2"}
-    assert state.failed == {"m-1": "lab-w-1: the script ended with 3: E: no such package"}
+    assert state.failed == {"m-1": "lab-w-1: the script ended with 3: reading; E: no such package; it ends"}
     (command,) = s.ssh.at("lab-w-0").commands.values()
     assert command.argv == ["sh", f"./{command.token}.sh"]
     assert s.ssh.at("lab-w-0").files[f".cloudmesh/bootstrap/{command.token}.sh"] == b"apt list\n"

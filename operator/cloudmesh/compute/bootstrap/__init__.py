@@ -103,6 +103,11 @@ class Bootstrap:
         worker = self._workers.get(cluster_uid)
         return worker.slurm.controller.name if worker is not None and worker.slurm.controller is not None else ""
 
+    def slurm_up(self, cluster_uid: str) -> bool:
+        """Whether SLURM's controller takes jobs."""
+        worker = self._workers.get(cluster_uid)
+        return worker is not None and worker.slurm.up
+
     def forget(self, cluster_uid: str) -> None:
         """Ends the work for a cluster that is gone or has no machines any more."""
         self._workers.pop(cluster_uid, None)

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from cloudmesh.compute.access import ClusterAccess
 from cloudmesh.compute.bootstrap.hosts import DONE, Host, Result, for_all, target_of
 from cloudmesh.compute.runner import RUNNER, RUNNER_PATH, look, start
-from cloudmesh.compute.ssh import Ssh
+from cloudmesh.compute.ssh import Ssh, last_words
 from cloudmesh.engine import CloudmeshError
 
 FOLDER = ".cloudmesh/bootstrap"
 SCRIPT_SECONDS = 3600
-LOG_BYTES = 400
+LOG_BYTES = 2000
+LOG_LINES = 3
 
 
 async def settle(
@@ -57,7 +58,7 @@ async def settle(
             return DONE
         end = await ssh.run(target, ["tail", "-c", str(LOG_BYTES), f"{FOLDER}/{token}/log"])
         how = f"ended with {seen.exit_code}" if seen.state == "Ended" else "was cut off"
-        return Result("Failed", f"{host.name}: the script {how}: {end.text.strip()}")
+        return Result("Failed", f"{host.name}: the script {how}: {last_words(end.text, lines=LOG_LINES)}")
 
     waiting = [h for h in hosts if h.reachable and done.get(h.uid, Result("Pending")).state == "Pending"]
     found = await for_all(waiting, one)

@@ -39,6 +39,13 @@ class SlurmState:
     """Hosts that were started for this controller, by uid, as they were then."""
     nodes: Mapping[str, str] = field(default_factory=dict)
     """States of the nodes by name, as the controller told them last."""
+    proved: bool = False
+    """A node of this controller was usable."""
+
+    @property
+    def up(self) -> bool:
+        """Whether the controller takes jobs: it answered the last pass, and a node has proved itself."""
+        return self.proved and bool(self.nodes)
 
 
 async def settle(
@@ -46,14 +53,14 @@ async def settle(
 ) -> dict[str, Result]:
     """One pass: brings SLURM nearer to running on all hosts, and tells how far each is."""
     if not hosts:
-        state.controller = None
+        state.controller, state.nodes, state.proved = None, {}, False
         return {}
     controller = await _choose(ssh, access, hosts, state)
     if state.controller is None or (state.controller.uid, state.controller.address) != (
         controller.uid,
         controller.address,
     ):
-        state.started = {}
+        state.started, state.nodes, state.proved = {}, {}, False
     state.controller = controller
     state.started = {h.uid: _life(h) for h in hosts if state.started.get(h.uid) == _life(h)}
     results = {h.uid: Result("Pending", f"{h.name} isn't reached") for h in hosts if not h.reachable}
@@ -74,6 +81,7 @@ async def settle(
     await _forget(ssh, access, controller, hosts, state)
     proving = [h for h in fresh if results[h.uid] == DONE and done.get(h.uid) != DONE]
     results |= await _prove(ssh, access, controller, proving, state)
+    state.proved = state.proved or DONE in results.values()
     return results
 
 
