@@ -1,7 +1,7 @@
 """Commands on a machine that outlive the login: started once a token, looked at later, stopped.
 
 A small shell script does it on the machine. The folder `FOLDER/TOKEN` is the marker that makes a second start do
-nothing, and holds what became of the first: `log`, `pid`, `began`, `ended`, `exit`.
+nothing, and holds what became of the first: `log`, `pid`, `began`, `ended`, `exit`, and `oom` if memory ran out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,18 @@ RUNNER = r"""#!/bin/sh
 # FILES is `-`, or a folder beside FOLDER whose content is copied into it, once the file FILES.ok says that it is there.
 # look < lines "FOLDER TOKEN": tells of each; stop < lines: ends each
 set -u
+# oom_kill of this container, or of this host
+ooms() {
+    for events in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control /proc/vmstat; do
+        [ -r "$events" ] && sed -n 's/^oom_kill //p' "$events" && return
+    done
+}
+# Brings this folder to the other nodes that SLURM gave; it is there already where they share it.
+spread() {
+    tar -cf - --exclude './cm-*' . | timeout -k 5 300 srun --nodes="$SLURM_JOB_NUM_NODES" \
+        --ntasks="$SLURM_JOB_NUM_NODES" --kill-on-bad-exit=1 --chdir=/ sh -c \
+        'mkdir -p "$1" && cd "$1" && if [ -d "$2" ]; then cat >/dev/null; else tar -xf -; fi' sh "$PWD" "$1"
+}
 born() { cut -d ' ' -f 22 "/proc/$1/stat" 2>/dev/null; }
 child() {
     token=$1 seconds=$2 files=$3 tries=240
@@ -39,11 +51,16 @@ child() {
         sleep 0.5
     done
     [ "$files" = - ] || cp -R -n "../$files/." .
+    if [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ] && ! spread "$token" >"$token/spread" 2>&1; then
+        set -- sh -c 'cat "$1"; echo "the folder of the run did not come to all nodes"; exit 75' sh "$token/spread"
+    fi
+    before=$(ooms)
     timeout -k 10 "$seconds" "$@" >"$token/log" 2>&1 </dev/null &
     work=$!
     echo "$work" >"$token/work"
     wait "$work"
     code=$?
+    [ "$code" -lt 128 ] || [ "$(ooms)" = "$before" ] || touch "$token/oom"
     date +%s >"$token/ended"
     echo "$code" >"$token/exit.new" && mv "$token/exit.new" "$token/exit"
     return "$code"
@@ -70,7 +87,7 @@ child)
     ;;
 look)
     while read -r folder token; do
-        d=$folder/$token state=Running code=- began=- ended=-
+        d=$folder/$token state=Running code=- began=- ended=- oom=-
         if [ ! -d "$d" ]; then
             state=None
         elif [ -f "$d/pid" ]; then
@@ -82,7 +99,8 @@ look)
         [ -f "$d/exit" ] && state=Ended && read -r code <"$d/exit"
         [ -f "$d/began" ] && read -r began <"$d/began"
         [ -f "$d/ended" ] && read -r ended <"$d/ended"
-        echo "$token $state ${code:--} ${began:--} ${ended:--}"
+        [ -f "$d/oom" ] && oom=oom
+        echo "$token $state ${code:--} ${began:--} ${ended:--} $oom"
     done
     ;;
 stop)
@@ -107,12 +125,14 @@ class Seen:
         exit_code: Its exit code when it has ended.
         began: Seconds since 1970 at which it began, by the machine's clock.
         ended: The same of its end.
+        oom: It was killed because memory ran out.
     """
 
     state: Progress
     exit_code: int | None = None
     began: int | None = None
     ended: int | None = None
+    oom: bool = False
 
 
 async def install(ssh: Ssh, target: SshTarget) -> None:
@@ -159,10 +179,11 @@ async def look(ssh: Ssh, target: SshTarget, commands: Iterable[tuple[str, str]])
     found = {token: Seen("None") for _, token in asked}
     for line in done.text.splitlines():
         parts = line.split()
-        if len(parts) != 5 or parts[0] not in found:
+        # an older script says nothing of memory
+        if len(parts) not in (5, 6) or parts[0] not in found:
             raise Conflict(f"{target}: {posixpath.basename(RUNNER_PATH)} answers what isn't understood: {line[:80]!r}")
-        code, began, ended = (int(text) if text.lstrip("-").isdigit() else None for text in parts[2:])
-        found[parts[0]] = Seen(_PROGRESS[parts[1]], code, began, ended)
+        code, began, ended = (int(text) if text.lstrip("-").isdigit() else None for text in parts[2:5])
+        found[parts[0]] = Seen(_PROGRESS[parts[1]], code, began, ended, "oom" in parts[5:])
     return found
 
 

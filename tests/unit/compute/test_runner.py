@@ -152,3 +152,61 @@ def _lives(pid: int) -> bool:
         return False
     state = Path(f"/proc/{pid}/stat").read_text().split()[2]
     return state != "Z"
+
+
+SRUN = """#!/bin/sh
+# both nodes of an allocation: this one, and one whose home is empty
+while [ "$1" != sh ]; do echo "$1" >>"$HOME/srun"; shift; done
+[ ! -e "$HOME/broken" ] || { echo "srun: error: node lost" >&2; exit 1; }
+cat >"$HOME/stdin"
+here=$5 token=$6
+sh -c "$3" sh "$here" "$token" <"$HOME/stdin" || exit
+exec sh -c "$3" sh "$HOME/other" "$token" <"$HOME/stdin"
+"""
+
+
+async def once(server: Server, pool: SshPool, *command: str) -> int:
+    (server.root / "bin").mkdir()
+    (server.root / "bin/srun").write_text(SRUN)
+    (server.root / "bin/srun").chmod(0o755)
+    path = f"{server.root}/bin:{os.environ['PATH']}"
+    argv = ["env", "SLURM_JOB_NUM_NODES=2", f"PATH={path}", "sh", runner.RUNNER_PATH, "once", F, "cm-1", "0", "in"]
+    return (await pool.run(server.target(), [*argv, *command])).status
+
+
+async def test_the_folder_comes_to_every_node_of_an_allocation(server: Server, pool: SshPool) -> None:
+    files = server.root / ".cloudmesh/jobs/j/in"
+    files.mkdir(parents=True)
+    (files / "data").write_text("from the workdir")
+    (files.parent / "in.ok").touch()
+    (server.root / F / "checkpoint").mkdir(parents=True)
+    (server.root / F / "checkpoint/step").write_text("7")
+    assert await once(server, pool, "cat", "data") == 0
+    assert (server.root / F / "cm-1/log").read_text() == "from the workdir"
+    other = server.root / "other"
+    assert sorted(p.name for p in other.iterdir()) == ["checkpoint", "data"]
+    assert (other / "checkpoint/step").read_text() == "7"
+    assert {"--nodes=2", "--ntasks=2"} <= set((server.root / "srun").read_text().split())
+
+
+async def test_a_folder_that_does_not_come_to_every_node_is_told(server: Server, pool: SshPool) -> None:
+    (server.root / "broken").touch()
+    (server.root / ".cloudmesh/jobs/j/in").mkdir(parents=True)
+    (server.root / ".cloudmesh/jobs/j/in.ok").touch()
+    assert await once(server, pool, "touch", "ran") == 75
+    log = (server.root / F / "cm-1/log").read_text()
+    assert log == "srun: error: node lost\nthe folder of the run did not come to all nodes\n"
+    assert not (server.root / F / "ran").exists()
+
+
+@pytest.mark.parametrize("oom", [True, False])
+async def test_a_command_that_was_killed_because_memory_ran_out(oom: bool, server: Server, pool: SshPool) -> None:
+    events = server.root / "memory.events"
+    events.write_text("low 0\noom 0\noom_kill 3\n")
+    script = runner.RUNNER.replace("/sys/fs/cgroup/memory.events", str(events))
+    assert script != runner.RUNNER
+    await pool.put(server.target(), {runner.RUNNER_PATH: script.encode()}, mode=0o700)
+    count = f"sed -i 's/oom_kill 3/oom_kill 4/' {events}; " if oom else ""
+    await runner.start(pool, server.target(), F, "cm-1", 0, ["sh", "-c", count + "kill -9 $$"])
+    seen = await until(pool, server, "cm-1", "Ended")
+    assert (seen.exit_code, seen.oom) == (137, oom)
