@@ -55,6 +55,8 @@ class Machine:
     blocked: set[str] = field(default_factory=set)
     commands: dict[str, Command] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
+    cleared: list[str] = field(default_factory=list)
+    """Folders that were removed."""
 
     def lose_all(self) -> None:
         """A new container: nothing of before is there."""

@@ -16,11 +16,11 @@ from cloudmesh.compute.jobs.controller import JobReconciler
 from cloudmesh.compute.kinds import CLUSTER_JOB, PLACEMENT_POLICY, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.runner import RUNNER_PATH
 from cloudmesh.compute.ssh import Output
-from cloudmesh.engine import CONFIG_MAP, SECRET, Done, Engine, Key, Obj, Resource
+from cloudmesh.engine import CONFIG_MAP, EVENT, SECRET, Done, Engine, Key, Obj, Resource
 from cloudmesh.engine.owners import own
 from cloudmesh.testing import CrashPoint, World
 
-KINDS = (CLUSTER_JOB, VIRTUAL_CLUSTER, VIRTUAL_MACHINE, PLACEMENT_POLICY, CONFIG_MAP, SECRET)
+KINDS = (CLUSTER_JOB, VIRTUAL_CLUSTER, VIRTUAL_MACHINE, PLACEMENT_POLICY, CONFIG_MAP, SECRET, EVENT)
 REACHED = {"type": "Reachable", "status": "True", "reason": "Answers"}
 
 
@@ -54,6 +54,8 @@ class Machines(FakeSsh):
         """Exit codes by the last argument of a run."""
         self.slurm: dict[str, dict[str, Any]] = {}
         self.slurm_up = True
+        self.reason = "None"
+        """Why SLURM lets runs wait."""
         self.outputs: dict[str, bytes] = {}
         self.checkpoint = b""
         self.restored: list[str] = []
@@ -77,32 +79,43 @@ class Machines(FakeSsh):
 
     async def run(self, target: Any, argv: Any, *, stdin: bytes = b"", seconds: float = 60.0) -> Output:
         words = list(argv)
-        if words[0] == "squeue" and "%B" in words[-1]:
+        if words[:2] == ["timeout", "-k"]:  # SLURM's own commands
+            words = words[4:]
             machine = await self._reach(target)
             self.calls.append((machine.name, words))
-            return out("\n".join(self._rows())) if self.slurm_up else out("Unable to contact slurm controller", 1)
+            if not self.slurm_up:
+                return out("Unable to contact slurm controller", 1)
+            if words[0] == "squeue":
+                return out("\n".join(self._rows()))
+            assert words[:2] == ["scancel", "--quiet"]
+            for token in [token for token, entry in self.slurm.items() if str(entry["id"]) in words[2:]]:
+                self.cancel(token)
+            return OK
         return await super().run(target, argv, stdin=stdin, seconds=seconds)
 
     def more(self, machine: Machine, words: list[str], stdin: bytes) -> Output:
         if words[:2] == ["sh", SUBMIT_PATH]:
             return self._submit(words[2:])
-        if words[:2] == ["rm", "-rf"]:
-            machine.commands.clear()
-            return OK
         if words[:2] == ["sh", "-c"]:
             script = words[2]
+            if "rm -rf" in script:
+                machine.cleared.append(words[4])
+                return OK
             if "tail -c" in script:
                 token = words[4].split("/")[-2]
                 command = machine.commands.get(token)
                 return out(f"{len(command.log)}\n{command.log.decode()}") if command else out("no such file", 1)
             if "for pattern" in script:
-                return out("\n".join(f"{len(data)} {path}" for path, data in self.outputs.items()))
+                lines = [f"{len(data)} {path}" for path, data in self.outputs.items()]
+                return out("\n".join(lines or [f"none {pattern}" for pattern in words[5:]]))
             if "tar -cz" in script:
                 return Output(0, self.checkpoint, b"")
             if "tar -xz" in script:
                 self.restored.append(f"{machine.name}:{words[4].rpartition('/')[2]}:{stdin.decode()}")
                 return OK
             if "cancel" in script:
+                if not self.slurm_up:
+                    return out("scancel: error: Unable to contact slurm controller", 1)
                 for token in stdin.decode().split():
                     self.cancel(token)
                 return OK
@@ -115,7 +128,8 @@ class Machines(FakeSsh):
     # -- SLURM -------------------------------------------------------------------------------------------------------
 
     def _submit(self, words: list[str]) -> Output:
-        token = words[1]
+        token = words[2]
+        assert words[1].endswith("/submitted")
         if not self.slurm_up:
             return out("sbatch: error: Unable to contact slurm controller", 1)
         if "--partition=none" in words:
@@ -148,7 +162,10 @@ class Machines(FakeSsh):
                 self.begin(machine, command)
 
     def _rows(self) -> list[str]:
-        return [f"{e['id']}|{e['state']}|{e['node']}|{token}|None" for token, e in self.slurm.items()]
+        return [f"{e['id']}|{e['state']}|{e['node']}|{token}|{self._reason(e)}" for token, e in self.slurm.items()]
+
+    def _reason(self, entry: dict[str, Any]) -> str:
+        return self.reason if entry["state"] == "PENDING" else "None"
 
     def cancel(self, token: str) -> None:
         entry = self.slurm.get(token)
@@ -174,9 +191,13 @@ class Controllers:
 
     def __init__(self) -> None:
         self.name = "lab-w-0"
+        self.up = True
 
     def controller(self, cluster_uid: str) -> str:
         return self.name
+
+    def slurm_up(self, cluster_uid: str) -> bool:
+        return self.up
 
 
 class Scene:
@@ -237,6 +258,9 @@ class Scene:
 
     def runs(self, name: str = "sweep") -> list[dict[str, Any]]:
         return self.status(name).get("runs") or []
+
+    def events(self, reason: str) -> list[str]:
+        return [event["note"] for event in self.api.all(EVENT) if event["reason"] == reason]
 
     def config_map(self, name: str) -> dict[str, str]:
         return (self.api.store.get(CONFIG_MAP, ("ns", name)) or {}).get("data") or {}

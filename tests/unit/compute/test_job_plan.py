@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from cloudmesh.api.clusterjob_status import RunState
+from cloudmesh.compute.jobs.job_status import make_status
 from cloudmesh.compute.jobs.plan import Place, Rules, World, plan
 from cloudmesh.compute.jobs.runs import Run, Seen, count_runs, first_runs, read_runs, write_runs
 
@@ -58,6 +60,8 @@ def test_done_only_when_the_command_ended_with_zero() -> None:
     ("seen", "state", "words"),
     [
         (Seen("Ended", "a", exit_code=3), "Failed", "ended with code 3"),
+        (Seen("Ended", "a", exit_code=137), "Failed", "was killed (137): out of memory?"),
+        (Seen("Ended", "a", exit_code=137, oom=True), "Failed", "was killed (137): out of memory"),
         (Seen("Ended", "a", exit_code=3, message="big is left"), "Failed", "ended with code 3; big is left"),
         (Seen("Ended", "a", exit_code=124, began=0, ended=60), "Timeout", "took longer than 60 s"),
         (Seen("Ended", "a", exit_code=137, began=0, ended=70), "Timeout", "took longer than 60 s"),
@@ -185,3 +189,20 @@ def test_many_long_arguments_are_left_out_of_the_status() -> None:
     runs = first_runs([("x" * 1000,) * 8] * 1000)
     assert "arguments" not in write_runs(runs)[0]
     assert write_runs(first_runs([("y" * 3000,)]))[0]["arguments"][0].endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("states", "slurm", "words"),
+    [
+        (["Submitted"], True, "0 of 1 run is done; 1 is submitted"),
+        (["Submitted"], False, "0 of 1 run is done; 1 is being started"),
+        (["Done", "Running", "Submitted", "Ready"], False,
+         "1 of 4 runs is done; 1 is running, 1 is being started, 1 waits"),
+        (["Running", "Running", "Submitted", "Submitted", "Ready", "Ready"], True,
+         "0 of 6 runs are done; 2 are running, 2 are submitted, 2 wait"),
+    ],
+)  # fmt: skip
+def test_how_far_a_job_is_reads_well(states: list[RunState], slurm: bool, words: str) -> None:
+    runs = [Run(index, state=state) for index, state in enumerate(states)]
+    status = make_status({"metadata": {"generation": 1}}, runs, "", NOW, slurm=slurm)
+    assert [c["message"] for c in status["conditions"] if c["type"] == "Ready"] == [words]

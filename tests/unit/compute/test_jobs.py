@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.unit.compute.job_scene import Scene
 
 from cloudmesh.api.clusterjob_status import ClusterJobStatus
-from cloudmesh.compute.kinds import CLUSTER_JOB
+from cloudmesh.compute.jobs.batch import Row, _judge
+from cloudmesh.compute.jobs.runs import Seen
+from cloudmesh.compute.kinds import CLUSTER_JOB, VIRTUAL_CLUSTER
 from cloudmesh.engine import CONFIG_MAP
 from cloudmesh.testing import CrashPoint, for_every_crash, run_virtual
 
@@ -52,7 +55,6 @@ def test_a_sweep_runs_and_its_output_is_collected(slurm: bool) -> None:
             assert {r["node"] for r in status["runs"]} == {"lab-w-0", "lab-w-1"}
             assert len(scene.ssh.effects) == 6
             assert ("slurmJobId" in first) == slurm
-            assert "cloudmesh.org/cleanup" not in (scene.job() or {})["metadata"].get("finalizers", [])
             writes, calls = len(scene.api.store.writes), len(scene.ssh.calls)
             await asyncio.sleep(600)
             assert (len(scene.api.store.writes), len(scene.ssh.calls)) == (writes, calls)
@@ -271,6 +273,136 @@ def test_what_is_waited_for_is_told() -> None:
     scenario(body)
 
 
+def test_runs_are_submitted_once_slurm_is_up() -> None:
+    async def body() -> None:
+        scene = Scene(2, slurm=True)
+        scene.controllers.up = False
+        scene.apply(arguments=["[1-2]"])
+        async with scene.operator():
+            await asyncio.sleep(30)
+            assert "SLURM of VirtualCluster 'lab' isn't up; 0 of 2 runs are done" in scene.condition()["message"]
+            assert not [words for _, words in scene.ssh.calls if "submit" in words]
+            scene.controllers.up = True
+            await scene.until(lambda: scene.ssh.effects, seconds=5)
+            # while it doesn't answer, what goes on is followed, and nothing new is submitted
+            scene.controllers.up = False
+            status = await scene.ended()
+            assert status["counts"]["done"] == 2
+
+    scenario(body)
+
+
+def test_what_slurm_says_of_memory_is_believed() -> None:
+    ended = Seen("Ended", "a", exit_code=137)
+    assert _judge([ended], Row(4, "OUT_OF_MEMORY", "a", "OutOfMemory"), "a") == replace(ended, slurm_id=4, oom=True)
+    assert _judge([ended], Row(4, "FAILED", "a", "NonZeroExitCode"), "a") == replace(ended, slurm_id=4)
+
+
+def test_what_slurm_has_twice_is_taken_back() -> None:
+    async def body() -> None:
+        scene = Scene(1, slurm=True)
+        scene.ssh.seconds = 30
+        scene.apply()
+        async with scene.operator():
+            await scene.until(lambda: scene.runs() and scene.runs()[0]["state"] == "Running")
+            (token,) = scene.ssh.slurm
+            rows = scene.ssh._rows
+            scene.ssh._rows = lambda: [f"9|PENDING|n/a|{token}|Priority", "8|PENDING|n/a|mine|None", *rows()]  # type: ignore[method-assign]
+            status = await scene.ended()
+            assert status["runs"][0]["slurmJobId"] == 1
+            assert {tuple(words) for _, words in scene.ssh.calls if words[0] == "scancel"} == {
+                ("scancel", "--quiet", "9")
+            }
+
+    scenario(body)
+
+
+def test_why_slurm_lets_runs_wait_is_told() -> None:
+    async def body() -> None:
+        scene = Scene(1, slurm=True)
+        scene.ssh.seconds = 60
+        scene.ssh.reason = "PartitionConfig"
+        scene.apply(arguments=["[1-2]"])
+        async with scene.operator():
+            await scene.until(lambda: Counter(r["state"] for r in scene.runs()) == {"Running": 1, "Submitted": 1})
+            await asyncio.sleep(5)
+            why = "SLURM waits: PartitionConfig (it asks for more than the partition has or allows)"
+            assert scene.runs()[1]["message"] == why
+            told = f"0 of 2 runs are done; 1 is running, 1 is submitted; run-0001: {why}"
+            assert scene.condition()["message"] == told
+            await scene.ended()
+
+    scenario(body)
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "words"),
+    [
+        ({"replicas": 0}, {}, "is scaled to 0: `kubectl scale vc/lab --replicas=1` gives it a machine"),
+        ({"lifecycle": {"state": "Suspended"}}, {}, "is suspended: `spec.lifecycle.state: Running` wakes it"),
+        ({}, {"suspendedReason": "Idle"}, "a new value of its annotation cloudmesh.org/resume-requested wakes it"),
+        ({}, {"suspendedReason": "BudgetExceeded"}, "its Budget is exceeded: raise the Budget"),
+    ],
+)
+@BOTH
+def test_why_a_cluster_has_no_machines_is_told(
+    slurm: bool, spec: dict[str, Any], status: dict[str, Any], words: str
+) -> None:
+    async def body() -> None:
+        scene = Scene(0, slurm=slurm, **spec)
+        scene.controllers.name = ""
+        scene.api.put(VIRTUAL_CLUSTER, {**scene.cluster, "status": status})
+        scene.apply()
+        async with scene.operator():
+            await scene.until(lambda: scene.condition().get("reason") == "WaitingForCluster")
+            assert scene.condition()["message"].startswith("VirtualCluster 'lab' ")
+            assert words in scene.condition()["message"]
+
+    scenario(body)
+
+
+def test_a_paused_cluster_without_machines_is_told() -> None:
+    async def body() -> None:
+        scene = Scene(0)
+        meta = {**scene.cluster["metadata"], "annotations": {"cloudmesh.org/paused": "true"}}
+        scene.api.put(VIRTUAL_CLUSTER, {**scene.cluster, "metadata": meta})
+        scene.apply()
+        async with scene.operator():
+            await scene.until(
+                lambda: "remove its annotation cloudmesh.org/paused" in scene.condition().get("message", "")
+            )
+
+    scenario(body)
+
+
+def test_outputs_that_are_not_there_are_told() -> None:
+    async def body() -> None:
+        scene = Scene(1)
+        scene.apply(arguments=["[1-2]"], outputs={"paths": ["nothing.txt"]})
+        async with scene.operator():
+            status = await scene.ended()
+            words = "no file matches `outputs.paths`: nothing.txt"
+            assert [(r["state"], r["message"]) for r in status["runs"]] == [("Done", words)] * 2
+            assert scene.condition()["message"] == f"2 of 2 runs are done; run-0000: {words}"
+            assert sorted(scene.events("OutputsLeft")) == [f"run-0000: {words}", f"run-0001: {words}"]
+
+    scenario(body)
+
+
+def test_the_last_line_of_a_run_that_failed_is_told() -> None:
+    async def body() -> None:
+        scene = Scene(1)
+        scene.ssh.codes = {"2": 3, "3": 137}
+        scene.apply(arguments=["[1-3]"])
+        async with scene.operator():
+            status = await scene.ended()
+            assert status["runs"][1]["message"].startswith("ended with code 3; ")
+            assert status["runs"][1]["message"].endswith("train 2")
+            assert status["runs"][2]["message"] == "was killed (137): out of memory?"
+
+    scenario(body)
+
+
 def test_a_cluster_without_ready_machines_is_waited_for() -> None:
     async def body() -> None:
         scene = Scene(1)
@@ -372,12 +504,48 @@ def test_deletion_ends_what_runs_and_clears_away(slurm: bool) -> None:
             await scene.until(lambda: scene.job() is None)
             living = [c for m in scene.ssh.machines.values() for c in m.commands.values() if c.state == "Running"]
             assert not living
-            assert any(words[:2] == ["rm", "-rf"] for _, words in scene.ssh.calls)
+            assert all(len(m.cleared) == 1 for m in scene.ssh.machines.values())
             if slurm:
                 assert {e["state"] for e in scene.ssh.slurm.values()} == {"CANCELLED"}
             effects = len(scene.ssh.effects)
             await asyncio.sleep(60)
             assert len(scene.ssh.effects) == effects
+
+    scenario(body)
+
+
+@BOTH
+def test_folders_of_runs_that_ended_go_with_the_job(slurm: bool) -> None:
+    async def body() -> None:
+        scene = Scene(2, slurm=slurm)
+        scene.apply(arguments=["[1-2]"])
+        async with scene.operator():
+            await scene.ended()
+            await asyncio.sleep(10)
+            uid = (scene.job() or {})["metadata"]["uid"]
+            assert not any(m.cleared for m in scene.ssh.machines.values())
+            scene.api.remove(CLUSTER_JOB, "ns", "sweep")
+            await scene.until(lambda: scene.job() is None, seconds=10)
+            assert [m.cleared for m in scene.ssh.machines.values()] == [[f".cloudmesh/jobs/{uid}"]] * 2
+            assert not scene.events("FoldersLeft")
+
+    scenario(body)
+
+
+def test_a_machine_that_does_not_answer_keeps_folders_of_runs_that_ended_and_not_the_job() -> None:
+    async def body() -> None:
+        scene = Scene(4)
+        scene.apply(arguments=["[1-4]"])
+        async with scene.operator():
+            await scene.ended()
+            scene.ssh.at("lab-w-0").up = False
+            scene.machine_status("lab-w-1", ready="False", reason="Gone")
+            scene.machine_status("lab-w-2", ready="False", reason="Suspended", state="Stopped")
+            scene.api.remove(CLUSTER_JOB, "ns", "sweep")
+            await scene.until(lambda: scene.job() is None, seconds=60)
+            assert len(scene.ssh.at("lab-w-3").cleared) == 1
+            (event,) = scene.events("FoldersLeft")
+            assert "stays on lab-w-0, lab-w-2: no answer" in event
 
     scenario(body)
 
@@ -403,8 +571,6 @@ def test_deletion_waits_for_a_machine_that_does_not_answer_until_it_is_gone_or_g
 
 def test_deletion_with_the_cluster_gone() -> None:
     async def body() -> None:
-        from cloudmesh.compute.kinds import VIRTUAL_CLUSTER
-
         scene = Scene(1)
         scene.ssh.seconds = 10_000
         scene.apply()

@@ -32,6 +32,7 @@ class Job:
         machines: All machines of the cluster by name.
         files: Files of the working folder; None while they can't be had.
         controller: Machine that SLURM's controller runs on, empty without SLURM.
+        submits: SLURM takes runs at the moment.
     """
 
     obj: Obj
@@ -40,6 +41,7 @@ class Job:
     machines: Mapping[str, MachineView]
     files: Mapping[str, bytes] | None = field(default=None, repr=False)
     controller: str = ""
+    submits: bool = True
 
     @property
     def uid(self) -> str:
@@ -55,6 +57,11 @@ class Job:
     def home(self) -> str:
         """Folder of the job on each machine, below the home."""
         return f".cloudmesh/jobs/{self.uid}"
+
+    @property
+    def marks(self) -> str:
+        """Folder on SLURM's controller with what was submitted."""
+        return f"{self.home}/submitted"
 
     @property
     def digest(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cloudmesh.compute.jobs.backend import Job, Restore, fate, fate_words, prepare
@@ -16,55 +16,85 @@ from cloudmesh.engine import CloudmeshError, InvalidRequest, Transient
 
 AT_ONCE = 8
 LATER = 75
-SUBMIT_SECONDS = 60.0
+CALL_SECONDS = 10
+"""SLURM's commands wait for a minute and more where they find no controller: they are cut off."""
+SUBMIT_SECONDS = 45.0
+STOP_SECONDS = 300.0
 SUBMIT_PATH = ".cloudmesh/submit"
 SUBMIT = r"""#!/bin/sh
-# submit TOKEN ARGUMENTS…: submits once for a token, prints SLURM's number; 75 while a first try may be on its way
-# cancel < tokens: takes back what was submitted
+# submit MARKS TOKEN ARGUMENTS…: submits once for a token, prints SLURM's number; 75 while a first try may be on its way
+# cancel MARKS < tokens: takes back what was submitted
 set -u
-marks=$HOME/.cloudmesh/submitted
+brief() { timeout -k 2 SECONDS "$@"; }
 known() {
-    squeue --noheader --states=all --format='%i %k' | while read -r id comment; do
-        [ "$comment" = "$1" ] && echo "$id" && break
-    done
+    queue=$(brief squeue --noheader --states=all --format='%k %i') || return 1
+    echo "$queue" | awk -v token="$1" '$1 == token { print $2 }' | sort -n | head -n 1
 }
-mode=$1
-shift
+keep() { echo "$2" >"$1/id.new" && mv "$1/id.new" "$1/id" && echo "$2"; }
+mode=$1 marks=$2
+shift 2
 case $mode in
 submit)
-    token=$1
+    token=$1 mark=$marks/$1
     shift
-    mkdir -p "$marks"
-    if ! mkdir "$marks/$token" 2>/dev/null; then
-        [ -s "$marks/$token/id" ] && exec cat "$marks/$token/id"
-        squeue --noheader >/dev/null || exit 75
-        id=$(known "$token")
-        if [ -n "$id" ]; then
-            echo "$id" >"$marks/$token/id"
-            echo "$id"
-            exit 0
-        fi
-        [ -n "$(find "$marks/$token" -maxdepth 0 -mmin +1)" ] || exit 75
-        touch "$marks/$token"
+    mkdir -p "$mark" || exit
+    exec 9>"$mark/lock"
+    flock -n 9 || exit 75
+    [ -s "$mark/id" ] && exec cat "$mark/id"
+    if [ ! -e /run/slurm/conf/slurm.conf ] && [ ! -e /etc/slurm/slurm.conf ]; then
+        echo "SLURM has no configuration here yet" >&2
+        exit 75
     fi
-    # the mark stays when this fails: a call that timed out may have got through
-    id=$(sbatch --parsable --chdir="$HOME" --comment="$token" "$@") || exit
-    echo "${id%%;*}" >"$marks/$token/id.new" && mv "$marks/$token/id.new" "$marks/$token/id"
-    echo "${id%%;*}"
+    if [ -e "$mark/tried" ]; then
+        # a try was cut off: what came of it shows in the queue, at the latest some seconds after it
+        id=$(known "$token") || exit 75
+        if [ -n "$id" ]; then
+            keep "$mark" "$id"
+            exit
+        fi
+        [ $(($(date +%s) - $(stat -c %Y "$mark/tried"))) -ge 20 ] || exit 75
+    fi
+    touch "$mark/tried"
+    id=$(brief sbatch --parsable --chdir="$HOME" --comment="$token" "$@" 2>"$mark/said" 9>&-)
+    code=$?
+    if [ "$code" -eq 0 ]; then
+        keep "$mark" "${id%%;*}"
+        exit
+    fi
+    cat "$mark/said" >&2
+    if [ "$code" -eq 124 ] || [ "$code" -ge 128 ]; then
+        echo "sbatch took longer than SECONDS s" >&2
+    elif grep -qiE 'connect failure|refused|dns_srv|configuration|invalid|violates' "$mark/said"; then
+        # nobody was there to take it, or it was refused: it didn't get through
+        rm -f "$mark/tried"
+    fi
+    exit "$code"
     ;;
 cancel)
+    left=0
     while read -r token; do
-        id=$(cat "$marks/$token/id" 2>/dev/null) || id=$(known "$token")
-        [ -z "$id" ] || scancel --quiet "$id"
+        id=$(cat "$marks/$token/id" 2>/dev/null) || id=$(known "$token") || left=1
+        [ -z "$id" ] || brief scancel --quiet "$id" || left=1
     done
-    exit 0
+    exit "$left"
     ;;
 esac
-"""
+""".replace("SECONDS", str(CALL_SECONDS))
 WAITING = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT", "SUSPENDED"}
 )
 RUNNING = frozenset({"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING"})
+REASONS = {
+    "Resources": "no node is free",
+    "Priority": "others come first",
+    "PartitionConfig": "it asks for more than the partition has or allows",
+    "PartitionNodeLimit": "it asks for more nodes than the partition has or allows",
+    "PartitionTimeLimit": "it asks for more time than the partition allows",
+    "PartitionDown": "the partition is down",
+    "BadConstraints": "no node is as it asks for",
+    "JobHeldUser": "somebody holds it; `scontrol release` lets it go",
+    "JobHeldAdmin": "somebody holds it; `scontrol release` lets it go",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +133,7 @@ class Batch:
         Raises:
             CloudmeshError: The controller doesn't answer.
         """
-        if not runs:
+        if not runs or not self._job.submits:
             return {}
         head = self._head()
         await self._ssh.put(self._job.target(head), {SUBMIT_PATH: SUBMIT.encode()}, mode=0o700)
@@ -149,9 +179,9 @@ class Batch:
         token = run.token(job.uid)
         files = job.digest if job.files else "-"
         once = [RUNNER_PATH, "once", job.folder(run), token, str(job.spec.timeout_seconds or 0), files]
-        argv = ["sh", SUBMIT_PATH, "submit", token, *options, *once, *job.command(run)]
+        argv = ["sh", SUBMIT_PATH, "submit", job.marks, token, *options, *once, *job.command(run)]
         done = await self._ssh.run(job.target(head), argv, seconds=SUBMIT_SECONDS)
-        if done.status == LATER:
+        if done.status == LATER and not done.complaint:
             return
         if done.status != 0:
             refused = "invalid" in done.complaint.lower() or "violates" in done.complaint.lower()
@@ -161,7 +191,7 @@ class Batch:
         """Reads the queue, and the nodes of runs that have left it."""
         try:
             await self._prepare()
-            rows = await self._queue()
+            rows = await self._queue({run.token(self._job.uid) for run in runs})
         except CloudmeshError as error:
             # without the controller the nodes still know their own runs
             unknown = Seen("Unknown", message=str(error))
@@ -206,28 +236,46 @@ class Batch:
             return {run.index: Seen(sign, run.node, message=str(error)) for run in runs}
         return {run.index: seen_of(progress[run.index], node) for run in runs}
 
-    async def _queue(self) -> dict[str, Row]:
+    async def _queue(self, tokens: Collection[str]) -> dict[str, Row]:
+        """Lines of the queue by token; what is there twice keeps its first line, and the others are taken back."""
         head = self._head()
+        target = self._job.target(head)
         argv = ["squeue", "--noheader", "--states=all", "--format=%i|%T|%B|%k|%r"]
-        done = await self._ssh.run(self._job.target(head), argv)
+        done = await self._ssh.run(target, ["timeout", "-k", "2", str(CALL_SECONDS), *argv])
         if done.status != 0:
-            raise Transient(f"squeue on {head.name}: {done.complaint}")
+            words = done.complaint or f"no answer within {CALL_SECONDS} s"
+            raise Transient(f"squeue on {head.name}: {words}")
         rows: dict[str, Row] = {}
-        for line in done.text.splitlines():
-            parts = line.split("|", 4)
-            if len(parts) == 5 and parts[0].isdigit():
-                node = "" if parts[2] in ("n/a", "") else parts[2]
-                rows[parts[3]] = Row(int(parts[0]), parts[1], node, parts[4])
+        twice: list[str] = []
+        found = (line.split("|", 4) for line in done.text.splitlines())
+        for parts in sorted((p for p in found if len(p) == 5 and p[0].isdigit()), key=lambda p: int(p[0])):
+            token = parts[3]
+            if token not in tokens:
+                continue
+            if token in rows:
+                twice.append(parts[0])
+                continue
+            node = "" if parts[2] in ("n/a", "") else parts[2]
+            rows[token] = Row(int(parts[0]), parts[1], node, parts[4])
+        if twice:
+            await self._ssh.run(target, ["timeout", "-k", "2", str(CALL_SECONDS), "scancel", "--quiet", *twice])
         return rows
 
     async def stop(self, runs: Sequence[Run]) -> None:
-        """Takes runs out of SLURM."""
+        """Takes runs out of SLURM.
+
+        Raises:
+            CloudmeshError: SLURM doesn't answer: try again.
+        """
         if not self._job.controller or fate(self._job.machines.get(self._job.controller)) is not None:
             return  # what SLURM knew went with its controller
-        target = self._job.target(self._head())
+        head = self._head()
         lines = "".join(f"{run.token(self._job.uid)}\n" for run in runs)
-        argv = ["sh", "-c", f"test -f {SUBMIT_PATH} || exit 0; exec sh {SUBMIT_PATH} cancel", "sh"]
-        await self._ssh.run(target, argv, stdin=lines.encode())
+        script = f'test -f {SUBMIT_PATH} || exit 0; exec sh {SUBMIT_PATH} cancel "$1"'
+        argv = ["sh", "-c", script, "sh", self._job.marks]
+        done = await self._ssh.run(self._job.target(head), argv, stdin=lines.encode(), seconds=STOP_SECONDS)
+        if done.status != 0:
+            raise Transient(f"SLURM on {head.name} doesn't end the runs: {done.complaint}")
 
     def _head(self) -> MachineView:
         machine = self._job.machines.get(self._job.controller)
@@ -245,7 +293,7 @@ def _judge(told: Sequence[Seen], row: Row | None, node: str) -> Seen:
     seen = next((s for s in told if s.sign != "None"), None)
     if seen is None:
         seen = Seen("Lost", node) if row is not None else Seen("None", node)
-    seen = replace(seen, slurm_id=number)
+    seen = replace(seen, slurm_id=number, oom=seen.oom or (row is not None and row.state == "OUT_OF_MEMORY"))
     if row is None or seen.sign not in ("Lost", "Running"):
         return seen
     match row.state:
@@ -258,4 +306,7 @@ def _judge(told: Sequence[Seen], row: Row | None, node: str) -> Seen:
 
 
 def _why(row: Row) -> str:
-    return "" if row.reason in ("None", "") else f"SLURM waits: {row.reason}"
+    if row.reason in ("None", ""):
+        return ""
+    words = REASONS.get(row.reason)
+    return f"SLURM waits: {row.reason}" + (f" ({words})" if words else "")

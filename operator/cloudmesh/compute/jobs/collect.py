@@ -14,7 +14,7 @@ from dataclasses import replace
 from cloudmesh.compute.jobs.backend import CHECKPOINT, Job
 from cloudmesh.compute.jobs.runs import Run, Seen
 from cloudmesh.compute.owned import change_data, create_data, data_of, ensure_data, find_own
-from cloudmesh.compute.ssh import Ssh, SshTarget
+from cloudmesh.compute.ssh import Ssh, SshTarget, last_words
 from cloudmesh.engine import CONFIG_MAP, AlreadyExists, CloudmeshError, Kube, Transient
 
 LOG_BYTES = 64 * 1024
@@ -25,15 +25,20 @@ FILES_BYTES = 700 * 1024
 FILES = 64
 CHECKPOINT_BYTES = 700 * 1024
 AT_ONCE = 8
+WORDS = 200
+ENDED_WITHOUT_WORDS = (0, 124, 137)
+"""Codes after which the last line of the output doesn't say what went wrong."""
 
 _LOG = 'wc -c <"$1" && tail -c "$2" "$1"'
 _LIST = r"""cd "$1" || exit 0
 shift
 IFS=
 for pattern; do
+    none=1
     for file in $pattern; do
-        [ -f "$file" ] && printf '%s %s\n' "$(wc -c <"$file" | tr -d ' ')" "$file"
+        [ -f "$file" ] && none=0 && printf '%s %s\n' "$(wc -c <"$file" | tr -d ' ')" "$file"
     done
+    [ "$none" = 0 ] || printf 'none %s\n' "$pattern"
 done
 exit 0"""
 _SAVE = 'cd "$1" && [ -d "$2" ] || exit 0; tar -cz "$2" 2>/dev/null | head -c "$3"'
@@ -67,9 +72,14 @@ class Collector:
             async with turns:
                 try:
                     logs[run.index] = await self._log(job, run, found)
+                    output, told = "", []
+                    if found.sign == "Ended" and found.exit_code not in ENDED_WITHOUT_WORDS:
+                        told.append(last_words(logs[run.index].decode(errors="replace"), lines=1, limit=WORDS))
                     if found.sign == "Ended" and job.spec.outputs is not None:
-                        output, told = await self._outputs(job, run, found)
-                        result[run.index] = replace(found, output=output, message=found.message or told)
+                        output, left = await self._outputs(job, run, found)
+                        told += left
+                    words = "; ".join(word for word in [found.message, *told] if word)
+                    result[run.index] = replace(found, output=output, message=words)
                 except CloudmeshError as error:
                     result[run.index] = Seen("Unknown", found.node, found.slurm_id, message=str(error))
 
@@ -141,18 +151,21 @@ class Collector:
             elif not data.items() <= data_of(CONFIG_MAP, found).items():
                 await change_data(self._kube, CONFIG_MAP, found, data)
 
-    async def _outputs(self, job: Job, run: Run, seen: Seen) -> tuple[str, str]:
-        """Gives the ConfigMap's name, and a sentence on what was too large for it."""
+    async def _outputs(self, job: Job, run: Run, seen: Seen) -> tuple[str, list[str]]:
+        """Gives the ConfigMap's name, and sentences on what was not there and what was too large for it."""
         target, outputs = _target(job, seen.node), job.spec.outputs
         if target is None or outputs is None:
-            return "", ""
+            return "", []
         folder = job.folder(run)
         done = await self._ssh.run(target, ["sh", "-c", _LIST, "sh", folder, *outputs.paths])
         kept: dict[str, bytes] = {}
         left: list[str] = []
+        missing: list[str] = []
         total = 0
         for line in dict.fromkeys(done.text.splitlines()):
             size, _, path = line.partition(" ")
+            if size == "none":
+                missing.append(path)
             if not size.isdigit():
                 continue
             key = re.sub(r"[^-._a-zA-Z0-9]", "_", path.replace("/", "__"))[:253]
@@ -166,7 +179,9 @@ class Collector:
         name = output_name(job.name, run.index)
         if kept:
             await ensure_data(self._kube, CONFIG_MAP, job.obj, name, kept)
-        told = f"too large to collect, left on {seen.node} in {folder}: {', '.join(left)}" if left else ""
+        told = [f"no file matches `outputs.paths`: {', '.join(missing)}"] if missing else []
+        if left:
+            told.append(f"too large to collect, left on {seen.node} in {folder}: {', '.join(left)}")
         return (name if kept else ""), told
 
 

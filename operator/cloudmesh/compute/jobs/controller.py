@@ -17,7 +17,14 @@ from cloudmesh.compute.bootstrap import Bootstrap
 from cloudmesh.compute.bootstrap.shared import bootstrap_of, ssh_of
 from cloudmesh.compute.jobs.backend import Backend, Job, fate, fate_words
 from cloudmesh.compute.jobs.collect import Collector
-from cloudmesh.compute.jobs.job_status import REASON_SPEC_INVALID, make_first, make_paused, make_refusal, make_status
+from cloudmesh.compute.jobs.job_status import (
+    REASON_SPEC_INVALID,
+    make_first,
+    make_paused,
+    make_refusal,
+    make_status,
+    tell_done,
+)
 from cloudmesh.compute.jobs.plan import Choice, Place, Rules, World, plan
 from cloudmesh.compute.jobs.rounds import Work, advance, finish, guarded, make_backend
 from cloudmesh.compute.jobs.runs import Run, Seen, read_runs
@@ -40,6 +47,7 @@ from cloudmesh.engine import (
     utc_now,
 )
 
+NO_MACHINE = "no machine of the cluster is ready"
 LOOK_SECONDS = 3.0
 SOON_SECONDS = 1.0
 WAIT_SECONDS = 5.0
@@ -56,6 +64,24 @@ class Waits(Exception):
 
 class ClusterGone(Waits):
     """The cluster isn't there, nor are its machines."""
+
+
+def asleep(cluster: VirtualCluster) -> str:
+    """Why a cluster has no machines that run by its own spec, and what to do; empty if there is no such reason."""
+    which = f"VirtualCluster '{cluster.metadata.name}'"
+    why = "Requested" if cluster.spec.lifecycle.state == "Suspended" else cluster.status.suspended_reason
+    if why == "Requested":
+        return f"{which} is suspended: `spec.lifecycle.state: Running` wakes it"
+    if why == "Idle":
+        wakes = f"a new value of its annotation {names.ANNOTATION_RESUME_REQUESTED} wakes it"
+        return f"{which} sleeps, nobody used it: {wakes}"
+    if why == "BudgetExceeded":
+        return f"{which} sleeps, its Budget is exceeded: raise the Budget, or wait for its next period"
+    if not sum(map(cluster.spec.replicas_of, cluster.spec.pools)):
+        return f"{which} is scaled to 0: `kubectl scale vc/{cluster.metadata.name} --replicas=1` gives it a machine"
+    if (cluster.metadata.annotations or {}).get(names.ANNOTATION_PAUSED) == "true":
+        return f"{which} is paused and no machine of it is ready: remove its annotation {names.ANNOTATION_PAUSED}"
+    return ""
 
 
 class JobReconciler:
@@ -150,14 +176,15 @@ class JobReconciler:
         elif backend is None:
             seen = self._fates(job, runs) | seen
         places: Sequence[Place] | None = backend.places() if backend is not None else ()
-        accepting = places is None or bool(places)
+        accepting = bool(placed is not None and placed.submits) if places is None else bool(places)
         if not waits and not accepting:
-            waits = "no machine of the cluster is ready"
+            waits = self._lacking(job, slurm=places is None)
         decided = plan(runs, work.rules, World(seen, places, accepting), self._now())
         if any(run.active for run in decided.runs) and not has_finalizer(obj, names.FINALIZER_CLEANUP):
             obj = await self._engine.finalizers.ensure(CLUSTER_JOB, obj)
         waiting = waits or work.trouble
-        status = make_status(obj, decided.runs, waiting, self._now())
+        slurm = placed is not None and bool(placed.controller)
+        status = make_status(obj, decided.runs, waiting, self._now(), slurm=slurm)
         obj = await self._engine.status.write(CLUSTER_JOB, obj, status)
         self._tell(obj, runs, decided.runs)
         active = [run for run in decided.runs if run.active]
@@ -168,9 +195,8 @@ class JobReconciler:
             self._launch(key, work, doing, SOON_SECONDS if decided.start else LOOK_SECONDS)
             return Done()
         if all(run.over for run in decided.runs):
-            await self._engine.finalizers.remove(CLUSTER_JOB, obj)
-            return Done()
-        return Done(WAIT_SECONDS)
+            return Done()  # the finalizer stays: folders on the machines go with the object
+        return Done(WAIT_SECONDS if accepting or placed is None else LOOK_SECONDS)
 
     # -- what is outside ---------------------------------------------------------------------------------------------
 
@@ -217,10 +243,11 @@ class JobReconciler:
             raise Waits(f"VirtualCluster '{name}' has no keys yet")
         controller = self._controller(found)
         if slurm and controller not in machines:
-            raise Waits(f"SLURM of VirtualCluster '{name}' isn't up")
+            raise Waits(asleep(cluster) or f"SLURM of VirtualCluster '{name}' isn't up")
         work.rules = await self._with_choice(work.rules, cluster)
         work.files = await self._files(job)
-        return Job(obj, job.spec, access, machines, work.files, controller)
+        submits = not slurm or self._setup.slurm_up(found["metadata"]["uid"])
+        return Job(obj, job.spec, access, machines, work.files, controller, submits)
 
     def _fates(self, job: ClusterJob, runs: Sequence[Run]) -> dict[int, Seen]:
         """Active runs whose machines are gone, by index: that is known without asking anybody."""
@@ -285,6 +312,9 @@ class JobReconciler:
                 controller = self._controller(cluster)
                 there = Job(obj, job.spec, access, self._machines(cluster), None, controller)
         if there is None:  # nothing is left to be ended, or the user gave it up
+            if work.left:
+                words = f"~/.cloudmesh/jobs/{work.uid} stays on {', '.join(work.left[:EVENTS])}: no answer"
+                self._engine.events.emit(obj, "Warning", "FoldersLeft", words)
             await self._engine.finalizers.remove(CLUSTER_JOB, obj)
             return Done()
         active = [run for run in runs if run.active]
@@ -294,20 +324,32 @@ class JobReconciler:
     def _controller(self, cluster: Obj) -> str:
         if not (cluster["spec"].get("bootstrap") or {}).get("slurm") is not None:
             return ""
-        bootstrap = self._bootstrap or bootstrap_of(self._engine)
-        return bootstrap.controller(cluster["metadata"]["uid"])
+        return self._setup.controller(cluster["metadata"]["uid"])
+
+    @property
+    def _setup(self) -> Bootstrap:
+        return self._bootstrap or bootstrap_of(self._engine)
+
+    def _lacking(self, job: ClusterJob, *, slurm: bool) -> str:
+        """Why nothing can be started on a cluster that is there, and what to do."""
+        name = job.spec.cluster_ref.name
+        found = self._engine.cache.get(VIRTUAL_CLUSTER, job.metadata.namespace, name)
+        words = asleep(VirtualCluster.model_validate(found)) if found is not None else ""
+        return words or (f"SLURM of VirtualCluster '{name}' isn't up" if slurm else NO_MACHINE)
 
     def _tell(self, obj: Obj, before: Sequence[Run], after: Sequence[Run]) -> None:
-        """Events: the first that ended badly one by one, and the end of all."""
+        """Events: the first that ended badly or left too little one by one, and the end of all."""
         emit = self._engine.events.emit
         told = [run for old, run in zip(before, after, strict=True) if run != old]
         for run in [run for run in told if run.over and run.state != "Done"][:EVENTS]:
             emit(obj, "Warning", f"Run{run.state}", f"{run.name} on {run.node or 'no machine'}: {run.message}")
+        for run in [run for run in told if run.state == "Done" and run.message][:EVENTS]:
+            emit(obj, "Warning", "OutputsLeft", f"{run.name}: {run.message}")
         for old, run in [pair for pair in zip(before, after, strict=True) if pair[0].preemptions < pair[1].preemptions]:
             emit(obj, "Normal", "RunRequeued", f"{run.name}: {run.message or old.node}; it is started again")
         if after and all(run.over for run in after) and not all(run.over for run in before):
             done = sum(run.state == "Done" for run in after)
-            emit(obj, "Normal", "RunsEnded", f"{done} of {len(after)} runs are done")
+            emit(obj, "Normal", "RunsEnded", tell_done(done, len(after)))
 
 
 def reconciler(engine: Engine, settings: Settings) -> JobReconciler:

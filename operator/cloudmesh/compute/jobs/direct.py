@@ -124,4 +124,7 @@ async def look_at(ssh: Ssh, job: Job, node: str, runs: Sequence[Run]) -> dict[in
 def seen_of(progress: Progress, node: str) -> Seen:
     """The runner's words as the plan reads them."""
     signs: dict[str, Sign] = {"None": "None", "Running": "Running", "Ended": "Ended", "Lost": "Lost"}
-    return Seen(signs[progress.state], node, exit_code=progress.exit_code, began=progress.began, ended=progress.ended)
+    return Seen(
+        signs[progress.state], node, exit_code=progress.exit_code, began=progress.began, ended=progress.ended,
+        oom=progress.oom,
+    )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cloudmesh.api import conditions as c
+from cloudmesh.api.clusterjob_status import RunState
 from cloudmesh.compute.jobs.runs import Run, count_runs, write_runs
 
 COMPLETE = "Complete"
@@ -17,7 +18,9 @@ REASON_SPEC_INVALID = "SpecInvalid"
 Status = dict[str, Any]
 
 
-def make_status(obj: Mapping[str, Any], runs: Sequence[Run], waits_for: str, now: str) -> Status:
+def make_status(
+    obj: Mapping[str, Any], runs: Sequence[Run], waits_for: str, now: str, *, slurm: bool = False
+) -> Status:
     """The status of a job whose spec is right.
 
     Args:
@@ -25,12 +28,13 @@ def make_status(obj: Mapping[str, Any], runs: Sequence[Run], waits_for: str, now
         runs: Its runs as they are now.
         waits_for: Why nothing can be started or seen; empty if nothing stands in the way.
         now: RFC 3339 time.
+        slurm: Its cluster has SLURM.
     """
     old = obj.get("status") or {}
     counts = count_runs(runs)
     over = all(run.over for run in runs)
     conditions = _Conditions(obj, now)
-    done = f"{counts['done']} of {counts['total']} runs are done"
+    done = tell_done(counts["done"], counts["total"])
     if over and counts["unsuccessful"]:
         parts = [f"{counts[name]} {words}" for name, words in _WORDS.items() if counts[name]]
         first = next(run for run in runs if run.over and run.state != "Done")
@@ -38,10 +42,9 @@ def make_status(obj: Mapping[str, Any], runs: Sequence[Run], waits_for: str, now
         conditions.put(c.READY, c.FALSE, REASON_RUNS_FAILED, message)
         conditions.put(c.STALLED, c.TRUE, REASON_RUNS_FAILED, message)
     elif over:
-        conditions.put(c.READY, c.TRUE, c.REASON_AS_SPECIFIED, done)
+        conditions.put(c.READY, c.TRUE, c.REASON_AS_SPECIFIED, done + _remark(runs, "Done"))
     else:
-        told = f"; {counts['running']} run, {counts['submitted']} are submitted, {counts['ready']} wait"
-        message = f"{waits_for}; {done}" if waits_for else done + told
+        message = f"{waits_for}; {done}" if waits_for else done + _going_on(counts, slurm) + _remark(runs, "Submitted")
         reason = REASON_WAITING if waits_for else REASON_RUNNING
         conditions.put(c.READY, c.FALSE, reason, message)
         conditions.put(c.RECONCILING, c.TRUE, reason, message)
@@ -59,6 +62,27 @@ def make_status(obj: Mapping[str, Any], runs: Sequence[Run], waits_for: str, now
         ended = [run.ended_at for run in runs if run.ended_at]
         status["endedAt"] = old.get("endedAt") or max(ended, default=now)
     return status
+
+
+def tell_done(done: int, total: int) -> str:
+    """How many runs are done."""
+    return f"{done} of {total} run{'' if total == 1 else 's'} {'is' if 1 in (done, total) else 'are'} done"
+
+
+def _going_on(counts: Mapping[str, int], slurm: bool) -> str:
+    words = (
+        ("running", "is running", "are running"),
+        ("submitted", *(("is submitted", "are submitted") if slurm else ("is being started", "are being started"))),
+        ("ready", "waits", "wait"),
+    )
+    told = [f"{n} {one if n == 1 else many}" for name, one, many in words if (n := counts[name])]
+    return f"; {', '.join(told)}" if told else ""
+
+
+def _remark(runs: Sequence[Run], state: RunState) -> str:
+    """What the first run in a state has to say, if any does."""
+    run = next((run for run in runs if run.state == state and run.message), None)
+    return f"; {run.name}: {run.message}" if run is not None else ""
 
 
 def make_refusal(obj: Mapping[str, Any], reason: str, message: str, now: str) -> Status:

@@ -25,6 +25,8 @@ from cloudmesh.compute.jobs.runs import Run, Seen, again, rfc3339
 
 TIMED_OUT = frozenset({124, 137})
 """Codes of a command that was ended for taking too long; it may also have ended so by itself."""
+KILLED = 137
+"""Code of a command that was ended by force."""
 MAX_PREEMPTIONS = 100
 """A run whose machine is taken away for ever is given up."""
 
@@ -143,7 +145,7 @@ def _ended(run: Run, seen: Seen, rules: Rules, now: str) -> Run:
         limit = f"{rules.timeout} s" if rules.timeout else "SLURM's limit"
         run = replace(run, state="Timeout", message=_joined(f"took longer than {limit}", run.message))
     elif seen.sign == "Ended":
-        run = replace(run, state="Failed", message=_joined(f"ended with code {seen.exit_code}", run.message))
+        run = replace(run, state="Failed", message=_joined(_how(seen), run.message))
     else:
         why = f"{where} was taken away" if seen.sign == "Preempted" else f"{where} was lost, or its process"
         run = replace(run, state="Crash", exit_code=None, message=run.message or why)
@@ -151,6 +153,14 @@ def _ended(run: Run, seen: Seen, rules: Rules, now: str) -> Run:
     if tries <= rules.retries:
         return again(run)
     return run
+
+
+def _how(seen: Seen) -> str:
+    if seen.oom:
+        return f"was killed ({seen.exit_code}): out of memory"
+    if seen.exit_code == KILLED:
+        return f"was killed ({seen.exit_code}): out of memory?"
+    return f"ended with code {seen.exit_code}"
 
 
 def _joined(*parts: str) -> str:

@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 ROUND_SECONDS = 900.0
 SAVE_SECONDS = 30.0
 STOP_TRIES = 20
+CLEAR_TRIES = 3
+CLEAR_SECONDS = 5.0
+_CLEAR = 'rm -rf "$1" 2>/dev/null || { chmod -R u+rwX "$1" && rm -rf "$1"; }'
+"""A command may have made folders that can't be written to."""
 
 
 @dataclass(slots=True)
@@ -36,7 +40,8 @@ class Work:
         seen: What the last round saw, by index, with the token that it is about.
         task: The round that goes on.
         trouble: What stood in its way, for people.
-        stopped: All runs were ended for the job's deletion.
+        stopped: All runs were ended for the job's deletion, and its folders removed.
+        left: Machines that didn't let them be removed.
         prepared: What was put on which machine.
         files: Files of the working folder, as they were first read.
         saved_at: When checkpoint folders were last fetched.
@@ -50,6 +55,7 @@ class Work:
     task: asyncio.Task[None] | None = None
     trouble: str = ""
     stopped: bool = False
+    left: Sequence[str] = ()
     prepared: set[tuple[str, str, str]] = field(default_factory=set)
     files: Mapping[str, bytes] | None = field(default=None, repr=False)
     saved_at: float = 0.0
@@ -100,17 +106,30 @@ async def finish(ssh: Ssh, work: Work, job: Job, active: Sequence[Run]) -> None:
         if number == STOP_TRIES - 1:
             raise Transient(f"a run on {left[0].node} doesn't end: {left[0].message}")
         await asyncio.sleep(1.0)
-    machines = [m for m in job.machines.values() if m.host and not m.deleting and fate(m) is None]
-    await asyncio.gather(*(_clear(ssh, job, machine) for machine in machines))
+    machines = [m for m in job.machines.values() if m.host and not m.deleting and not m.failed]
+    cleared = await asyncio.gather(*(_clear(ssh, job, machine) for machine in machines))
+    work.left = [machine.name for machine, done in zip(machines, cleared, strict=True) if not done]
     work.stopped = True
 
 
-async def _clear(ssh: Ssh, job: Job, machine: MachineView) -> None:
-    try:
-        await ssh.run(job.target(machine), ["rm", "-rf", job.home])
-    except CloudmeshError as error:
-        # files on a machine that doesn't answer are no reason to keep an object for ever
-        log.info("a job's folder stays", extra={"machine": machine.name, "error": str(error)})
+async def _clear(ssh: Ssh, job: Job, machine: MachineView) -> bool:
+    """Whether the job's folders are gone: files on a machine that doesn't answer hold no object back for ever."""
+    if fate(machine) is not None:
+        return False  # it is stopped
+    trouble = ""
+    for number in range(CLEAR_TRIES):
+        if number:
+            await asyncio.sleep(CLEAR_SECONDS)
+        try:
+            done = await ssh.run(job.target(machine), ["sh", "-c", _CLEAR, "sh", job.home])
+        except CloudmeshError as error:
+            trouble = str(error)
+        else:
+            if done.status == 0:
+                return True
+            trouble = done.complaint
+    log.warning("a job's folder stays", extra={"machine": machine.name, "error": trouble})
+    return False
 
 
 async def guarded(work: Work, doing: Awaitable[None]) -> None:

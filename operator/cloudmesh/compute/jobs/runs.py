@@ -72,6 +72,7 @@ class Seen:
         log: ConfigMap and key of its collected output.
         output: ConfigMap of its collected files.
         message: More for people.
+        oom: It was killed because memory ran out.
     """
 
     sign: Sign
@@ -83,6 +84,7 @@ class Seen:
     log: tuple[str, str] = ("", "")
     output: str = ""
     message: str = ""
+    oom: bool = False
 
 
 def first_runs(arguments: Sequence[tuple[str, ...]]) -> tuple[Run, ...]:
