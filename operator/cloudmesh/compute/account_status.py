@@ -51,31 +51,23 @@ def total(machines: Iterable[Mapping[str, Any]]) -> Totals:
 
 def make_status(account: Account, old: Mapping[str, Any], generation: int, totals: Totals, now: str) -> dict[str, Any]:
     """The whole status as it should be now."""
-    conditions: list[dict[str, Any]] = [dict(x) for x in old.get("conditions") or ()]
-
-    def put(type_: str, status: c.Status, reason: str, message: str) -> None:
-        nonlocal conditions
-        conditions = c.set_condition(conditions, type_, status, reason, message, generation=generation, now=now)
-
-    unknown = account.reason in (c.REASON_CLOUD_UNAVAILABLE, c.REASON_PENDING)
+    conditions = c.Conditions(old, generation, now)
     if account.ready:
-        put(c.READY, "True", "Checked", account.message)
+        conditions.ready("True", "Checked", account.message)
+    elif account.reason in (c.REASON_CLOUD_UNAVAILABLE, c.REASON_PENDING):
+        conditions.ready("Unknown", account.reason, account.message, reconciling=True)
     else:
-        put(c.READY, "Unknown" if unknown else "False", account.reason, account.message)
-    for type_, on in ((c.RECONCILING, not account.ready and unknown), (c.STALLED, not account.ready and not unknown)):
-        if on:
-            put(type_, "True", account.reason, account.message)
-        else:
-            conditions = c.remove_condition(conditions, type_)
-    _prices(account, put, now)
+        conditions.ready("False", account.reason, account.message, stalled=True)
+    _prices(account, conditions, now)
     book = account.nodes
     if book.complete:
-        put(c.INVENTORY_COMPLETE, "True", "Complete", "the last listing showed all machines")
+        conditions.put(c.INVENTORY_COMPLETE, "True", "Complete", "the last listing showed all machines")
     else:
-        put(c.INVENTORY_COMPLETE, "Unknown", "Partial" if book.listed else c.REASON_PENDING, book.reason)
+        reason = "Partial" if book.listed else c.REASON_PENDING
+        conditions.put(c.INVENTORY_COMPLETE, "Unknown", reason, book.reason)
     status: dict[str, Any] = {
         "observedGeneration": generation,
-        "conditions": conditions,
+        "conditions": conditions.list,
         "kind": account.info.kind,
         "running": totals.running,
     }
@@ -107,17 +99,18 @@ def make_status(account: Account, old: Mapping[str, Any], generation: int, total
     return status
 
 
-def _prices(account: Account, put: Any, now: str) -> None:
+def _prices(account: Account, conditions: c.Conditions, now: str) -> None:
     if not account.offers_as_of:
-        put(c.PRICES_FRESH, "Unknown", c.REASON_PENDING, account.offers_error)
+        conditions.put(c.PRICES_FRESH, "Unknown", c.REASON_PENDING, account.offers_error)
         return
     age = to_seconds(now) - to_seconds(account.offers_as_of)
     if age > FRESH_SECONDS:
-        put(c.PRICES_FRESH, "False", "Stale", f"offers are of {account.offers_as_of}: {account.offers_error}")
+        text = f"offers are of {account.offers_as_of}: {account.offers_error}"
+        conditions.put(c.PRICES_FRESH, "False", "Stale", text)
     elif account.quarantined:
-        put(c.PRICES_FRESH, "False", "Quarantined", account.quarantined)
+        conditions.put(c.PRICES_FRESH, "False", "Quarantined", account.quarantined)
     else:
-        put(c.PRICES_FRESH, "True", "Fresh", f"{len(account.offers)} offers")
+        conditions.put(c.PRICES_FRESH, "True", "Fresh", f"{len(account.offers)} offers")
 
 
 def settle(

@@ -112,17 +112,10 @@ def _try(obj: Obj) -> None:
 
 
 def _status(obj: Obj, reason: str, message: str, now: str) -> dict[str, Any]:
-    generation = obj["metadata"].get("generation", 0)
-    conditions = (obj.get("status") or {}).get("conditions") or []
+    conditions = c.Conditions.of(obj, now)
     good = reason == c.REASON_AS_SPECIFIED
-    conditions = c.set_condition(
-        conditions, c.READY, "True" if good else "False", reason, message, generation=generation, now=now
-    )
-    if good:
-        conditions = c.remove_condition(conditions, c.STALLED)
-    else:
-        conditions = c.set_condition(conditions, c.STALLED, "True", reason, message, generation=generation, now=now)
-    return {"observedGeneration": generation, "conditions": conditions}
+    conditions.ready("True" if good else "False", reason, message, stalled=not good)
+    return {"observedGeneration": conditions.generation, "conditions": conditions.list}
 
 
 def price_sheets(engine: Engine, settings: Settings) -> PriceSheetReconciler:

@@ -316,34 +316,18 @@ class FunctionReconciler:
 
     async def _write_pending(self, obj: Obj) -> Obj:
         """Ready is there before anything is done, so that a client that waits never sees an object without it."""
-        generation = int(obj["metadata"].get("generation", 0))
-        conditions = c.set_condition(
-            [], c.READY, "Unknown", c.REASON_PENDING, "seen", generation=generation, now=self._now()
-        )
-        conditions = c.set_condition(
-            conditions, c.RECONCILING, "True", c.REASON_PENDING, "seen", generation=generation, now=self._now()
-        )
-        status = {"observedGeneration": generation, "conditions": conditions}
+        conditions = c.Conditions.of(obj, self._now(), anew=True)
+        conditions.ready("Unknown", c.REASON_PENDING, "seen", reconciling=True)
+        status = {"observedGeneration": conditions.generation, "conditions": conditions.list}
         await self._engine.status.write(FUNCTION_SERVICE, obj, status)
         return {**obj, "status": {**(obj.get("status") or {}), **status}}
 
     async def _pause(self, obj: Obj) -> Done:
-        generation = int(obj["metadata"].get("generation", 0))
-        old = obj.get("status") or {}
-        conditions = c.set_condition(
-            old.get("conditions") or [],
-            c.PAUSED,
-            "True",
-            "Annotation",
-            f"remove the annotation {names.ANNOTATION_PAUSED} to go on",
-            generation=generation,
-            now=self._now(),
+        conditions = c.Conditions.of(obj, self._now())
+        conditions.pause(names.ANNOTATION_PAUSED)
+        await self._engine.status.write(
+            FUNCTION_SERVICE, obj, {**(obj.get("status") or {}), "conditions": conditions.list}
         )
-        if c.find_condition(conditions, c.READY) is None:
-            conditions = c.set_condition(
-                conditions, c.READY, "Unknown", c.REASON_PENDING, "paused", generation=generation, now=self._now()
-            )
-        await self._engine.status.write(FUNCTION_SERVICE, obj, {**old, "conditions": conditions})
         return Done()
 
 

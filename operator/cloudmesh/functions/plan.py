@@ -317,30 +317,19 @@ def _status(
     now: str,
 ) -> tuple[Obj, tuple[Event, ...]]:
     metadata, old = owner["metadata"], owner.get("status") or {}
-    generation = int(metadata.get("generation", 0))
     verdict = _verdict(asked, wanted, target, line, observed, rollout)
-    before: Sequence[Mapping[str, Any]] = old.get("conditions") or []
-    conditions = [dict(x) for x in before]
-
-    def put(type_: str, status: c.Status, reason: str, message: str) -> None:
-        nonlocal conditions
-        conditions = c.set_condition(conditions, type_, status, reason, message, generation=generation, now=now)
-
-    put(c.READY, verdict.status, verdict.reason, verdict.message)
+    conditions = c.Conditions.of(owner, now)
+    conditions.ready(
+        verdict.status, verdict.reason, verdict.message, reconciling=verdict.reconciling, stalled=verdict.stalled
+    )
     for type_, state, reason, message in _stages(asked, wanted, line):
-        put(type_, state, reason, message)
+        conditions.put(type_, state, reason, message)
     if rollout.available or (target is not None and rollout.state == "Complete"):
-        put(c.AVAILABLE, "True", "Serving", f"{counted(rollout.available, 'replica')} available")
+        conditions.put(c.AVAILABLE, "True", "Serving", f"{counted(rollout.available, 'replica')} available")
     else:
-        put(c.AVAILABLE, "False", "NoReplica", "no replica answers")
-    for type_, on in ((c.RECONCILING, verdict.reconciling), (c.STALLED, verdict.stalled)):
-        if on:
-            put(type_, "True", verdict.reason, verdict.message)
-        else:
-            conditions = c.remove_condition(conditions, type_)
-    conditions = c.remove_condition(conditions, c.PAUSED)
+        conditions.put(c.AVAILABLE, "False", "NoReplica", "no replica answers")
 
-    status: Obj = {"observedGeneration": generation, "conditions": conditions}
+    status: Obj = {"observedGeneration": conditions.generation, "conditions": conditions.list}
     newest = wanted or (observed.revisions[-1] if observed.revisions else None)
     if newest is not None:
         status["latestRevision"] = newest.name
@@ -364,7 +353,7 @@ def _status(
         status["build"] = {**status.get("build", {}), "error": error}
     status["replicas"] = rollout.replicas
     status["selector"] = f"cloudmesh.org/function={metadata['name']}"
-    return status, _events(before, verdict, target)
+    return status, _events(old.get("conditions") or (), verdict, target)
 
 
 def _events(before: Sequence[Mapping[str, Any]], verdict: _Verdict, target: Revision | None) -> tuple[Event, ...]:

@@ -10,6 +10,46 @@ from hypothesis import strategies as st
 
 from cloudmesh.api import conditions as c
 
+OLD = {
+    "conditions": [
+        {"type": t, "status": "True", "reason": "R", "message": "", "observedGeneration": 1, "lastTransitionTime": "t0"}
+        for t in (c.READY, c.STALLED, c.PAUSED, c.AVAILABLE)
+    ]
+}
+
+
+def told(conditions: c.Conditions) -> dict[str, tuple[str, str]]:
+    return {x["type"]: (x["status"], x["lastTransitionTime"]) for x in conditions.list}
+
+
+def test_ready_takes_its_companions_along() -> None:
+    conditions = c.Conditions(OLD, 2, "t1")
+    conditions.ready("False", "Why", "words", reconciling=True)
+    wanted = {c.READY: ("False", "t1"), c.AVAILABLE: ("True", "t0"), c.RECONCILING: ("True", "t1")}
+    assert told(conditions) == wanted
+    assert {x["observedGeneration"] for x in conditions.list if x["type"] != c.AVAILABLE} == {2}
+    conditions.ready("False", "Why", "words", stalled=True)
+    assert told(conditions) == {c.READY: ("False", "t1"), c.AVAILABLE: ("True", "t0"), c.STALLED: ("True", "t0")}
+    assert OLD["conditions"][0]["status"] == "True" and len(OLD["conditions"]) == 4
+
+
+def test_conditions_anew_keep_the_times_of_the_old_ones() -> None:
+    conditions = c.Conditions.of({"metadata": {"generation": 2}, "status": OLD}, "t1", anew=True)
+    conditions.ready("True", "Why", "words")
+    assert told(conditions) == {c.READY: ("True", "t0")}
+    conditions.put(c.AVAILABLE, "False", "Why")
+    assert told(conditions) == {c.READY: ("True", "t0"), c.AVAILABLE: ("False", "t1")}
+
+
+def test_a_pause_leaves_the_rest() -> None:
+    conditions = c.Conditions(OLD, 2, "t1")
+    conditions.pause("cloudmesh.org/paused")
+    assert conditions.is_true(c.PAUSED) and conditions.is_true(c.READY) and conditions.is_true(c.STALLED)
+    first = c.Conditions({}, 1, "t1")
+    first.pause("cloudmesh.org/paused")
+    assert told(first) == {c.PAUSED: ("True", "t1"), c.READY: ("Unknown", "t1")}
+
+
 TYPES = st.sampled_from([c.READY, c.RECONCILING, c.STALLED, c.AVAILABLE])
 STATUSES = st.sampled_from([c.TRUE, c.FALSE, c.UNKNOWN])
 STEPS = st.lists(st.tuples(st.booleans(), TYPES, STATUSES, st.text(max_size=5)), max_size=20)
