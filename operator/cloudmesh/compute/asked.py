@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from cloudmesh.policy.model import Above, Alternative, Colocate, Policy, Spread
 
-HASH_VERSION = "v1"
+HASH_VERSION = "v2"
 """Changes when the hash reads something else: machines of another version are stamped anew, not replaced."""
 
 _NO_MATTER = frozenset({
@@ -180,12 +180,9 @@ def _digest(plain: Any) -> str:
 
 def _template(alternative: Alternative, image: str, public_address: bool) -> str:
     needs = alternative.needs
-    parts = [
-        alternative.counts_as, needs.type, needs.vcpu, needs.memory_mib, sorted(needs.arch), needs.gpu_model.lower(),
-        needs.gpu_count, needs.disk_gib, image, public_address,
-    ]  # fmt: skip
-    digest = hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
-    return f"{HASH_VERSION}-{digest[:16]}"
+    needs = replace(needs, arch=tuple(sorted(needs.arch)), gpu_model=needs.gpu_model.lower())
+    parts = _plain(replace(alternative, name="", needs=needs)), image, public_address
+    return f"{HASH_VERSION}-{_digest(parts)}"
 
 
 def same_template(held: str, wanted: str) -> bool | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -316,7 +317,7 @@ class Offers:
     def _place(self, memory: Memory, question: Request, now_text: str) -> Placement | Trouble:
         """Asks the scheduler; the same question again has the same answer for a while."""
         table = self._accounts.table(memory.asked.namespace, question.accounts)
-        key = _key(question, id(table))
+        key = question_key(question, id(table))
         clock = self._clock()
         if memory.placement is not None and key == memory.question and clock - memory.asked_at < SAME_SECONDS:
             return memory.placement
@@ -387,12 +388,17 @@ def _missing(placement: Placement, by_budget: bool, asked: Asked, guests: int) -
     return Trouble(reason, message, stalled=reason in FINAL)
 
 
-def _key(question: Request, table: int) -> Hashable:
-    pools = tuple(replace(p) for p in question.pools)
-    blocks = tuple((b.key, b.error) for b in question.blocks)
-    limits = tuple(sorted(question.account_limits.items()))
-    powers = (question.no_public, tuple(sorted(question.max_disks.items())))
-    return (table, pools, question.accounts, repr(question.policy), question.max_hourly_nanos, blocks, limits, powers)
+def question_key(question: Request, table: int) -> Hashable:
+    """Equal for questions to one table that have the same answer."""
+
+    def part(value: Any) -> Hashable:
+        if isinstance(value, Mapping):
+            return tuple(sorted(value.items()))
+        return repr(value) if isinstance(value, Policy) else value
+
+    # how long a failure is remembered doesn't matter as long as it is
+    known = replace(question, blocks=tuple(replace(b, until="", message="") for b in question.blocks))
+    return (table, *(part(getattr(known, f.name)) for f in fields(known)))
 
 
 def over_limit(asked: Asked, members: Sequence[Member], guests: int = 0) -> Trouble | None:

@@ -11,9 +11,10 @@ from tests.unit.compute.cluster_scene import Scene, scene
 
 from cloudmesh.api import names
 from cloudmesh.compute.asked import Adoption, Asked, Health, Pool, Share
+from cloudmesh.compute.cluster_offers import question_key
 from cloudmesh.compute.kinds import PLACEMENT_POLICY, VIRTUAL_CLUSTER
 from cloudmesh.compute.quote import from_status, gate, lines_of, make_quote, to_status
-from cloudmesh.policy.model import Alternative, FilterRule, Needs, Policy, Score
+from cloudmesh.policy.model import Alternative, Block, FilterRule, Needs, Policy, PoolRequest, Request, Score
 
 LARGE = [{"name": "any", "machine": {"vcpu": {"min": "4"}, "memory": {"min": "1Gi"}}}]
 
@@ -181,6 +182,29 @@ def test_alternatives_that_change_places_or_names_are_another_question() -> None
     swapped = (replace(b, name="a"), replace(a, name="b"))
     found = {asked(pool(alternatives=x)).question(Policy()) for x in ((a, b), (b, a), swapped)}
     assert len(found) == 3
+
+
+def test_the_scheduler_is_asked_again_when_any_part_of_its_question_changes() -> None:
+    other: dict[str, Any] = {
+        "pools": (PoolRequest("p", 2, (Alternative("a", Needs()),)),),
+        "accounts": ("b",),
+        "policy": Policy(filters=(FilterRule("MinVcpu", {"count": "2"}),)),
+        "max_hourly_nanos": 1,
+        "currency": "EUR",
+        "same_network": True,
+        "account_limits": {"a": 1},
+        "quotas": {"a/r/q": 1},
+        "blocks": (Block("a", "AuthFailed", "2026-11-01T00:00:00Z"),),
+        "no_public": frozenset({"a"}),
+        "max_disks": {"a": 1},
+    }
+    assert {f.name for f in fields(Request)} <= other.keys()
+    base = Request((PoolRequest("p", 1, (Alternative("a", Needs()),)),), ("a",))
+    there = {f.name for f in fields(Request)}
+    keys = [question_key(replace(base, **{k: v}), 1) for k, v in other.items() if k in there]
+    assert len({question_key(base, 1), question_key(base, 2), *keys}) == len(keys) + 2
+    later = replace(base, blocks=(Block("a", "AuthFailed", "2026-11-02T00:00:00Z", "again"),))
+    assert question_key(later, 1) in keys
 
 
 @pytest.mark.parametrize("approval", [False, True])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 from tests.unit.compute.cluster_parts import NOW, asked, decision, member, new, offer, pool
 
-from cloudmesh.compute.asked import Adoption, Asked, Health, Pool, Share
+from cloudmesh.compute.asked import HASH_VERSION, Adoption, Asked, Health, Pool, Share
 from cloudmesh.compute.health import backoff_seconds
 from cloudmesh.compute.members import Member
 from cloudmesh.compute.plan import Plan, leaving_nanos, machines, plan, request
@@ -372,4 +373,17 @@ def test_equal_specs_have_equal_hashes() -> None:
     first = Pool("p", 1, (Alternative("a", Needs(arch=("arm64", "amd64"), gpu_model="A100")),))
     second = Pool("p", 9, (Alternative("a", Needs(arch=("amd64", "arm64"), gpu_model="a100")),))
     assert first.templates == second.templates
-    assert first.templates["a"].startswith("v1-")
+    assert first.templates["a"].startswith(f"{HASH_VERSION}-")
+
+
+def test_all_that_a_machine_is_made_by_is_in_its_hash() -> None:
+    needs: dict[str, Any] = {
+        "type": "m5.large", "vcpu": (4000, None), "memory_mib": (1024, None), "arch": ("arm64",), "gpu_model": "a100",
+        "gpu_count": 1, "disk_gib": 20,
+    }  # fmt: skip
+    assert {f.name for f in fields(Needs)} <= needs.keys()
+    plain = Pool("p", 1, (Alternative("a", Needs()),))
+    others = [replace(plain, alternatives=(Alternative("a", Needs(**{k: v})),)) for k, v in needs.items()]
+    others += [replace(plain, alternatives=(Alternative("a", Needs(), 2),))]
+    others += [replace(plain, image="other"), replace(plain, public_address=True)]
+    assert len({p.templates["a"] for p in (plain, *others)}) == len(others) + 1
