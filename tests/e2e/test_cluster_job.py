@@ -38,6 +38,8 @@ class Lab:
             {"apiVersion": API, "kind": "VirtualCluster", "metadata": {"name": name}, "spec": body},
             namespace=self.namespace,
         )
+
+    def ready(self, name: str) -> None:
         self.kubectl("wait", "--for=condition=Ready", f"virtualcluster/{name}", "--timeout=120s", timeout=150)
 
     def run(self, name: str, cluster: str, command: list[str], **spec: Any) -> None:
@@ -57,6 +59,13 @@ class Lab:
     def states(self, name: str) -> list[str]:
         return [run["state"] for run in self.get("clusterjob", name).get("status", {}).get("runs", [])]
 
+    def message(self, name: str) -> str:
+        conditions = self.get("clusterjob", name).get("status", {}).get("conditions", [])
+        return next((str(c["message"]) for c in conditions if c["type"] == "Ready"), "")
+
+    def delete(self, *names: str) -> None:
+        self.kubectl("delete", "clusterjob", *names, "--timeout=60s", timeout=90)
+
     def on(self, pod: str, *command: str) -> str:
         return self.kubectl("exec", pod, "--", *command)
 
@@ -72,7 +81,10 @@ def until(look: Callable[[], Any], what: str, seconds: float = 90) -> Any:
 @pytest.fixture(scope="module")
 def lab(cloudmesh: TestCluster, namespace: str) -> Lab:
     lab = Lab(cloudmesh, namespace)
+    lab.run("early", "lab", ["hostname"])
     lab.make_cluster("lab", 2, bootstrap={"slurm": {}}, access={"outputs": ["SSHConfigSecret", "InventoryConfigMap"]})
+    lab.make_cluster("plain", 1)
+    lab.ready("lab")
     return lab
 
 
@@ -85,6 +97,12 @@ def keys(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.touch(mode=0o600)
         path.write_bytes(base64.b64decode(value))
     return folder
+
+
+def test_a_job_that_came_with_its_cluster_runs_once_slurm_is_up(lab: Lab) -> None:
+    status = lab.ended("early", 25)
+    (run,) = status["runs"]
+    assert (run["state"], run["attempts"]) == ("Done", 1)
 
 
 def test_a_sweep_runs_through_slurm(lab: Lab) -> None:
@@ -134,35 +152,63 @@ def test_runs_that_fail_and_runs_that_take_too_long(lab: Lab) -> None:
     assert (ready["status"], ready["reason"]) == ("False", "RunsFailed")
 
 
-def test_a_job_that_is_deleted_leaves_nothing_running(lab: Lab) -> None:
+def test_a_run_over_two_nodes_finds_its_folder_on_both(lab: Lab) -> None:
+    lab.run(
+        "wide", "lab", ["srun", "-N2", "-n2", "sh", "-c", 'echo "$(hostname) $(cat train.sh | wc -l) $(pwd)"'],
+        slurm={"nodes": 2},
+        files={"workdir": {"configMapRef": {"name": "code"}}},
+        outputs={"paths": ["nothing.txt"]},
+    )  # fmt: skip
+    status = lab.ended("wide")
+    (run,) = status["runs"]
+    assert (run["state"], run["message"]) == ("Done", "no file matches `outputs.paths`: nothing.txt")
+    folder = f"/home/cm/.cloudmesh/jobs/{lab.get('clusterjob', 'wide')['metadata']['uid']}/run-0000"
+    lines = sorted(lab.get("configmap", run["log"]["name"])["data"]["run-0000"].splitlines())
+    assert lines == [f"lab-workers-0 0 {folder}", f"lab-workers-1 0 {folder}"]
+
+
+def test_a_job_that_is_deleted_leaves_nothing_running_and_no_folders(lab: Lab) -> None:
+    lab.run("vast", "lab", ["hostname"], slurm={"nodes": 5})
     lab.run("long", "lab", ["sleep", "3000"], arguments=["[1-4]"])
     until(lambda: lab.states("long").count("Running") == 2, "two runs")
-    lab.kubectl("delete", "clusterjob", "long", "--timeout=60s", timeout=90)
+    until(lambda: "SLURM waits: PartitionConfig" in lab.message("vast"), "SLURM's reason")
+    lab.delete("vast", "long", "early", "sweep", "wide")
     assert lab.on("lab-workers-0", "squeue", "--noheader") == ""
     for pod in ("lab-workers-0", "lab-workers-1"):
         assert "sleep 3000" not in lab.on(pod, "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").replace("  ", " ")
+        mixed = lab.get("clusterjob", "mixed")["metadata"]["uid"]
+        assert lab.on(pod, "ls", ".cloudmesh/jobs").split() == [mixed]
 
 
 def test_runs_of_a_lost_machine_go_on_elsewhere(lab: Lab) -> None:
-    lab.run("moved", "lab", ["sleep", "20"], arguments=["[1-2]"], retry={"limit": 2})
+    # they end when they are told to
+    command = ["sh", "-c", "while [ ! -e ~/go ]; do sleep 0.2; done"]
+    lab.run("moved", "lab", command, arguments=["[1-2]"], retry={"limit": 2})
     until(lambda: lab.states("moved") == ["Running", "Running"], "two runs")
     runs = lab.get("clusterjob", "moved")["status"]["runs"]
     assert {run["node"] for run in runs} == {"lab-workers-0", "lab-workers-1"}
     lab.kubectl("delete", "pod", "lab-workers-1", "--grace-period=0", "--force")
-    status = lab.ended("moved", 180)
-    assert status["counts"]["done"] == 2
     index = next(run["index"] for run in runs if run["node"] == "lab-workers-1")
+    until(lambda: lab.get("clusterjob", "moved")["status"]["runs"][index]["attempts"] == 2, "another try", 120)
+    lab.on("lab-workers-0", "touch", "go")
+    lab.ready("lab")
+    lab.on("lab-workers-1", "touch", "go")
+    status = lab.ended("moved")
+    assert status["counts"]["done"] == 2
     lost = status["runs"][index]
     assert lost["attempts"] == 2
     assert lost["node"] != "lab-workers-1" or lost["startedAt"] > runs[index]["startedAt"]
-    lab.kubectl("wait", "--for=condition=Ready", "virtualcluster/lab", "--timeout=120s", timeout=150)
 
 
 def test_a_cluster_without_slurm_runs_over_ssh(lab: Lab) -> None:
-    lab.make_cluster("plain", 1)
+    lab.ready("plain")
     lab.run("two", "plain", ["sh", "-c", 'echo "$1"; hostname', "sh"], arguments=["[a-b]"], parallelism=2)
     status = lab.ended("two")
     assert status["counts"]["done"] == 2
     assert "slurmJobId" not in status["runs"][0]
     logs = lab.get("configmap", "two-logs-0")["data"]
     assert logs == {"run-0000": "a\nplain-workers-0\n", "run-0001": "b\nplain-workers-0\n"}
+    lab.kubectl("scale", "virtualcluster/plain", "--replicas=0")
+    lab.run("idle", "plain", ["hostname"])
+    lab.delete("two")
+    until(lambda: "VirtualCluster 'plain' is scaled to 0" in lab.message("idle"), "why it waits")
