@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -35,6 +34,7 @@ from cloudmesh.engine import (
     Resource,
     Transient,
     is_deleting,
+    per_engine,
 )
 from cloudmesh.policy.model import Block, Offer
 from cloudmesh.policy.offers import OfferTable
@@ -553,9 +553,7 @@ def secret_of(obj: Obj) -> str:
     return str(reference.get("name", ""))
 
 
-_SHARED: weakref.WeakKeyDictionary[Engine, Accounts] = weakref.WeakKeyDictionary()
-
-
+@per_engine
 def shared(engine: Engine, **options: Any) -> Accounts:
     """The accounts of an engine: the same for all of its reconcilers.
 
@@ -563,7 +561,4 @@ def shared(engine: Engine, **options: Any) -> Accounts:
         engine: The engine.
         options: Of `Accounts`, for the first who asks.
     """
-    found = _SHARED.get(engine)
-    if found is None:
-        found = _SHARED[engine] = Accounts(engine, **options)
-    return found
+    return Accounts(engine, **options)

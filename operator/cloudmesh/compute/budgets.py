@@ -7,7 +7,6 @@ all others from that moment on, before the first of its machines is there.
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from cloudmesh.compute.clocks import clock_of
 from cloudmesh.compute.kinds import BUDGET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.prices.moments import to_seconds
 from cloudmesh.compute.prices.money import to_text
-from cloudmesh.engine import Engine, Obj
+from cloudmesh.engine import Engine, Obj, per_engine
 
 PROMISE_SECONDS = 300.0
 """So long a promise holds that isn't renewed; by then the machines are there, or it was given up."""
@@ -188,9 +187,7 @@ class Budgets:
         return runs
 
 
-_SHARED: weakref.WeakKeyDictionary[Engine, Budgets] = weakref.WeakKeyDictionary()
-
-
+@per_engine
 def shared(engine: Engine, **options: Any) -> Budgets:
     """The Budgets of an engine: the same for all of its reconcilers.
 
@@ -198,7 +195,4 @@ def shared(engine: Engine, **options: Any) -> Budgets:
         engine: The engine.
         options: Of `Budgets`, for the first who asks.
     """
-    found = _SHARED.get(engine)
-    if found is None:
-        found = _SHARED[engine] = Budgets(engine, **options)
-    return found
+    return Budgets(engine, **options)

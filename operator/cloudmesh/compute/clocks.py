@@ -11,11 +11,10 @@ import asyncio
 import email.utils
 import logging
 import time
-import weakref
 from collections.abc import Callable
 
 from cloudmesh.compute.prices.moments import to_time
-from cloudmesh.engine import Engine
+from cloudmesh.engine import Engine, per_engine
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +76,8 @@ def _seconds(text: str) -> float | None:
         return None
 
 
-_SHARED: weakref.WeakKeyDictionary[Engine, Clock] = weakref.WeakKeyDictionary()
-
-
+@per_engine
 def clock_of(engine: Engine) -> Clock:
     """The clock of an engine: the same for all of its reconcilers."""
-    found = _SHARED.get(engine)
-    if found is None:
-        kube = engine.kube
-        found = _SHARED[engine] = Clock(lambda: kube.heard)
-    return found
+    kube = engine.kube
+    return Clock(lambda: kube.heard)

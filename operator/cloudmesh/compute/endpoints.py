@@ -10,14 +10,13 @@ import asyncio
 import fnmatch
 import ipaddress
 import socket
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from cloudmesh.api.cloudaccount import CLOUDS
 from cloudmesh.compute.settings import ComputeSettings
-from cloudmesh.engine import CloudmeshError, Engine, InvalidRequest, Kube, Resource, Transient
+from cloudmesh.engine import CloudmeshError, Engine, InvalidRequest, Kube, Resource, Transient, per_engine
 
 HOSTS_KEY = "hosts"
 METADATA = frozenset({ipaddress.ip_address("fd00:ec2::254"), ipaddress.ip_address("100.100.100.200")})
@@ -176,9 +175,8 @@ class Guard:
 ANYWHERE = Guard(inside=True)
 """Refuses nothing: for machines and clouds that no user has named."""
 
-_GUARDS: weakref.WeakKeyDictionary[Engine, Guard] = weakref.WeakKeyDictionary()
 
-
+@per_engine
 def guard_of(engine: Engine, settings: ComputeSettings | None = None) -> Guard:
     """The guard of a process.
 
@@ -186,10 +184,7 @@ def guard_of(engine: Engine, settings: ComputeSettings | None = None) -> Guard:
         engine: Its engine.
         settings: Of the compute wing, for the first who asks; those of the environment if None.
     """
-    found = _GUARDS.get(engine)
-    if found is None:
-        found = _GUARDS[engine] = Guard.from_settings(settings or ComputeSettings.from_environ())
-    return found
+    return Guard.from_settings(settings or ComputeSettings.from_environ())
 
 
 def hosts_of(kind: str, member: Mapping[str, Any]) -> tuple[str, ...]:

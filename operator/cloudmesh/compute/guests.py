@@ -7,7 +7,6 @@ guests. What either is about to start is promised to it, and counts for the othe
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from cloudmesh.compute.budgets import PROMISE_SECONDS
 from cloudmesh.compute.kinds import VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machine_status import Refusal
 from cloudmesh.compute.prices.money import rounded, to_nanos
-from cloudmesh.engine import Engine, Obj
+from cloudmesh.engine import Engine, Obj, per_engine
 
 BY_CLUSTER = "by the cluster named"
 
@@ -128,12 +127,7 @@ def _named(obj: Obj) -> Iterable[tuple[str, str]]:
     return [(obj["metadata"]["namespace"], reference["name"])] if reference else []
 
 
-_SHARED: weakref.WeakKeyDictionary[Engine, Guests] = weakref.WeakKeyDictionary()
-
-
+@per_engine
 def guests_of(engine: Engine) -> Guests:
     """The guests of an engine: the same for all of its reconcilers."""
-    found = _SHARED.get(engine)
-    if found is None:
-        found = _SHARED[engine] = Guests(engine)
-    return found
+    return Guests(engine)

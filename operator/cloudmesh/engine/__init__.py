@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from cloudmesh.engine.references import References
     from cloudmesh.engine.resources import CONFIG_MAP, EVENT, LEASE, SECRET, Done, Key, Obj, Resource, key_of
     from cloudmesh.engine.settings import Settings, SettingsError
+    from cloudmesh.engine.shared import per_engine
     from cloudmesh.engine.status import Status, utc_now
 
 _MODULES = {
@@ -91,6 +92,7 @@ _MODULES = {
     "own_namespace": "kube",
     "owner_key": "owners",
     "owner_reference": "owners",
+    "per_engine": "shared",
     "utc_now": "status",
 }
 
@@ -153,5 +155,6 @@ __all__ = [
     "own_namespace",
     "owner_key",
     "owner_reference",
+    "per_engine",
     "utc_now",
 ]
