@@ -99,22 +99,15 @@ async def write_books(engine: Engine, obj: Obj, runs: Sequence[Machine], there: 
     Raises:
         Conflict: The cluster has changed since it was read.
     """
-    books, new = book(read_books(obj.get("status") or {}), runs, there)
+    status = obj.get("status") or {}
+    books, new = book(read_books(status), runs, there)
     if not new:
         return obj
-    meta = obj["metadata"]
-    cost = {
-        "currency": ((obj.get("status") or {}).get("cost") or {}).get("currency") or new[0].currency,
-        "ended": to_text(books.ended),
-        "booked": list(books.sessions),
-    }
-    patch: Obj = {
-        "metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]},
-        "status": {"cost": cost},
-    }
-    written = await engine.kube.patch(VIRTUAL_CLUSTER, meta["namespace"], meta["name"], patch, subresource="status")
+    cost = {"currency": new[0].currency, **(status.get("cost") or {})}
+    cost |= {"ended": to_text(books.ended), "booked": list(books.sessions)}
+    written = await engine.status.write(VIRTUAL_CLUSTER, obj, {**status, "cost": cost}, only_this=True)
     for run in new:
-        engine.enqueue(Key(VIRTUAL_MACHINE.kind, meta["namespace"], run.name))
+        engine.enqueue(Key(VIRTUAL_MACHINE.kind, obj["metadata"]["namespace"], run.name))
     return written
 
 
