@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from cloudmesh.policy.filters import Sifted
 from cloudmesh.policy.model import Request
+from cloudmesh.policy.modes import MODES
 from cloudmesh.policy.offers import UNPRICED, OfferTable, known_nanos
 from cloudmesh.policy.problem import Fill, Resources, Task, make_task, wanted
 from cloudmesh.policy.ranked import Order, by_rank, total_key
-from cloudmesh.policy.scores import Plugin, View, keys, weight
+from cloudmesh.policy.scores import Plugin, View, weight
 from cloudmesh.policy.shortlist import Picker
 from cloudmesh.policy.solve import solve
 from cloudmesh.policy.spread import trim
@@ -145,15 +146,14 @@ class Chooser:
     def _ranked(self, sifted: tuple[Sifted, ...]) -> Choice:
         request, table, resources = self._request, self._table, self._limits.fresh()
         tasks, orders = [], []
-        mode = request.policy.mode
-        free, spread = (weight(request, name) if mode == "Weighted" else 0 for name in ("Free", "Spread"))
-        dynamic = mode in ("Smart", "Frugal", "Spread") or free or spread
-        flat = mode in ("Smart", "Frugal", "Spread")
+        mode = MODES[request.policy.mode]
+        free, spread = weight(request, "Free"), weight(request, "Spread")
+        dynamic = mode.flat or free or spread
         for s in sifted:
             view = View(request, table, s, resources)
-            key = keys(view, self._plugin)
+            key = mode.key(view, self._plugin)
             group = _apart(s) if _apart(s) != "None" or not dynamic else "Account"
-            picked = Picker(s, table, resources, request.currency, _total(request), group, key, flat).pick()
+            picked = Picker(s, table, resources, request.currency, _total(request), group, key, mode.flat).pick()
             tasks.append(make_task(s, table, resources, request.currency, picked))
             orders.append(Order(mode, key[picked].tolist(), view.room.tolist() if dynamic else (), free, spread))
         fills = [trim(t, f) for t, f in zip(tasks, by_rank(tasks, orders, resources.left), strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloudmesh.policy.model import Mode
+from cloudmesh.policy.modes import ModeSpec
 from cloudmesh.policy.pour import Rank, Tally, pour_all
 from cloudmesh.policy.problem import Fill, Task, take
 from cloudmesh.policy.spread import unevenness
@@ -26,7 +26,7 @@ class Order:
         spread: Weight of score Spread.
     """
 
-    mode: Mode
+    mode: ModeSpec
     keys: Sequence[float]
     room: Sequence[int]
     free: int = 0
@@ -97,26 +97,24 @@ def _pour(task: Task, order: Order, room: Sequence[int], used: dict[int, int], a
     def moving(n: int) -> float:
         item = task.items[n]
         room_now = order.room[item.account] - taken.get(item.account, 0)
-        if order.mode == "Smart":
-            return -room_now
-        if order.mode == "Frugal":
-            return room_now
+        if order.mode.room:
+            return order.mode.room * room_now
         score = order.free * 1000 * max(0, room_now) // max(1, most)
         if order.spread:
             score += order.spread * 1000 // (1 + tally.of(task, n, "Account"))
         return order.keys[n] - score
 
-    dynamic = order.mode in ("Smart", "Frugal") or order.free > 0 or order.spread > 0
+    dynamic = order.mode.room != 0 or order.free > 0 or order.spread > 0
 
     def rank(n: int) -> Rank:
         fallback, key, unit, row = _static(task, order, n)
         even = (
             tally.of(task, n, over) if over != "None" else 0,
-            tally.of(task, n, "Account") if order.mode == "Spread" else 0,
+            tally.of(task, n, "Account") if order.mode.even else 0,
         )
         return *even, fallback, moving(n) if dynamic else key, unit, row
 
-    each = dynamic or over != "None" or order.mode == "Spread"
+    each = dynamic or over != "None" or order.mode.even
     fill = pour_all(
         task,
         sorted(among, key=lambda n: _static(task, order, n)),

@@ -1,4 +1,4 @@
-"""How modes rank offers: a number for each row that suits a pool, the least first.
+"""Numbers by which modes rank offers, see `modes`: one for each row that suits a pool.
 
 | score of mode Weighted | best is |
 |---|---|
@@ -76,34 +76,6 @@ class View:
         return found
 
 
-def keys(view: View, plugin: Plugin | None) -> Floats:
-    """The mode's key of each row, the least first; what changes while machines are placed is not in it.
-
-    Raises:
-        PolicyError: A score isn't there, or a plug-in's answer can't be used.
-    """
-    request, table, rows = view.request, view.table, view.sifted.rows
-    mode = request.policy.mode
-    if mode == "Fastest":
-        start = table.start_seconds[rows].astype(np.float64)
-        return np.where(start < 0, NEVER, start)
-    if mode == "DataNear":
-        return _distance(view)
-    if mode == "Sequential":
-        return _account_order(view) * len(view.sifted.pool.alternatives) + view.sifted.alternative
-    if mode == "Random":
-        return _mix(table.mixed[rows], request.policy.seed)
-    if mode == "Smart":
-        return -view.room[table.account.codes[rows]].astype(np.float64)
-    if mode == "Frugal":
-        return view.room[table.account.codes[rows]].astype(np.float64)
-    if mode == "Weighted":
-        return -_weighted(view)
-    if mode == "Plugin":
-        return -_asked(view, plugin)
-    return np.zeros(len(rows))
-
-
 def known_scores() -> tuple[str, ...]:
     """Names of all scores of mode Weighted."""
     return tuple(sorted({*_SCORES, *MOVING}))
@@ -127,8 +99,9 @@ MOVING = ("Free", "Spread")
 
 
 def weight(request: Request, name: str) -> int:
-    """The weight of a score in mode Weighted, 0 without it."""
-    return sum(score.weight for score in request.policy.scores if score.name == name)
+    """The weight of a score in mode Weighted, 0 without it or in another mode."""
+    scores = request.policy.scores if request.policy.mode == "Weighted" else ()
+    return sum(score.weight for score in scores if score.name == name)
 
 
 class Columns(Mapping[str, Column]):
@@ -163,7 +136,12 @@ class Columns(Mapping[str, Column]):
         return len(_TEXTS) + len(_NUMBERS) + 1
 
 
-def _weighted(view: View) -> Floats:
+def weighted(view: View) -> Floats:
+    """Sum of scores times weights, without what moves.
+
+    Raises:
+        PolicyError: A score isn't there.
+    """
     check_scores(view.request.policy)
     total = np.zeros(len(view.sifted.rows))
     for score in view.request.policy.scores:
@@ -176,7 +154,12 @@ def _score(view: View, score: Score) -> Floats:
     return np.floor(_SCORES[score.name](view))
 
 
-def _asked(view: View, plugin: Plugin | None) -> Floats:
+def ask(view: View, plugin: Plugin | None) -> Floats:
+    """A plug-in's scores, the highest first.
+
+    Raises:
+        PolicyError: It isn't loaded, or its answer can't be used.
+    """
     name = view.request.policy.plugin
     if plugin is None:
         raise PolicyError(f"the plug-in '{name}' isn't loaded")
@@ -209,7 +192,8 @@ def _speed(view: View) -> Floats:
     return _least_is_best(start, start >= 0)
 
 
-def _distance(view: View) -> Floats:
+def distance(view: View) -> Floats:
+    """How far each row's region is from the data, 0 for the nearest; `NEVER` if that isn't told."""
     near = {region: float(n) for n, region in reversed(list(enumerate(view.request.policy.data_location)))}
     regions = view.table.region
     return np.array([near.get(r, NEVER) for r in regions.values] or [0.0])[regions.codes[view.sifted.rows]]
@@ -217,14 +201,15 @@ def _distance(view: View) -> Floats:
 
 def _near(view: View) -> Floats:
     known = max(1, len(view.request.policy.data_location))
-    return np.maximum(0.0, BEST * (known - _distance(view)) / known)
+    return np.maximum(0.0, BEST * (known - distance(view)) / known)
 
 
 def _confidence(view: View) -> Floats:
     return BEST * view.table.confidence[view.sifted.rows] / (len(CONFIDENCE) - 1.0)
 
 
-def _account_order(view: View) -> Floats:
+def account_order(view: View) -> Floats:
+    """Place of each row's account in the user's order, from 0."""
     order = {name: float(n) for n, name in reversed(list(enumerate(view.request.accounts)))}
     accounts = view.table.account
     return np.array([order.get(a, NEVER) for a in accounts.values] or [0.0])[accounts.codes[view.sifted.rows]]
@@ -232,14 +217,14 @@ def _account_order(view: View) -> Floats:
 
 def _order(view: View) -> Floats:
     known = max(1, len(view.request.accounts))
-    return BEST * (known - _account_order(view)) / known
+    return BEST * (known - account_order(view)) / known
 
 
 def _on_demand(view: View) -> Floats:
     return np.where(view.table.spot[view.sifted.rows], 0.0, float(BEST))
 
 
-def _mix(ids: NDArray[np.uint64], seed: int) -> Floats:
+def mix(ids: NDArray[np.uint64], seed: int) -> Floats:
     """Numbers that look random, the same for the same seed and id (the finaliser of splitmix64)."""
     with np.errstate(over="ignore"):
         mixed = ids ^ np.uint64(seed * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF)

@@ -10,21 +10,10 @@ import numpy as np
 from cloudmesh.policy.choose import Choice
 from cloudmesh.policy.filters import Sifted
 from cloudmesh.policy.model import Rejection, Request, say_id
+from cloudmesh.policy.modes import MODES
 from cloudmesh.policy.money import say_money
 from cloudmesh.policy.offers import UNPRICED, OfferTable
 from cloudmesh.policy.problem import Item, Task, take
-
-_MODES = {
-    "Fastest": "fastest",
-    "Spread": "evenly over the accounts",
-    "DataNear": "nearest to the data",
-    "Sequential": "first in order",
-    "Random": "at random",
-    "Smart": "account with the most free capacity",
-    "Frugal": "account with the least free capacity",
-    "Weighted": "best score",
-    "Plugin": "ranked by the plug-in",
-}
 
 
 def _cheaper(request: Request, table: OfferTable, sifted: Sifted, task: Task, item: Item) -> int:
@@ -54,7 +43,7 @@ def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n:
         cheaper = _cheaper(request, table, sifted, task, item)
         rank = f"cheapest {many}" if not cheaper else f"cheapest but {cheaper} {many}"
     else:
-        rank = f"{_MODES[request.policy.mode]} {many}"
+        rank = f"{MODES[request.policy.mode].words} {many}"
         if request.policy.mode == "Fastest":
             start = int(table.start_seconds[item.row])
             rank += f", ready in {start} s" if start >= 0 else ", time to Ready not known"

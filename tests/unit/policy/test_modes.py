@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from tests.unit.policy.offers import ask, chosen, offer, pool, solve, types
 
+from cloudmesh.api.placementpolicy import PlacementPolicySpec
 from cloudmesh.policy.errors import PolicyError
-from cloudmesh.policy.model import Alternative, Needs, Placement, Policy, PoolRequest, Request, Score, say_id
+from cloudmesh.policy.model import Alternative, Mode, Needs, Placement, Policy, PoolRequest, Request, Score, say_id
+from cloudmesh.policy.modes import MODES
 from cloudmesh.policy.offers import OfferTable
 from cloudmesh.policy.place import place
 from cloudmesh.policy.scores import Columns
@@ -23,6 +27,16 @@ def accounts(placement: Placement) -> dict[str, int]:
     for decision in placement.decisions:
         found[decision.offer.account] = found.get(decision.offer.account, 0) + decision.count
     return found
+
+
+def test_every_mode_can_be_asked_for_ranks_and_has_words() -> None:
+    told = set(get_args(Mode))
+    assert set(MODES) == told == set(get_args(PlacementPolicySpec.model_fields["mode"].annotation))
+    for mode in MODES:
+        policy = Policy(mode, plugin="p", scores=(Score("Price"),), data_location=("r1",))
+        found = solve(ask(pool(), policy=policy), offer(), offer("b"), plugin=lambda columns: columns["nanos"])
+        assert not found.missing
+        assert found.decisions[0].why.startswith(MODES[mode].words)
 
 
 def test_cheapest_takes_the_least_cost_and_says_of_how_many() -> None:
