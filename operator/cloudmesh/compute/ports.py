@@ -145,6 +145,7 @@ class Node:
         host: Name or address for logins, empty while unknown.
         port: Port for logins.
         created_at: RFC 3339 time.
+        paid_since: RFC 3339 time from which it costs something; empty: since it was made; None: nothing yet.
         boot_id: Changes when it starts anew and has lost what lay in memory.
         host_key: Public host key, where the cloud tells it.
         failure: Why the cloud gave it up, already of the taxonomy.
@@ -166,6 +167,7 @@ class Node:
     host: str = ""
     port: int = 22
     created_at: str = ""
+    paid_since: str | None = ""
     boot_id: str = ""
     host_key: str = ""
     failure: CloudmeshError | None = None
@@ -262,6 +264,11 @@ def powers_of(provider: Provider) -> tuple[str, ...]:
     return tuple(name for name, power in POWERS.items() if isinstance(provider, power))
 
 
+def hints_of(provider: Provider) -> tuple[str, ...]:
+    """Names of the hints that a provider gives, in order."""
+    return tuple(name for name, hint in HINTS.items() if isinstance(provider, hint))
+
+
 # -- optional powers: a provider has one if it implements its methods ---------------------------------------------
 
 
@@ -355,22 +362,6 @@ class Adopt(Protocol):
 
     async def release_node(self, node_id: str) -> None:
         """Takes our tags off; the machine goes on."""
-
-
-@runtime_checkable
-class Release(Protocol):
-    """Lets a machine go: the part of Adopt that those have too who can't take machines over."""
-
-    async def release_node(self, node_id: str) -> None:
-        """Takes our tags off; the machine goes on. One that is gone is fine."""
-
-
-@runtime_checkable
-class Identity(Protocol):
-    """Tells which account of the cloud the credentials belong to: listings of another one prove nothing."""
-
-    async def identity(self) -> str:
-        """A name that stays when credentials of the same account are renewed; never empty."""
 
 
 @runtime_checkable
@@ -478,6 +469,29 @@ POWERS: Mapping[str, type] = {
         SecurityGroups, Networks, Addresses, Volumes,
     )
 }  # fmt: skip
+
+# -- hints: what the operator uses where it is there; nobody asks for one, so the status lists none of them ----------
+
+
+@runtime_checkable
+class Release(Protocol):
+    """Lets a machine go: the part of Adopt that those have too who can't take machines over."""
+
+    async def release_node(self, node_id: str) -> None:
+        """Takes our tags off; the machine goes on. One that is gone is fine."""
+
+
+@runtime_checkable
+class Identity(Protocol):
+    """Tells which account of the cloud the credentials belong to: listings of another one prove nothing."""
+
+    async def identity(self) -> str:
+        """A name that stays when credentials of the same account are renewed; never empty."""
+
+
+HINTS: Mapping[str, type] = {hint.__name__: hint for hint in (Release, Identity)}
+"""No powers: without Release a machine that is let go keeps its tags, and without Identity new credentials are believed
+to be those of the same account."""
 
 TRAITS: Mapping[str, str] = {
     "Credentials": "there are credentials, and they can be wrong",

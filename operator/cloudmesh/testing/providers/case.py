@@ -192,7 +192,7 @@ class Case:
         id: Stable name, `group/words`.
         title: What must hold, one sentence.
         run: Does it; returning is passing.
-        power: Optional power that it is about, empty for the core port.
+        power: Optional power or hint that it is about, empty for the core port.
         needs: What is done to the back end, of `NEEDS`.
         traits: What the cloud must have, of `TRAITS`; for `needs` too.
         native_tokens: Whether it is about clouds that keep create tokens themselves.

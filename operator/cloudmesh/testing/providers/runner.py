@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cloudmesh.compute.ports import POWERS, TRAITS, Provider, powers_of
+from cloudmesh.compute.ports import HINTS, POWERS, TRAITS, Provider, hints_of, powers_of
 from cloudmesh.compute.tokens import Scope
 from cloudmesh.testing.providers.case import CASES, Bench, Case, need
 from cloudmesh.testing.providers.harness import Harness
@@ -41,8 +41,8 @@ class Result:
 
 def not_applicable(provider: Provider, case: Case) -> str:
     """Why a case doesn't concern a provider, by its own declaration; empty if it does."""
-    if case.power and case.power not in powers_of(provider):
-        return f"the power {case.power} is not declared"
+    if case.power and case.power not in (*powers_of(provider), *hints_of(provider)):
+        return f"the {'hint' if case.power in HINTS else 'power'} {case.power} is not declared"
     if case.native_tokens and not provider.info.native_tokens:
         return "native tokens are not declared"
     for name in case.traits:

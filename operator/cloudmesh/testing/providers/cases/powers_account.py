@@ -1,4 +1,5 @@
-"""Cases of the powers that act on an account: groundwork, keys, firewalls, networks, addresses, volumes, lists."""
+"""Cases of the powers that act on an account: groundwork, keys, firewalls, networks, addresses, volumes, lists; and of
+whose account it is."""
 
 from __future__ import annotations
 
@@ -129,6 +130,18 @@ async def flavors(bench: Bench) -> None:
             need(float(flavor["vcpu"]) * 1000 == offer.milli_vcpu, f"{offer.type} has {flavor['vcpu']} vCPU")
             need(int(flavor["memoryMiB"]) == offer.memory_mib, f"{offer.type} has {flavor['memoryMiB']} MiB")
             need(flavor["arch"] == offer.arch, f"{offer.type} is {flavor['arch']}")
+
+
+@case(
+    "identity/stable",
+    "The cloud's own account has a name that fits a status, and another process is told the same.",
+    power="Identity",
+)
+async def identity(bench: Bench) -> None:
+    first = await power(bench).identity()
+    need(0 < len(first) <= 253, f"{first!r} is no name")
+    other: Any = await bench.harness.provider()
+    need(await other.identity() == first == await power(bench).identity(), "it isn't always the same")
 
 
 @case("networks/listed", "Networks are listed with id, name, range and zone.", power="Networks")
