@@ -100,7 +100,7 @@ class Score(Model):
     name: Literal["Price", "Speed", "DataNear", "Confidence", "Order", "OnDemand", "Free", "Spread"]
     """What counts: Price the cheapest, Speed the shortest observed time to Ready, DataNear the nearest region,
     Confidence the surest price, Order the first account, OnDemand rather than spot, Free the account with the most
-    room, Spread the emptiest zone."""
+    room, Spread the account with the fewest machines of the pool."""
     weight: Annotated[int, Field(ge=1, le=1000)] = 1
     """How much it counts beside the others."""
 

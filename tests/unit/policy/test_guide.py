@@ -74,6 +74,14 @@ def test_the_explanation_names_all_filters_and_scores() -> None:
         assert name in EXPLANATION
 
 
+def test_the_api_says_of_each_score_what_it_prefers() -> None:
+    crd = yaml.safe_load((ROOT / "crds/placementpolicies.cloudmesh.org.yaml").read_text())
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    told = " ".join(spec["scores"]["items"]["properties"]["name"]["description"].split())
+    assert "Spread the account with the fewest machines of the pool" in told
+    assert all(f"{name} " in told for name in known_scores())
+
+
 def test_a_policy_that_is_not_there_is_named() -> None:
     with pytest.raises(PolicyError, match="there is no plug-in 'nobody'"):
         load_plugin("nobody")
