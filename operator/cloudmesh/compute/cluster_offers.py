@@ -18,7 +18,6 @@ from cloudmesh.compute.budgets import Budgets
 from cloudmesh.compute.cluster_accounts import choose as choose_accounts
 from cloudmesh.compute.cluster_memory import Machines, Memory
 from cloudmesh.compute.cluster_status import Trouble
-from cloudmesh.compute.failures import offer_key, quota_key
 from cloudmesh.compute.guests import guests_of
 from cloudmesh.compute.kinds import BUDGET, PLACEMENT_POLICY
 from cloudmesh.compute.members import Member
@@ -29,6 +28,7 @@ from cloudmesh.compute.quote import Quote, from_status, gate, go_on, lines_of
 from cloudmesh.compute.reading import read_policy
 from cloudmesh.compute.shrink import owed
 from cloudmesh.engine import CapacityUnavailable, Engine, InvalidRequest, Obj, QuotaExceeded, Unsupported
+from cloudmesh.policy.blocks import offer_key, quota_key
 from cloudmesh.policy.errors import PolicyError
 from cloudmesh.policy.model import Block, Decision, Offer, Placement, Policy, Rejection, Request
 from cloudmesh.policy.place import place

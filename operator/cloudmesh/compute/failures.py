@@ -27,6 +27,7 @@ from cloudmesh.engine.errors import (
     RateLimited,
     Unsupported,
 )
+from cloudmesh.policy.blocks import offer_key, quota_key
 from cloudmesh.policy.model import Block, Offer
 
 MAX_ENTRIES = 256
@@ -36,16 +37,6 @@ QUOTA_SECONDS = 900
 FAR = "9999-12-31T23:59:59Z"
 """Stands for "until somebody changes it"."""
 MESSAGE_LENGTH = 256
-
-
-def offer_key(offer: Offer) -> str:
-    """The key of what an account makes in one place."""
-    return f"{offer.account}/{offer.type}/{offer.zone}/{offer.purchase}"
-
-
-def quota_key(offer: Offer) -> str:
-    """The key of the quota that an offer counts against."""
-    return f"{offer.account}/{offer.region}/{offer.quota}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,19 +14,14 @@ QUOTA = "QuotaExceeded"
 _PURCHASES = ("OnDemand", "Spot")
 
 
-def block_key(error: str, offer: Offer) -> str:
-    """What a failure of this offer is remembered for.
+def offer_key(offer: Offer) -> str:
+    """What a failure is remembered for that is about what an account makes in one place, such as missing capacity."""
+    return f"{offer.account}/{offer.type}/{offer.zone}/{offer.purchase}"
 
-    Args:
-        error: Reason of the taxonomy: a quota holds for its part of the account, missing capacity for this kind in this
-            zone, and anything else for the whole account.
-        offer: The offer that failed.
-    """
-    if error == QUOTA:
-        return f"{offer.account}/{offer.region}/{offer.quota}"
-    if error in ("CapacityUnavailable", "InvalidRequest", "Unsupported"):
-        return f"{offer.account}/{offer.type}/{offer.zone}/{offer.purchase}"
-    return offer.account
+
+def quota_key(offer: Offer) -> str:
+    """What a failure is remembered for that is about the quota that an offer counts against."""
+    return f"{offer.account}/{offer.region}/{offer.quota}"
 
 
 def still_held(blocks: Iterable[Block], now: str) -> list[Block]:
@@ -43,7 +38,7 @@ def still_held(blocks: Iterable[Block], now: str) -> list[Block]:
 
 
 def blocked_rows(table: OfferTable, block: Block) -> Rows:
-    """Rows that a block takes out; none if its key names nothing that is there."""
+    """Rows that a block takes out, by its `offer_key`, `quota_key` or account; none if that names nothing there is."""
     account, *rest = block.key.split("/")
     if not rest:
         return np.flatnonzero(table.account.codes == table.account.code(account))

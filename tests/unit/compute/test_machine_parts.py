@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cloudmesh.compute.account_status import Counted, settle
 from cloudmesh.compute.endpoints import Guard, check_allowed, hosts_of
-from cloudmesh.compute.failures import MAX_ENTRIES, FailureMemory, offer_key
+from cloudmesh.compute.failures import MAX_ENTRIES, FailureMemory
 from cloudmesh.compute.machine_plan import Known, decide
 from cloudmesh.compute.machines import view
 from cloudmesh.compute.ports import Node
@@ -17,6 +17,7 @@ from cloudmesh.compute.rate import Bucket
 from cloudmesh.compute.redact import Redactor
 from cloudmesh.compute.settings import ComputeSettings
 from cloudmesh.engine.errors import AuthFailed, CapacityUnavailable, InvalidRequest, QuotaExceeded, RateLimited
+from cloudmesh.policy.blocks import offer_key
 from cloudmesh.policy.model import Offer
 
 NOW = "2026-11-23T05:00:00Z"

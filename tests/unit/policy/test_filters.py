@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 from tests.unit.policy.offers import ask, but, fallen, offer, pool, price, solve, types
 
-from cloudmesh.policy.blocks import block_key
+from cloudmesh.compute.failures import FailureMemory
+from cloudmesh.engine import AuthFailed, CapacityUnavailable, QuotaExceeded
+from cloudmesh.engine.errors import CloudmeshError
 from cloudmesh.policy.errors import PolicyError
 from cloudmesh.policy.model import Alternative, Block, FilterRule, Needs, Offer, Policy, PoolRequest, Request
 from cloudmesh.policy.rules import known_rules
@@ -92,14 +94,23 @@ def test_a_block_is_over_at_its_time() -> None:
     assert not solve(request, offer(), now=LATER).missing
 
 
-def test_the_key_of_a_block_names_what_the_failure_is_about() -> None:
+@pytest.mark.parametrize(
+    ("error", "key", "others"),
+    [
+        (CapacityUnavailable("full"), "a/family/m/z1/Spot", 0),
+        (QuotaExceeded("no more"), "a/r1/std", 1),
+        (AuthFailed("who?"), "a", 2),
+    ],
+)
+def test_what_a_failure_is_about_is_blocked_and_nothing_else(error: CloudmeshError, key: str, others: int) -> None:
     some = offer("a", "family/m", quota="std", purchase="Spot")
-    assert block_key("CapacityUnavailable", some) == "a/family/m/z1/Spot"
-    assert block_key("QuotaExceeded", some) == "a/r1/std"
-    assert block_key("AuthFailed", some) == "a"
-    for error in ("CapacityUnavailable", "QuotaExceeded", "AuthFailed"):
-        request = ask(pool(above_base="Spot"), blocks=(Block(block_key(error, some), error, LATER),))
-        assert fallen(solve(request, some)) == {"Blocked": 1}
+    near = [replace(some, type="n"), replace(some, zone="z2", quota="gpu"), replace(some, account="b")]
+    memory = FailureMemory()
+    memory.remember(some, error, "2026-01-01T00:00:00Z")
+    held = memory.blocks("2026-01-01T00:00:01Z")
+    assert [block.key for block in held] == [key]
+    placement = solve(ask(pool(9, above_base="Spot"), blocks=held), some, *near, now="2026-01-01T00:00:01Z")
+    assert fallen(placement) == {"Blocked": 1 + others}
 
 
 RULES: list[tuple[FilterRule, Offer]] = [
