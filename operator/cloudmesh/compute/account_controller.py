@@ -230,17 +230,9 @@ class AccountReconciler:
         return self._engine.cache.get(CLOUD_ACCOUNT, obj["metadata"]["namespace"], obj["metadata"]["name"]) or obj
 
     async def _tell(self, obj: Obj, status: c.Status, reason: str, message: str) -> None:
-        old, generation = obj.get("status") or {}, int(obj["metadata"].get("generation", 0))
-        now = self._accounts.now()
-        conditions = c.set_condition(
-            old.get("conditions") or [], c.READY, status, reason, message, generation=generation, now=now
-        )
-        for type_, on in ((c.RECONCILING, status == "Unknown"), (c.STALLED, status == "False")):
-            if on:
-                conditions = c.set_condition(conditions, type_, "True", reason, message, generation=generation, now=now)
-            else:
-                conditions = c.remove_condition(conditions, type_)
-        new = {**old, "observedGeneration": generation, "conditions": conditions}
+        old, conditions = obj.get("status") or {}, c.Conditions.of(obj, self._accounts.now())
+        conditions.ready(status, reason, message, reconciling=status == "Unknown", stalled=status == "False")
+        new = {**old, "observedGeneration": conditions.generation, "conditions": conditions.list}
         if status == "False":
             self._events(obj, old, new)
         await self._engine.status.write(CLOUD_ACCOUNT, obj, new)

@@ -33,21 +33,19 @@ def make_status(
     old = obj.get("status") or {}
     counts = count_runs(runs)
     over = all(run.over for run in runs)
-    conditions = _Conditions(obj, now)
+    conditions = c.Conditions.of(obj, now, anew=True)
     done = tell_done(counts["done"], counts["total"])
     if over and counts["unsuccessful"]:
         parts = [f"{counts[name]} {words}" for name, words in _WORDS.items() if counts[name]]
         first = next(run for run in runs if run.over and run.state != "Done")
         message = f"{done}; {', '.join(parts)}: {first.name} on {first.node or 'no machine'}: {first.message}"
-        conditions.put(c.READY, c.FALSE, REASON_RUNS_FAILED, message)
-        conditions.put(c.STALLED, c.TRUE, REASON_RUNS_FAILED, message)
+        conditions.ready(c.FALSE, REASON_RUNS_FAILED, message, stalled=True)
     elif over:
-        conditions.put(c.READY, c.TRUE, c.REASON_AS_SPECIFIED, done + _remark(runs, "Done"))
+        conditions.ready(c.TRUE, c.REASON_AS_SPECIFIED, done + _remark(runs, "Done"))
     else:
         message = f"{waits_for}; {done}" if waits_for else done + _going_on(counts, slurm) + _remark(runs, "Submitted")
         reason = REASON_WAITING if waits_for else REASON_RUNNING
-        conditions.put(c.READY, c.FALSE, reason, message)
-        conditions.put(c.RECONCILING, c.TRUE, reason, message)
+        conditions.ready(c.FALSE, reason, message, reconciling=True)
     conditions.put(COMPLETE, c.TRUE if over else c.FALSE, "RunsEnded" if over else "RunsLeft", done)
     status: Status = {
         "observedGeneration": conditions.generation,
@@ -87,26 +85,22 @@ def _remark(runs: Sequence[Run], state: RunState) -> str:
 
 def make_refusal(obj: Mapping[str, Any], reason: str, message: str, now: str) -> Status:
     """The status of a job that can't be run until somebody changes something."""
-    conditions = _Conditions(obj, now)
-    conditions.put(c.READY, c.FALSE, reason, message)
-    conditions.put(c.STALLED, c.TRUE, reason, message)
+    conditions = c.Conditions.of(obj, now, anew=True)
+    conditions.ready(c.FALSE, reason, message, stalled=True)
     return _kept(obj) | {"observedGeneration": conditions.generation, "conditions": conditions.list}
 
 
 def make_first(obj: Mapping[str, Any], now: str) -> Status:
     """The status before anything is done, so that a client that waits never sees an object without Ready."""
-    conditions = _Conditions(obj, now)
-    conditions.put(c.READY, c.UNKNOWN, c.REASON_PENDING, "seen")
-    conditions.put(c.RECONCILING, c.TRUE, c.REASON_PENDING, "seen")
+    conditions = c.Conditions.of(obj, now, anew=True)
+    conditions.ready(c.UNKNOWN, c.REASON_PENDING, "seen", reconciling=True)
     return {"observedGeneration": conditions.generation, "conditions": conditions.list}
 
 
 def make_paused(obj: Mapping[str, Any], annotation: str, now: str) -> Status:
     """The status while the user has stopped all changes: what runs goes on."""
-    conditions = _Conditions(obj, now, keep=True)
-    conditions.put(c.PAUSED, c.TRUE, "Annotation", f"remove the annotation {annotation} to go on")
-    if c.find_condition(conditions.list, c.READY) is None:
-        conditions.put(c.READY, c.UNKNOWN, c.REASON_PENDING, "paused")
+    conditions = c.Conditions.of(obj, now)
+    conditions.pause(annotation)
     return _kept(obj) | {"conditions": conditions.list}
 
 
@@ -115,18 +109,3 @@ _WORDS = {"failed": "failed", "timeout": "took too long", "crash": "crashed"}
 
 def _kept(obj: Mapping[str, Any]) -> Status:
     return {name: value for name, value in (obj.get("status") or {}).items() if name != "conditions"}
-
-
-class _Conditions:
-    """Conditions anew, with the times of the old ones; with `keep`, the old ones stay."""
-
-    def __init__(self, obj: Mapping[str, Any], now: str, *, keep: bool = False) -> None:
-        self._old = [dict(x) for x in (obj.get("status") or {}).get("conditions") or ()]
-        self.generation = int(obj["metadata"].get("generation", 0))
-        self.list: list[c.Condition] = self._old if keep else []
-        self._now = now
-
-    def put(self, type_: str, status: c.Status, reason: str, message: str) -> None:
-        # an old condition of the type gives its time
-        before = [*self.list, *(x for x in self._old if x.get("type") == type_ and x not in self.list)]
-        self.list = c.set_condition(before, type_, status, reason, message, generation=self.generation, now=self._now)
