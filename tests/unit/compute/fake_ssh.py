@@ -48,6 +48,8 @@ class Machine:
     host: str
     name: str
     up: bool = True
+    silent: bool = False
+    """Connections to it stay open and nothing comes."""
     files: dict[str, bytes] = field(default_factory=dict)
     modes: dict[str, int] = field(default_factory=dict)
     helper: bool = True
@@ -93,6 +95,8 @@ class FakeSsh:
         machine = self.machines.get(target.host)
         if machine is None or not machine.up:
             raise Transient(f"{target} can't be reached")
+        if machine.silent:
+            await asyncio.sleep(3600)
         return machine
 
     async def run(self, target: SshTarget, argv: Sequence[str], *, stdin: bytes = b"", seconds: float = 60.0) -> Output:

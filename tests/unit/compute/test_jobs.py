@@ -119,6 +119,22 @@ def test_a_dead_machine_is_a_crash_never_done(slurm: bool) -> None:
 
 
 @BOTH
+def test_a_machine_that_is_gone_is_not_waited_for(slurm: bool) -> None:
+    async def body() -> None:
+        scene = Scene(2, slurm=slurm)
+        scene.ssh.seconds = 100
+        scene.apply(arguments=["[1-2]"])
+        async with scene.operator():
+            await scene.until(lambda: [r["state"] for r in scene.runs()] == ["Running"] * 2)
+            scene.ssh.at("lab-w-1").silent = True
+            await asyncio.sleep(30)
+            scene.machine_status("lab-w-1", ready="False", reason="Preempted", message="spot capacity is gone")
+            await scene.until(lambda: any(r.get("preemptions") for r in scene.runs()), seconds=10)
+
+    scenario(body)
+
+
+@BOTH
 def test_a_run_whose_machine_is_taken_away_goes_on_from_its_checkpoint(slurm: bool) -> None:
     async def body() -> None:
         scene = Scene(2, slurm=slurm)

@@ -202,12 +202,16 @@ class Batch:
             row = rows.get(run.token(self._job.uid))
             if row is not None and row.state in WAITING:
                 found[run.index] = Seen("Waiting", slurm_id=row.id, message=_why(row))
-            elif row is not None and row.state in RUNNING:
+            elif row is not None and row.state in RUNNING and not self._lost(row.node):
                 found[run.index] = Seen("Running", row.node, row.id)
             else:
                 node = row.node if row is not None and row.node else run.node
                 ask.append(replace(run, node=node))
         return found | await self._left(ask, rows)
+
+    def _lost(self, node: str) -> bool:
+        """Whether a node is known to be gone, which SLURM itself sees a minute later only."""
+        return bool(node) and fate(self._job.machines.get(node)) is not None
 
     async def _left(self, runs: Sequence[Run], rows: Mapping[str, Row]) -> dict[int, Seen]:
         """Runs that SLURM has no longer, or never had: their nodes know; where that isn't known, all are asked."""

@@ -26,6 +26,7 @@ from cloudmesh.compute.jobs.job_status import (
     tell_done,
 )
 from cloudmesh.compute.jobs.plan import Choice, Place, Rules, World, plan
+from cloudmesh.compute.jobs.reach import Reach
 from cloudmesh.compute.jobs.rounds import Work, advance, finish, guarded, make_backend
 from cloudmesh.compute.jobs.runs import Run, Seen, read_runs
 from cloudmesh.compute.jobs.sweep import SweepError, expand_runs
@@ -111,10 +112,14 @@ class JobReconciler:
         self._now = now
         self._work: dict[Key, Work] = {}
 
-    @property
-    def ssh(self) -> Ssh:
-        """How machines are reached."""
-        return self._ssh or ssh_of(self._engine)
+    def _reach(self, namespace: str) -> Ssh:
+        """How machines of a namespace are reached."""
+
+        def gone(name: str) -> bool:
+            found = self._engine.cache.get(VIRTUAL_MACHINE, namespace, name)
+            return found is None or fate(view(found)) is not None
+
+        return Reach(self._ssh or ssh_of(self._engine), gone)
 
     def forget(self, key: Key) -> None:
         """The object is gone."""
@@ -160,7 +165,7 @@ class JobReconciler:
         placed: Job | None = None
         try:
             placed = await self._placed(obj, job, work)
-            backend = make_backend(self.ssh, placed, work)
+            backend = make_backend(self._reach(key.namespace), placed, work)
         except Waits as wait:
             waits, gone = str(wait), isinstance(wait, ClusterGone)
         except InvalidRequest as error:
@@ -204,7 +209,7 @@ class JobReconciler:
         work = self._work.get(key)
         if work is None or work.uid != job.metadata.uid:
             arguments = expand_runs(job.spec.arguments)
-            collector = Collector(self.ssh, self._engine.kube)
+            collector = Collector(self._reach(key.namespace), self._engine.kube)
             work = self._work[key] = Work(job.metadata.uid, arguments, Rules(), collector)
         spec = job.spec
         work.rules = Rules(
@@ -318,7 +323,8 @@ class JobReconciler:
             await self._engine.finalizers.remove(CLUSTER_JOB, obj)
             return Done()
         active = [run for run in runs if run.active]
-        self._launch(key, work, finish(self.ssh, work, there, active), WAIT_SECONDS if work.trouble else 0.0)
+        doing = finish(self._reach(key.namespace), work, there, active)
+        self._launch(key, work, doing, WAIT_SECONDS if work.trouble else 0.0)
         return Done()
 
     def _controller(self, cluster: Obj) -> str:
