@@ -67,31 +67,23 @@ def make_status(
 
 
 def _conditions(budget: Obj, found: Count, now: str) -> list[dict[str, Any]]:
-    generation = budget["metadata"].get("generation", 0)
     currency = budget["spec"].get("currency", "USD")
-    conditions: Sequence[Mapping[str, Any]] = (budget.get("status") or {}).get("conditions") or []
-
-    def put(type_: str, status: c.Status, reason: str, message: str) -> None:
-        nonlocal conditions
-        conditions = c.set_condition(conditions, type_, status, reason, message, generation=generation, now=now)
-
+    conditions = c.Conditions.of(budget, now)
     if found.foreign:
         text = f"prices aren't in {currency} and can't be added: {_names(found.foreign)}"
-        put(c.READY, "False", REASON_CURRENCY_MISMATCH, text)
-        put(c.STALLED, "True", REASON_CURRENCY_MISMATCH, text)
+        conditions.ready("False", REASON_CURRENCY_MISMATCH, text, stalled=True)
     else:
-        put(c.READY, "True", c.REASON_AS_SPECIFIED, "all that is charged is counted")
-        conditions = c.remove_condition(conditions, c.STALLED)
+        conditions.ready("True", c.REASON_AS_SPECIFIED, "all that is charged is counted")
     amount = f"{to_text(found.amount)} {currency}"
     if found.left < 0:
         text = f"what is spent and reserved for the next hour is more than {amount}"
-        put(c.WITHIN_BUDGET, "False", c.REASON_BUDGET_EXCEEDED, text)
+        conditions.put(c.WITHIN_BUDGET, "False", c.REASON_BUDGET_EXCEEDED, text)
     elif found.unknown:
         text = f"nobody knows the price of {_names(found.unknown)}: what they cost isn't counted"
-        put(c.WITHIN_BUDGET, "Unknown", REASON_PRICE_UNKNOWN, text)
+        conditions.put(c.WITHIN_BUDGET, "Unknown", REASON_PRICE_UNKNOWN, text)
     else:
-        put(c.WITHIN_BUDGET, "True", c.REASON_AS_SPECIFIED, f"within {amount}")
-    return [dict(condition) for condition in conditions]
+        conditions.put(c.WITHIN_BUDGET, "True", c.REASON_AS_SPECIFIED, f"within {amount}")
+    return conditions.list
 
 
 def _names(names: Sequence[str]) -> str:

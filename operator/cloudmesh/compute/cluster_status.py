@@ -182,29 +182,16 @@ def make_status(obj: Obj, asked: Asked, facts: Facts, now: str, said: Verdict) -
         now: RFC 3339 time for transitions.
         said: What Ready says.
     """
-    generation = int(obj["metadata"].get("generation", 0))
-    old = obj.get("status") or {}
-    conditions = [dict(x) for x in old.get("conditions") or ()]
-
-    def put(type_: str, status: c.Status, reason: str, message: str = "") -> None:
-        nonlocal conditions
-        conditions = c.set_condition(conditions, type_, status, reason, message, generation=generation, now=now)
-
-    put(c.READY, said.status, said.reason, said.message)
+    conditions = c.Conditions.of(obj, now)
+    conditions.ready(said.status, said.reason, said.message, reconciling=said.reconciling, stalled=said.stalled)
     for stage in _stages(asked, facts):
-        put(*stage)
-    for type_, on in ((c.RECONCILING, said.reconciling), (c.STALLED, said.stalled)):
-        if on:
-            put(type_, "True", said.reason, said.message)
-        else:
-            conditions = c.remove_condition(conditions, type_)
-    conditions = c.remove_condition(conditions, c.PAUSED)
+        conditions.put(*stage)
     here = [m for m in facts.members if not m.deleting]
     scaled = asked.scaled_pool
     status: dict[str, Any] = {
         **facts.keep,
-        "observedGeneration": generation,
-        "conditions": conditions,
+        "observedGeneration": conditions.generation,
+        "conditions": conditions.list,
         "desiredReplicas": asked.replicas,
         "replicas": units([m for m in here if not scaled or m.pool == scaled]),
         "readyReplicas": _working(here),
