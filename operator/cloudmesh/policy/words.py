@@ -15,6 +15,14 @@ from cloudmesh.policy.money import say_money
 from cloudmesh.policy.offers import UNPRICED, OfferTable
 from cloudmesh.policy.problem import Item, Task, take
 
+_FALLS = {
+    "Priced": ("has no known price", "have no known price"),
+    "Currency": ("is priced in another currency", "are priced in another currency"),
+    "Blocked": ("is blocked after a failure", "are blocked after failures"),
+    "Free": ("has no room left", "have no room left"),
+}
+"""What an offer lacks, of one and of many, where the filter's name doesn't tell."""
+
 
 def _cheaper(request: Request, table: OfferTable, sifted: Sifted, task: Task, item: Item) -> int:
     """Offers that serve the pool at a lower cost of a unit."""
@@ -85,11 +93,9 @@ def explain(request: Request, table: OfferTable, choice: Choice, held: int | Non
     number, fill = next((n, fill) for n, fill in enumerate(choice.fills) if fill.missing)
     task, sifted = choice.tasks[number], choice.sifted[number]
     reason = _reason(choice, task, sifted)
-    falls = ", ".join(f"{r.count} at {r.filter}" for r in sifted.rejected)
     text = f"pool {task.pool.name}: {fill.missing} of {task.pool.replicas} can't be placed; "
     if not len(sifted.rows):
-        blocked = next((f", such as {r.example}" for r in sifted.rejected if r.filter == "Blocked"), "")
-        return reason, text + f"none of {len(table)} offers fits" + (f": {falls}{blocked}" if falls else "")
+        return reason, text + f"none of {len(table)} offers fits" + _falls(sifted.rejected)
     text += f"{len(sifted.rows)} of {len(table)} offers fit"
     if fill.missing and task.base and not any(not item.spot for item in task.items):
         return reason, text + f", but none on demand, and {task.base} must be"
@@ -97,6 +103,17 @@ def explain(request: Request, table: OfferTable, choice: Choice, held: int | Non
         return reason, text + f", but no single {task.pool.colocate.lower()} has room for all"
     what = "quotas and limits of accounts leave" if reason == "QuotaExceeded" else "their free capacity leaves"
     return reason, text + f", but {what} no room for more"
+
+
+def _falls(rejected: Sequence[Rejection]) -> str:
+    """How many offers fell where, such as `: 2 at Vcpu, 1 has no known price, such as …`; the example is the last's."""
+    if not rejected:
+        return ""
+    said = []
+    for r in rejected:
+        one, many = _FALLS.get(r.filter, (f"at {r.filter}",) * 2)
+        said.append(f"{r.count} {one if r.count == 1 else many}")
+    return f": {', '.join(said)}, such as {rejected[-1].example}"
 
 
 def all_rejections(table: OfferTable, sifted: Sequence[Sifted], choice: Choice) -> tuple[Rejection, ...]:

@@ -217,7 +217,7 @@ async def test_an_approval_starts_nothing_of_unknown_price_under_a_budget(s: Sce
         await s.settle()
         approve(s, s.cluster_status()["quote"]["hash"])
         await s.settle()
-        assert s.said()[0] == "False" and "at Priced" in s.message()
+        assert s.said()[0] == "False" and "have no known price, such as" in s.message()
         assert s.machines() == [] and s.cloud.meter.lines == {}
 
 

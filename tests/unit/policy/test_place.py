@@ -124,7 +124,7 @@ def test_unknown_prices_come_last_and_are_never_free() -> None:
     placement = solve(ask(pool(), max_hourly_nanos=10**12), unknown)
     assert not placement.decisions
     assert placement.reason == "NoFeasibleOffer"
-    assert "1 at Priced" in placement.message
+    assert "1 has no known price, such as" in placement.message
 
 
 def test_a_price_in_another_currency_is_not_compared() -> None:
@@ -159,16 +159,16 @@ def test_what_is_pinned_counts_against_the_limit() -> None:
     ("request_", "offers", "reason", "says"),
     [
         (ask(pool(needs=Needs(vcpu=(64000, None)))), [offer(), offer("b")], "NoFeasibleOffer",
-         "pool workers: 1 of 1 can't be placed; none of 2 offers fits: 2 at Vcpu"),
+         "pool workers: 1 of 1 can't be placed; none of 2 offers fits: 2 at Vcpu, such as a/m/r1/z1/OnDemand"),
         (ask(pool()), [], "NoFeasibleOffer", "none of 0 offers fits"),
         (ask(pool(2)), [offer(free=1)], "CapacityUnavailable", "free capacity leaves no room"),
-        (ask(pool()), [offer(free=0)], "CapacityUnavailable", "1 at Free"),
+        (ask(pool()), [offer(free=0)], "CapacityUnavailable", "1 has no room left"),
         (ask(pool(2), account_limits={"a": 1}), [offer()], "QuotaExceeded", "quotas and limits"),
         (ask(pool(), quotas={"a/r1/std": 0}), [offer(quota="std")], "QuotaExceeded", "1 at Quota"),
         (ask(pool(), blocks=(Block("a/r1/std", "QuotaExceeded", "2027-01-01T00:00:00Z"),)), [offer(quota="std")],
-         "QuotaExceeded", "1 at Blocked"),
+         "QuotaExceeded", "1 is blocked after a failure, such as a/m/"),
         (ask(pool(), blocks=(Block("a/m/z1/OnDemand", "CapacityUnavailable", "2027-01-01T00:00:00Z"),)), [offer()],
-         "CapacityUnavailable", "1 at Blocked"),
+         "CapacityUnavailable", "1 is blocked after a failure, such as a/m/"),
         (ask(pool(2, base_on_demand=1, above_base="Spot")), [SPOT], "NoFeasibleOffer", "none on demand"),
     ],
 )  # fmt: skip
