@@ -182,8 +182,9 @@ class JobReconciler:
             seen = self._fates(job, runs) | seen
         places: Sequence[Place] | None = backend.places() if backend is not None else ()
         accepting = bool(placed is not None and placed.submits) if places is None else bool(places)
+        again = WAIT_SECONDS
         if not waits and not accepting:
-            waits = self._lacking(job, slurm=places is None)
+            waits, again = self._lacking(job, slurm=places is None)
         decided = plan(runs, work.rules, World(seen, places, accepting), self._now())
         if any(run.active for run in decided.runs) and not has_finalizer(obj, names.FINALIZER_CLEANUP):
             obj = await self._engine.finalizers.ensure(CLUSTER_JOB, obj)
@@ -201,7 +202,7 @@ class JobReconciler:
             return Done()
         if all(run.over for run in decided.runs):
             return Done()  # the finalizer stays: folders on the machines go with the object
-        return Done(WAIT_SECONDS if accepting or placed is None else LOOK_SECONDS)
+        return Done(again)
 
     # -- what is outside ---------------------------------------------------------------------------------------------
 
@@ -336,12 +337,13 @@ class JobReconciler:
     def _setup(self) -> Bootstrap:
         return self._bootstrap or bootstrap_of(self._engine)
 
-    def _lacking(self, job: ClusterJob, *, slurm: bool) -> str:
-        """Why nothing can be started on a cluster that is there, and what to do."""
+    def _lacking(self, job: ClusterJob, *, slurm: bool) -> tuple[str, float]:
+        """Why nothing can be started on a cluster that is there and what to do, and when to look again."""
         name = job.spec.cluster_ref.name
         found = self._engine.cache.get(VIRTUAL_CLUSTER, job.metadata.namespace, name)
-        words = asleep(VirtualCluster.model_validate(found)) if found is not None else ""
-        return words or (f"SLURM of VirtualCluster '{name}' isn't up" if slurm else NO_MACHINE)
+        if found is not None and (words := asleep(VirtualCluster.model_validate(found))):
+            return words, WAIT_SECONDS
+        return (f"SLURM of VirtualCluster '{name}' isn't up" if slurm else NO_MACHINE), SOON_SECONDS
 
     def _tell(self, obj: Obj, before: Sequence[Run], after: Sequence[Run]) -> None:
         """Events: the first that ended badly or left too little one by one, and the end of all."""
