@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cloudmesh.compute.machines import offer_id
+from cloudmesh.compute.machines import offer_named
 from cloudmesh.compute.ports import GONE, Node
 from cloudmesh.compute.tokens import make_token
 
@@ -70,7 +70,7 @@ def read(obj: Mapping[str, Any], disk_gib: int, owner_uid: str) -> Wanted:
     account = spec["accountRef"]["name"]
     offer = {name: str(spec["offer"].get(name) or "") for name in ("type", "region", "zone", "purchase")}
     offer["purchase"] = offer["purchase"] or "OnDemand"
-    identity = offer_id(account, offer)
+    identity = offer_named(account, offer)
     pool = spec.get("pool", "")
     return Wanted(
         uid=meta["uid"],

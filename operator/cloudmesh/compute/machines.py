@@ -8,6 +8,7 @@ from typing import Any
 
 from cloudmesh.api import conditions as c
 from cloudmesh.compute.prices.money import to_nanos
+from cloudmesh.policy.model import offer_id
 
 Obj = Mapping[str, Any]
 
@@ -98,10 +99,10 @@ REASON_FAILED = "Failed"
 LOST_REASONS = frozenset({REASON_GONE, REASON_PREEMPTED, REASON_FAILED})
 
 
-def offer_id(account: str, offer: Mapping[str, Any]) -> str:
+def offer_named(account: str, offer: Mapping[str, Any]) -> str:
     """Identity of the offer that a VirtualMachine's spec names."""
-    place = f"{offer.get('region') or ''}/{offer.get('zone') or ''}"
-    return f"{account}/{offer['type']}/{place}/{offer.get('purchase') or 'OnDemand'}"
+    place = offer.get("region") or "", offer.get("zone") or ""
+    return offer_id(account, offer["type"], *place, offer.get("purchase") or "OnDemand")
 
 
 def is_failed(status: Mapping[str, Any]) -> bool:
@@ -133,7 +134,7 @@ def view(obj: Obj) -> MachineView:
         counts_as=spec.get("countsAs", 1),
         alternative=spec.get("alternative", ""),
         account=account,
-        offer_id=offer_id(account, spec["offer"]),
+        offer_id=offer_named(account, spec["offer"]),
         node_id=status.get("providerID", ""),
         host=status.get("sshHost", ""),
         port=status.get("sshPort", 22),

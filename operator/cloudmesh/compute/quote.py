@@ -20,7 +20,7 @@ from cloudmesh.compute.members import Member
 from cloudmesh.compute.plan import Plan
 from cloudmesh.compute.prices.moments import to_seconds, to_time
 from cloudmesh.compute.prices.money import to_nanos, to_text
-from cloudmesh.policy.model import Decision, Offer
+from cloudmesh.policy.model import Decision, Offer, offer_id
 
 Obj = Mapping[str, Any]
 
@@ -70,7 +70,7 @@ class Line:
     @property
     def offer_id(self) -> str:
         """Identity of the offer, as `policy.model.Offer.id`."""
-        return f"{self.account}/{self.type}/{self.region}/{self.zone}/{self.purchase}"
+        return offer_id(self.account, self.type, self.region, self.zone, self.purchase)
 
     @property
     def key(self) -> tuple[str, str, str, int | None]:

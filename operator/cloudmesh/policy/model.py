@@ -37,6 +37,11 @@ class Price:
     confidence: Confidence
 
 
+def offer_id(account: str, type_: str, region: str, zone: str, purchase: str) -> str:
+    """Identity of an offer: all that a create call says about where and what."""
+    return f"{account}/{type_}/{region}/{zone}/{purchase}"
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """One kind of machine that an account can make in one place.
@@ -81,8 +86,8 @@ class Offer:
 
     @property
     def id(self) -> str:
-        """Identity of the offer: all that a create call says about where and what."""
-        return f"{self.account}/{self.type}/{self.region}/{self.zone}/{self.purchase}"
+        """Its identity, see `offer_id`."""
+        return offer_id(self.account, self.type, self.region, self.zone, self.purchase)
 
 
 def say_id(offer_id: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import blake2b
 from operator import attrgetter
@@ -79,14 +79,6 @@ class Coded(Generic[T]):
             table = np.array([known.setdefault(v, len(known)) for v in column.values] or [0], dtype=np.int32)
             parts.append(table[column.codes])
         return Coded(np.concatenate(parts), tuple(known))
-
-
-_FIELDS = (
-    "account", "type", "region", "zone", "purchase", "arch", "milli_vcpu", "memory_mib", "gpu_model", "gpu_count",
-    "disk_gib", "price", "free", "quota", "start_seconds", "images", "network",
-)  # fmt: skip
-_CODED = ("account", "type", "region", "zone", "arch", "gpu_model", "currency", "images", "network", "quota", "place")
-_PLAIN = ("spot", "milli_vcpu", "memory_mib", "gpu_count", "disk_gib", "nanos", "free", "start_seconds", "confidence")
 
 
 @dataclass(frozen=True)
@@ -166,7 +158,7 @@ class OfferTable:
         prices = {name: known_nanos(offer) for name, offer in unique.items()}
         ids = sorted(unique, key=lambda name: _order(prices[name], name))
         rows = tuple(unique[name] for name in ids)
-        given: dict[str, list[Any]] = {name: list(map(attrgetter(name), rows)) for name in _FIELDS}
+        given: dict[str, list[Any]] = {f.name: list(map(attrgetter(f.name), rows)) for f in fields(Offer)}
         account, region, zone = (Coded.of(given[name]) for name in ("account", "region", "zone"))
         quota = _joined((account, region, Coded.of(given["quota"])))
         return cls(
@@ -207,10 +199,10 @@ class OfferTable:
         keys = [_order(price, name) for price, name in zip(nanos.tolist(), ids, strict=True)]
         order = np.array(sorted(last.values(), key=keys.__getitem__), dtype=np.intp)
         columns: dict[str, Any] = {}
-        for name in _CODED:
-            columns[name] = Coded.join([getattr(table, name) for table in full]).take(order)
-        for name in _PLAIN:
-            columns[name] = np.concatenate([getattr(table, name) for table in full])[order]
+        for name in (f.name for f in fields(cls) if f.name not in ("offers", "ids")):
+            parts = [getattr(table, name) for table in full]
+            coded = isinstance(parts[0], Coded)
+            columns[name] = Coded.join(parts).take(order) if coded else np.concatenate(parts)[order]
         offers = [offer for table in full for offer in table.offers]
         places = order.tolist()
         return cls(offers=tuple(offers[n] for n in places), ids=tuple(ids[n] for n in places), **columns)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from tests.unit.compute.cluster_parts import NOW, asked, decision, member, new, offer, pool
 
+from cloudmesh.compute.machines import offer_named
 from cloudmesh.compute.plan import plan
 from cloudmesh.compute.quote import (
     MAX_LINES,
@@ -232,6 +233,8 @@ def test_a_line_names_its_offer_as_the_offer_does() -> None:
     made = offer("t", region="r", zone="z", purchase="Spot")
     assert lines_of([], [decision(1, of=made)])[0].offer_id == made.id
     assert Line("p", "a", 1, "mem", "t", "r", "z", "Spot", 1, None).offer_id == made.id
+    assert offer_named("mem", {"type": "t", "region": "r", "zone": "z", "purchase": "Spot"}) == made.id
+    assert offer_named("mem", {"type": "t", "zone": None}) == offer("t").id
 
 
 def test_a_new_machine_is_in_the_quote_as_soon_as_it_is_asked_for() -> None:
