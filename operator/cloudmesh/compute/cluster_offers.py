@@ -103,6 +103,17 @@ class Offers:
         later = self._budgets.ask(asked.namespace, asked.name, labels, extra, currency) if now.allowed else now
         return now.exceeded, later.allowed, now.message or later.message
 
+    def uncounted(self, asked: Asked, obj: Obj, members: Sequence[Member]) -> str:
+        """Which Budget doesn't count the machines, as they are priced in another currency; empty for none."""
+        priced = [m.offer.price.currency for m in members if m.offer.price is not None]
+        for budget in self._engine.cache.list(BUDGET, asked.namespace) if priced else ():
+            own = str(budget["spec"].get("currency", "USD"))
+            others = [currency for currency in priced if currency != own]
+            if others and not budget["metadata"].get("deletionTimestamp") and selects(budget, _labels(obj)):
+                many = "1 machine" if len(others) == 1 else f"{len(others)} machines"
+                return f"Budget '{budget['metadata']['name']}' is in {own} and doesn't count {many} in {others[0]}"
+        return ""
+
     def _currency(self, asked: Asked, labels: Mapping[str, str], members: Sequence[Member] = ()) -> str:
         """The currency that is counted in: the limit's, a Budget's, or that of the machines."""
         if asked.currency:
@@ -163,7 +174,7 @@ class Offers:
             decisions = None  # quoted before there was a Budget, under which unknown is never free
         cheapest: tuple[int | None, str] = (None, "")
         if decisions is None:
-            limit, by_budget, currency = self._limit(asked, labels, members, plan, guests)
+            limit, budget, currency = self._limit(asked, labels, members, plan, guests)
             question = request(
                 asked,
                 plan,
@@ -182,7 +193,7 @@ class Offers:
             decisions, rejected = placement.decisions, placement.rejected
             cheapest = (placement.cheapest_nanos, placement.cheapest)
             if placement.missing:
-                trouble = _missing(placement, by_budget, asked, guests)
+                trouble = _missing(placement, budget, currency, asked, guests)
                 if own and len(own) == len(blocks) and trouble.reason == c.REASON_CAPACITY_UNAVAILABLE:
                     trouble = replace(trouble, reason=c.REASON_NO_FEASIBLE_OFFER)  # there is room: not for such ones
                 if trouble.stalled or not decisions:
@@ -253,18 +264,19 @@ class Offers:
 
     def _limit(
         self, asked: Asked, labels: Mapping[str, str], members: Sequence[Member], plan: Plan, guests: int
-    ) -> tuple[int | None, bool, str]:
-        """The limit on all machines per hour, whether a Budget makes it, and its currency."""
+    ) -> tuple[int | None, str, str]:
+        """The limit on all machines per hour, the Budget that makes it (empty for none), and its currency."""
         currency = self._currency(asked, labels, members)
-        left = self._budgets.ask(asked.namespace, asked.name, labels, 0, currency).remaining_nanos
+        verdict = self._budgets.ask(asked.namespace, asked.name, labels, 0, currency)
+        left = verdict.remaining_nanos
         most = max(0, asked.max_hourly - guests) if asked.max_hourly is not None else None
         if left is None:
-            return most, False, currency
+            return most, "", currency
         stay = sum(m.nanos or 0 for p in plan.pools for m in p.stay)
         by_budget = max(0, stay + leaving_nanos(plan) + left - plan.wake_nanos)
         if most is not None and most <= by_budget:
-            return most, False, currency
-        return by_budget, True, currency
+            return most, "", currency
+        return by_budget, verdict.budget, currency
 
     def _remember_taken(self, asked: Asked, plan: Plan) -> None:
         """An offer whose machine was taken away has no room at the moment, for other clusters neither."""
@@ -378,14 +390,18 @@ def _refused(memory: Memory, plan: Plan, now_text: str) -> tuple[Block, ...]:
     return memory.refused.blocks(now_text)
 
 
-def _missing(placement: Placement, by_budget: bool, asked: Asked, guests: int) -> Trouble:
-    reason, message = placement.reason or c.REASON_NO_FEASIBLE_OFFER, placement.message
-    if reason == c.REASON_OVER_MAX_HOURLY_COST and by_budget:
-        reason, message = c.REASON_BUDGET_EXCEEDED, f"{message}; the limit is what a Budget has left"
+def _missing(placement: Placement, budget: str, currency: str, asked: Asked, guests: int) -> Trouble:
+    reason, message, unsure = placement.reason or c.REASON_NO_FEASIBLE_OFFER, placement.message, ""
+    if reason == c.REASON_NO_FEASIBLE_OFFER and any(r.filter == "Currency" for r in placement.rejected):
+        limit = f"Budget '{budget}'" if budget else "`spec.maxHourlyCost`"
+        unsure = f"{limit} is in {currency}: prices in another currency can't be compared with it"
+        message = f"{message}; {unsure}"
+    elif reason == c.REASON_OVER_MAX_HOURLY_COST and budget:
+        reason, message = c.REASON_BUDGET_EXCEEDED, f"{message}; the limit is what Budget '{budget}' has left"
     elif reason == c.REASON_OVER_MAX_HOURLY_COST and guests:
         whole = f"{rounded(asked.max_hourly or 0)} {asked.currency}"
         message = f"{message}; machines that only name the cluster take {rounded(guests)} of its {whole} an hour"
-    return Trouble(reason, message, stalled=reason in FINAL)
+    return Trouble(reason, message, stalled=reason in FINAL, unsure=unsure)
 
 
 def question_key(question: Request, table: int) -> Hashable:

@@ -33,6 +33,7 @@ class Trouble:
         status: What Ready is: Unknown while somebody doesn't answer.
         stalled: It stays so until somebody changes something.
         scheduled: It is about the choice of offers.
+        unsure: Why nobody knows whether it is within its limits, empty if that is known.
     """
 
     reason: str
@@ -40,6 +41,7 @@ class Trouble:
     status: c.Status = "False"
     stalled: bool = False
     scheduled: bool = True
+    unsure: str = ""
 
 
 def clash(message: str) -> Trouble | None:
@@ -77,6 +79,7 @@ class Facts:
         rejected: Where offers fell.
         boot: What the bootstrap says.
         budget: Message of the Budget that forbids, empty if none does.
+        uncounted: Which Budget doesn't count its machines, in words; empty for none.
         stale: Accounts whose prices aren't fresh, in words.
         cost: `status.cost`.
         keep: Members of the status that are kept as they are.
@@ -92,6 +95,7 @@ class Facts:
     rejected: Sequence[Rejection] = ()
     boot: Boot = Boot()
     budget: str = ""
+    uncounted: str = ""
     stale: str = ""
     cost: Mapping[str, Any] | None = None
     keep: Mapping[str, Any] = field(default_factory=dict)
@@ -333,6 +337,8 @@ def _money(facts: Facts) -> list[Stage]:
         within = (c.WITHIN_BUDGET, c.FALSE, c.REASON_BUDGET_EXCEEDED, facts.budget)
     elif facts.trouble is not None and facts.trouble.reason == c.REASON_OVER_MAX_HOURLY_COST:
         within = (c.WITHIN_BUDGET, c.FALSE, c.REASON_OVER_MAX_HOURLY_COST, facts.trouble.message)
+    elif unsure := facts.uncounted or (facts.trouble.unsure if facts.trouble is not None else ""):
+        within = (c.WITHIN_BUDGET, c.UNKNOWN, "CurrencyMismatch", unsure)
     if facts.stale:
         return [within, (c.PRICES_FRESH, c.FALSE, "PricesStale", facts.stale)]
     unpriced = [m.name for m in facts.members if m.nanos is None]

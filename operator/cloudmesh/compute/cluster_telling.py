@@ -179,6 +179,7 @@ class Teller:
             rejected=memory.placement.rejected if memory.placement is not None else (),
             boot=boot,
             budget=budget,
+            uncounted=self._offers.uncounted(asked, at.obj, members),
             stale=self._stale(asked.namespace, at.there),
             cost=self._cost(memory, status, at.there, at.now),
             keep=lifecycle.told(at.life, status, at.now_text, resume_of(at.obj), used_at=memory.used_at),

@@ -72,6 +72,27 @@ async def test_a_budget_that_is_too_small_starts_nothing(s: Scene) -> None:
 
 
 @scene
+async def test_a_budget_in_another_currency_is_named(s: Scene) -> None:
+    s.budget("100", currency="EUR")
+    s.cluster()
+    async with s.operator():
+        await s.settle()
+        assert s.said() == ("False", "NoFeasibleOffer")
+        assert "are priced in another currency, such as lab/" in s.message()
+        said = "Budget 'money' is in EUR: prices in another currency can't be compared with it"
+        assert s.message().endswith(said)
+        assert (s.said("WithinBudget"), s.message("WithinBudget")) == (("Unknown", "CurrencyMismatch"), said)
+        await s.delete(BUDGET, "money")
+        await s.until(lambda: s.said() == ("True", "AsSpecified"))
+        assert s.said("WithinBudget")[0] == "True"
+        # what runs already goes on, and is told to be out of its sight
+        s.budget("100", "later", currency="EUR")
+        await s.until(lambda: s.said("WithinBudget") == ("Unknown", "CurrencyMismatch"))
+        assert s.message("WithinBudget") == "Budget 'later' is in EUR and doesn't count 3 machines in USD"
+        assert s.said() == ("True", "AsSpecified")
+
+
+@scene
 async def test_two_clusters_never_spend_more_than_their_budget(s: Scene) -> None:
     s.budget("0.2")  # 0.0378 an hour each: five machines for the next hour
     s.cluster("one", replicas=4)
