@@ -6,7 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 UV_VERSION := 0.13.9
 
-.PHONY: help demo up down test bench images lint fmt lock crds clean
+.PHONY: help demo up down test bench images quick lint fmt lock crds clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ bench: $(VENV)/.done ## measure beside a peer: make bench NAME=function-deploy
 
 images: $(VENV)/.done ## operator, builder and registry as OCI archives in build/images
 	@$(PY) -m images build
+
+quick: $(VENV)/.done ## the fast gates and the unit tests: what to run after each change
+	@$(PY) -m tests.run lint=1 unit=3
 
 lint: $(VENV)/.done ## the fast gates
 	@$(PY) -m tests.run lint=2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,23 @@ def test_what_isnt_pure_is_found(line: str, tmp_path: Path) -> None:
     path = tmp_path / "plan.py"
     path.write_text(f"from cloudmesh.compute.ports import Node\nfrom cloudmesh.compute import tokens\n{line}\n")
     assert len(_impure(path)) == 1
+
+
+def test_the_map_of_the_compute_wing_names_each_module() -> None:
+    folder = OURS / "compute"
+    map_ = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    named = re.findall(r"`([a-z_]+)(_\*)?`", map_)
+    there = {p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()} - {"__init__"}
+    whole, prefixes = {name for name, star in named if not star}, tuple(f"{name}_" for name, star in named if star)
+    missing = sorted(name for name in there - whole if not name.startswith(prefixes))
+    assert not missing, "say what it is for"
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/explanation/how-a-reconcile-reads.md"])
+def test_files_that_pages_name_exist(page: str) -> None:
+    named = re.findall(r"`((?:operator|tests|docs|charts|benchmarks)/[\w./-]*)`", (ROOT / page).read_text())
+    assert named
+    assert not [name for name in named if not (ROOT / name).exists()]
 
 
 def test_the_folder_operator_is_no_package() -> None:
