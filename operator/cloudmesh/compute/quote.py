@@ -123,7 +123,7 @@ def _hash(quote: Quote) -> str:
     lines = [
         [x.pool, x.alternative, x.counts_as, x.offer_id, x.count, x.nanos, x.currency, x.as_of] for x in quote.lines
     ]
-    body = [lines, quote.made_at, quote.expires_at, quote.question]
+    body = [lines, quote.made_at, quote.expires_at, *([quote.question] if quote.question else [])]
     text = json.dumps(body, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
 

@@ -29,6 +29,11 @@ def first(bits: Bits) -> int:
     return word * 64 + (value & -value).bit_length() - 1
 
 
+def has(bits: Bits, row: int) -> bool:
+    """Whether a row is in the set."""
+    return bool(int(bits[row // 64]) >> row % 64 & 1)
+
+
 def unpack(bits: Bits, size: int) -> Mask:
     """Whether each row is in the set.
 

@@ -32,6 +32,10 @@ ROOM = ("Blocked", "Free", "AccountLimit", "Quota")
 """Filters that say there is no room now; what falls at an earlier one can't ever serve."""
 
 
+NAMED = 3
+"""Names that a reason lists at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One filter as it applies to a pool: the rows that pass (None: all), and what to say of one that doesn't."""
@@ -105,15 +109,15 @@ class Sieve:
                 wanted = count
             if all(step.passes is None for step in steps):
                 continue
-            alive = [_both(now, step.passes) for now, step in zip(alive, steps, strict=True)]
+            reached, alive = alive, [_both(now, step.passes) for now, step in zip(alive, steps, strict=True)]
             after = _any(alive)
             left = size if after is None else bits.count(after)
             if left < count and after is not None:
                 fallen = (self._all if before is None else before) & ~after
-                example = self._table.offer(bits.first(fallen))
-                rejected.append(
-                    Rejection(pool.name, name, count - left, f"{say_id(example.id)}: {steps[0].says(example)}")
-                )
+                row = bits.first(fallen)
+                example = self._table.offer(row)
+                step = next(s for s, held in zip(steps, reached, strict=True) if held is None or bits.has(held, row))
+                rejected.append(Rejection(pool.name, name, count - left, f"{say_id(example.id)}: {step.says(example)}"))
                 over_quota = over_quota or name in ("AccountLimit", "Quota") or (
                     name == "Blocked" and bool((fallen & self._over_quota).any())
                 )  # fmt: skip
@@ -132,16 +136,16 @@ class Sieve:
         gpu = (needs.gpu_model.lower(), needs.gpu_count, bool(needs.type))
         return [
             Step("Type", self._memo(("Type", needs.type), lambda: _one_of(table, "type", (needs.type,))),
-                 lambda o: f"type {o.type}"),
+                 lambda o: f"type {o.type}, not {needs.type}"),
             Step("Arch", self._memo(("Arch", needs.arch), lambda: _one_of(table, "arch", needs.arch)),
-                 lambda o: f"architecture {o.arch}"),
+                 lambda o: f"architecture {o.arch}{_not(needs.arch)}"),
             Step("Vcpu", self._memo(("Vcpu", needs.vcpu), lambda: _between(table.milli_vcpu, *needs.vcpu)),
-                 lambda o: f"{o.milli_vcpu / 1000:g} virtual CPUs"),
+                 lambda o: f"{o.milli_vcpu / 1000:g} virtual CPUs{_asked(needs.vcpu, 1000)}"),
             Step("Memory",
                  self._memo(("Memory", needs.memory_mib), lambda: _between(table.memory_mib, *needs.memory_mib)),
-                 lambda o: f"{o.memory_mib} MiB of memory"),
+                 lambda o: f"{o.memory_mib} MiB of memory{_asked(needs.memory_mib)}"),
             Step("Gpu", self._memo(("Gpu", gpu), lambda: _with_gpu(table, *gpu)),
-                 lambda o: f"{o.gpu_count} GPUs{' ' + o.gpu_model if o.gpu_model else ''}"),
+                 lambda o: f"{_gpus(o.gpu_count, o.gpu_model)}, {_gpus_asked(needs)}"),
             Step("Disk", self._memo(("Disk", needs.disk_gib), lambda: self._with_disk(needs.disk_gib)),
                  self._says_disk),
         ]  # fmt: skip
@@ -154,10 +158,11 @@ class Sieve:
             Step("PublicAddress", self._memo(("PublicAddress", pool.public_address), lambda: self._public(pool)),
                  lambda o: f"account {o.account} has no addresses of the internet: see `spec.network.mode`"),
             Step("Region", self._memo(("Region", pool.regions), lambda: _one_of(table, "region", pool.regions)),
-                 lambda o: f"region {o.region}" if o.region else "no region"),
+                 lambda o: (f"region {o.region}" if o.region else "no region") + _not(pool.regions)),
             Step("Zone", self._memo(("Zone", pool.zones), lambda: _one_of(table, "zone", pool.zones)),
-                 lambda o: f"zone {o.zone}" if o.zone else "no zone"),
-            Step("Purchase", self._memo(("Purchase", kinds), lambda: _paid(table, kinds)), lambda o: o.purchase),
+                 lambda o: (f"zone {o.zone}" if o.zone else "no zone") + _not(pool.zones)),
+            Step("Purchase", self._memo(("Purchase", kinds), lambda: _paid(table, kinds)),
+                 lambda o: f"{o.purchase}{_not(kinds)}"),
         ]  # fmt: skip
 
     def _step(
@@ -253,6 +258,31 @@ def _best_alternative(pool: PoolRequest, alive: list[Bits | None], rows: Rows, s
         units[better] = alternative.counts_as
         chosen[better] = index
     return units, chosen
+
+
+def _not(allowed: tuple[str, ...]) -> str:
+    """What would have passed, such as `, not r1, r2 or 3 more`."""
+    more = [f"{len(allowed) - NAMED} more"] if len(allowed) > NAMED else []
+    *names, last = [*allowed[:NAMED], *more]
+    return f", not {', '.join(names)} or {last}" if names else f", not {last}"
+
+
+def _asked(bounds: tuple[int, int | None], scale: int = 1) -> str:
+    """The bounds, such as `, at least 4 asked for`."""
+    least, most = bounds
+    parts = [f"at least {least / scale:g}"] if least > 0 or most is None else []
+    parts += [f"at most {most / scale:g}"] if most is not None else []
+    return f", {' and '.join(parts)} asked for"
+
+
+def _gpus(count: int, model: str) -> str:
+    return f"{count} GPU{'' if count == 1 else 's'}{' ' + model if model else ''}"
+
+
+def _gpus_asked(needs: Needs) -> str:
+    if not needs.gpu_model and not needs.gpu_count:
+        return "none asked for"
+    return f"at least {_gpus(max(1, needs.gpu_count), needs.gpu_model)} asked for"
 
 
 def _is_excluded(offer: Offer) -> str:

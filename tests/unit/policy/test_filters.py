@@ -28,18 +28,23 @@ def blocking(key: str, error: str = "CapacityUnavailable") -> Request:
 
 CASES: list[tuple[str, Request, Offer, str]] = [
     ("Account", ask(pool(), accounts=("a",)), offer("b"), "account b"),
-    ("Type", needing(type="good"), offer(type_="m"), "type m"),
-    ("Arch", needing(arch=("amd64",)), offer(arch="arm64"), "architecture arm64"),
-    ("Vcpu", needing(vcpu=(4000, None)), offer(milli_vcpu=2000), "2 virtual CPUs"),
-    ("Vcpu", needing(vcpu=(0, 4000)), offer(milli_vcpu=8000), "8 virtual CPUs"),
-    ("Memory", needing(memory_mib=(16384, None)), offer(memory_mib=1024), "1024 MiB"),
-    ("Memory", needing(memory_mib=(0, 16384)), offer(memory_mib=32768), "32768 MiB"),
-    ("Gpu", needing(), offer(gpu_count=1, gpu_model="T4"), "1 GPUs T4"),
+    ("Type", needing(type="good"), offer(type_="m"), "type m, not good"),
+    ("Arch", needing(arch=("amd64",)), offer(arch="arm64"), "architecture arm64, not amd64"),
+    ("Vcpu", needing(vcpu=(4000, None)), offer(milli_vcpu=2000), "2 virtual CPUs, at least 4 asked for"),
+    ("Vcpu", needing(vcpu=(0, 4000)), offer(milli_vcpu=8000), "8 virtual CPUs, at most 4 asked for"),
+    (
+        "Memory",
+        needing(memory_mib=(16384, None)),
+        offer(memory_mib=1024),
+        "1024 MiB of memory, at least 16384 asked",
+    ),
+    ("Memory", needing(memory_mib=(0, 16384)), offer(memory_mib=32768), "32768 MiB of memory, at most 16384 asked for"),
+    ("Gpu", needing(), offer(gpu_count=1, gpu_model="T4"), "1 GPU T4, none asked for"),
     ("Disk", needing(disk_gib=100), offer(disk_gib=50), "disk of 50 GiB"),
     ("Image", ask(pool(image="ubuntu")), offer(images=frozenset({"debian"})), "image ubuntu"),
-    ("Region", ask(pool(regions=("r1",))), offer(region="r2"), "region r2"),
-    ("Zone", ask(pool(zones=("z1",))), offer(zone="z2"), "zone z2"),
-    ("Purchase", ask(pool()), offer(purchase="Spot"), "Spot"),
+    ("Region", ask(pool(regions=("r1",))), offer(region="r2"), "region r2, not r1"),
+    ("Zone", ask(pool(zones=("z1",))), offer(zone="z2"), "zone z2, not z1"),
+    ("Purchase", ask(pool()), offer(purchase="Spot"), "Spot, not OnDemand"),
     ("Priced", ask(pool(), max_hourly_nanos=10**10), offer(hourly=None), "price isn't known"),
     ("Currency", ask(pool(), max_hourly_nanos=10**10), replace(offer(), price=price(0.1, "EUR")), "EUR"),
     ("Blocked", blocking("a/m/z1/OnDemand"), offer(), "CapacityUnavailable until"),
@@ -86,6 +91,23 @@ def test_an_offer_falls_at_the_furthest_filter_of_all_alternatives() -> None:
         "Vcpu": 1,
         "Gpu": 1,
     }
+
+
+def test_what_is_said_of_an_offer_is_of_the_alternative_that_it_came_furthest_with() -> None:
+    small = Alternative("small", Needs(arch=("amd64",), vcpu=(2000, 8000)))
+    large = Alternative("large", Needs(arch=("arm64",), vcpu=(64_000, None), gpu_model="A100"))
+    gpus = Alternative("gpus", Needs(gpu_model="A100", gpu_count=2))
+    said = {
+        r.filter: r.example.partition(": ")[2]
+        for r in solve(ask(PoolRequest("p", 1, (small, large))), offer(arch="arm64", milli_vcpu=1000)).rejected
+    }
+    assert said == {"Vcpu": "1 virtual CPUs, at least 64 asked for"}
+    [one] = solve(ask(PoolRequest("p", 1, (small,))), offer(milli_vcpu=16_000)).rejected
+    assert one.example.endswith("16 virtual CPUs, at least 2 and at most 8 asked for")
+    [two] = solve(ask(PoolRequest("p", 1, (gpus,))), offer()).rejected
+    assert two.example.endswith("0 GPUs, at least 2 GPUs A100 asked for")
+    [far] = solve(ask(pool(regions=tuple(f"x{n}" for n in range(5)))), offer()).rejected
+    assert far.example.endswith("region r1, not x0, x1, x2 or 2 more")
 
 
 def test_a_block_is_over_at_its_time() -> None:
