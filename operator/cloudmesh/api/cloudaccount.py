@@ -307,7 +307,7 @@ class CloudAccount(Model):
             Column("Kind", ".status.kind", "Which cloud."),
             Column("Region", ".status.region", "Region."),
             Column("Offers", ".status.offers", "Number of offers.", type="integer"),
-            Column("$Age", ".status.pricesAsOf", "Time since the prices were made.", type="date"),
+            Column("$Age", ".status.pricesAsOf", "Age of the oldest price; empty if all were declared.", type="date"),
             Column("Running", ".status.running", "Machines that run.", type="integer"),
             Column("$/H", ".status.hourly", "What they cost an hour."),
             Column("Message", '.status.conditions[?(@.type=="Ready")].message', "Why, in a sentence.", priority=1),

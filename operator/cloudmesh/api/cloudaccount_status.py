@@ -71,7 +71,7 @@ class CloudAccountStatus(Model):
     priced_offers: Count | None = None
     """Number of offers whose price is known; the others can't be chosen under a limit."""
     prices_as_of: Timestamp | None = None
-    """Age of the oldest price that is in use."""
+    """When the oldest price that is in use was told by a cloud or listed; absent where all prices were declared."""
     running: Count | None = None
     """Machines of this installation that run."""
     hourly: Charge | None = None

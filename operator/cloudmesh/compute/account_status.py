@@ -82,8 +82,9 @@ def make_status(account: Account, old: Mapping[str, Any], generation: int, total
     if account.offers_as_of:
         priced = [offer.price for offer in account.offers if offer.price is not None]
         status |= {"offers": len(account.offers), "offersAsOf": account.offers_as_of, "pricedOffers": len(priced)}
-        if priced:
-            status["pricesAsOf"] = min(price.as_of for price in priced)
+        # what somebody declared holds until it is declared anew: it has no age
+        if dated := [price.as_of for price in priced if price.confidence != "declared"]:
+            status["pricesAsOf"] = min(dated)
     if failures := account.failures.to_status(now):
         status["failures"] = failures
     if account.findings:
@@ -140,6 +141,8 @@ def _differ(status: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
         if _apart(int(status.get(name, 0)), int(old.get(name, 0))) or (name in status) != (name in old):
             return True
     if _apart(to_nanos(status.get("hourly", "0")), to_nanos(str(old.get("hourly", "0")))):
+        return True
+    if ("pricesAsOf" in status) != ("pricesAsOf" in old):
         return True
     return any(status.get(name) != old.get(name) for name in ("currency", "startSeconds"))
 

@@ -284,8 +284,14 @@ async def test_a_price_sheet_wins_at_once(s: Scene) -> None:
 
         await s.until(lambda: sources() == {"PriceSheet/campus"}, 60.0)
         assert s.condition("Ready", "campus", PRICE_SHEET) == ("True", "AsSpecified")
+
+        def has_age() -> bool:
+            return "pricesAsOf" in s.get(CLOUD_ACCOUNT, "lab")["status"]
+
+        await s.until(lambda: not has_age(), 600.0)  # what is declared gets no older
         await s.delete(PRICE_SHEET, "campus")
         await s.until(lambda: sources() == {"memory/test"}, 60.0)
+        await s.until(has_age, 600.0)
 
 
 @scene
