@@ -16,7 +16,7 @@ HASH_VERSION = "v2"
 
 _NO_MATTER = frozenset({
     "Asked.namespace", "Asked.name", "Asked.uid", "Asked.created_at", "Asked.policy_ref", "Asked.policy",
-    "Asked.approval", "Asked.suspended", "Asked.idle_seconds", "Asked.max_lifetime", "Asked.orphan",
+    "Asked.approval", "Asked.suspended", "Asked.idle_seconds", "Asked.max_lifetime",
     "Asked.public_keys", "Asked.source_ranges", "Asked.outputs", "Asked.bootstrap", "Asked.scaled_pool",
     "Pool.replicas", "Pool.adopt", "Pool.health", "Pool.surge", "Pool.unavailable",
 })  # fmt: skip
@@ -109,7 +109,6 @@ class Asked:
         suspended: The user wants it suspended.
         idle_seconds: After so long without use it is suspended; None for never.
         max_lifetime: Seconds after which its machines go; None for never.
-        orphan: At its end the machines stay in their clouds.
         public_keys: Keys that may log in.
         source_ranges: Networks that may log in.
         outputs: What is written for people: `SSHConfigSecret`, `InventoryConfigMap`.
@@ -133,7 +132,6 @@ class Asked:
     suspended: bool = False
     idle_seconds: int | None = None
     max_lifetime: int | None = None
-    orphan: bool = False
     public_keys: tuple[str, ...] = ()
     source_ranges: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()

@@ -53,7 +53,6 @@ def read_cluster(cluster: api.VirtualCluster) -> Asked:
         suspended=spec.lifecycle.state == "Suspended",
         idle_seconds=spec.lifecycle.idle.after_seconds if spec.lifecycle.idle is not None else None,
         max_lifetime=spec.lifecycle.max_lifetime_seconds,
-        orphan=spec.deletion_policy == "Orphan",
         public_keys=tuple(spec.access.ssh_public_keys),
         source_ranges=tuple(spec.access.source_ranges),
         outputs=tuple(spec.access.outputs),

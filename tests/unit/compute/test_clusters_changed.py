@@ -141,7 +141,7 @@ OTHER_POOL: dict[str, Any] = {
 }
 SAME: dict[str, Any] = {
     "namespace": "x", "name": "x", "uid": "x", "created_at": 1, "policy_ref": "x", "policy": Policy("Random"),
-    "approval": True, "suspended": True, "idle_seconds": 1, "max_lifetime": 1, "orphan": True, "public_keys": ("x",),
+    "approval": True, "suspended": True, "idle_seconds": 1, "max_lifetime": 1, "public_keys": ("x",),
     "source_ranges": ("x",), "outputs": ("x",), "bootstrap": "slurm", "scaled_pool": "workers",
 }  # fmt: skip
 SAME_POOL: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,11 +10,15 @@ import pytest
 from cloudmesh.api.clusterjob_status import RunState
 from cloudmesh.compute.jobs.job_status import make_status
 from cloudmesh.compute.jobs.plan import Place, Rules, World, plan
-from cloudmesh.compute.jobs.runs import Run, Seen, count_runs, first_runs, read_runs, write_runs
+from cloudmesh.compute.jobs.runs import Run, Seen, count_runs, read_runs, write_runs
 
 NOW = "2026-11-23T10:00:00Z"
 BEGAN = 1_763_892_000
 A = Place("a")
+
+
+def not_started(arguments: Sequence[tuple[str, ...]]) -> tuple[Run, ...]:
+    return read_runs(arguments, ())
 
 
 def submitted(**changes: object) -> Run:
@@ -29,7 +34,7 @@ def step(run: Run, seen: Seen, rules: Rules | None = None) -> Run:
 
 
 def test_runs_are_written_down_before_they_are_asked_for() -> None:
-    decided = plan(first_runs([("x",), ("y",)]), Rules(), World({}, [A]), NOW)
+    decided = plan(not_started([("x",), ("y",)]), Rules(), World({}, [A]), NOW)
     assert [(r.state, r.node, r.attempts) for r in decided.runs] == [("Submitted", "a", 1), ("Ready", "", 0)]
     assert decided.start == (decided.runs[0],)
     again = plan(decided.runs, Rules(), World({0: Seen("Unknown")}, [A]), NOW)
@@ -126,7 +131,7 @@ def test_attempts_have_their_own_tokens() -> None:
 
 
 def test_with_slurm_runs_wait_there_and_bring_their_node() -> None:
-    decided = plan(first_runs([(), (), ()]), Rules(parallelism=2), World({}, None), NOW)
+    decided = plan(not_started([(), (), ()]), Rules(parallelism=2), World({}, None), NOW)
     assert [r.state for r in decided.runs] == ["Submitted", "Submitted", "Ready"]
     assert decided.runs[0].node == ""
     seen = {0: Seen("Waiting", slurm_id=7, message="SLURM waits: Resources"), 1: Seen("Running", "b", 8)}
@@ -141,7 +146,7 @@ def test_with_slurm_runs_wait_there_and_bring_their_node() -> None:
 )
 def test_how_a_machine_is_chosen(choice: str, chosen: list[str]) -> None:
     places = [Place("a", 2), Place("b", 3)]
-    busy = [Run(0, state="Running", attempts=1, node="a"), *first_runs([()] * 4)[1:]]
+    busy = [Run(0, state="Running", attempts=1, node="a"), *not_started([()] * 4)[1:]]
     if choice == "Sequential":
         busy[0] = replace(busy[0], node="b")
     rules = Rules(choice=choice)  # type: ignore[arg-type]
@@ -151,21 +156,21 @@ def test_how_a_machine_is_chosen(choice: str, chosen: list[str]) -> None:
 
 def test_any_machine_may_be_chosen_at_random_and_the_same_again() -> None:
     places = [Place(n, 100) for n in "abc"]
-    first = plan(first_runs([()] * 60), Rules(choice="Random", seed="s"), World({}, places), NOW).runs
+    first = plan(not_started([()] * 60), Rules(choice="Random", seed="s"), World({}, places), NOW).runs
     assert {r.node for r in first} == {"a", "b", "c"}
-    assert first == plan(first_runs([()] * 60), Rules(choice="Random", seed="s"), World({}, places), NOW).runs
-    assert first != plan(first_runs([()] * 60), Rules(choice="Random", seed="t"), World({}, places), NOW).runs
+    assert first == plan(not_started([()] * 60), Rules(choice="Random", seed="s"), World({}, places), NOW).runs
+    assert first != plan(not_started([()] * 60), Rules(choice="Random", seed="t"), World({}, places), NOW).runs
 
 
 def test_parallelism_bounds_what_runs() -> None:
-    runs = plan(first_runs([()] * 5), Rules(parallelism=2), World({}, [Place("a", 9)]), NOW).runs
+    runs = plan(not_started([()] * 5), Rules(parallelism=2), World({}, [Place("a", 9)]), NOW).runs
     assert sum(r.active for r in runs) == 2
     runs = plan(runs, Rules(parallelism=1), World({}, [Place("a", 9)]), NOW).runs
     assert sum(r.active for r in runs) == 2  # none is ended for it
 
 
 def test_nothing_starts_while_nothing_may() -> None:
-    decided = plan(first_runs([()]), Rules(), World({}, [A], accepting=False), NOW)
+    decided = plan(not_started([()]), Rules(), World({}, [A], accepting=False), NOW)
     assert decided.start == ()
     assert decided.runs[0].state == "Ready"
 
@@ -186,9 +191,9 @@ def test_what_is_written_is_read_again() -> None:
 
 
 def test_many_long_arguments_are_left_out_of_the_status() -> None:
-    runs = first_runs([("x" * 1000,) * 8] * 1000)
+    runs = not_started([("x" * 1000,) * 8] * 1000)
     assert "arguments" not in write_runs(runs)[0]
-    assert write_runs(first_runs([("y" * 3000,)]))[0]["arguments"][0].endswith("…")
+    assert write_runs(not_started([("y" * 3000,)]))[0]["arguments"][0].endswith("…")
 
 
 @pytest.mark.parametrize(

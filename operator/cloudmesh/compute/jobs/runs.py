@@ -87,11 +87,6 @@ class Seen:
     oom: bool = False
 
 
-def first_runs(arguments: Sequence[tuple[str, ...]]) -> tuple[Run, ...]:
-    """All runs, none started."""
-    return tuple(Run(index, values) for index, values in enumerate(arguments))
-
-
 def read_runs(arguments: Sequence[tuple[str, ...]], status: Iterable[Mapping[str, Any]]) -> tuple[Run, ...]:
     """The runs as a status has them, those that it lacks as not started."""
     held = {item["index"]: item for item in status}

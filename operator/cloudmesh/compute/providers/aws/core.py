@@ -23,7 +23,6 @@ DISK_SECONDS = 30.0
 """Sizes of disks are read so often, beside the listings: another one is seen within a minute."""
 REQUESTS_PER_SECOND = 20.0
 """EC2's buckets hold 100 calls that look and 50 that change, and fill by 20 and 5 a second; others use them too."""
-DRY_RUN_OK = "DryRunOperation"
 
 
 class AwsCore(Power):
