@@ -16,7 +16,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -25,7 +25,8 @@ from cloudmesh.compute.owned import change_data, create_data, data_of, ensure_da
 from cloudmesh.compute.ports import Access
 from cloudmesh.engine import CONFIG_MAP, SECRET, AlreadyExists, Conflict, Kube, Obj
 
-LOOK_AGAIN_SECONDS = 300.0
+LOOK_AGAIN_SECONDS = 40.0
+"""A Secret or ConfigMap that somebody deleted is back within a minute."""
 MUNGE_KEY_BYTES = 128
 OUTPUT_SSH_CONFIG = "SSHConfigSecret"
 OUTPUT_INVENTORY = "InventoryConfigMap"
@@ -63,6 +64,7 @@ class _Kept:
     data: dict[str, bytes] = field(repr=False)
     looked_at: float
     inventory: dict[str, bytes] = field(default_factory=dict)
+    inventory_at: float = float("-inf")
 
 
 _kept: WeakKeyDictionary[HasKube, dict[str, _Kept]] = WeakKeyDictionary()
@@ -82,7 +84,7 @@ def inventory_name(owner: Obj) -> str:
 async def ensure_access(
     engine: HasKube, owner: Obj, *, public_keys: Sequence[str] = (), slurm: bool = False
 ) -> ClusterAccess:
-    """Makes the Secret, or finds it, and keeps its authorized_keys up to date; costs no call within five minutes.
+    """Makes the Secret, or finds it, and keeps its authorized_keys up to date; costs no call for a while.
 
     A Secret that somebody deleted comes back with the same keys while this process remembers them.
 
@@ -101,7 +103,7 @@ async def ensure_access(
     now = asyncio.get_running_loop().time()
     if kept is None or now - kept.looked_at > LOOK_AGAIN_SECONDS or _changes(kept.data, owner, public_keys, slurm):
         held = await _ensure_secret(engine.kube, owner, name, public_keys, slurm, kept.data if kept else {})
-        kept = known[uid] = _Kept(held, now, kept.inventory if kept else {})
+        kept = known[uid] = replace(kept, data=held, looked_at=now) if kept else _Kept(held, now)
     return _access_of(kept.data, name)
 
 
@@ -181,9 +183,10 @@ async def publish_logins(
         kept.data = data_of(SECRET, stored)
     if OUTPUT_INVENTORY in outputs:
         inventory = make_inventory(owner["metadata"]["name"], up)
-        if inventory != kept.inventory:
+        now = asyncio.get_running_loop().time()
+        if inventory != kept.inventory or now - kept.inventory_at > LOOK_AGAIN_SECONDS:
             await ensure_data(engine.kube, CONFIG_MAP, owner, inventory_name(owner), inventory)
-            kept.inventory = inventory
+            kept.inventory, kept.inventory_at = inventory, now
 
 
 # -- texts, pure -----------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ from cloudmesh.engine import (
 
 LOOK_AGAIN_SECONDS = 300.0
 WATCHED_SECONDS = 60.0
-"""Clusters under a Budget, or that may fall asleep, are looked at so often."""
+"""Clusters under a Budget, that may fall asleep, or that list their machines, are looked at so often."""
 TROUBLE_SECONDS = 15.0
 
 
@@ -295,7 +295,8 @@ class ClusterReconciler:
         times.append(LOOK_AGAIN_SECONDS)
         if trouble is not None:
             times.append(TROUBLE_SECONDS)
-        if at.memory.asked.idle_seconds is not None or self._engine.cache.count(BUDGET):
+        asked = at.memory.asked
+        if asked.idle_seconds is not None or OUTPUT_INVENTORY in asked.outputs or self._engine.cache.count(BUDGET):
             times.append(WATCHED_SECONDS)
         return max(0.05, min(times))
 

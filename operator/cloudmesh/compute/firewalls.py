@@ -1,4 +1,4 @@
-"""Looks at the firewalls of clusters in the background, and puts right what somebody changed."""
+"""Looks at what clusters have besides machines, firewalls, names and keys, and puts right what somebody changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 from cloudmesh.compute.accounts import Account, Accounts, Busy
 from cloudmesh.compute.kinds import VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machine_calls import Calls
-from cloudmesh.engine import CloudmeshError, Key, Obj, is_deleting
+from cloudmesh.engine import CloudmeshError, Key, NameConflict, Obj, is_deleting
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Firewalls:
         while True:
             await asyncio.sleep(INSPECT_SECONDS)
             for account in self._accounts.all():
-                if account.ready and {"Groundwork", "SecurityGroups"} <= set(account.powers):
+                if account.ready and (account.info.ssh or "Groundwork" in account.powers):
                     await self._inspect(account)
 
     async def _inspect(self, account: Account) -> None:
@@ -42,16 +42,26 @@ class Firewalls:
             return
         try:
             for owner in owners.values():
-                await self._calls.ground(owner, account)
+                await self._restore(owner, account)
             changed = await self._calls.grounds.inspect(account)
         except Busy:
             return
         except CloudmeshError as error:
-            log.warning("firewalls can't be looked at", extra={"account": account.name, "error": str(error)})
+            told = {"account": account.name, "error": str(error)}
+            log.warning("what clusters have besides machines can't be looked at", extra=told)
             return
         for obj in self._accounts.machines(account) if changed else ():
             if self._calls.owner_uid(obj) in changed:
                 self._engine.enqueue(Key(VIRTUAL_MACHINE.kind, account.namespace, obj["metadata"]["name"]))
+
+    async def _restore(self, owner: Obj, account: Account) -> None:
+        """Makes what is gone again; what somebody else put in its place is told."""
+        try:
+            await self._calls.ground(owner, account, again=True)
+        except Busy as busy:
+            await asyncio.sleep(busy.seconds)
+        except NameConflict as error:
+            self._engine.events.emit(owner, "Warning", error.reason, str(error))
 
     def _owners(self, account: Account) -> dict[str, Obj]:
         """Clusters, and machines that stand alone, with a machine that lives in the account."""

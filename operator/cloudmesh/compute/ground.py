@@ -44,8 +44,13 @@ class Grounds:
         place = self._places.get((account.uid, uid))
         return place.drift if place is not None else None
 
-    async def prepare(self, account: Account, cluster: ClusterSpec) -> Mapping[str, str]:
+    async def prepare(self, account: Account, cluster: ClusterSpec, *, again: bool = False) -> Mapping[str, str]:
         """Makes what is needed, or gives what was made.
+
+        Args:
+            account: Where.
+            cluster: Whose.
+            again: It may have gone since then: the provider looks, where no listing tells.
 
         Raises:
             CloudmeshError: As the provider raises it.
@@ -56,7 +61,8 @@ class Grounds:
         place = self._place(account, cluster.uid)
         fingerprint = (provider, cluster.source_ranges, cluster.public_key)
         async with place.lock:
-            if place.given is None or place.fingerprint != fingerprint:
+            unseen = again and not isinstance(provider, SecurityGroups)
+            if place.given is None or place.fingerprint != fingerprint or unseen:
                 place.given = await account.call(
                     "prepare",
                     lambda: provider.prepare(cluster),

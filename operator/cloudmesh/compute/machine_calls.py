@@ -80,10 +80,16 @@ class Calls:
         mode = (owner["spec"].get("network") or {}).get("mode")
         return self.node_spec(obj, wanted, account, access=access, ground=ground, public=mode == "PublicAddress")
 
-    async def ground(self, owner: Obj, account: Account) -> Mapping[str, str]:
-        """Prepares a cluster, or a machine that stands alone, in an account; no call if that is done."""
+    async def ground(self, owner: Obj, account: Account, *, again: bool = False) -> Mapping[str, str]:
+        """Prepares a cluster, or a machine that stands alone, in an account.
+
+        Args:
+            owner: Whose.
+            account: Where.
+            again: Also if that is done: somebody may have taken it away. Without it, no call is made then.
+        """
         access = await self._access(owner, account)
-        return await self.grounds.prepare(account, self._cluster_spec(owner, account, access))
+        return await self.grounds.prepare(account, self._cluster_spec(owner, account, access), again=again)
 
     async def _access(self, owner: Obj, account: Account) -> Access:
         if not account.info.ssh:

@@ -192,7 +192,7 @@ class End:
         status = statuses.ending(case.status, case.generation, now, message)
         if node is not None:
             status["providerID"] = node.id
-            status.setdefault("startedAt", node.created_at or now)
+            statuses.starts(status, node, now)
         await self._hands.write(case, status)
 
     async def _end_node(self, case: Case, node_id: str) -> None:

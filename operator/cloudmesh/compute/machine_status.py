@@ -206,7 +206,7 @@ def given_up(old: Mapping[str, Any], generation: int, now: str, node: Node) -> t
         "providerID": node.id,
         "message": message[:MESSAGE_LENGTH],
     }
-    status.setdefault("startedAt", node.created_at or now)
+    starts(status, node, now)
     return status, Event("Warning", reason, message)
 
 
@@ -409,7 +409,13 @@ def _session(status: Status, node: Node, now: str, *, booked: bool) -> None:
             del status["endedAt"]
             status["startedAt"] = now
     else:
-        status.setdefault("startedAt", node.created_at or now)
+        starts(status, node, now)
+
+
+def starts(status: Status, node: Node, now: str) -> None:
+    """Notes since when a machine costs something, if it does."""
+    if node.paid_since is not None:
+        status.setdefault("startedAt", node.paid_since or node.created_at or now)
 
 
 def _was_as_specified(old: Mapping[str, Any], generation: int) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 
 import pytest
+from tests.unit.compute.machine_scene import wall
 from tests.unit.compute.pod_scene import POD, SERVICE, SMALL, PodScene, pod_scene
 
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
@@ -213,3 +215,70 @@ async def test_a_machine_that_stands_alone_says_until_when_a_quota_holds(s: PodS
         assert "tried again after 2026-" in ready["message"]
         s.quota = None
         assert await s.until(s.is_ready, 60.0) < 30.0
+
+
+# -- what somebody takes away ----------------------------------------------------------------------------------------
+
+
+@pod_scene
+async def test_what_somebody_deletes_comes_back_within_a_minute(s: PodScene) -> None:
+    s.cluster(access={"outputs": ["InventoryConfigMap", "SSHConfigSecret"]})
+    s.cluster("plain")
+    async with s.operator():
+        for name in ("lab", "plain"):
+            await s.until(lambda name=name: s.said(name=name) == ("True", "AsSpecified"))  # type: ignore[misc]
+        await s.settle()
+        keys = s.data(SECRET, "lab-vc-ssh")
+        things = [
+            (SERVICE, "lab-vc"), (SECRET, "lab-vc-ssh"), (CONFIG_MAP, "lab-vc-inventory"),
+            (SERVICE, "plain-vc"), (SECRET, "plain-vc-ssh"),
+        ]  # fmt: skip
+        for resource, name in things:
+            s.remove(resource, name)
+            await s.until(lambda r=resource, n=name: s.is_there(r, n), 60.0)  # type: ignore[misc]
+        assert s.data(SECRET, "lab-vc-ssh") == keys
+        assert s.api.get(SERVICE, "ns", "lab-vc")["spec"]["clusterIP"] == "None"  # type: ignore[index]
+        assert {m["metadata"]["name"] for m in s.machines()} == {"lab-workers-0", "plain-workers-0"}
+        await s.settle()
+
+
+@pod_scene
+async def test_what_somebody_else_puts_in_its_place_is_told(s: PodScene) -> None:
+    s.cluster()
+    async with s.operator():
+        await s.until(lambda: s.said() == ("True", "AsSpecified"))
+        s.remove(SERVICE, "lab-vc")
+        s.foreign(SERVICE, "lab-vc")
+        await s.until(lambda: bool(s.told("NameConflict")), 60.0)
+        s.remove(SERVICE, "lab-vc")
+        await s.until(lambda: "clusterIP" in (s.api.get(SERVICE, "ns", "lab-vc") or {"spec": {}})["spec"], 60.0)
+
+
+# -- cost ------------------------------------------------------------------------------------------------------------
+
+
+@pod_scene
+async def test_a_pod_that_waits_for_a_node_costs_nothing(s: PodScene) -> None:
+    s.held = True
+    s.cluster()
+    async with s.operator():
+        await s.until(lambda: len(s.api.all(POD)) == 1)
+        await asyncio.sleep(300.0)
+        assert s.status("lab-workers-0")["state"] == "Pending"
+        assert "startedAt" not in s.status("lab-workers-0")
+        assert s.cluster_status()["cost"]["hourly"] == "0"
+        s.held, begin = False, wall()
+        await s.until(lambda: s.said() == ("True", "AsSpecified"))
+        started = datetime.datetime.fromisoformat(s.status("lab-workers-0")["startedAt"]).timestamp()
+        assert begin - 1.0 <= started <= begin + 2.0
+        await s.settle()
+
+
+@pod_scene
+async def test_pods_that_found_no_node_are_not_charged(s: PodScene) -> None:
+    s.cluster(machine={**SMALL, "disk": {"size": "200Gi"}})
+    async with s.operator():
+        await s.until(lambda: s.said() == ("False", "NoFeasibleOffer"), 300.0)
+        await asyncio.sleep(600.0)
+        assert all("startedAt" not in (m.get("status") or {}) for m in s.machines())
+        assert s.cluster_status()["cost"].get("accrued", "0") == "0"

@@ -65,6 +65,7 @@ def to_node(pod: Obj, now: str, unschedulable_seconds: int) -> Node:
         host=address,
         port=PORT,
         created_at=str(meta.get("creationTimestamp") or ""),
+        paid_since=_paid_since(pod),
         boot_id=str(container.get("containerID") or "") if runs else "",
         failure=failure,
         details=_details(pod, container),
@@ -82,6 +83,14 @@ def _state(pod: Obj, container: Obj, failure: CloudmeshError | None) -> NodeStat
     if phase == "Running" and ("running" in (container.get("state") or {}) or container.get("restartCount")):
         return "Running"
     return "Pending"
+
+
+def _paid_since(pod: Obj) -> str | None:
+    """From when it holds a part of a node; a Pod that waits for one costs nothing."""
+    if not (pod.get("spec") or {}).get("nodeName") and not (pod.get("status") or {}).get("startTime"):
+        return None
+    scheduled = _condition(pod.get("status") or {}, "PodScheduled")
+    return str(scheduled.get("lastTransitionTime") or "") if scheduled.get("status") == "True" else ""
 
 
 def _failure(pod: Obj, container: Obj, now: str, unschedulable_seconds: int) -> CloudmeshError | None:

@@ -26,7 +26,9 @@ class Groundwork(PodCore):
         if not _is_cluster(cluster):
             return {}
         wanted = make_service(self.settings, cluster)
-        found = await create_or_get(self.kube, SERVICE, wanted)
+        found = await self.kube.get(SERVICE, self.settings.namespace, wanted["metadata"]["name"])
+        if found is None:
+            found = await create_or_get(self.kube, SERVICE, wanted)
         self._check_owner(found, cluster)
         spec, kept = found.get("spec") or {}, {name: wanted["spec"][name] for name in _KEPT}
         if any(spec.get(name) != value for name, value in kept.items()):
