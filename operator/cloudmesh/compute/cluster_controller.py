@@ -22,7 +22,7 @@ from cloudmesh.compute.cluster_making import Maker
 from cloudmesh.compute.cluster_memory import Machines, Memory
 from cloudmesh.compute.cluster_metrics import ClusterMetrics
 from cloudmesh.compute.cluster_offers import Chosen, Offers
-from cloudmesh.compute.cluster_status import Boot, Trouble
+from cloudmesh.compute.cluster_status import Boot, Trouble, are
 from cloudmesh.compute.cluster_telling import NOTHING_TO_DO, SLOW_SECONDS, Pass, Teller, resume_of
 from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import BUDGET, CLUSTER_JOB, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
@@ -314,7 +314,7 @@ class ClusterReconciler:
             await self._engine.finalizers.remove(VIRTUAL_CLUSTER, obj)
             return Done()
         what = "let go" if let_go else "deleted"
-        message = f"{len(left)} machines are being {what}, such as '{left[0]['metadata']['name']}'"
+        message = f"{are(len(left), 'machine')} being {what}, such as '{left[0]['metadata']['name']}'"
         status = _with_ready(obj, "Deleting", message, self._now())
         await self._engine.status.write(VIRTUAL_CLUSTER, obj, status)
         return Done(requeue_after=LOOK_AGAIN_SECONDS)

@@ -49,6 +49,15 @@ def clash(message: str) -> Trouble | None:
     return Trouble(c.REASON_NAME_CONFLICT, message, stalled=True, scheduled=False) if message else None
 
 
+def not_adopted(members: Sequence[Member]) -> Trouble | None:
+    """That a machine can't be taken over: nothing is tried again until somebody changes that."""
+    found = next((m for m in members if m.adopted and m.refused and not m.deleting), None)
+    if found is None:
+        return None
+    message = f"'{found.adopted}' can't be taken over from CloudAccount '{found.offer.account}': {found.message}"
+    return Trouble(found.failed, message, stalled=True, scheduled=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Boot:
     """What the bootstrap says of the cluster.
@@ -117,7 +126,7 @@ def verdict(asked: Asked, facts: Facts) -> Verdict:
     here = [m for m in facts.members if not m.deleting]
     if facts.plan.state == "End":
         over = f"maxLifetimeSeconds {asked.max_lifetime} is over"
-        left = f"; {len(facts.members)} machines are being deleted" if facts.members else ""
+        left = f"; {are(len(facts.members), 'machine')} being deleted" if facts.members else ""
         return Verdict("False", c.REASON_LIFETIME_EXCEEDED, over + left, stalled=True)
     if facts.rest == "BudgetExceeded":
         return Verdict("False", c.REASON_BUDGET_EXCEEDED, facts.budget, stalled=True)
@@ -125,7 +134,7 @@ def verdict(asked: Asked, facts: Facts) -> Verdict:
         awake = [m for m in facts.members if not (m.power != "Running" and m.ready == "True")]
         why = "as asked" if facts.rest == "Requested" else "since nobody used it"
         if awake:
-            message = f"{len(awake)} machines are being suspended or deleted {why}, such as '{awake[0].name}'"
+            message = f"{are(len(awake), 'machine')} being suspended or deleted {why}, such as '{awake[0].name}'"
             return Verdict("False", c.REASON_SUSPENDED, message, reconciling=True)
         return Verdict("True", c.REASON_SUSPENDED, f"suspended {why}; {_count(len(here), 'machine')} kept")
     if (trouble := facts.trouble) is not None:
@@ -174,6 +183,11 @@ def _working(members: Sequence[Member]) -> int:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def are(number: int, noun: str) -> str:
+    """Such as `1 machine is` and `2 machines are`."""
+    return f"{_count(number, noun)} {'is' if number == 1 else 'are'}"
 
 
 def make_status(obj: Obj, asked: Asked, facts: Facts, now: str, said: Verdict) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from cloudmesh.compute.cluster_cost import (
 )
 from cloudmesh.compute.cluster_memory import Machines, Memory, numbers
 from cloudmesh.compute.cluster_offers import Chosen, Offers, over_limit
-from cloudmesh.compute.cluster_status import Boot, Facts, Trouble, Verdict, clash, make_status, verdict
+from cloudmesh.compute.cluster_status import Boot, Facts, Trouble, Verdict, clash, make_status, not_adopted, verdict
 from cloudmesh.compute.cluster_words import Event, events_of
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.plan import Plan
@@ -166,6 +166,7 @@ class Teller:
         if trouble is None and at.life.state == "Run":
             trouble = over_limit(asked, members, self._offers.guests(asked))
             trouble = trouble or clash(next((m.clash for m in members if m.clash and not m.deleting), memory.clash))
+            trouble = trouble or not_adopted(members)
         if trouble is not None and trouble.reason == c.REASON_BUDGET_EXCEEDED:
             budget = budget or trouble.message
         return Facts(

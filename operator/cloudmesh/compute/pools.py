@@ -93,8 +93,11 @@ def plan_pool(asked: Asked, pool: Pool, members: Sequence[Member], now: int, tri
     there = [m for m in members if not m.deleting and m.attempt == newest[m.ordinal]]
     checkup = check_up(pool, there, now, tripped_at)
     replace, hold = list(checkup.replace), []
+    wanted = {(a.account, a.provider_id) for a in pool.adopt}
     for ill in checkup.hold:
-        if ill.why == "NotAdopted" or not is_outdated(pool, ill.member, asked.accounts):
+        if ill.why == "NotAdopted" and (ill.member.offer.account, ill.member.adopted) not in wanted:
+            replace.append(Ill(ill.member, "Unmade", ill.message, now, 0))  # nobody asks for it any more
+        elif ill.why == "NotAdopted" or not is_outdated(pool, ill.member, asked.accounts):
             hold.append(ill.member)
         elif ill.why == "Unmade":
             replace.append(Ill(ill.member, ill.why, ill.message, now, 0))  # it failed by what isn't asked for any more

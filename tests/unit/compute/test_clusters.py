@@ -383,3 +383,30 @@ async def test_inventory_and_logins_are_written(s: Scene) -> None:
         assert found is not None
         assert "lab-workers-1" in found["data"]["hosts"]
         assert [e["name"] for e in s.cluster_status()["endpoints"]] == ["lab-workers-0", "lab-workers-1"]
+
+
+@scene
+async def test_a_machine_to_adopt_that_is_not_there_stalls(s: Scene) -> None:
+    s.cluster(replicas=1, pool={"adopt": [{"accountRef": {"name": "lab"}, "providerID": "m-4711"}]})
+    async with s.operator():
+        await s.until(lambda: s.said() == ("False", "InvalidRequest"))
+        assert s.said("Stalled") == ("True", "InvalidRequest")
+        assert "'m-4711' can't be taken over from CloudAccount 'lab'" in s.message()
+        real = s.cloud.make_by_hand(name="theirs")
+        s.edit_pool(adopt=[{"accountRef": {"name": "lab"}, "providerID": real.id}])
+        await s.until(lambda: s.said() == ("True", "AsSpecified"))
+        assert [m["status"]["providerID"] for m in s.machines()] == [real.id]
+
+
+@scene
+async def test_one_machine_is_and_two_are(s: Scene) -> None:
+    s.cluster(replicas=2)
+    async with s.operator():
+        await s.until(lambda: s.said() == ("True", "AsSpecified"))
+        s.cloud.habits.delete_seconds = 60.0
+        await s.delete(VIRTUAL_MACHINE, "lab-workers-1")
+        s.edit(replicas=1)
+        await s.until(lambda: s.names() == ["lab-workers-0"])
+        await s.delete(VIRTUAL_CLUSTER, "lab")
+        await s.until(lambda: s.said()[1] == "Deleting")
+        assert s.message() == "1 machine is being deleted, such as 'lab-workers-0'"

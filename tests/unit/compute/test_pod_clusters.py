@@ -282,3 +282,23 @@ async def test_pods_that_found_no_node_are_not_charged(s: PodScene) -> None:
         await asyncio.sleep(600.0)
         assert all("startedAt" not in (m.get("status") or {}) for m in s.machines())
         assert s.cluster_status()["cost"].get("accrued", "0") == "0"
+
+
+# -- machines that can't be taken over -------------------------------------------------------------------------------
+
+
+@pod_scene
+async def test_an_account_that_cannot_take_machines_over_says_so(s: PodScene) -> None:
+    s.cluster(pool={"adopt": [{"accountRef": {"name": "pods"}, "providerID": "their-pod/1234"}]})
+    async with s.operator():
+        await s.until(lambda: s.said() == ("False", "Unsupported"))
+        assert s.said("Stalled") == ("True", "Unsupported")
+        assert "'their-pod/1234' can't be taken over from CloudAccount 'pods'" in s.message()
+        await asyncio.sleep(900.0)
+        assert s.said() == ("False", "Unsupported")
+        assert s.api.all(POD) == []
+        await s.settle()
+        s.edit_pool(adopt=[])
+        await s.until(lambda: s.said() == ("True", "AsSpecified"), 30.0)
+        assert len(s.names()) == 1
+        await s.settle()
