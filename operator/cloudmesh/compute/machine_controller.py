@@ -300,12 +300,9 @@ class MachineReconciler:
         return Done()
 
     async def _pause(self, case: Case) -> Done:
-        old = case.status
-        conditions = statuses.Conditions(old, case.generation, self._hands.now())
-        conditions.put(c.PAUSED, "True", "Annotation", f"remove the annotation {names.ANNOTATION_PAUSED} to go on")
-        if c.find_condition(conditions.list, c.READY) is None:
-            conditions.put(c.READY, "Unknown", c.REASON_PENDING, "paused")
-        await self._hands.write(case, {**old, "conditions": conditions.list})
+        conditions = c.Conditions(case.status, case.generation, self._hands.now())
+        conditions.pause(names.ANNOTATION_PAUSED)
+        await self._hands.write(case, {**case.status, "conditions": conditions.list})
         return Done()
 
 

@@ -78,41 +78,6 @@ class Sight:
     drift: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
-class Conditions:
-    """The conditions of a status while they are being changed."""
-
-    def __init__(self, old: Mapping[str, Any], generation: int, now: str) -> None:
-        self.list: list[c.Condition] = [dict(x) for x in old.get("conditions") or ()]
-        self._generation = generation
-        self._now = now
-
-    def put(self, type_: str, status: c.Status, reason: str, message: str = "") -> None:
-        """Sets one."""
-        self.list = c.set_condition(
-            self.list, type_, status, reason, message, generation=self._generation, now=self._now
-        )
-
-    def ready(
-        self, status: c.Status, reason: str, message: str, *, under_way: bool = False, stalled: bool = False
-    ) -> None:
-        """Sets Ready, and Reconciling and Stalled beside it."""
-        self.put(c.READY, status, reason, message)
-        for type_, on in ((c.RECONCILING, under_way), (c.STALLED, stalled)):
-            if on:
-                self.put(type_, "True", reason, message)
-            else:
-                self.drop(type_)
-        self.drop(c.PAUSED)
-
-    def drop(self, type_: str) -> None:
-        """Removes one."""
-        self.list = c.remove_condition(self.list, type_)
-
-    def is_true(self, type_: str) -> bool:
-        """Whether one is True."""
-        return c.is_true(self.list, type_)
-
-
 def price_of(offer: Offer) -> Status | None:
     """`hourlyPrice` of an offer, None if nobody knows it."""
     price = offer.price
@@ -129,8 +94,8 @@ def price_of(offer: Offer) -> Status | None:
 
 def stamped(old: Mapping[str, Any], generation: int, now: str, *, token: str, price: Status | None) -> Status:
     """The status before the first call: the token, and Pending."""
-    conditions = Conditions(old, generation, now)
-    conditions.ready("Unknown", c.REASON_PENDING, "the cloud is being asked for the machine", under_way=True)
+    conditions = c.Conditions(old, generation, now)
+    conditions.ready("Unknown", c.REASON_PENDING, "the cloud is being asked for the machine", reconciling=True)
     conditions.put(c.CREATED, "Unknown", c.REASON_PENDING, "asked for")
     status = _kept(old, generation, conditions) | {"createToken": token, "state": "Pending"}
     status.setdefault("createRequestedAt", now)
@@ -141,21 +106,21 @@ def stamped(old: Mapping[str, Any], generation: int, now: str, *, token: str, pr
 
 def over_budget(old: Mapping[str, Any], generation: int, now: str, refusal: Refusal) -> Status:
     """The status of a machine that a Budget, or the limit of its cluster, lets not run."""
-    conditions = Conditions(old, generation, now)
+    conditions = c.Conditions(old, generation, now)
     conditions.ready("False", refusal.reason, str(refusal), stalled=True)
     return _kept(old, generation, conditions)
 
 
 def waiting(old: Mapping[str, Any], generation: int, now: str, reason: str, message: str) -> Status:
     """The status of a machine that can't go on: the account or its cloud doesn't answer."""
-    conditions = Conditions(old, generation, now)
-    conditions.ready("Unknown", reason, message, under_way=True)
+    conditions = c.Conditions(old, generation, now)
+    conditions.ready("Unknown", reason, message, reconciling=True)
     return _kept(old, generation, conditions)
 
 
 def held(old: Mapping[str, Any], generation: int, now: str, reason: str, message: str) -> Status:
     """The status of a machine that can't be made while something of somebody else's is in its way."""
-    conditions = Conditions(old, generation, now)
+    conditions = c.Conditions(old, generation, now)
     conditions.put(c.CREATED, "Unknown", reason, message)
     conditions.ready("False", reason, message, stalled=True)
     return _kept(old, generation, conditions)
@@ -163,9 +128,9 @@ def held(old: Mapping[str, Any], generation: int, now: str, reason: str, message
 
 def refused(old: Mapping[str, Any], generation: int, now: str, reason: str, message: str, *, final: bool) -> Status:
     """The status after the cloud said no: there is no machine, and with `final` there won't be one."""
-    conditions = Conditions(old, generation, now)
+    conditions = c.Conditions(old, generation, now)
     conditions.put(c.CREATED, "False" if final else "Unknown", reason, message)
-    conditions.ready("False", reason, message, under_way=not final, stalled=final)
+    conditions.ready("False", reason, message, reconciling=not final, stalled=final)
     status = _kept(old, generation, conditions) | {"message": message[:MESSAGE_LENGTH]}
     status.pop("state", None)
     return status
@@ -177,7 +142,7 @@ def lost(old: Mapping[str, Any], generation: int, now: str, node: Node | None) -
     reason = REASON_PREEMPTED if preempted else REASON_GONE
     what = old.get("providerID", "the machine")
     message = f"the cloud took {what} away" if preempted else f"{what} is gone, and nobody here deleted it"
-    conditions = Conditions(old, generation, now)
+    conditions = c.Conditions(old, generation, now)
     before = c.find_condition(conditions.list, c.READY) or {}
     if before.get("reason") == c.REASON_BUDGET_EXCEEDED:
         message = f"{what} can't be stopped and was deleted: {before['message']}"
@@ -194,7 +159,7 @@ def given_up(old: Mapping[str, Any], generation: int, now: str, node: Node) -> t
     """The status of a machine that the cloud gave up: as if it had been refused if it never ran."""
     failure = node.failure
     message = f"{node.id}: {failure}" if failure is not None else f"{node.id} failed"
-    conditions = Conditions(old, generation, now)
+    conditions = c.Conditions(old, generation, now)
     ran = conditions.is_true(c.REACHABLE) or conditions.is_true(c.READY)
     reason = REASON_FAILED if failure is None or ran else failure.reason
     if not ran and failure is not None:
@@ -212,21 +177,21 @@ def given_up(old: Mapping[str, Any], generation: int, now: str, node: Node) -> t
 
 def ending(old: Mapping[str, Any], generation: int, now: str, message: str) -> Status:
     """The status while the machine is being deleted."""
-    conditions = Conditions(old, generation, now)
+    conditions = c.Conditions(old, generation, now)
     ready = c.find_condition(conditions.list, c.READY) or {}
     reason = ready.get("reason", "")
     if reason not in (REASON_GONE, REASON_PREEMPTED, REASON_FAILED):
-        conditions.ready("False", "Deleting", message, under_way=True)
+        conditions.ready("False", "Deleting", message, reconciling=True)
     return _kept(old, generation, conditions) | {"state": "Deleting"}
 
 
 def ended(old: Mapping[str, Any], generation: int, now: str) -> Status:
     """The status of a machine that was seen gone."""
-    conditions = Conditions(old, generation, now)
+    conditions = c.Conditions(old, generation, now)
     ready = c.find_condition(conditions.list, c.READY) or {}
     if ready.get("reason") not in (REASON_GONE, REASON_PREEMPTED, REASON_FAILED):
-        conditions.ready("False", "Deleted", "the machine is gone", under_way=True)
-    conditions.drop(c.REACHABLE)
+        conditions.ready("False", "Deleted", "the machine is gone", reconciling=True)
+    conditions.remove(c.REACHABLE)
     status = _kept(old, generation, conditions) | {"state": "Deleted"}
     status.pop("drift", None)
     if "startedAt" in status:
@@ -236,7 +201,7 @@ def ended(old: Mapping[str, Any], generation: int, now: str) -> Status:
 
 def left(old: Mapping[str, Any], generation: int, now: str, message: str) -> Status:
     """The status of a machine that goes on without us: its cost ends here for all who count it."""
-    conditions = Conditions(old, generation, now)
+    conditions = c.Conditions(old, generation, now)
     conditions.ready("False", "Abandoned", message)
     status = _kept(old, generation, conditions)
     if "startedAt" in status:
@@ -271,7 +236,7 @@ def living(
         booked: Nobody waits to book the session that ended last.
         budget: Why a Budget lets it not run, empty if it may; `wanted` asks for a rest then.
     """
-    conditions = Conditions(old, generation, now)
+    conditions = c.Conditions(old, generation, now)
     conditions.put(c.CREATED, "True", "Created", f"{node.id} was made")
     same_life = old.get("bootID", "") == node.boot_id or not node.boot_id
     power, verdict = _power(wanted, node, sight)
@@ -316,7 +281,7 @@ def _power(wanted: Wanted, node: Node, sight: Sight) -> tuple[Power, str]:
     return "", f"the provider can't bring machines to powerState {wanted.power}"
 
 
-def _reachable(conditions: Conditions, node: Node, info: ProviderInfo, sight: Sight, *, same_life: bool) -> None:
+def _reachable(conditions: c.Conditions, node: Node, info: ProviderInfo, sight: Sight, *, same_life: bool) -> None:
     if node.state != "Running":
         conditions.put(c.REACHABLE, "False", node.state, f"the machine is {node.state.lower()}")
     elif not info.ssh:
@@ -330,7 +295,7 @@ def _reachable(conditions: Conditions, node: Node, info: ProviderInfo, sight: Si
         conditions.put(c.REACHABLE, "False", c.REASON_UNREACHABLE, sight.trouble)
 
 
-def _bootstrapped(conditions: Conditions, node: Node, sight: Sight, *, same_life: bool) -> None:
+def _bootstrapped(conditions: c.Conditions, node: Node, sight: Sight, *, same_life: bool) -> None:
     state, message = sight.boot
     if state == "None":
         conditions.put(c.BOOTSTRAPPED, "True", "NotNeeded", "there is nothing to set up")
@@ -342,10 +307,10 @@ def _bootstrapped(conditions: Conditions, node: Node, sight: Sight, *, same_life
         conditions.put(c.BOOTSTRAPPED, "False", c.REASON_PENDING, message or "not begun yet")
 
 
-def _ready(conditions: Conditions, wanted: Wanted, node: Node, sight: Sight, verdict: str) -> bool:
+def _ready(conditions: c.Conditions, wanted: Wanted, node: Node, sight: Sight, verdict: str) -> bool:
     """Sets Ready; gives whether nothing is under way."""
     if sight.silent:
-        conditions.ready("Unknown", c.REASON_CLOUD_UNAVAILABLE, "the cloud doesn't list its machines", under_way=True)
+        conditions.ready("Unknown", c.REASON_CLOUD_UNAVAILABLE, "the cloud doesn't list its machines", reconciling=True)
         return True
     if verdict:
         conditions.ready("False", "Unsupported", verdict, stalled=True)
@@ -354,27 +319,27 @@ def _ready(conditions: Conditions, wanted: Wanted, node: Node, sight: Sight, ver
         if node.state in REST:
             conditions.ready("True", c.REASON_SUSPENDED, f"the machine is {node.state.lower()} as asked")
             return True
-        conditions.ready("False", node.state, f"the machine is to be {wanted.power.lower()}", under_way=True)
+        conditions.ready("False", node.state, f"the machine is to be {wanted.power.lower()}", reconciling=True)
         return False
     if node.state in ("Deleting", "Stopping"):
-        conditions.ready("False", node.state, f"the machine is {node.state.lower()}", under_way=True)
+        conditions.ready("False", node.state, f"the machine is {node.state.lower()}", reconciling=True)
         return False
     if node.state in REST:
-        conditions.ready("False", node.state, f"the machine is {node.state.lower()}; it is started", under_way=True)
+        conditions.ready("False", node.state, f"the machine is {node.state.lower()}; it is started", reconciling=True)
         return False
     if node.state == "Pending":
-        conditions.ready("False", c.REASON_PROVISIONING, "the machine starts", under_way=True)
+        conditions.ready("False", c.REASON_PROVISIONING, "the machine starts", reconciling=True)
         return False
     if not conditions.is_true(c.REACHABLE):
         found = c.find_condition(conditions.list, c.REACHABLE) or {}
         message = f"{wanted.name} isn't reached: {found.get('message', '')}"
-        conditions.ready("False", c.REASON_UNREACHABLE, message, under_way=True)
+        conditions.ready("False", c.REASON_UNREACHABLE, message, reconciling=True)
         return found.get("status") == "False"
     if not conditions.is_true(c.BOOTSTRAPPED):
         found = c.find_condition(conditions.list, c.BOOTSTRAPPED) or {}
         failed = found.get("reason") == "BootstrapFailed"
         reason = "BootstrapFailed" if failed else c.REASON_BOOTSTRAPPING
-        conditions.ready("False", reason, found.get("message", ""), under_way=not failed, stalled=failed)
+        conditions.ready("False", reason, found.get("message", ""), reconciling=not failed, stalled=failed)
         return True
     conditions.ready("True", c.REASON_AS_SPECIFIED, f"{node.id} works")
     return True
@@ -429,7 +394,7 @@ def _fields(status: Mapping[str, Any]) -> set[str]:
     return {item["field"] for item in status.get("drift") or ()}
 
 
-def _kept(old: Mapping[str, Any], generation: int, conditions: Conditions) -> Status:
+def _kept(old: Mapping[str, Any], generation: int, conditions: c.Conditions) -> Status:
     return {**old, "observedGeneration": generation, "conditions": conditions.list}
 
 
