@@ -21,13 +21,13 @@ $(VENV)/.done: requirements-dev.lock pyproject.toml
 	@$(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation --python $(PY) -e .
 	@touch $@
 
-demo: $(VENV)/.done ## a real Kubernetes, the operator, a function, its answer (half a minute; the first time on a machine about 15 minutes)
+demo: $(VENV)/.done ## a real Kubernetes, the operator, a function, its answer (a minute; the first time on a machine about 10 minutes)
 	@$(PY) -m tests.demo
 
 up: $(VENV)/.done ## start the test bed: a whole Kubernetes node in namespaces of its own
 	@$(PY) -m tests.testbed up
 
-down: $(VENV)/.done ## end the test bed; nothing stays behind
+down: $(VENV)/.done ## end the test bed; nothing stays on the machine but its logs in .testbed
 	@$(PY) -m tests.testbed down
 
 # Budgets in minutes on 2 cores, for a machine whose caches are warm; a part that takes longer is told. Parts of different

@@ -237,7 +237,7 @@ class OwnBed:
         record = self.record()
         if record is None:
             return
-        with step("bed ended, nothing left"):
+        with step(f"bed ended: nothing is left on the host, its logs are in {self.state.name}/log"):
             _end_processes(record)
             with host.lock():
                 host.disconnect(record.plan)

@@ -224,7 +224,7 @@ def _down(kind: Kind) -> None:
         artifacts.run(["kind", "delete", "cluster", "--name", _name()], cwd=STATE, timeout=300)
     elif kind == "k3d":
         artifacts.run(["k3d", "cluster", "delete", _name()], cwd=STATE, timeout=300)
-    for name in ("cluster.json", "kubeconfig", "env", "kind.yaml"):
+    for name in ("cluster.json", "kubeconfig", "env", "kind.yaml", "imported.json"):
         (STATE / name).unlink(missing_ok=True)
 
 
