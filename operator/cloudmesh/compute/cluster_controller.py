@@ -228,7 +228,7 @@ class ClusterReconciler:
         found = {name: self._accounts.get(namespace, name) for name in {m.offer.account for m in there.members}}
         return {name: frozenset(account.powers) if account is not None else None for name, account in found.items()}
 
-    # -- small things -----------------------------------------------------------------------------------------------
+    # -- set-up and logins -----------------------------------------------------------------------------------------
 
     async def _boot(self, at: Pass) -> tuple[Boot, float | None]:
         """Has the machines set up, and says how far that is; and how long to wait until the next look."""
@@ -288,6 +288,8 @@ class ClusterReconciler:
         account = self._accounts.get(view.namespace, view.account)
         return account is not None and account.info.ssh
 
+    # -- when to look again ----------------------------------------------------------------------------------------
+
     def _next(self, at: Pass, trouble: Trouble | None, *waits: float | None) -> float:
         """When to look again by itself."""
         times = [float(moment - at.now) for moment in (at.needed.next_at, at.life.next_at) if moment is not None]
@@ -320,25 +322,18 @@ class ClusterReconciler:
         return Done(requeue_after=LOOK_AGAIN_SECONDS)
 
     async def _pause(self, obj: Obj) -> Done:
-        generation, old, now = int(obj["metadata"].get("generation", 0)), obj.get("status") or {}, self._now()
-        message = f"remove the annotation {names.ANNOTATION_PAUSED} to go on"
-        conditions = c.set_condition(
-            old.get("conditions") or [], c.PAUSED, "True", "Annotation", message, generation=generation, now=now
-        )
-        if c.find_condition(conditions, c.READY) is None:
-            conditions = c.set_condition(
-                conditions, c.READY, "Unknown", c.REASON_PENDING, "paused", generation=generation, now=now
-            )
-        await self._engine.status.write(VIRTUAL_CLUSTER, obj, {**old, "conditions": conditions})
+        conditions = c.Conditions.of(obj, self._now())
+        conditions.pause(names.ANNOTATION_PAUSED)
+        status = {**(obj.get("status") or {}), "conditions": conditions.list}
+        await self._engine.status.write(VIRTUAL_CLUSTER, obj, status)
         return Done()
 
 
 def _with_ready(obj: Obj, reason: str, message: str, now: str) -> Obj:
-    generation, old = int(obj["metadata"].get("generation", 0)), obj.get("status") or {}
-    conditions = old.get("conditions") or []
-    conditions = c.set_condition(conditions, c.READY, "False", reason, message, generation=generation, now=now)
-    conditions = c.set_condition(conditions, c.RECONCILING, "True", reason, message, generation=generation, now=now)
-    return {**old, "observedGeneration": generation, "conditions": c.remove_condition(conditions, c.STALLED)}
+    conditions = c.Conditions.of(obj, now)
+    conditions.ready("False", reason, message, reconciling=True)
+    told = {"observedGeneration": conditions.generation, "conditions": conditions.list}
+    return (obj.get("status") or {}) | told
 
 
 def reconciler(engine: Engine, settings: Settings) -> ClusterReconciler:
