@@ -8,7 +8,7 @@ A reconciler observes and carries out; what it decides is in pure modules, which
 | `reading`, `asked`, `members` | what a cluster asks for, and its machines, as the plan reads them |
 | `lifecycle`, `plan`, `pools`, `rollout`, `health` | pure: whether a cluster runs, and which machines it needs |
 | `quote`, `shrink` | pure: what it is made of, at what price |
-| `machine_controller`, `machine_*`, `machines` | VirtualMachine: `plan` decides, `birth`, `end` act, `calls` ask a cloud |
+| `machine_controller`, `machine_*`, `machines` | VirtualMachine: `plan` decides, `birth` and `end` act, `calls` ask |
 | `account_controller`, `account_status`, `accounts` | CloudAccount, and its live handle that all others use |
 | `surveyor`, `nodes`, `failures`, `cloud_metrics` | what is known of an account, looked at in the background |
 | `orphans`, `ground`, `firewalls` | what an account holds besides: strays, and what clusters need there |
