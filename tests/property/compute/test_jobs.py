@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudmesh.compute.jobs.plan import Place, Rules, World, plan
-from cloudmesh.compute.jobs.runs import Run, Seen, count_runs, first_runs, read_runs, write_runs
+from cloudmesh.compute.jobs.runs import Run, Seen, count_runs, read_runs, write_runs
 from cloudmesh.compute.jobs.sweep import expand, expand_runs
 
 NOW = "2026-11-23T10:00:00Z"
@@ -39,7 +39,7 @@ places = st.one_of(
 @settings(max_examples=300, deadline=None)
 @given(rules=rules, worlds=worlds, places=places)
 def test_any_sequence_keeps_what_is_promised(rules: Rules, worlds: list[dict[int, Seen]], places: Any) -> None:
-    runs: tuple[Run, ...] = first_runs([()] * 4)
+    runs: tuple[Run, ...] = tuple(Run(index) for index in range(4))
     begun: set[str] = set()
     for seen in worlds:
         before = runs

@@ -198,7 +198,9 @@ class JobReconciler:
             if decided.start:
                 self._engine.require_lease(LEASE_SECONDS)
             doing = advance(work, placed, backend, active, decided.start)
-            self._launch(key, work, doing, SOON_SECONDS if decided.start else LOOK_SECONDS)
+            # what has just begun may be short
+            moved = any(old.state != new.state for old, new in zip(runs, decided.runs, strict=True))
+            self._launch(key, work, doing, SOON_SECONDS if decided.start or moved else LOOK_SECONDS)
             return Done()
         if all(run.over for run in decided.runs):
             return Done()  # the finalizer stays: folders on the machines go with the object

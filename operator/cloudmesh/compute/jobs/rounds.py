@@ -94,7 +94,7 @@ async def finish(ssh: Ssh, work: Work, job: Job, active: Sequence[Run]) -> None:
         Transient: A machine that is there doesn't answer, or a run doesn't end.
     """
     direct = Direct(ssh, job, work.prepared, work.collector.restore)
-    if job.controller:
+    if job.controller and active:
         await Batch(ssh, job, work.prepared, work.collector.restore).stop(active)
     placed = [run for run in active if run.node]
     for number in range(STOP_TRIES):
