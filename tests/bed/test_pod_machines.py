@@ -367,7 +367,7 @@ async def test_what_is_there_already_is_not_ours(lab: Lab) -> None:
         )
         owner = {"apiVersion": "v1", "kind": "VirtualCluster", "name": "lab", "uid": "vc-1"}
         ground = ClusterSpec(other.scope, "lab", "vc-1", owner=owner)
-        with pytest.raises(Conflict, match="Service lab-vc exists"):
+        with pytest.raises(Conflict, match="Service 'lab-vc' exists"):
             await other.provider.prepare(ground)
         assert await other.provider.clear(ground)
         assert lab.cluster.get("-n", where, "service", "lab-vc")["spec"]["selector"] == {"app": "mine"}

@@ -192,8 +192,8 @@ def test_runs_of_a_lost_machine_go_on_elsewhere(lab: Lab) -> None:
     until(lambda: lab.get("clusterjob", "moved")["status"]["runs"][index]["attempts"] == 2, "another try", 120)
     lab.on("lab-workers-0", "touch", "go")
     lab.ready("lab")
-    for machine in lab.kubectl("get", "virtualmachines", "-l", "cloudmesh.org/cluster=lab", "-o", "name").split():
-        lab.on(machine.partition("/")[2], "touch", "go")
+    for endpoint in lab.get("virtualcluster", "lab")["status"]["endpoints"]:
+        lab.on(endpoint["name"], "touch", "go")
     status = lab.ended("moved")
     assert status["counts"]["done"] == 2
     lost = status["runs"][index]

@@ -37,10 +37,10 @@ from cloudmesh.engine import (
     own,
 )
 from cloudmesh.engine.cache import Change
+from cloudmesh.engine.engine import PrimarySink
 from cloudmesh.engine.informer import CacheSink, Informer
 from cloudmesh.testing import Faults, FaultyTransport, MemoryApi
 from cloudmesh.testing.front import fault_proxy
-from cloudmesh.testing.world import _Feed
 
 pytestmark = pytest.mark.kube
 
@@ -274,7 +274,7 @@ async def engine_on(kubeconfig: str, namespace: str) -> AsyncIterator[Engine]:
     engine = Engine(kube, namespaces=[namespace], instance="test")
     engine.add(Copier(engine))
     stop = asyncio.Event()
-    informer = Informer(feed, WIDGET, _Feed(engine, WIDGET), namespace=namespace)
+    informer = Informer(feed, WIDGET, PrimarySink(engine, WIDGET, namespace), namespace=namespace)
     tasks = [asyncio.create_task(engine.run(stop)), asyncio.create_task(informer.run())]
     await engine.synced.wait()
     try:
