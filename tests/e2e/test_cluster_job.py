@@ -69,6 +69,13 @@ class Lab:
     def on(self, pod: str, *command: str) -> str:
         return self.kubectl("exec", pod, "--", *command)
 
+    def touches(self, pod: str, path: str) -> bool:
+        try:
+            self.on(pod, "touch", path)
+        except CommandFailed:  # its Pod is being made anew
+            return False
+        return True
+
 
 def until(look: Callable[[], Any], what: str, seconds: float = 90) -> Any:
     deadline = time.monotonic() + seconds
@@ -192,8 +199,9 @@ def test_runs_of_a_lost_machine_go_on_elsewhere(lab: Lab) -> None:
     until(lambda: lab.get("clusterjob", "moved")["status"]["runs"][index]["attempts"] == 2, "another try", 120)
     lab.on("lab-workers-0", "touch", "go")
     lab.ready("lab")
+    until(lambda: len(lab.get("virtualcluster", "lab")["status"].get("endpoints", ())) == 2, "the machine anew")
     for endpoint in lab.get("virtualcluster", "lab")["status"]["endpoints"]:
-        lab.on(endpoint["name"], "touch", "go")
+        until(lambda name=endpoint["name"]: lab.touches(name, "go"), f"{endpoint['name']} answers")
     status = lab.ended("moved")
     assert status["counts"]["done"] == 2
     lost = status["runs"][index]
