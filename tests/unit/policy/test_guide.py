@@ -7,13 +7,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from cloudmesh.api.placementpolicy import PlacementPolicy
+from cloudmesh.compute.jobs.controller import CHOICES
+from cloudmesh.compute.jobs.plan import Choice, Rules
 from cloudmesh.policy.errors import PolicyError
-from cloudmesh.policy.model import Policy
+from cloudmesh.policy.model import Mode, Policy
 from cloudmesh.policy.offers import OfferTable
 from cloudmesh.policy.plugins import load_plugin, plugin_of
 from cloudmesh.policy.rules import known_rules
@@ -72,6 +75,15 @@ def test_the_explanation_names_all_filters_and_scores() -> None:
         assert name.removeprefix("Not") in EXPLANATION
     for name in known_scores():
         assert name in EXPLANATION
+
+
+def test_the_page_of_jobs_says_of_each_mode_how_machines_that_are_there_are_chosen() -> None:
+    page = (ROOT / "docs/explanation/jobs.md").read_text()
+    others = set(get_args(Mode)) - set(get_args(Choice))
+    [told] = re.findall(r"The other modes \(([^)]+)\) .*?: with them it is `(\w+)`", page, re.DOTALL)
+    assert (set(re.findall(r"\w+", told[0])), told[1]) == (others, Rules().choice)
+    assert all(f"`{choice}`" in page for choice in get_args(Choice))
+    assert {name: choice for name, choice in CHOICES.items() if name != choice} == {}
 
 
 def test_the_api_says_of_each_score_what_it_prefers() -> None:
