@@ -19,7 +19,7 @@ from tests.kube.test_api import crd as crd
 from tests.unit.api.corpus import make_object
 
 from cloudmesh.api.functionservice import FunctionService
-from cloudmesh.api.schema import drop_empty
+from cloudmesh.api.schema import drop_empty, pattern_of
 
 pytestmark = [pytest.mark.kube]
 CRD = Path(__file__).resolve().parents[2] / "crds/functionservices.cloudmesh.org.yaml"
@@ -51,7 +51,7 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         good = st.sampled_from(schema["enum"])
     elif schema.get("x-kubernetes-int-or-string"):
         texts = st.sampled_from(["0", "1", "2", "1500m", "1Gi", "1G", "1e3", "1E", "0.5"])
-        good = st.one_of(texts, st.from_regex(schema["pattern"], fullmatch=True), st.integers(0, 5))
+        good = st.one_of(texts, st.from_regex(pattern_of(schema), fullmatch=True), st.integers(0, 5))
     elif schema["type"] == "object" and "properties" in schema:
         good = structs(schema)
     elif schema["type"] == "object":

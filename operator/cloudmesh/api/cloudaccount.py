@@ -31,16 +31,15 @@ from cloudmesh.api.machines import (
     positive,
     unchangeable,
 )
-from cloudmesh.api.schema import Column, Definition, Model, Rule, Rules
+from cloudmesh.api.schema import Column, Definition, Model, Rule, Rules, Shape
 
+_HOST_KEY = r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,3}$"
 HostKey = Annotated[
     str,
-    Field(
-        min_length=1,
-        max_length=2048,
-        pattern=r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,3}$",
-    ),
+    Field(min_length=1, max_length=2048, pattern=_HOST_KEY),
+    Shape(_HOST_KEY, "must be a host key such as `ssh-ed25519 AAAA...`, as `ssh-keyscan` tells it without the name"),
 ]
+_REGION = r"^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$"
 UserName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z_][-a-z0-9_.]*$")]
 HostName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9:]([-A-Za-z0-9.:]*[A-Za-z0-9])?$")]
 _IMAGE = r"^[A-Za-z0-9][-A-Za-z0-9_.]*$"
@@ -94,7 +93,11 @@ class Aws(Cloud):
         ),
     )
 
-    region: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$")]
+    region: Annotated[
+        str,
+        Field(min_length=1, max_length=32, pattern=_REGION),
+        Shape(_REGION, "must be a region such as `us-east-1`"),
+    ]
     """Region, such as `us-east-1`."""
     endpoint: (
         Annotated[str, Field(min_length=1, max_length=512, pattern=r"^https?://[A-Za-z0-9.:-]+(/[!-~]*)?$")] | None

@@ -10,7 +10,7 @@ from pydantic import Field
 from cloudmesh.api.clusterjob_status import ClusterJobStatus
 from cloudmesh.api.fields import ATOMIC, SET, LocalReference, ObjectMeta, Unique, by_key
 from cloudmesh.api.machines import OWN_NAME, unchangeable
-from cloudmesh.api.schema import Column, Definition, Model, Rule, Rules
+from cloudmesh.api.schema import Column, Definition, Model, Rule, Rules, Shape
 
 MAX_RUNS = 1000
 """Runs of one ClusterJob."""
@@ -27,6 +27,7 @@ Argument = Annotated[
 OutputPath = Annotated[
     str,
     Field(min_length=1, max_length=256, pattern=_RELATIVE),
+    Shape(_RELATIVE, "an entry of `paths` must be a path in the run's folder, such as `results/*.csv`"),
     Rules(
         Rule(
             cel="!self.matches('(^|/)[.][.]?(/|$)')",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from cloudmesh.api.quantity import MAX_LENGTH, POSITIVE_PATTERN, parse_quantity
-from cloudmesh.api.schema import Model, Rule, Rules
+from cloudmesh.api.schema import Model, Rule, Rules, Shape
 
 DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
@@ -69,6 +69,7 @@ Quantity = Annotated[
             "pattern": POSITIVE_PATTERN,
         }
     ),
+    Shape(POSITIVE_PATTERN, "must be a quantity such as `8Gi`, `500m` or `2`", or_number=True),
 ]
 """A quantity such as `100m` or `1Gi`; a whole number is taken too and kept as text."""
 
@@ -220,6 +221,7 @@ def _within(field: str) -> Rule:
     return Rule(
         cel=(
             f"!has(self.requests) || !has(self.limits) || !has(self.requests.{member}) || !has(self.limits.{member})"
+            f" || !isQuantity(string(self.requests.{member})) || !isQuantity(string(self.limits.{member}))"
             f" || quantity(string(self.requests.{member})).compareTo(quantity(string(self.limits.{member}))) <= 0"
         ),
         message=f"`requests.{field}` must not be more than `limits.{field}`",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from cloudmesh.api.cloudaccount import CLOUDS
+from cloudmesh.api.schema import pattern_of
 
 MAX_BYTES: Final = 250_000
 ALLOWED_BOOLEANS: Final = frozenset({"status.build.reused"})
@@ -101,10 +102,10 @@ def _lint_node(path: str, node: dict[str, Any]) -> Iterator[str]:
     for key in _FORBIDDEN:
         if key in node:
             yield f"must not use `{key}`"
-    if "pattern" in node:
-        if _LOOK_AROUND.search(node["pattern"]):
+    if pattern := pattern_of(node):
+        if _LOOK_AROUND.search(pattern):
             yield "`pattern` must do without look-around: RE2 has none"
-        if not (node["pattern"].startswith("^") and node["pattern"].endswith("$")):
+        if not (pattern.startswith("^") and pattern.endswith("$")):
             yield "`pattern` must match the whole string"
     for rule in node.get("x-kubernetes-validations", []):
         if "`" not in rule.get("message", ""):
@@ -122,8 +123,8 @@ def _lint_node(path: str, node: dict[str, Any]) -> Iterator[str]:
             if path not in ALLOWED_BOOLEANS:
                 yield "must be an enum, not a boolean (`ALLOWED_BOOLEANS` holds what reads as well)"
         case None if node.get("x-kubernetes-int-or-string"):
-            if "maxLength" not in node or "pattern" not in node:
-                yield "a quantity must have `maxLength` and `pattern`"
+            if "maxLength" not in node or not pattern_of(node):
+                yield "a quantity must have `maxLength` and a pattern"
         case other:
             yield f"must not be of type {other}"
 
@@ -183,8 +184,8 @@ def _lint_string(path: str, node: dict[str, Any]) -> Iterator[str]:
 def _is_place(field: str, node: dict[str, Any]) -> bool:
     """Whether a field of a cloud may lead somewhere, by its name or by what its pattern lets through."""
     named = _PLACE_NAME.search(field.rpartition(".")[2].rstrip("[]{}"))
-    pattern = node.get("pattern")
-    return named is not None or (pattern is not None and any(re.search(pattern, place) for place in _PLACES))
+    pattern = pattern_of(node)
+    return named is not None or (pattern != "" and any(re.search(pattern, place) for place in _PLACES))
 
 
 def _lint_integer(node: dict[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from cloudmesh.api.fields import ATOMIC, SET, LabelValue, Quantity, Text, Timestamp, Unique, Word
 from cloudmesh.api.names import OBJECT_NAME_MAX_LENGTH
 from cloudmesh.api.quantity import parse_quantity
-from cloudmesh.api.schema import Model, Rule, Rules
+from cloudmesh.api.schema import Model, Rule, Rules, Shape
 
 MONEY_PATTERN: Final = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"
 _MAX_MONEY: Final = 10**12 - 1
@@ -27,7 +27,7 @@ def positive(field: str) -> Rules:
     """
     return Rules(
         Rule(
-            cel="quantity(string(self)).isGreaterThan(quantity('0'))",
+            cel="!isQuantity(string(self)) || quantity(string(self)).isGreaterThan(quantity('0'))",
             message=f"`{field}` must be more than 0",
             holds=lambda text: parse_quantity(text) > 0,
         )
@@ -54,13 +54,19 @@ Money = Annotated[
             "pattern": MONEY_PATTERN,
         }
     ),
+    Shape(MONEY_PATTERN, "must be an amount such as `12.50`, with at most nine places", or_number=True),
 ]
 """An amount of a currency as decimal text with at most nine places; a whole number is taken too and kept as text."""
 
 Charge = Annotated[str, Field(max_length=22, pattern=MONEY_PATTERN)]
 """An amount of a currency in a status."""
 
-Currency = Annotated[str, Field(min_length=3, max_length=3, pattern=r"^[A-Z]{3}$")]
+_CURRENCY = r"^[A-Z]{3}$"
+Currency = Annotated[
+    str,
+    Field(min_length=3, max_length=3, pattern=_CURRENCY),
+    Shape(_CURRENCY, "must be a currency in three capital letters, such as `USD`"),
+]
 """ISO 4217 code."""
 
 CountOrPercent = Annotated[
@@ -98,16 +104,14 @@ Purchase = Literal["OnDemand", "Spot"]
 Confidence = Literal["declared", "fetched", "static", "unknown"]
 """How far a price can be trusted: of one's own, of the cloud's list, of the packaged catalogue, not at all."""
 
+_PUBLIC_KEY = (
+    r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com"
+    r"|sk-ecdsa-sha2-nistp256@openssh\.com) [A-Za-z0-9+/]+={0,3}( [ -~]{0,255})?$"
+)
 SshPublicKey = Annotated[
     str,
-    Field(
-        min_length=1,
-        max_length=8192,
-        pattern=(
-            r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com"
-            r"|sk-ecdsa-sha2-nistp256@openssh\.com) [A-Za-z0-9+/]+={0,3}( [ -~]{0,255})?$"
-        ),
-    ),
+    Field(min_length=1, max_length=8192, pattern=_PUBLIC_KEY),
+    Shape(_PUBLIC_KEY, "must be a public key such as `ssh-ed25519 AAAA... ada`, as in a file that ends in `.pub`"),
 ]
 """A public key as in authorized_keys, without options."""
 
@@ -202,7 +206,7 @@ class Range(Model):
         ),
         Rule(
             cel=(
-                "!has(self.min) || !has(self.max)"
+                "!has(self.min) || !has(self.max) || !isQuantity(string(self.min)) || !isQuantity(string(self.max))"
                 " || quantity(string(self.min)).compareTo(quantity(string(self.max))) <= 0"
             ),
             message="`min` must not be more than `max`",

@@ -14,6 +14,7 @@ from typing import Any
 
 from cloudmesh.api.crds import KINDS, make_crd
 from cloudmesh.api.machines import MONEY_PATTERN, PERCENT_PATTERN
+from cloudmesh.api.schema import pattern_of
 
 FOLDER = Path("docs/reference")
 _GENERATED = "<!-- Generated from operator/cloudmesh/api by `python -m cloudmesh.api.reference`; don't edit. -->"
@@ -86,7 +87,7 @@ def _type(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if schema.get("x-kubernetes-int-or-string"):
-        return _AMOUNTS.get(schema.get("pattern", ""), "quantity")
+        return _AMOUNTS.get(pattern_of(schema), "quantity")
     kind = schema.get("type", "")
     if kind == "array":
         return f"list of {_item(schema['items'])}{_most(schema, 'maxItems', 'items')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -9,6 +10,8 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
+
+_MATCHES = re.compile(r"\A(?:type\(self\) == int \|\| )?self\.matches\('(.*)'\)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,48 @@ class Rules:
             if not rule.holds(value):
                 raise ValueError(rule.message)
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Annotation of a string with a pattern: what is said of text that doesn't match, as a pattern tells few people.
+
+    In the CRD the pattern stands in a rule with that message; beside it `pattern` would only be told a second time.
+
+    Attributes:
+        pattern: The string's pattern.
+        message: What it must be, with an example in back-quotes.
+        or_number: A whole number is taken too.
+    """
+
+    pattern: str
+    message: str
+    or_number: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], CoreSchema]) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        made = {key: value for key, value in handler(schema).items() if key != "pattern"}
+        pattern = self.pattern.replace("\\", "\\\\").replace("'", "\\'")
+        rule = {
+            "rule": ("type(self) == int || " if self.or_number else "") + f"self.matches('{pattern}')",
+            "message": self.message,
+        }
+        return {**made, "x-kubernetes-validations": [rule, *made.get("x-kubernetes-validations", [])]}
+
+    def _check(self, value: Any) -> Any:
+        if isinstance(value, str) and re.search(rf"\A(?:{self.pattern.removesuffix('$')})\Z", value) is None:
+            raise ValueError(self.message)
+        return value
+
+
+def pattern_of(schema: dict[str, Any]) -> str:
+    """The pattern of a node of a CRD's schema, by itself or in the rule of a `Shape`; empty for none."""
+    for rule in schema.get("x-kubernetes-validations", ()):
+        if found := _MATCHES.search(rule["rule"]):
+            return re.sub(r"\\(.)", r"\1", found.group(1))
+    return str(schema.get("pattern", ""))
 
 
 @dataclass(frozen=True, slots=True)

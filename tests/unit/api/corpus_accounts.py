@@ -67,6 +67,7 @@ _ONE_CLOUD = "`spec` must have exactly one of `aws`, `kubernetes`, `memory`, `pl
 _NEEDS = "`spec.credentials` must be set for `aws` and `ssh`, may be for `plugin`, and can't be for others"
 _ZONES = "`spec.aws.zones` must be zones of `spec.aws.region`"
 _HOST = "spec.ssh.hosts[0]"
+_REGION = "must be a region such as `us-east-1`"
 
 BAD_ACCOUNTS: dict[str, Bad] = {
     "no-spec": Bad(None, "spec"),
@@ -85,7 +86,8 @@ BAD_ACCOUNTS: dict[str, Bad] = {
         {**aws(), "credentials": {"secretRef": {"name": "kube-system/aws"}}}, "spec.credentials.secretRef.name"
     ),
     "aws-no-region": Bad({"aws": {}, **_SECRET}, "spec.aws.region"),
-    "aws-region": Bad(aws(region="Virginia"), "spec.aws.region"),
+    "aws-region": Bad(aws(region="Virginia"), "spec.aws.region", _REGION),
+    "aws-region-nowhere": Bad(aws(region="mars-1"), "spec.aws.region", _REGION),
     "aws-region-zone": Bad(aws(region="us-east-1a"), "spec.aws.region"),
     "aws-endpoint": Bad(aws(endpoint="ec2.example.org"), "spec.aws.endpoint"),
     "aws-endpoint-file": Bad(aws(endpoint="file:///etc/passwd"), "spec.aws.endpoint"),
@@ -138,7 +140,9 @@ BAD_ACCOUNTS: dict[str, Bad] = {
     "ssh-no-hosts": Bad({"ssh": {"hosts": []}, **_SECRET}, "spec.ssh.hosts"),
     "ssh-no-key": Bad(host(hostKey=None), f"{_HOST}.hostKey"),
     "ssh-key-comment": Bad(host(hostKey=f"{_HOST_KEY} root@node1"), f"{_HOST}.hostKey"),
-    "ssh-key-known-hosts": Bad(host(hostKey=f"node1 {_HOST_KEY}"), f"{_HOST}.hostKey"),
+    "ssh-key-known-hosts": Bad(
+        host(hostKey=f"node1 {_HOST_KEY}"), f"{_HOST}.hostKey", "must be a host key such as `ssh-ed25519 AAAA...`"
+    ),
     "ssh-no-user": Bad(host(user=None), f"{_HOST}.user"),
     "ssh-user-option": Bad(host(user="-oProxyCommand=x"), f"{_HOST}.user"),
     "ssh-address-url": Bad(host(address="ssh://node1"), f"{_HOST}.address"),
@@ -201,6 +205,7 @@ BAD_SHEETS: dict[str, Bad] = {
     "items-empty": Bad({"items": []}, "spec.items"),
     "items-many": Bad({"items": [{"hourly": 1}] * 1001}, "spec.items"),
     "currency": Bad({**item(), "currency": "EURO"}, "spec.currency"),
+    "currency-lower": Bad({**item(), "currency": "eur"}, "spec.currency", "capital letters, such as `USD`"),
     "no-hourly": Bad({"items": [{"match": {"type": "a"}}]}, "spec.items[0].hourly"),
     "hourly-number": Bad(item(hourly=0.12), "spec.items[0].hourly"),
     "hourly-negative": Bad(item(hourly="-0.12"), "spec.items[0].hourly"),
@@ -252,7 +257,7 @@ BAD_BUDGETS: dict[str, Bad] = {
     "amount-zero": Bad({"amount": 0}, "spec.amount", "`amount` must be more than 0"),
     "amount-zero-text": Bad({"amount": "0.00"}, "spec.amount", "`amount` must be more than 0"),
     "amount-fraction": Bad({"amount": 0.5}, "spec.amount"),
-    "amount-word": Bad({"amount": "unlimited"}, "spec.amount"),
+    "amount-word": Bad({"amount": "unlimited"}, "spec.amount", "must be an amount such as `12.50`"),
     "amount-suffix": Bad({"amount": "1k"}, "spec.amount"),
     "period": Bad({"amount": 1, "period": "Week"}, "spec.period"),
     "hard": Bad({"amount": 1, "hard": "true"}, "spec.hard"),
@@ -344,7 +349,11 @@ BAD_JOBS: dict[str, Bad] = {
     ),
     "outputs-empty": Bad(job(outputs={}), "spec.outputs.paths"),
     "outputs-none": Bad(job(outputs={"paths": []}), "spec.outputs.paths"),
-    "outputs-absolute": Bad(job(outputs={"paths": ["/etc/passwd"]}), "spec.outputs.paths[0]"),
+    "outputs-absolute": Bad(
+        job(outputs={"paths": ["/etc/passwd"]}),
+        "spec.outputs.paths[0]",
+        "an entry of `paths` must be a path in the run's folder, such as `results/*.csv`",
+    ),
     "outputs-up": Bad(job(outputs={"paths": ["ok", "../x"]}), "spec.outputs.paths[1]", _STAY),
     "outputs-inside-up": Bad(job(outputs={"paths": ["a/../../x"]}), "spec.outputs.paths[0]", _STAY),
     "outputs-dot": Bad(job(outputs={"paths": ["."]}), "spec.outputs.paths[0]", _STAY),

@@ -137,6 +137,7 @@ _TAKES = "`parameters` must have what the filter takes"
 _HOLDS = "`parameters` must hold whole numbers as `count`, `mib` and `seconds`"
 _POOL = "spec.pools[0]"
 _MACHINE = f"{_POOL}.alternatives[0].machine"
+_QUANTITY = "must be a quantity such as `8Gi`, `500m` or `2`"
 _CIDR = "an entry of `sourceRanges` must be a network"
 _ADOPT = "`adopt[].accountRef` of `spec.pools` must be one of `spec.accounts`"
 
@@ -220,17 +221,26 @@ BAD_CLUSTERS: dict[str, Bad] = {
     "cost-fraction": Bad({"maxHourlyCost": {"amount": 1.5}}, "spec.maxHourlyCost.amount"),
     "cost-negative": Bad({"maxHourlyCost": {"amount": -1}}, "spec.maxHourlyCost.amount"),
     "cost-negative-text": Bad({"maxHourlyCost": {"amount": "-1"}}, "spec.maxHourlyCost.amount"),
-    "cost-unit": Bad({"maxHourlyCost": {"amount": "5 USD"}}, "spec.maxHourlyCost.amount"),
+    "cost-unit": Bad(
+        {"maxHourlyCost": {"amount": "5 USD"}}, "spec.maxHourlyCost.amount", "must be an amount such as `12.50`"
+    ),
     "cost-places": Bad({"maxHourlyCost": {"amount": "0.0000000001"}}, "spec.maxHourlyCost.amount"),
     "cost-suffix": Bad({"maxHourlyCost": {"amount": "5k"}}, "spec.maxHourlyCost.amount"),
     "cost-true": Bad({"maxHourlyCost": {"amount": True}}, "spec.maxHourlyCost.amount"),
     "cost-huge": Bad({"maxHourlyCost": {"amount": 10**12}}, "spec.maxHourlyCost.amount"),
-    "cost-currency-lower": Bad({"maxHourlyCost": {"amount": 1, "currency": "usd"}}, "spec.maxHourlyCost.currency"),
+    "cost-currency-lower": Bad(
+        {"maxHourlyCost": {"amount": 1, "currency": "usd"}},
+        "spec.maxHourlyCost.currency",
+        "capital letters, such as `USD`",
+    ),
     "cost-currency-sign": Bad({"maxHourlyCost": {"amount": 1, "currency": "$"}}, "spec.maxHourlyCost.currency"),
     "apply-word": Bad({"apply": {"mode": "Manual"}}, "spec.apply.mode"),
     "key-private": Bad(
-        {"access": {"sshPublicKeys": ["-----BEGIN OPENSSH PRIVATE KEY-----"]}}, "spec.access.sshPublicKeys[0]"
+        {"access": {"sshPublicKeys": ["-----BEGIN OPENSSH PRIVATE KEY-----"]}},
+        "spec.access.sshPublicKeys[0]",
+        "must be a public key such as `ssh-ed25519 AAAA... ada`, as in a file that ends in `.pub`",
     ),
+    "key-word": Bad({"access": {"sshPublicKeys": ["hello"]}}, "spec.access.sshPublicKeys[0]", "must be a public key"),
     "key-options": Bad({"access": {"sshPublicKeys": [f'command="sh" {KEY}']}}, "spec.access.sshPublicKeys[0]"),
     "key-two-lines": Bad({"access": {"sshPublicKeys": [f"{KEY}\n{KEY}"]}}, "spec.access.sshPublicKeys[0]"),
     "key-dsa": Bad({"access": {"sshPublicKeys": ["ssh-dss AAAAB3NzaC1kc3M="]}}, "spec.access.sshPublicKeys[0]"),
@@ -275,7 +285,10 @@ BAD_CLUSTERS: dict[str, Bad] = {
     "machine-max-none": Bad(machine(vcpu={"max": 0}), f"{_MACHINE}.vcpu.max", "`max` must be more than 0"),
     "machine-vcpu-number": Bad(machine(vcpu=4), f"{_MACHINE}.vcpu"),
     "machine-vcpu-negative": Bad(machine(vcpu={"min": -1}), f"{_MACHINE}.vcpu.min"),
-    "machine-memory-unit": Bad(machine(memory={"min": "16GB"}), f"{_MACHINE}.memory.min"),
+    "machine-memory-unit": Bad(machine(memory={"min": "16GB"}), f"{_MACHINE}.memory.min", _QUANTITY),
+    "machine-memory-most": Bad(machine(memory={"max": "8GB"}), f"{_MACHINE}.memory.max", _QUANTITY),
+    "machine-memory-between": Bad(machine(memory={"min": 1, "max": "8GB"}), f"{_MACHINE}.memory.max", _QUANTITY),
+    "machine-disk-unit": Bad(machine(disk={"size": "8GB"}), f"{_MACHINE}.disk.size", _QUANTITY),
     "machine-arch": Bad(machine(arch=["x86_64"]), f"{_MACHINE}.arch[0]"),
     "machine-arch-twice": Bad(machine(arch=["arm64", "arm64"]), f"{_MACHINE}.arch[1]"),
     "machine-gpu-none": Bad(machine(gpu={"count": 0}), f"{_MACHINE}.gpu.count"),

@@ -308,7 +308,8 @@ SPOILERS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda c: at(c, "status")["properties"].pop("observedGeneration"), "`status.observedGeneration` must be there"
     ),
     "quantity": (
-        lambda c: at(c, "spec", "runtime", "resources", "limits", "cpu").pop("pattern"), "quantity must have"
+        lambda c: at(c, "spec", "runtime", "resources", "limits", "cpu").pop("x-kubernetes-validations"),
+        "a quantity must have `maxLength` and a pattern",
     ),
 }  # fmt: skip
 
