@@ -23,6 +23,9 @@ from cloudmesh.policy.spread import trim
 TRIES = 24
 """Networks tried, or price caps under which a mode stays within the limit, times pools: at most, but two at least."""
 
+BESIDE = 0.25
+"""Share of the usual work for the cheapest placement beside another mode's: it is told, or stands in for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -138,6 +141,7 @@ class Chooser:
             resources = self._limits.fresh()
             tasks = tuple(reduced_task(self._request, self._table, s, resources) for s in sifted)
             effort = 1 / _tries(self._request) ** 0.5 if self._request.same_network else 1.0
+            effort *= 1.0 if self._request.policy.mode == "Cheapest" else BESIDE
             fills = solve(tasks, resources.left, resources.kinds(), effort)
             trimmed = tuple(trim(task, fill) for task, fill in zip(tasks, fills, strict=True))
             self._cheap[network] = Choice(sifted, tasks, trimmed, resources)

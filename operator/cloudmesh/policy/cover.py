@@ -75,7 +75,7 @@ def _mixed(task: Task, costs: Sequence[float], among: Sequence[int], room: list[
     need -= _bulk(task, above, room, fill, bulk)
     if need <= 0:
         return
-    picked = within_shared(task, room, costs, lambda now: _exact(task, now, among, room, need, base))
+    picked = within_shared(task, room, costs, among, lambda now: _exact(task, now, among, room, need, base))
     if picked is not None:
         for n, count in picked.items():
             take(items[n], count, room)

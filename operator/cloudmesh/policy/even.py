@@ -93,7 +93,7 @@ def evenly(task: Task, left: Sequence[int], costs: Sequence[float], among: Seque
         among = [n for n in among if items[n].spot]
     if task.need > WINDOW or not among:
         return None
-    picked = within_shared(task, left, costs, lambda now: _best_level(task, left, now, among))
+    picked = within_shared(task, left, costs, among, lambda now: _best_level(task, left, now, among))
     return None if picked is None else Fill(picked)
 
 

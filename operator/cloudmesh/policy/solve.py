@@ -111,6 +111,8 @@ class _Contended:
         self._loose = loose
         self._plain = plain
         self._best: list[Fill] = []
+        self._roomy: list[Fill] = []
+        self._rest: list[int] = list(left)
         self._value: Value = (2**62, 0, 0.0)
         self._bound: Value = (0, 0, 0.0)
         self._weights = [_weight(task) for task in tasks]
@@ -244,11 +246,13 @@ class _Contended:
                     changed |= self._again((first,) if first == second else (first, second))
 
     def _again(self, order: Sequence[int]) -> bool:
-        room = list(self._left)
+        if self._best is not self._roomy:
+            self._roomy, self._rest = self._best, _room(self._tasks, self._best, self._left)
+        room = list(self._rest)
         fills = list(self._best)
-        for t, fill in enumerate(fills):
-            if t not in order:
-                self._use(t, fill, room)
+        for t in order:
+            for n, count in fills[t].counts.items():
+                take(self._tasks[t].items[n], -count, room)
         for t in order:
             fills[t] = self._fill(t, room, self._plain[t])
             self._use(t, fills[t], room)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
+from math import inf
 
 from cloudmesh.policy.cover import cover
 from cloudmesh.policy.even import evenly
@@ -151,16 +152,27 @@ def _in_one(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequ
     for n in among:
         domains.setdefault(task.domain(task.items[n], over), []).append(n)
     held = {domain for domain, count in task.held(over).items() if count}
-    least = {
-        domain: min(costs[n] / task.items[n].units for n in inside) * task.need
-        for domain, inside in domains.items()
-        if not held or domain in held
+    bounds = {
+        domain: least(task, left, costs, inside) for domain, inside in domains.items() if not held or domain in held
     }
     best = Fill({}, task.need)
-    for domain in sorted(least, key=lambda domain: (least[domain], domain)):
-        if not best.missing and least[domain] >= value(best, costs)[2]:
+    for domain in sorted(bounds, key=lambda domain: (bounds[domain], domain)):
+        if not best.missing and bounds[domain] >= value(best, costs)[2]:
             break
         fill = _anywhere(task, left, costs, domains[domain])
         if value(fill, costs) < value(best, costs):
             best = fill
     return best
+
+
+def least(task: Task, left: Sequence[int], costs: Sequence[float], among: Sequence[int]) -> float:
+    """What some offers cost at least for all units: as if machines could be cut; infinite where they don't suffice."""
+    items = task.items
+    total, need = 0.0, task.need
+    for unit, n in sorted((costs[n] / items[n].units, n) for n in among):
+        units = min(need, fits(items[n], left) * items[n].units)
+        total += unit * units
+        need -= units
+        if not need:
+            return total
+    return total if not need else inf
