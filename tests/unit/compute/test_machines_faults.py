@@ -17,8 +17,8 @@ from cloudmesh.testing import Faults, FaultyTransport, run_virtual
 
 CALLS = ["RunInstance", "ListInstances", "ListStock", "FindInstances", "GetInstance", "TerminateInstance",
          "PutGroup", "DeleteGroup"]  # fmt: skip
-WRITES = [("PATCH", "virtualmachines/m/status"), ("GET", "virtualmachines/m"), ("PATCH", "virtualmachines/m"),
-          ("GET", "virtualclusters/c"), ("PATCH", "cloudaccounts/lab"), ("GET", "namespaces/kube-system")]  # fmt: skip
+WRITES = [("PATCH", "virtualmachines/m/status"), ("PATCH", "virtualmachines/m"), ("GET", "virtualclusters/c"),
+          ("PATCH", "cloudaccounts/lab"), ("GET", "namespaces/kube-system")]  # fmt: skip
 
 
 def once(s: Scene) -> None:
