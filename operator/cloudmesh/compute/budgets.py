@@ -140,7 +140,8 @@ class Budgets:
         if owner is None:
             return 0
         machines = self._engine.cache.children(owner["metadata"]["uid"], VIRTUAL_MACHINE)
-        return sum(run.hourly or 0 for machine in machines for run, _ in self._runs(machine) if run.ended is None)
+        runs = [run for machine in machines for run, _ in self._runs(machine)]
+        return sum(run.hourly or 0 for run in runs if run.ended is None and run.coming)
 
     def ask(
         self, namespace: str, cluster: str, labels: Mapping[str, str], extra_hourly_nanos: int, currency: str

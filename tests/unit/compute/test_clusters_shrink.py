@@ -85,6 +85,19 @@ async def test_a_cluster_that_was_larger_once_starts_again_in_a_budget_for_what_
         await s.until(lambda: s.said() == ("True", "AsSpecified"), 120)
 
 
+@scene
+async def test_a_machine_that_was_refused_takes_no_money_from_the_next(s: Scene) -> None:
+    rows = [row for row in s.cloud.stock.rows.values() if row.purchase == "OnDemand"]
+    cheapest = min(rows, key=lambda row: row.hourly_nanos)
+    cheapest.free, cheapest.tell_free = 0, False
+    s.budget(str(Decimal(cheapest.hourly_nanos) / 10**9 * Decimal("1.5")))  # for one, not for two
+    s.cluster(replicas=1)
+    async with s.operator():
+        await s.until(lambda: s.said() == ("True", "AsSpecified"), 60)
+        assert "next is" in s.told("CapacityUnavailable")[-1]
+        assert s.told("BudgetExceeded") == []
+
+
 @pytest.mark.parametrize("powers", [True, False])
 @pytest.mark.parametrize("spec", [{}, {"apply": APPROVAL}])
 def test_what_is_being_started_isnt_counted_twice(powers: bool, spec: Any) -> None:
