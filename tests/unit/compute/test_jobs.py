@@ -414,8 +414,28 @@ def test_deletion_waits_for_a_machine_that_does_not_answer_until_it_is_gone_or_g
             await asyncio.sleep(200)
             job = scene.job()
             assert job is not None
+            told = scene.condition()["message"]
+            assert "its end waits: " in told and "lab-w-0" in told
+            assert f"annotation cloudmesh.org/abandon={job['metadata']['uid']} gives up" in told
             scene.apply(annotations={"cloudmesh.org/abandon": job["metadata"]["uid"]})
             await scene.until(lambda: scene.job() is None)
+
+    scenario(body)
+
+
+def test_deletion_waits_for_slurm_that_still_has_runs() -> None:
+    async def body() -> None:
+        scene = Scene(1, slurm=True)
+        scene.ssh.seconds = 10_000
+        scene.apply(arguments=["[1-2]"])
+        async with scene.operator():
+            await scene.until(lambda: Counter(r["state"] for r in scene.runs()) == {"Running": 1, "Submitted": 1})
+            scene.ssh.slurm_up = False
+            scene.api.remove(CLUSTER_JOB, "ns", "sweep")
+            await scene.until(lambda: "SLURM on lab-w-0 doesn't end the runs" in scene.condition()["message"])
+            scene.ssh.slurm_up = True
+            await scene.until(lambda: scene.job() is None, seconds=20)
+            assert {entry["state"] for entry in scene.ssh.slurm.values()} == {"CANCELLED"}
 
     scenario(body)
 

@@ -326,6 +326,9 @@ class JobReconciler:
             await self._engine.finalizers.remove(CLUSTER_JOB, obj)
             return Done()
         active = [run for run in runs if run.active]
+        if work.trouble and active:
+            waits = f"its end waits: {work.trouble}; annotation {names.ANNOTATION_ABANDON}={work.uid} gives up"
+            obj = await self._engine.status.write(CLUSTER_JOB, obj, make_status(obj, runs, waits, self._now()))
         doing = finish(self._reach(key.namespace), work, there, active)
         self._launch(key, work, doing, WAIT_SECONDS if work.trouble else 0.0)
         return Done()
