@@ -181,6 +181,18 @@ async def test_the_next_machine_takes_over_when_the_controller_is_lost(s: Scene)
 
 
 @scene()
+async def test_a_controller_that_is_gone_is_not_waited_for(s: Scene) -> None:
+    await s.settled()
+    s.ssh.at("lab-w-0").silent = True
+    await asyncio.sleep(60)  # the watch hangs on it
+    del s.machines["lab-w-0"]
+    await s.settled(10)
+    await asyncio.sleep(5)
+    assert s.bootstrap.controller("c-1") == "lab-w-1"
+    assert s.bootstrap.slurm_up("c-1")
+
+
+@scene()
 async def test_a_new_process_finds_the_controller_where_it_runs(s: Scene) -> None:
     await s.settled()
     s.remove("lab-w-0")

@@ -12,6 +12,7 @@ from cloudmesh.compute.bootstrap import script, slurm
 from cloudmesh.compute.bootstrap.activity import in_use
 from cloudmesh.compute.bootstrap.equip import digest_of, equip, make_files
 from cloudmesh.compute.bootstrap.hosts import DONE, Host, Result, for_all
+from cloudmesh.compute.reach import Reach
 from cloudmesh.compute.ssh import Ssh
 from cloudmesh.engine import CONFIG_MAP, CloudmeshError, InvalidRequest, Key, Kube
 from cloudmesh.engine.status import utc_now
@@ -73,7 +74,7 @@ class Worker:
         self.slurm = slurm.SlurmState()
         self._seen: dict[str, Host] = {}
         self._equipped: dict[str, tuple[str, str]] = {}
-        self._ssh = ssh
+        self._ssh: Ssh = Reach(ssh, self._is_gone)
         self._kube = kube
         self._changed = changed
         self._wake = asyncio.Event()
@@ -121,6 +122,10 @@ class Worker:
                 await asyncio.sleep(SETTLE_SECONDS)
             except TimeoutError:
                 pass
+
+    def _is_gone(self, name: str) -> bool:
+        """Whether a machine that a pass began with is no longer one of the cluster's, or isn't reached."""
+        return not any(host.name == name and host.reachable for host in self.wanted.hosts)
 
     def _rest(self, wanted: Wanted) -> float | None:
         return WATCH_SECONDS if wanted.profile == "slurm" or wanted.watch_use else None

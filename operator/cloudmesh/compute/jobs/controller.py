@@ -26,13 +26,13 @@ from cloudmesh.compute.jobs.job_status import (
     tell_done,
 )
 from cloudmesh.compute.jobs.plan import Choice, Place, Rules, World, plan
-from cloudmesh.compute.jobs.reach import Reach
 from cloudmesh.compute.jobs.rounds import Work, advance, finish, guarded, make_backend
 from cloudmesh.compute.jobs.runs import Run, Seen, read_runs
 from cloudmesh.compute.jobs.sweep import SweepError, expand_runs
 from cloudmesh.compute.kinds import CLUSTER_JOB, PLACEMENT_POLICY, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machines import MachineView, view
 from cloudmesh.compute.owned import data_of
+from cloudmesh.compute.reach import Reach
 from cloudmesh.compute.ssh import Ssh
 from cloudmesh.engine import (
     CONFIG_MAP,
