@@ -15,7 +15,7 @@ A reconciler observes and carries out; what it decides is in pure modules, which
 | `budget_*`, `budgets`, `guests`, `prices` | money: Budgets, limits, the books, sheets and the price list |
 | `choices` | PriceSheet and PlacementPolicy |
 | `jobs` | ClusterJob: sweep, plan, rounds over machines |
-| `bootstrap`, `ssh`, `runner`, `access`, `probes` | logins, set-up and commands on machines |
+| `bootstrap`, `ssh`, `reach`, `runner`, `access`, `probes` | logins, set-up and commands on machines |
 | `ports`, `tokens`, `providers`, `rate` | the port to clouds, and those that are built in |
 | `endpoints`, `redact` | where credentials may go, and where they mustn't show |
 | `flights`, `owned`, `clocks`, `kinds`, `settings` | tools of all |
