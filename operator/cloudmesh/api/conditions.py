@@ -122,6 +122,14 @@ def _cut(message: str) -> str:
     return message[: MAX_MESSAGE_LENGTH - 1] + "…"
 
 
+SUMMARY = (READY, RECONCILING, STALLED)
+
+
+def _rank(condition: Condition) -> int:
+    type_ = condition["type"]
+    return SUMMARY.index(type_) if type_ in SUMMARY else len(SUMMARY)
+
+
 class Conditions:
     """The conditions of a status while they are being changed.
 
@@ -157,7 +165,7 @@ class Conditions:
     def ready(
         self, status: Status, reason: str, message: str, *, reconciling: bool = False, stalled: bool = False
     ) -> None:
-        """Sets Ready, and Reconciling and Stalled as they go with it; nothing is paused."""
+        """Sets Ready, and Reconciling and Stalled as they go with it, before all others; nothing is paused."""
         self.put(READY, status, reason, message)
         for type_, on in ((RECONCILING, reconciling), (STALLED, stalled)):
             if on:
@@ -165,6 +173,8 @@ class Conditions:
             else:
                 self.remove(type_)
         self.remove(PAUSED)
+        # where they stand mustn't hang on what was so before
+        self.list = sorted(self.list, key=_rank)
 
     def pause(self, annotation: str) -> None:
         """Sets Paused; the others stay as they are, so that what is there is still told."""

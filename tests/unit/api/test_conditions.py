@@ -41,6 +41,16 @@ def test_conditions_anew_keep_the_times_of_the_old_ones() -> None:
     assert told(conditions) == {c.READY: ("True", "t0"), c.AVAILABLE: ("False", "t1")}
 
 
+def test_the_summary_stands_before_the_steps_whatever_was_so_before() -> None:
+    for reconciling_first in (False, True):
+        conditions = c.Conditions({}, 1, "t1")
+        conditions.ready("False", "R", "one", reconciling=reconciling_first, stalled=not reconciling_first)
+        conditions.put(c.AVAILABLE, "False", "R", "two")
+        conditions.ready("False", "R", "three", reconciling=not reconciling_first, stalled=True)
+        shown = [x["type"] for x in conditions.list if x["type"] != c.RECONCILING]
+        assert shown == [c.READY, c.STALLED, c.AVAILABLE]
+
+
 def test_a_pause_leaves_the_rest() -> None:
     conditions = c.Conditions(OLD, 2, "t1")
     conditions.pause("cloudmesh.org/paused")
