@@ -35,14 +35,18 @@ def image() -> Image:
     return Recipe(default_cache()).machine
 
 
-@pytest.fixture(scope="module")
-def root(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The image's files; a whole container needs a kubelet, what programs need to start doesn't."""
-    folder = tmp_path_factory.mktemp("machine") / "root"
+def unpack(image: Image, folder: Path) -> Path:
     folder.mkdir()
     for layer in image.layers:
         data = decompress(layer.blob.read(), 1 << 30)
         subprocess.run(["tar", "-x", "-C", folder, "--numeric-owner", "-p"], input=data, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The image's files; a whole container needs a kubelet, what programs need to start doesn't."""
+    folder = unpack(image, tmp_path_factory.mktemp("machine") / "root")
     for name, minor in (("null", 3), ("urandom", 9)):
         os.mknod(folder / "dev" / name, stat.S_IFCHR, os.makedev(1, minor))
         (folder / "dev" / name).chmod(0o666)
@@ -77,7 +81,8 @@ def test_what_people_expect_after_a_login_runs(root: Path) -> None:
     assert run(root, "printf 'b\\na\\n' | sort | xargs") == "a b"
 
 
-def test_no_key_is_in_it_and_nothing_is_setuid(root: Path) -> None:
+def test_no_key_is_in_it_and_nothing_is_setuid(image: Image, tmp_path: Path) -> None:
+    root = unpack(image, tmp_path / "root")  # in the shared one, programs have run
     assert not list(root.rglob("ssh_host_*")) and not list(root.rglob("munge.key"))
     private = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\n[A-Za-z0-9+/=\n]{40}")
     for folder, _, names in os.walk(root):
@@ -90,6 +95,7 @@ def test_no_key_is_in_it_and_nothing_is_setuid(root: Path) -> None:
             if found.st_size < 1 << 20:
                 assert not private.search(path.read_bytes()), path
     assert (root / "etc/machine-id").exists() is False
+    shutil.rmtree(root)
 
 
 def test_folders_of_the_user_are_its_own(root: Path) -> None:
