@@ -16,6 +16,7 @@ from tests.testbed.clusters import Cluster
 from benchmarks.scale_parts.floor import replay
 from benchmarks.scale_parts.operator_process import Operator
 from cloudmesh.api.names import API_VERSION
+from cloudmesh.compute.account_status import COUNTERS_SECONDS
 from cloudmesh.engine import CONFIG_MAP, SECRET, Kube, Obj, Resource, connect
 from cloudmesh.engine.cache import Name
 from cloudmesh.engine.informer import Informer
@@ -217,7 +218,7 @@ class Bench:
 
     async def _quiet(self, operator: Operator, namespace: str) -> None:
         """Writes while nothing is asked for: those of money, and all others."""
-        await asyncio.sleep(10)
+        await asyncio.sleep(COUNTERS_SECONDS + 10)  # an account's counters of the busy time are written late
         kinds = (VIRTUAL_CLUSTER, VIRTUAL_MACHINE, CLOUD_ACCOUNT)
 
         async def look() -> dict[str, Obj]:

@@ -153,7 +153,7 @@ class AwsCore(Power):
             except InvalidRequest:
                 continue  # a cloud that looks like EC2 and doesn't know the filter
             instances = [i for r in reservations for i in r.get("Instances", [])]
-            mine = [to_node(i, self.session.region) for i in instances if _has_token(i, spec.token)]
+            mine = [to_node(i, self.session.region, self._sizes) for i in instances if _has_token(i, spec.token)]
             if mine:
                 mine.sort(key=lambda node: (node.state in ("Deleted", "Deleting"), node.created_at, node.id))
                 self._check_owner(mine[0], spec)
