@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import json
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -81,6 +82,21 @@ async def test_an_instance_carries_keys_disk_tags_and_asks_for_a_token_at_its_me
     assert config["users"][1]["ssh_authorized_keys"] == ["ssh-ed25519 AAAA me"]
     assert config["ssh_keys"]["ed25519_private"] == "PRIVATE HOST KEY"
     assert config["ssh_pwauth"] is False
+    assert not aws.dialect.invalid  # type: ignore[attr-defined]
+
+
+async def test_spot_never_costs_more_than_was_quoted(ec2: AwsProvider, aws: FaultProxy) -> None:
+    spot = next(o for o in await ec2.offers() if (o.type, o.zone, o.purchase) == ("t3.micro", "us-east-1a", "Spot"))
+    spec = await spec_of(ec2, "a")
+    await ec2.ensure_node(dataclasses.replace(spec, offer=spot))
+    await ec2.ensure_node(dataclasses.replace(spec, token="b", offer=dataclasses.replace(spot, price=None)))
+    known, unknown = (
+        call.parameters["InstanceMarketOptions"]["SpotOptions"]
+        for call, _ in aws.calls if call.operation == "RunInstances"
+    )  # fmt: skip
+    assert spot.price is not None
+    assert Decimal(known["MaxPrice"]) == Decimal(spot.price.nanos) / 10**9
+    assert "MaxPrice" not in unknown
     assert not aws.dialect.invalid  # type: ignore[attr-defined]
 
 

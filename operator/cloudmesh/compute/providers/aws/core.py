@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cloudmesh.compute.ports import Access, Complete, Finding, Listing, Node, NodeSpec, Partial, ProviderInfo
+from cloudmesh.compute.prices.money import to_text
 from cloudmesh.compute.providers.aws.nodes import from_tags, root_volume, to_node, to_tags
 from cloudmesh.compute.providers.aws.offers import read_offers
 from cloudmesh.compute.providers.aws.powers.base import Power
@@ -208,10 +209,11 @@ class AwsCore(Power):
             disk = {"VolumeSize": spec.disk_gib, "VolumeType": "gp3", "DeleteOnTermination": True}
             request["BlockDeviceMappings"] = [{"DeviceName": await self._root_device(spec.image), "Ebs": disk}]
         if spec.offer.purchase == "Spot":
-            request["InstanceMarketOptions"] = {
-                "MarketType": "spot",
-                "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
-            }
+            options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+            if (price := spec.offer.price) is not None and price.currency == "USD" and price.confidence == "fetched":
+                # EC2 bills what spot costs at the moment: beyond what was quoted it shall take the machine away instead
+                options["MaxPrice"] = to_text(price.nanos)
+            request["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
         return request
 
     async def _root_device(self, image: str) -> str:
