@@ -239,7 +239,8 @@ class Bench:
             and without_money(obj) == without_money(before[uid])
         )
         say(f"{writes} writes in {QUIET_SECONDS} s, {money} objects changed by money alone; cpu {used:.0f} s")
-        other = 0 if writes and money and _only_money(before, after) else writes
+        looked_at = sum(last.get(kind.kind, 0) - first.get(kind.kind, 0) for kind in kinds)
+        other = writes - looked_at if _only_money(before, after) else writes
         figure("noop_writes", other, "writes", seconds=QUIET_SECONDS)
         figure("cost_writes", writes - other, "writes", seconds=QUIET_SECONDS, objects=len(after))
 

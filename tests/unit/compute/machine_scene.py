@@ -74,6 +74,7 @@ class Scene:
         self.api = self.world.api
         self.cloud = MemoryCloud("test", clock=wall)
         self.cloud.habits.native_tokens = native
+        self.clouds: dict[str, MemoryCloud] = {}
         self.powers = powers
         self.info = ProviderInfo(
             kind="memory", grace_seconds=grace, create_seconds=10, native_tokens=native, ssh=ssh, poll_seconds=poll
@@ -92,6 +93,12 @@ class Scene:
     def add_account(self, name: str = "lab", **spec: Any) -> Obj:
         """Makes a CloudAccount."""
         return self._put(CLOUD_ACCOUNT, name, {"memory": {}, **spec})
+
+    def add_cloud(self, account: str) -> MemoryCloud:
+        """Makes a cloud of its own, with its CloudAccount."""
+        cloud = self.clouds[account] = MemoryCloud(account, clock=wall)
+        self.add_account(account)
+        return cloud
 
     def add_cluster(self, name: str = "c", **spec: Any) -> Obj:
         """Makes a VirtualCluster."""
@@ -189,7 +196,7 @@ class Scene:
             self.contexts.append(context)
             kind = FULL if self.powers else MemoryProvider
             key = context.credentials.get("key", b"").decode()
-            provider = kind(context.name, self.cloud, key=key, info=self.info)
+            provider = kind(context.name, self.clouds.get(context.name, self.cloud), key=key, info=self.info)
             return Crashing.of(provider, crash) if crash is not None else provider
 
         return lambda kind: make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import fields, replace
 from typing import Any
 
@@ -58,6 +59,36 @@ async def test_another_region_moves_the_machines_once(s: Scene) -> None:
         await s.settle()
         assert s.cloud.calls["RunInstance"] <= 5
         assert {i.region for i in s.living()} == {other}
+
+
+@scene
+async def test_one_cluster_of_two_clouds(s: Scene) -> None:
+    other = s.add_cloud("other")
+    s.cluster(replicas=3, accounts=[{"name": "lab"}, {"name": "other"}], pool={"where": {"spread": "Account"}})
+    async with s.operator():
+        await s.settle()
+        assert s.said() == ("True", "AsSpecified")
+        assert sorted((len(s.living()), len(other.living()))) == [1, 2]
+        assert s.cluster_status()["clouds"] == "lab,other"
+        lost = other.living()[0]
+        other.vanish(lost.id)
+        await asyncio.sleep(120)
+        await s.settle()
+        assert s.said() == ("True", "AsSpecified")
+        assert sorted((len(s.living()), len(other.living()))) == [1, 2]
+
+
+@scene
+async def test_another_list_of_accounts_moves_the_cluster(s: Scene) -> None:
+    other = s.add_cloud("other")
+    s.cluster(replicas=2)
+    async with s.operator():
+        await s.settle()
+        assert (len(s.living()), len(other.living())) == (2, 0)
+        s.edit(accounts=[{"name": "other"}])
+        await s.settle()
+        assert (len(s.living()), len(other.living())) == (0, 2)
+        assert s.said() == ("True", "AsSpecified")
 
 
 @scene
