@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from tests.unit.compute import machine_scene
@@ -31,7 +31,7 @@ from cloudmesh.compute.machine_controller import MachineReconciler
 from cloudmesh.compute.probes import Probes
 from cloudmesh.engine import CONFIG_MAP, Done, Engine, Obj
 from cloudmesh.engine.reconciler import Reconciler
-from cloudmesh.testing import CrashPoint, World, run_virtual
+from cloudmesh.testing import CrashPoint, World
 
 KINDS = (*machine_scene.KINDS, CLUSTER_JOB, PLACEMENT_POLICY, CONFIG_MAP)
 SMALL = {"vcpu": {"min": "1"}, "memory": {"min": "1Gi"}}
@@ -212,17 +212,11 @@ class Scene(machine_scene.Scene):
             yield engine, made[0]
 
 
-def scene(test: Callable[[Scene], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Runs a test on a virtual loop with a fresh scene."""
+def with_account() -> Scene:
+    """A fresh scene that has its CloudAccount."""
+    s = Scene()
+    s.add_account()
+    return s
 
-    def run() -> None:
-        async def main() -> None:
-            s = Scene()
-            s.add_account()
-            await test(s)
 
-        run_virtual(main())
-
-    run.__name__ = test.__name__
-    run.__doc__ = test.__doc__
-    return run
+scene = machine_scene.runs_in(with_account)

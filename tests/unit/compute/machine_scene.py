@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import datetime
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from cloudmesh.compute.account_controller import AccountReconciler
 from cloudmesh.compute.accounts import Accounts, shared
@@ -36,6 +36,9 @@ def wall() -> float:
 def now() -> str:
     """The same as RFC 3339."""
     return datetime.datetime.fromtimestamp(wall(), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+S = TypeVar("S")
 
 
 class Owner:
@@ -275,15 +278,21 @@ class Crashing:
         return wrapped
 
 
-def scene(test: Callable[[Scene], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Runs a test on a virtual loop with a fresh scene."""
+def runs_in(make: Callable[[], S]) -> Callable[[Callable[[S], Coroutine[Any, Any, None]]], Callable[[], None]]:
+    """Makes a decorator that runs a test on a virtual loop with a fresh scene, made on that loop."""
 
-    def run() -> None:
-        async def main() -> None:
-            await test(Scene())
+    def decorate(test: Callable[[S], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+        def run() -> None:
+            async def main() -> None:
+                await test(make())
 
-        run_virtual(main())
+            run_virtual(main())
 
-    run.__name__ = test.__name__
-    run.__doc__ = test.__doc__
-    return run
+        run.__name__ = test.__name__
+        run.__doc__ = test.__doc__
+        return run
+
+    return decorate
+
+
+scene = runs_in(Scene)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from tests.unit.compute import cluster_scene
-from tests.unit.compute.machine_scene import NAMESPACES, now, wall
+from tests.unit.compute.machine_scene import NAMESPACES, now, runs_in, wall
 
 from cloudmesh.api.quantity import parse_quantity
 from cloudmesh.compute.accounts import Accounts
@@ -20,7 +20,7 @@ from cloudmesh.compute.providers.kubernetes.sizes import read_settings
 from cloudmesh.compute.providers.registry import Context
 from cloudmesh.engine import CONFIG_MAP, SECRET, Engine, Obj, Resource
 from cloudmesh.engine.kube import Request
-from cloudmesh.testing import CrashPoint, World, run_virtual
+from cloudmesh.testing import CrashPoint, World
 from cloudmesh.testing.apiserver.server import Refused
 
 POD = Resource("v1", "Pod", "pods")
@@ -156,15 +156,4 @@ class PodScene(cluster_scene.Scene):
         self.api.remove(resource, "ns", name)
 
 
-def pod_scene(test: Callable[[PodScene], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Runs a test on a virtual loop with a fresh scene."""
-
-    def run() -> None:
-        async def main() -> None:
-            await test(PodScene())
-
-        run_virtual(main())
-
-    run.__name__ = test.__name__
-    run.__doc__ = test.__doc__
-    return run
+pod_scene = runs_in(PodScene)

@@ -202,9 +202,8 @@ def test_more_money_wakes_what_waits_for_it() -> None:
     run_virtual(main())
 
 
-def test_a_month_turns_while_machines_run() -> None:
-    december = to_seconds("2026-12-01T00:00:00Z")
-    begin = december - 7200
+def since(begin: int) -> Callable[[Engine], BudgetReconciler]:
+    """Makes reconcilers whose clock stands at `begin` when the loop's begins."""
 
     def late() -> str:
         return to_time(seconds() - START + begin)
@@ -212,11 +211,18 @@ def test_a_month_turns_while_machines_run() -> None:
     def make(engine: Engine) -> BudgetReconciler:
         return BudgetReconciler(engine, Budgets(engine, now=late, monotonic=_loop_time), monotonic=_loop_time)
 
+    return make
+
+
+def test_a_month_turns_while_machines_run() -> None:
+    december = to_seconds("2026-12-01T00:00:00Z")
+    begin = december - 7200
+
     async def main() -> None:
         world = World(RESOURCES)
         world.api.put(BUDGET, budget(amount="100000", alertsAtPercent=[1]))
         put(world, "w", started=begin, hourly=1000 * NANO)
-        async with world.engine(make, Ender, Still):
+        async with world.engine(since(begin), Ender, Still):
             await asyncio.sleep(7195)
             november = status(world)
             assert november["booked"]["month"] == "2026-11" and november["alertedAtPercent"] == [1]
@@ -235,18 +241,12 @@ def test_a_month_turns_while_machines_run() -> None:
 def test_a_budget_of_all_time_counts_on_when_the_month_turns() -> None:
     begin = to_seconds("2026-12-01T00:00:00Z") - 3600
 
-    def late() -> str:
-        return to_time(seconds() - START + begin)
-
-    def make(engine: Engine) -> BudgetReconciler:
-        return BudgetReconciler(engine, Budgets(engine, now=late, monotonic=_loop_time), monotonic=_loop_time)
-
     async def main() -> None:
         world = World(RESOURCES)
         world.api.put(BUDGET, budget(amount="3", period="Total", alertsAtPercent=[40]))
         put(world, "w", started=begin, hourly=NANO, owner=cluster("lab"))
         put(world, "old", started=begin - 1800, ended=begin, hourly=NANO)
-        async with world.engine(make, Ender, Still):
+        async with world.engine(since(begin), Ender, Still):
             await asyncio.sleep(5395)
             assert condition(world, "WithinBudget") == ("True", "AsSpecified")
             await asyncio.sleep(20)
