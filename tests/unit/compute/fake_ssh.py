@@ -55,6 +55,7 @@ class Machine:
     helper: bool = True
     slurm: dict[str, Any] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)
+    """Addresses, or `address:port`, that it can't reach."""
     commands: dict[str, Command] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
     cleared: list[str] = field(default_factory=list)
@@ -105,9 +106,9 @@ class FakeSsh:
         self.calls.append((machine.name, words))
         if words[0] == HELPER:
             return self._helper(machine, words[1:]) if machine.helper else out("no such file", 127)
-        if words[0] == "timeout":
-            other = next((m for m in self.machines.values() if m.host == words[-2]), None)
-            return OK if other and other.up and other.host not in machine.blocked else out("refused", 1)
+        if words[:2] == ["bash", "-c"]:
+            peers = zip(words[4::2], words[5::2], strict=True)
+            return out("\n".join(f"{host} {port}" for host, port in peers if not self._reaches(machine, host, port)))
         if words[0] == "srun":
             names = next(w for w in words if w.startswith("--nodelist=")).partition("=")[2].split(",")
             return out("\n".join(names)) if self.srun_works else out("unable to allocate", 1)
@@ -121,6 +122,10 @@ class FakeSsh:
             token = words[-1].split("/")[-2]
             return Output(0, machine.commands[token].log[-int(words[2]) :], b"")
         return self.more(machine, words, stdin)
+
+    def _reaches(self, machine: Machine, host: str, port: str) -> bool:
+        other = self.machines.get(host)
+        return other is not None and other.up and not {host, f"{host}:{port}"} & machine.blocked
 
     def more(self, machine: Machine, words: list[str], stdin: bytes) -> Output:
         raise AssertionError(f"nobody knows {words}")
@@ -164,8 +169,8 @@ class FakeSsh:
         nodes = self._nodes() if role else {}
         ready = nodes.get(machine.name) == "IDLE"
         answer = {
-            "role": role, "slurmctld": True if role == "both" else None, "nodes": nodes, "ready": ready,
-            "message": "" if ready else "the controller doesn't answer",
+            "role": role, "slurmctld": True if role == "both" else None, "slurmd": bool(role), "nodes": nodes,
+            "ready": ready, "message": "" if ready else "the controller doesn't answer",
         }  # fmt: skip
         return Output(0 if ready or words[0] != "start" else 75, json.dumps(answer).encode(), b"")
 

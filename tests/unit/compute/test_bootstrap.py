@@ -14,7 +14,7 @@ from cloudmesh.api.virtualcluster import VirtualCluster
 from cloudmesh.compute.access import ClusterAccess
 from cloudmesh.compute.bootstrap import Bootstrap, BootstrapState
 from cloudmesh.compute.machines import MachineView
-from cloudmesh.engine import CONFIG_MAP, Key, Kube
+from cloudmesh.engine import CONFIG_MAP, Key, Kube, Transient
 from cloudmesh.testing import MemoryApi, run_virtual
 
 ACCESS = ClusterAccess(
@@ -139,6 +139,82 @@ async def test_a_pair_that_cannot_meet_is_named_with_both_ends(s: Scene) -> None
         m.blocked.clear()
     assert len((await s.settled()).done) == 3
     assert s.bootstrap.unreachable("m-1") == ""
+
+
+@scene()
+async def test_each_port_that_slurm_needs_is_tried_between_all_machines(s: Scene) -> None:
+    s.ssh.at("lab-w-1").blocked |= {"10.0.0.1:6817", "10.0.0.3:6818"}
+    s.ensure()
+    await asyncio.sleep(20)
+    state = s.ensure()
+    assert state.done == {"m-0", "m-2"}
+    assert state.unreachable == {
+        "m-1": "lab-w-1 (10.0.0.2) can't reach lab-w-2 (10.0.0.3:6818); "
+        "lab-w-1 (10.0.0.2) can't reach lab-w-0 (10.0.0.1:6817)"
+    }
+    assert not any("lab-w-1" in words[-3] for _, words in s.ssh.calls if words[0] == "srun")
+    s.ssh.at("lab-w-1").blocked.clear()
+    await s.settled()
+    tries = [name for name, words in s.ssh.calls if words[0] == "bash"]
+    s.add(3)
+    await s.settled()
+    # one command a machine for SSH, one for SLURM; pairs that met before aren't tried again
+    later = [(name, words[4:]) for name, words in s.ssh.calls if words[0] == "bash"][len(tries) :]
+    assert sorted(name for name, _ in later) == sorted(["lab-w-0", "lab-w-1", "lab-w-2", "lab-w-3"] * 2)
+    assert [peers for name, peers in later if name == "lab-w-1"] == [["10.0.0.4", "2222"], ["10.0.0.4", "6818"]]
+
+
+@scene()
+async def test_a_node_that_its_controller_does_not_reach_is_named(s: Scene) -> None:
+    s.ssh.at("lab-w-0").blocked.add("10.0.0.2:6818")
+    s.ensure()
+    await asyncio.sleep(20)
+    assert s.ensure().unreachable == {"m-1": "lab-w-0 (10.0.0.1) can't reach lab-w-1 (10.0.0.2:6818)"}
+    assert s.ensure().done == {"m-0", "m-2"}
+
+
+@scene(2, profile={"ssh": {}}, network={"mode": "SameNetwork"})
+async def test_machines_that_are_asked_to_lie_in_one_network_are_tried(s: Scene) -> None:
+    await s.settled()
+    s.add(2)
+    for name in ("lab-w-0", "lab-w-1"):
+        s.ssh.at(name).blocked.add("10.0.0.3")
+    s.ssh.at("lab-w-2").blocked.add("10.0.0.1")
+    s.ensure()
+    await asyncio.sleep(20)
+    state = s.ensure()
+    assert state.done == {"m-0", "m-1"}
+    assert state.unreachable == {
+        "m-2": "lab-w-0 (10.0.0.1) can't reach lab-w-2 (10.0.0.3:2222); "
+        "lab-w-1 (10.0.0.2) can't reach lab-w-2 (10.0.0.3:2222); "
+        "lab-w-2 (10.0.0.3) can't reach lab-w-0 (10.0.0.1:2222)"
+    }
+    for machine_ in s.ssh.machines.values():
+        machine_.blocked.clear()
+    await s.settled()
+
+
+@scene(2, profile={"script": {"configMapRef": {"name": "setup"}}}, network={"mode": "SameNetwork"})
+async def test_no_script_begins_on_a_machine_that_is_cut_off(s: Scene) -> None:
+    await s.kube.create(
+        CONFIG_MAP, {"metadata": {"name": "setup", "namespace": "ns"}, "data": {"bootstrap.sh": "true\n"}}
+    )
+    s.ssh.behave = lambda _, command: command.end(0, 0)
+    s.ssh.at("lab-w-0").blocked.add("10.0.0.2")
+    s.ensure()
+    await asyncio.sleep(20)
+    assert s.ensure().done == {"m-0"}
+    assert s.bootstrap.unreachable("m-1") == "lab-w-0 (10.0.0.1) can't reach lab-w-1 (10.0.0.2:2222)"
+    assert not s.ssh.at("lab-w-1").commands
+    s.ssh.at("lab-w-0").blocked.clear()
+    await s.settled()
+
+
+@scene(2, profile={"ssh": {}})
+async def test_machines_that_need_no_common_network_are_not_tried(s: Scene) -> None:
+    s.ssh.at("lab-w-0").blocked.add("10.0.0.2")
+    await s.settled()
+    assert not any(words[0] == "bash" for _, words in s.ssh.calls)
 
 
 @scene(2)
@@ -380,6 +456,26 @@ async def test_use_is_watched_when_idle_rules_ask(s: Scene) -> None:
     assert s.bootstrap.last_activity("c-1") == ""
     s.bootstrap.forget("c-1")
     assert s.bootstrap.last_activity("c-1") == ""
+
+
+@scene(2, lifecycle={"idle": {"afterSeconds": 60}})
+async def test_a_controller_that_hangs_counts_as_in_use_within_seconds(s: Scene) -> None:
+    await s.settled()
+    limits: list[float] = []
+    run = s.ssh.run
+
+    async def hang(target: Any, argv: Any, *, stdin: bytes = b"", seconds: float = 60.0) -> Any:
+        if argv[0] != "squeue":
+            return await run(target, argv, stdin=stdin, seconds=seconds)
+        limits.append(seconds)
+        await asyncio.sleep(seconds)
+        raise Transient("took too long")
+
+    s.ssh.run = hang  # type: ignore[method-assign]
+    await asyncio.sleep(60)
+    assert limits
+    assert max(limits) <= 10
+    assert s.bootstrap.last_activity("c-1")
 
 
 @scene(0)

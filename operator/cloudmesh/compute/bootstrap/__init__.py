@@ -66,6 +66,7 @@ class Bootstrap:
             access=access,
             script=(ref.name, ref.key) if ref is not None else ("", ""),
             watch_use=spec.lifecycle.idle is not None,
+            same_network=spec.same_network,
         )
         worker = self._workers.get(uid)
         if worker is None:

@@ -9,13 +9,12 @@ from typing import Literal, TypeVar
 
 from cloudmesh.compute.access import ClusterAccess
 from cloudmesh.compute.machines import MachineView
-from cloudmesh.compute.ssh import Output, Ssh, SshTarget
+from cloudmesh.compute.ssh import SshTarget
 from cloudmesh.engine import CloudmeshError
 
 T = TypeVar("T")
 State = Literal["Pending", "Done", "Failed"]
 AT_ONCE = 16
-PROBE_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +101,3 @@ async def for_all(hosts: Iterable[Host], work: Callable[[Host], Awaitable[T]]) -
                 return host.uid, error
 
     return dict(await asyncio.gather(*(one(host) for host in hosts)))
-
-
-_CONNECT = 'exec 3<>"/dev/tcp/$0/$1"'
-
-
-async def can_reach(ssh: Ssh, access: ClusterAccess, one: Host, other: Host) -> str:
-    """Tries a connection from one machine to another's SSH port; an empty string, or a message that names both."""
-    address = other.address
-    argv = ["timeout", str(PROBE_SECONDS), "bash", "-c", _CONNECT, address, str(other.port)]
-    done: Output = await ssh.run(target_of(one, access), argv, seconds=PROBE_SECONDS + 15)
-    if done.status == 0:
-        return ""
-    return f"{one.name} ({one.address}) can't reach {other.name} ({address}:{other.port})"

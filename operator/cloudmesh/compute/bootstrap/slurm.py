@@ -7,12 +7,13 @@ takes over: what SLURM knew is lost then (a Pod has no disk that outlives it), a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloudmesh.compute.access import ClusterAccess
-from cloudmesh.compute.bootstrap.hosts import DONE, Host, Result, can_reach, for_all, target_of
+from cloudmesh.compute.bootstrap.hosts import DONE, Host, Result, for_all, target_of
+from cloudmesh.compute.bootstrap.pairs import Met, Pair, blame, pairs_of
 from cloudmesh.compute.ssh import Output, Ssh
 from cloudmesh.engine import CloudmeshError, Transient
 
@@ -21,6 +22,9 @@ FOLDER = ".cloudmesh/slurm"
 WAIT_SECONDS = 20
 CALL_SECONDS = 90.0
 PROOF_SECONDS = 20
+BUSY_SECONDS = 8.0
+"""A controller that doesn't tell its queue for so long is asked again at the next look."""
+CTL_PORT, NODE_PORT = 6817, 6818
 UP, NO_KEY, LATER = 0, 66, 75
 NO_SUCH_COMMAND = 127
 IDLE = "IDLE"
@@ -40,6 +44,7 @@ class SlurmState:
     """States of the nodes by name, as the controller told them last."""
     proved: bool = False
     """A node of this controller was usable."""
+    met: Met = field(default_factory=Met)
 
     @property
     def up(self) -> bool:
@@ -66,19 +71,32 @@ async def settle(
     fresh = [
         h for h in hosts if h.reachable and (h.uid not in state.started or done.get(h.uid, NOT_YET).state != "Done")
     ]
-    for uid, blocked in (await _probe(ssh, access, controller, fresh)).items():
-        results[uid] = Result("Pending", blocked, unreachable=True)
+    pairs = pairs_of([h for h in hosts if h.reachable], fresh, controller)
+    state.met.keep(hosts)
+    results |= await _probe(ssh, access, state, fresh, ((one, other, other.port) for one, other in pairs))
+    blocked = {h.uid for h in fresh if h.uid in results}
     begun = await for_all(
-        (h for h in fresh if h.uid not in results), lambda h: _start(ssh, access, h, controller, state)
+        (h for h in fresh if h.uid not in blocked), lambda h: _start(ssh, access, h, controller, state)
     )
-    results |= {uid: _failed(found) if isinstance(found, CloudmeshError) else found for uid, found in begun.items()}
+    listening = set()
+    for uid, found in begun.items():
+        results[uid], listens = (_failed(found), False) if isinstance(found, CloudmeshError) else found
+        if listens:
+            listening.add(uid)
     state.nodes = await _nodes(ssh, access, controller)
     for host in hosts:
         if host.uid not in results:
             usable = state.nodes.get(host.name, "").rstrip("*") in USABLE
             results[host.uid] = DONE if usable else _down(host, state)
+            if usable:
+                listening.add(host.uid)
+    entrants = [h for h in fresh if h.uid not in blocked]
+    asked = [(one, other, NODE_PORT) for one, other in pairs if one.uid not in blocked and other.uid in listening]
+    if state.nodes:
+        asked += [(h, controller, CTL_PORT) for h in entrants if h.uid != controller.uid]
+    results |= await _probe(ssh, access, state, entrants, asked)
     await _forget(ssh, access, controller, hosts, state)
-    proving = [h for h in fresh if results[h.uid] == DONE and done.get(h.uid) != DONE]
+    proving = [h for h in entrants if results[h.uid] == DONE and done.get(h.uid) != DONE]
     results |= await _prove(ssh, access, controller, proving, state)
     state.proved = state.proved or DONE in results.values()
     return results
@@ -94,17 +112,21 @@ async def _choose(ssh: Ssh, access: ClusterAccess, hosts: Sequence[Host], state:
     return running[0] if running else hosts[0]
 
 
-async def _probe(ssh: Ssh, access: ClusterAccess, controller: Host, fresh: Sequence[Host]) -> dict[str, str]:
-    """Tries each pair that SLURM needs: a new node and the controller, both ways."""
+async def _probe(
+    ssh: Ssh, access: ClusterAccess, state: SlurmState, fresh: Sequence[Host], pairs: Iterable[Pair]
+) -> dict[str, Result]:
+    """Tries pairs; tells of new machines that are cut off. The controller is never called so: the others need it."""
+    failed, silent = await state.met.try_all(ssh, access, pairs)
+    new = [h for h in fresh if state.controller is None or h.uid != state.controller.uid]
+    return {h.uid: Result("Pending", silent[h.uid]) for h in fresh if h.uid in silent} | {
+        uid: Result("Pending", message, unreachable=True) for uid, message in blame(failed, new).items()
+    }
 
-    async def both(host: Host) -> str:
-        return await can_reach(ssh, access, host, controller) or await can_reach(ssh, access, controller, host)
 
-    found = await for_all((h for h in fresh if h.uid != controller.uid), both)
-    return {uid: str(blocked) for uid, blocked in found.items() if blocked}
-
-
-async def _start(ssh: Ssh, access: ClusterAccess, host: Host, controller: Host, state: SlurmState) -> Result:
+async def _start(
+    ssh: Ssh, access: ClusterAccess, host: Host, controller: Host, state: SlurmState
+) -> tuple[Result, bool]:
+    """Starts SLURM; tells how far it is, and whether its node takes connections."""
     target = target_of(host, access)
     await ssh.put(target, {f"{FOLDER}/munge.key": access.munge_key}, mode=0o400)
     role = "both" if host.uid == controller.uid else "node"
@@ -112,9 +134,9 @@ async def _start(ssh: Ssh, access: ClusterAccess, host: Host, controller: Host, 
     code, answer = await _ask(ssh, access, host, *argv, "--wait", str(WAIT_SECONDS))
     if code == UP:
         state.started[host.uid] = _life(host)
-        return DONE
+        return DONE, True
     message = f"{host.name}: {answer.get('message') or 'SLURM is not up yet'}"
-    return Result("Pending" if code in (LATER, NO_KEY) else "Failed", message)
+    return Result("Pending" if code in (LATER, NO_KEY) else "Failed", message), answer.get("slurmd") is True
 
 
 async def _nodes(ssh: Ssh, access: ClusterAccess, controller: Host) -> dict[str, str]:
@@ -159,7 +181,7 @@ async def _prove(
 
 async def is_busy(ssh: Ssh, access: ClusterAccess, controller: Host) -> bool:
     """Whether SLURM has jobs that wait or run."""
-    done = await ssh.run(target_of(controller, access), ["squeue", "--noheader", "--format=%i"])
+    done = await ssh.run(target_of(controller, access), ["squeue", "--noheader", "--format=%i"], seconds=BUSY_SECONDS)
     if done.status != 0:
         raise Transient(f"squeue on {controller.name}: {done.complaint}")
     return bool(done.text.strip())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cloudmesh.compute.access import ClusterAccess
 from cloudmesh.compute.bootstrap import script, slurm
 from cloudmesh.compute.bootstrap.activity import in_use
 from cloudmesh.compute.bootstrap.equip import digest_of, equip, make_files
 from cloudmesh.compute.bootstrap.hosts import DONE, Host, Result, for_all
+from cloudmesh.compute.bootstrap.pairs import Met, blame, pairs_of
 from cloudmesh.compute.reach import Reach
 from cloudmesh.compute.ssh import Ssh
 from cloudmesh.engine import CONFIG_MAP, CloudmeshError, InvalidRequest, Key, Kube
@@ -38,6 +39,7 @@ class Wanted:
         access: Its keys.
         script: Name and key of the ConfigMap of profile `script`.
         watch_use: Whether to tell when it was last used.
+        same_network: Whether all machines must reach each other.
     """
 
     key: Key
@@ -46,6 +48,7 @@ class Wanted:
     access: ClusterAccess = field(repr=False)
     script: tuple[str, str] = ("", "")
     watch_use: bool = False
+    same_network: bool = False
 
 
 class Worker:
@@ -79,6 +82,7 @@ class Worker:
         self._changed = changed
         self._wake = asyncio.Event()
         self._scripts: list[bytes] = []
+        self._met = Met()
 
     def want(self, wanted: Wanted) -> None:
         """Takes what is asked for now."""
@@ -138,6 +142,8 @@ class Worker:
 
     async def _settle(self, wanted: Wanted) -> dict[str, Result]:
         await self._equip(wanted)
+        apart = await self._meet(wanted) if wanted.same_network and wanted.profile != "slurm" else {}
+        hosts = tuple(replace(h, reachable=h.reachable and h.uid not in apart) for h in wanted.hosts)
         match wanted.profile:
             case "slurm":
                 results = await slurm.settle(self._ssh, wanted.access, wanted.hosts, self.results, self.slurm)
@@ -147,10 +153,21 @@ class Worker:
                     self._scripts = [*(s for s in self._scripts if s != text), text][-KEPT_SCRIPTS:]
                     self.results = {uid: result for uid, result in self.results.items() if result.state != "Failed"}
                 earlier = self._scripts[:-1]
-                results = await script.settle(self._ssh, wanted.access, wanted.hosts, self.results, text, earlier)
+                results = await script.settle(self._ssh, wanted.access, hosts, self.results, text, earlier)
             case _:
-                results = dict.fromkeys((h.uid for h in wanted.hosts), DONE)
-        return results
+                results = dict.fromkeys((h.uid for h in hosts), DONE)
+        return results | apart
+
+    async def _meet(self, wanted: Wanted) -> dict[str, Result]:
+        """Machines that aren't set up yet and don't reach the SSH port of others, or aren't reached at theirs."""
+        hosts = [h for h in wanted.hosts if h.reachable]
+        fresh = [h for h in hosts if (found := self.results.get(h.uid)) is None or found.state == "Pending"]
+        self._met.keep(wanted.hosts)
+        pairs = [(one, other, other.port) for one, other in pairs_of(hosts, fresh, hosts[0])] if fresh else []
+        failed, silent = await self._met.try_all(self._ssh, wanted.access, pairs)
+        return {h.uid: Result("Pending", silent[h.uid]) for h in fresh if h.uid in silent} | {
+            uid: Result("Pending", message, unreachable=True) for uid, message in blame(failed, fresh).items()
+        }
 
     async def _equip(self, wanted: Wanted) -> None:
         """Its failures show in what comes after it; machines that are used by people only don't wait for it."""
