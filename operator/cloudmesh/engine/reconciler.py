@@ -22,6 +22,8 @@ from cloudmesh.engine.resources import Done, Key, Obj, Resource
 log = logging.getLogger(__name__)
 
 RECONCILE_SECONDS = 300.0
+USUAL_CONFLICTS = 5
+"""So many in a row are no news: somebody else wrote, or a namespace is on its way out."""
 
 
 class Reconciler(Protocol):
@@ -148,7 +150,7 @@ class Workers:
 
     async def _failed(self, reconciler: Reconciler, key: Key, obj: Obj, mark: bytes, error: CloudmeshError) -> None:
         self._metrics.errors.labels(key.kind, error.reason).inc()
-        told = {"reason": error.reason, "error": str(error)}
+        told: dict[str, object] = {"reason": error.reason, "error": str(error)}
         match error:
             case InvalidRequest() | Unsupported():
                 self._stopped[key] = mark
@@ -163,7 +165,11 @@ class Workers:
                 delay = self._queue.retry(key)
             case _:
                 delay = self._queue.retry(key)
-        log.warning("reconcile failed", extra=told | {"retry_seconds": round(delay, 2)})
+        told["retry_seconds"] = round(delay, 2)
+        if isinstance(error, Conflict) and self._queue.failures(key) <= USUAL_CONFLICTS:
+            log.info("reconcile came too late", extra=told)
+        else:
+            log.warning("reconcile failed", extra=told)
 
     async def _refresh(self, resource: Resource, obj: Obj) -> None:
         """A conflict means the cache is behind: look at the object itself, which may even be gone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
@@ -74,12 +75,11 @@ class World:
         stop = asyncio.Event()
         told = self._feed_metrics
         seen = Kube(transport or self.api, metrics=told)
-        feeds = [
-            asyncio.create_task(
-                Informer(seen, resource, PrimarySink(engine, resource, None), rng=self.rng, metrics=told).run()
-            )
-            for resource in engine.fed
-        ]
+        feeds = []
+        for resource, namespace in itertools.product(engine.fed, engine.namespaces):
+            sink = PrimarySink(engine, resource, namespace)
+            informer = Informer(seen, resource, sink, namespace=namespace, rng=self.rng, metrics=told)
+            feeds.append(asyncio.create_task(informer.run()))
         running = asyncio.create_task(engine.run(stop))
         self.engines.append(engine)
         try:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 import pytest
 
-from cloudmesh.engine import CONFIG_MAP, Done, Engine, InvalidRequest, Key, Kube, Obj, Resource, Transient, own
+from cloudmesh.engine import (
+    CONFIG_MAP,
+    Conflict,
+    Done,
+    Engine,
+    InvalidRequest,
+    Key,
+    Kube,
+    Obj,
+    Resource,
+    Transient,
+    own,
+)
 from cloudmesh.testing import CrashPoint, Faults, FaultyTransport, MemoryApi, World, for_every_crash, run_virtual
 
 WIDGET = Resource("test.cloudmesh.org/v1", "Widget", "widgets")
@@ -126,6 +139,50 @@ def test_a_restart_writes_nothing() -> None:
         assert len([call for call in world.api.calls if not call.startswith("GET")]) == calls
 
     run_virtual(main())
+
+
+def test_a_world_serves_the_namespaces_that_it_is_told() -> None:
+    async def main() -> None:
+        world = World([WIDGET])
+        world.api.put(WIDGET, widget("a", text="one"))
+        world.api.put(WIDGET, {"metadata": {"name": "b", "namespace": "other"}, "spec": {"text": "two"}})
+        async with world.engine(Copier, namespaces=["other"]):
+            await world.settle()
+        assert [obj["metadata"]["namespace"] for obj in world.api.all(CONFIG_MAP)] == ["other"]
+
+    run_virtual(main())
+
+
+class Late(Copier):
+    """Comes too late so many times."""
+
+    times = 5
+
+    async def _reconcile(self, key: Key, obj: Obj) -> Done:
+        if self.times:
+            self.times -= 1
+            raise Conflict("the object has been modified")
+        return await super()._reconcile(key, obj)
+
+
+@pytest.mark.parametrize(("times", "warnings"), [(5, 0), (7, 2)])
+def test_a_conflict_is_no_warning_unless_it_lasts(times: int, warnings: int, caplog: pytest.LogCaptureFixture) -> None:
+    def make(engine: Engine) -> Late:
+        late = Late(engine)
+        late.times = times
+        return late
+
+    async def main() -> None:
+        world = World([WIDGET])
+        world.api.put(WIDGET, widget("a", text="one"))
+        async with world.engine(make):
+            await world.settle()
+            check(world, "a", "one")
+
+    with caplog.at_level(logging.INFO, "cloudmesh.engine.reconciler"):
+        run_virtual(main())
+    told = [record.levelno for record in caplog.records]
+    assert (len(told), told.count(logging.WARNING)) == (times, warnings)
 
 
 @pytest.mark.parametrize("seed", range(5))
