@@ -83,6 +83,8 @@ class VirtualMachineStatus(Model):
     """ProxyCommand by which people reach the machine; left out where they connect to it directly."""
     boot_id: Annotated[Word | None, Field(alias="bootID")] = None
     """Changes when the machine has started anew and lost what lay in memory."""
+    last_end: Text | None = None
+    """How its life before the present one ended, where the cloud tells it, such as `OOMKilled, exit code 137`."""
     network: Word | None = None
     """Name of its network: machines of the same one reach each other directly."""
     restarted_at: Word | None = None

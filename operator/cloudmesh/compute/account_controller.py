@@ -17,6 +17,7 @@ from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PRICE_SHEET
 from cloudmesh.compute.ports import Provider
 from cloudmesh.compute.prices import Catalogue, next_change, price_offers
+from cloudmesh.compute.providers.kubernetes.news import listen
 from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT, DEFAULT_ACCOUNT_NAME, Context, choose
 from cloudmesh.compute.redact import PUBLIC, Redactor
 from cloudmesh.compute.settings import ComputeSettings
@@ -307,4 +308,6 @@ def _frozen(value: Any) -> Any:
 
 def reconciler(engine: Engine, settings: Settings) -> AccountReconciler:
     """The reconciler of an operator."""
-    return AccountReconciler(engine, shared(engine, settings=ComputeSettings.from_environ()))
+    accounts = shared(engine, settings=ComputeSettings.from_environ())
+    listen(engine, accounts.hint)
+    return AccountReconciler(engine, accounts)

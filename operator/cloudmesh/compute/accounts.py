@@ -124,6 +124,8 @@ class Account:
         self.redactor = Redactor()
         self.survey_wanted = asyncio.Event()
         self.poll_wanted = asyncio.Event()
+        self.hinted = False
+        """Something has changed behind our back, it is said: the next listing needn't wait for it."""
         self._hub = hub
         self.keys: dict[str, Key] = {}
         """VirtualMachine of each create token."""
@@ -330,6 +332,11 @@ class Account:
             self._waiting[token] = key
             self.poll_wanted.set()
 
+    def hint(self) -> None:
+        """Somebody says that a machine has changed: list at once, but no more often than allowed."""
+        self.hinted = True
+        self.poll_wanted.set()
+
     def settled(self, token: str) -> None:
         """A machine is as it should be."""
         self._waiting.pop(token, None)
@@ -382,6 +389,11 @@ class Accounts:
     def get(self, namespace: str, name: str) -> Account | None:
         """One account; None if it isn't known (yet)."""
         return self._accounts.get((namespace, name))
+
+    def hint(self, namespace: str, name: str) -> None:
+        """Something has changed in an account, it is said."""
+        if (account := self.get(namespace, name)) is not None:
+            account.hint()
 
     def in_namespace(self, namespace: str) -> list[Account]:
         """All accounts of a namespace."""

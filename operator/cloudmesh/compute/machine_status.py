@@ -356,6 +356,7 @@ def _addresses(status: Status, node: Node, info: ProviderInfo, network: str) -> 
         ("sshHostKey", node.host_key),
         ("sshProxyCommand", node.details.get("proxyCommand")),
         ("bootID", node.boot_id),
+        ("lastEnd", node.details.get("lastEnd", "")[:MESSAGE_LENGTH]),
         ("network", network),
     ):
         if value:
@@ -420,5 +421,6 @@ def _events(wanted: Wanted, old: Mapping[str, Any], new: Status, node: Node) -> 
         if item["field"] not in known
     ]
     if old.get("bootID") and new.get("bootID") != old["bootID"] and node.state == "Running":
-        events.append(Event("Warning", "Restarted", "the machine has started anew"))
+        why = f": {new['lastEnd']}" if "lastEnd" in new else ""
+        events.append(Event("Warning", "Restarted", f"the machine has started anew{why}"))
     return tuple(events)

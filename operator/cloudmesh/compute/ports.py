@@ -150,7 +150,7 @@ class Node:
         host_key: Public host key, where the cloud tells it.
         failure: Why the cloud gave it up, already of the taxonomy.
         details: More, such as `preempted: true`. `diskGiB`, the size of its root disk where the cloud tells it,
-            serves to see drift.
+            serves to see drift. `lastEnd`: how its life before the present one ended.
     """
 
     id: str

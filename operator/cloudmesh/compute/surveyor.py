@@ -182,6 +182,7 @@ class Surveyor:
         failures = 0
         while True:
             account.poll_wanted.clear()
+            account.hinted = False
             begun = loop.time()
             try:
                 await self._list(account)
@@ -208,8 +209,9 @@ class Surveyor:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await account.poll_wanted.wait()
-        # what is wanted now was hardly begun: it changes no sooner than in a moment
-        if (rest := min(end, loop.time() + soon) - loop.time()) > 0:
+        # what is wanted now was hardly begun: it changes no sooner than in a moment; what is hinted at has happened
+        since = begun if account.hinted else loop.time()
+        if (rest := min(end, since + soon) - loop.time()) > 0:
             await asyncio.sleep(rest)
 
     async def _list(self, account: Account) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
@@ -114,6 +115,7 @@ class Engine:
         self._reconcilers: dict[str, Reconciler] = {}
         self._primaries: dict[Resource, Reconciler] = {}
         self._owned: set[Resource] = set()
+        self._listeners: dict[Resource, list[Callable[[Obj], None]]] = {}
         self._watched: set[Resource] = set()
         self._informers: list[Informer] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -157,6 +159,11 @@ class Engine:
         """
         self._watched.add(resource)
 
+    def listen(self, resource: Resource, told: Callable[[Obj], None]) -> None:
+        """Watches our objects of a kind, and tells of each that is new, has changed or is gone; before `start`."""
+        self._owned.add(resource)
+        self._listeners.setdefault(resource, []).append(told)
+
     def background(self, name: str, work: Background) -> None:
         """Runs work while this process leads, again with back-off when it fails; before `lead`."""
         self._backgrounds.append((name, work))
@@ -189,7 +196,7 @@ class Engine:
         """Starts the watches, fills the cache, and returns when it is complete."""
         for resource in sorted(self._owned, key=lambda r: r.kind):
             for namespace in self.namespaces:
-                sink = CacheSink(self.cache, resource, namespace, self._child_changed)
+                sink = CacheSink(self.cache, resource, namespace, functools.partial(self._watched_changed, resource))
                 self._inform(resource, sink, namespace, label_selector=MANAGED_SELECTOR)
         for resource in sorted(self._watched, key=lambda r: r.kind):
             for namespace in self.namespaces:
@@ -358,6 +365,12 @@ class Engine:
         for namespace in self.namespaces:
             sink = ReferenceSink(kind, self.references, namespace)
             self._inform(resource, sink, namespace, field_selector=fields, metadata_only=True)
+
+    def _watched_changed(self, resource: Resource, change: Change) -> None:
+        self._child_changed(change)
+        if (obj := change.new or change.old) is not None:
+            for told in self._listeners.get(resource, ()):
+                told(obj)
 
     def _child_changed(self, change: Change) -> None:
         for obj in (change.old, change.new):

@@ -167,6 +167,10 @@ class Scene(machine_scene.Scene):
             return now
         return Clock(lambda: engine.kube.heard, wall=lambda: machine_scene.wall() + skew()).now
 
+    def account_reconciler(self, engine: Engine, accounts: Accounts) -> AccountReconciler:
+        """The one that looks after accounts."""
+        return AccountReconciler(engine, accounts)
+
     @contextlib.asynccontextmanager
     async def operator(self, crash: CrashPoint | None = None, **options: Any) -> AsyncIterator[tuple[Engine, Accounts]]:
         """An operator with all reconcilers of the wing."""
@@ -198,7 +202,7 @@ class Scene(machine_scene.Scene):
             return made_one
 
         async with self.world.engine(
-            lambda engine: AccountReconciler(engine, accounts(engine)),
+            lambda engine: self.account_reconciler(engine, accounts(engine)),
             lambda engine: PriceSheetReconciler(engine, accounts(engine)),
             lambda engine: MachineReconciler(
                 engine, accounts(engine), probes=Probes(engine.enqueue, probe) if probe is not None else None

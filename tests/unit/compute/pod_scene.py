@@ -12,8 +12,10 @@ from tests.unit.compute import cluster_scene
 from tests.unit.compute.machine_scene import NAMESPACES, now, runs_in, wall
 
 from cloudmesh.api.quantity import parse_quantity
+from cloudmesh.compute.account_controller import AccountReconciler
 from cloudmesh.compute.accounts import Accounts
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_MACHINE
+from cloudmesh.compute.providers.kubernetes.news import listen
 from cloudmesh.compute.providers.kubernetes.pods import CONTAINER, DISK
 from cloudmesh.compute.providers.kubernetes.powers import PodProvider
 from cloudmesh.compute.providers.kubernetes.sizes import read_settings
@@ -102,6 +104,11 @@ class PodScene(cluster_scene.Scene):
             return PodProvider(context.kube, read_settings(context, now()), now)  # type: ignore[arg-type]
 
         return lambda kind: make
+
+    def account_reconciler(self, engine: Engine, accounts: Accounts) -> AccountReconciler:
+        """As the operator makes it."""
+        listen(engine, accounts.hint)
+        return super().account_reconciler(engine, accounts)
 
     @contextlib.asynccontextmanager
     async def operator(self, crash: CrashPoint | None = None, **options: Any) -> AsyncIterator[tuple[Engine, Accounts]]:

@@ -10,7 +10,9 @@ from tests.unit.compute.machine_scene import wall
 from tests.unit.compute.pod_scene import POD, SERVICE, SMALL, PodScene, pod_scene
 
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
+from cloudmesh.compute.tokens import TAG_ACCOUNT
 from cloudmesh.engine import CONFIG_MAP, SECRET, Resource
+from cloudmesh.engine.kube import Request
 
 NAME_SECONDS = 20.0
 """Within so long a name that became free is taken."""
@@ -252,6 +254,84 @@ async def test_what_somebody_else_puts_in_its_place_is_told(s: PodScene) -> None
         await s.until(lambda: bool(s.told("NameConflict")), 60.0)
         s.remove(SERVICE, "lab-vc")
         await s.until(lambda: "clusterIP" in (s.api.get(SERVICE, "ns", "lab-vc") or {"spec": {}})["spec"], 60.0)
+
+
+# -- what happens to Pods behind our back ------------------------------------------------------------------------------
+
+NOTICED_SECONDS = 8.0
+"""Two listings prove that a Pod is gone; the first is begun at once."""
+
+
+@pod_scene
+async def test_a_pod_that_is_lost_is_noticed_within_seconds(s: PodScene) -> None:
+    s.cluster(replicas=2)
+    async with s.operator():
+        await s.until(lambda: s.said() == ("True", "AsSpecified"))
+        await s.settle()
+        for seconds in (60.0, 65.3, 70.6, 75.9):  # at any moment between two of the seldom listings
+            await asyncio.sleep(seconds)
+            (name, *_) = [name for name in s.names() if s.condition(name=name)[0] == "True"]
+            s.remove(POD, name)
+            assert await s.until(lambda n=name: not s.is_ready(n)) < NOTICED_SECONDS  # type: ignore[misc]
+            assert any(note.startswith(f"{name}/") for note in s.told("Gone"))
+            await s.until(lambda: s.said() == ("True", "AsSpecified"))
+        await s.settle()
+
+
+@pod_scene
+async def test_a_pod_that_is_evicted_is_noticed_within_seconds(s: PodScene) -> None:
+    s.cluster(replicas=2)
+    async with s.operator():
+        await s.until(lambda: s.said() == ("True", "AsSpecified"))
+        await s.settle()
+        evicted = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+        s.api.set_status(POD, "ns", "lab-workers-1", evicted)
+        took = await s.until(lambda: not s.is_ready("lab-workers-1"))
+        assert took < NOTICED_SECONDS / 2
+
+
+@pod_scene
+async def test_news_of_pods_make_no_more_listings_than_a_change_does(s: PodScene) -> None:
+    listings: list[str] = []
+    plain = s.api.handle
+
+    def handle(request: Request) -> object:
+        query = request.query or {}
+        if request.path.endswith("/pods") and request.method == "GET" and TAG_ACCOUNT in query.get("labelSelector", ""):
+            listings.append(request.path)
+        return plain(request)
+
+    s.api.handle = handle  # type: ignore[method-assign, assignment]
+    s.cluster(replicas=2)
+    async with s.operator():
+        await s.until(lambda: s.said() == ("True", "AsSpecified"))
+        await s.settle()
+        begun = len(listings)
+        await asyncio.sleep(600.0)
+        assert 15 <= len(listings) - begun <= 25  # quiet: each half minute
+        begun = len(listings)
+        for n in range(600):
+            s.annotate(POD, "lab-workers-0", note=str(n))
+            await asyncio.sleep(0.1)
+        assert 15 <= len(listings) - begun <= 22  # a minute of news: each 3 s
+
+
+@pod_scene
+async def test_a_container_that_ran_out_of_memory_is_told(s: PodScene) -> None:
+    s.cluster()
+    async with s.operator():
+        await s.until(lambda: s.said() == ("True", "AsSpecified"))
+        await s.settle()
+        status = s.get(POD, "lab-workers-0")["status"]
+        (container,) = status["containerStatuses"]
+        container |= {"containerID": "containerd://again", "restartCount": 1}
+        container["lastState"] = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+        s.api.set_status(POD, "ns", "lab-workers-0", status)
+        took = await s.until(lambda: bool(s.told("Restarted")))
+        assert took < NOTICED_SECONDS / 2
+        assert s.told("Restarted") == ["the machine has started anew: OOMKilled, exit code 137"]
+        assert s.status("lab-workers-0")["lastEnd"] == "OOMKilled, exit code 137"
+        await s.settle()
 
 
 # -- cost ------------------------------------------------------------------------------------------------------------

@@ -65,3 +65,28 @@ def test_the_owner_sees_status_changes_and_the_end_of_what_it_owns() -> None:
             assert world.api.get(WIDGET, "default", "a")["status"]["text"] == f"born as {second}"
 
     run_virtual(main())
+
+
+def test_who_listens_is_told_of_what_is_new_changed_and_gone() -> None:
+    async def main() -> None:
+        world = World([WIDGET, GADGET])
+        told: list[str] = []
+
+        class Listener(Child):
+            def __init__(self, engine: Engine) -> None:
+                super().__init__(engine)
+                engine.listen(WIDGET, lambda obj: told.append(obj["metadata"]["name"]))
+
+        labels = {"app.kubernetes.io/managed-by": "cloudmesh"}
+        async with world.engine(Listener):
+            world.api.put(WIDGET, {"metadata": {"name": "strange", "namespace": "default"}, "spec": {}})
+            world.api.put(WIDGET, {"metadata": {"name": "a", "namespace": "default", "labels": labels}, "spec": {}})
+            await world.settle()
+            assert told == ["a"]
+            world.api.set_status(WIDGET, "default", "a", {"text": "b"})
+            await world.settle()
+            world.api.remove(WIDGET, "default", "a")
+            await world.settle()
+            assert told == ["a"] * 3
+
+    run_virtual(main())
