@@ -181,7 +181,10 @@ class Bench:
         objects = {r: [o for o in items if r.kind != "ConfigMap" or o["metadata"]["name"] != "kube-root-ca.crt"]
                    for r, items in objects.items()}  # fmt: skip
         floor, _ = await replay(self._kube, await self.namespace(), objects, writes, say)
-        figure("ready_10000", seconds, "s", floor, clusters=CLUSTERS, machines=CLUSTERS * MACHINES)
+        size = {"clusters": CLUSTERS, "machines": CLUSTERS * MACHINES}
+        figure("ready_10000", seconds, "s", floor, **size, writes=sum(writes.values()))
+        once, least = await replay(self._kube, await self.namespace(), objects, None, say)
+        figure("floor_once", once, "s", **size, writes=least)
         figure("rss", rss, "MiB")
 
     async def _until_ready(self, namespace: str) -> float:

@@ -1,7 +1,7 @@
 """From a definite capacity error to the next offer: operators' code on a real API server, clouds without room.
 
 Once with a few clusters that fail at the same moment, and once, as `burst`, with so many that CPU time is what they
-wait for.
+wait for. The aim is for the few: the benchmark fails when they miss it.
 
 Each cluster has an account and a memory cloud of its own, whose cheapest offers have no room and say so at the create
 call only, so that no cluster learns from another. What is measured is the time from the cloud's refusal to its next
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import secrets
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -47,6 +47,11 @@ def say(text: str) -> None:
     """Talk goes to stderr."""
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
     sys.stderr.flush()
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which this share of them lies, by the nearest rank."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 class Watched(MemoryCloud):
@@ -143,7 +148,7 @@ async def fail_over(cluster: Cluster, kube: Kube, namespace: str, count: int) ->
 
 
 async def measure(cluster: Cluster) -> int:
-    """Prints the figures."""
+    """Prints the figures; 1 if the aim is missed."""
     await asyncio.to_thread(install.build_images)
     await asyncio.to_thread(install.install, cluster)
     kube = await connect(str(cluster.kubeconfig))
@@ -152,11 +157,14 @@ async def measure(cluster: Cluster) -> int:
     try:
         await kube.patch(DEPLOYMENT, *OPERATOR, {"spec": {"replicas": 0}})
         say("the installed operator rests meanwhile")
-        tell("next_offer", await in_namespace(cluster, kube, CLUSTERS), CLUSTERS)
+        found = tell("next_offer", await in_namespace(cluster, kube, CLUSTERS), CLUSTERS, aim=AIM_SECONDS)
         tell("next_offer_burst", await in_namespace(cluster, kube, BURST), BURST)
     finally:
         await kube.patch(DEPLOYMENT, *OPERATOR, {"spec": {"replicas": replicas}})
         await kube.close()
+    if found > AIM_SECONDS:
+        say(f"missed: next_offer_p99 is {found:.3f} s, the aim {AIM_SECONDS:g} s")
+        return 1
     return 0
 
 
@@ -174,13 +182,15 @@ async def in_namespace(cluster: Cluster, kube: Kube, count: int) -> list[float]:
         await kube.delete(NAMESPACE, None, namespace)
 
 
-def tell(name: str, gaps: list[float], count: int) -> None:
-    """Prints the median and the 99th percentile."""
-    for which, value in (("p50", statistics.median(gaps)), ("p99", gaps[min(len(gaps) - 1, int(0.99 * len(gaps)))])):
+def tell(name: str, gaps: list[float], count: int, **more: float) -> float:
+    """Prints the median and the 99th percentile, and gives the latter."""
+    for which, share in (("p50", 0.5), ("p99", 0.99)):
+        value = percentile(gaps, share)
         line: dict[str, object] = {"name": f"{name}_{which}", "value": round(value, 3), "unit": "s"}
-        line |= {"failovers": len(gaps), "clusters_at_once": count, "aim": AIM_SECONDS}
+        line |= {"failovers": len(gaps), "clusters_at_once": count} | more
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
+    return value
 
 
 def main() -> int:

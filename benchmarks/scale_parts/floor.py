@@ -1,6 +1,7 @@
-"""The peer: a minimal client that writes the same objects as often as the operator did, with nothing to decide.
+"""The peers: a minimal client that writes the same objects with nothing to decide.
 
-What it needs is the limit that this API server sets to anybody.
+Once as often as the operator did: the limit that this API server sets to anybody who writes so often. And once each,
+the object and its last status: the limit for anybody at all.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ async def replay(
     kube: Kube,
     namespace: str,
     objects: Mapping[Resource, Sequence[Obj]],
-    writes: Mapping[str, int],
+    writes: Mapping[str, int] | None,
     say: Callable[[str], None],
 ) -> tuple[float, int]:
     """Writes copies of all objects; what a kind was written beyond its creates is spread as status writes.
@@ -38,7 +39,7 @@ async def replay(
         kube: The client.
         namespace: An empty one, which no operator serves.
         objects: What the operator made or wrote status of.
-        writes: How often it wrote each kind.
+        writes: How often it wrote each kind; None for once each, and the status once where there is one.
         say: Talk.
 
     Returns:
@@ -71,6 +72,9 @@ async def replay(
     for resource, items in objects.items():
         if not items:
             continue
+        if writes is None:
+            lives.extend(life(resource, obj, 1 if obj.get("status") else 0) for obj in items)
+            continue
         # an operator's own creates are counted in its writes, users' objects aren't
         made_by_user = resource.kind in ("VirtualCluster", "CloudAccount")
         wanted = writes.get(resource.kind, 0) + (len(items) if made_by_user else 0)
@@ -79,7 +83,8 @@ async def replay(
             lives.append(life(resource, obj, more // len(items) + (1 if index < more % len(items) else 0)))
     await asyncio.gather(*lives)
     seconds = time.monotonic() - begin
-    say(f"floor: {done} writes in {seconds:.1f} s, {done / seconds:.0f} a second")
+    name = "floor of once each" if writes is None else "floor"
+    say(f"{name}: {done} writes in {seconds:.1f} s, {done / seconds:.0f} a second")
     return seconds, done
 
 
