@@ -68,7 +68,7 @@ async def replay(
                 await write(kube.patch(resource, namespace, name, touch))
 
     begin = time.monotonic()
-    lives = []
+    lives: list[Awaitable[None]] = []
     for resource, items in objects.items():
         if not items:
             continue
