@@ -14,6 +14,8 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 MAX_BOOKED = 10_000
 """Sessions that `status.cost.booked` keeps."""
+MAX_APPROVED = 2**17
+"""Characters of `status.approved.spec`."""
 
 
 class HourlyCost(Model):
@@ -74,6 +76,21 @@ class PlacementDecision(Model):
     """What an hour of one costs; left out when nobody knows."""
     why: Text | None = None
     """Why this offer, in a few words."""
+
+
+class Approved(Model):
+    """What was approved last, as which the cluster is kept while another quote waits."""
+
+    spec: Annotated[str, Field(min_length=2, max_length=MAX_APPROVED)]
+    """The members of the spec of then by which machines are chosen, as JSON."""
+    made_at: Timestamp | None = None
+    """When the quote was made; with the machines, only while another quote waits."""
+    currency: Currency | None = None
+    """Currency of `decisions`."""
+    decisions: Annotated[list[PlacementDecision], Field(max_length=1000, json_schema_extra=ATOMIC)] = Field(
+        default_factory=list
+    )
+    """The machines that were approved; left out while `placement.decisions` are these."""
 
 
 class PlacementRejection(Model):
@@ -184,6 +201,8 @@ class VirtualClusterStatus(Model):
     """Hash of the quote that the machines were made by."""
     approved_hourly: Charge | None = None
     """What an hour of the approved quote costs: replacements stay below."""
+    approved: Approved | None = None
+    """What was approved, with `apply.mode: RequireApproval`."""
     placement: PlacementStatus | None = None
     """What was chosen, and what was not."""
     cost: Cost | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -125,9 +126,13 @@ class ClusterReconciler:
             return await self._pause(obj)
         now_text = self._now()
         would = self._would(memory, there, to_seconds(now_text))
-        obj = await self._teller.shrink(memory, obj, would)
+        obj = await self._teller.shrink(memory, obj, would, lambda a: plan(a, there.members, to_seconds(now_text)))
         at = self._observe(memory, obj, there, would, now_text)
         chosen = await self._maker.provide(at) if at.life.state == "Run" else Chosen()
+        if chosen.trouble is not None and not chosen.decisions and (kept := memory.keep()) is not None:
+            needed = plan(kept.asked, there.members, at.now, tripped=memory.tripped)
+            at = replace(at, needed=needed, kept=True)
+            chosen = await self._maker.keep(at, kept, chosen)
         await self._maker.remove(at, chosen)
         await self._maker.mark(at, may_wake=chosen.may_wake)
         if chosen.made:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from cloudmesh.api import conditions as c
 from cloudmesh.api import names
 from cloudmesh.compute.asked import Asked
+from cloudmesh.compute.cluster_memory import Memory
 from cloudmesh.compute.cluster_objects import make_machine
 from cloudmesh.compute.cluster_offers import Chosen, Offers
 from cloudmesh.compute.cluster_status import Trouble, clash
@@ -51,20 +52,45 @@ class Maker:
     async def provide(self, at: Pass) -> Chosen:
         """Chooses offers for what is needed, publishes the quote, and makes the machines."""
         asked, needed = at.memory.asked, at.needed
-        if not needed.create and not needed.power and not any(p.adopt for p in needed.pools):
+        if not (needed.create or needed.later or needed.power or any(p.adopt for p in needed.pools)):
             return Chosen()
+        await self._offers.recall(at.memory, at.obj)
         await self._ensure_default_account(asked)
         chosen = await self._offers.choose(at.memory, at.obj, at.there.members, needed, at.now_text)
         if chosen.trouble is not None and not chosen.decisions:
             return chosen
         new = machines(asked, needed, chosen.decisions)
-        if not new:
+        if not new and not chosen.publish:
             return chosen
         obj = await self._engine.finalizers.ensure(VIRTUAL_CLUSTER, at.obj)
         if chosen.publish:
             obj = await self._teller.publish_quote(replace(at, obj=obj), chosen)
         if is_deleting(obj):
             return Chosen(trouble=Trouble(c.REASON_PENDING, "it is being deleted", scheduled=False))
+        return await self._make(at, obj, chosen, asked, new) if new else chosen
+
+    async def keep(self, at: Pass, kept: Memory, chosen: Chosen) -> Chosen:
+        """While something else waits: makes what was approved already, such as replacements.
+
+        Args:
+            at: The pass, with the plan of what was approved.
+            kept: What was approved.
+            chosen: What came of what is asked for now.
+        """
+        asked, needed = kept.asked, replace(at.needed, pools=tuple(replace(p, adopt=()) for p in at.needed.pools))
+        if not needed.create:
+            return chosen
+        found = await self._offers.choose(kept, at.obj, at.there.members, needed, at.now_text)
+        new = machines(asked, needed, found.decisions)
+        if not new:
+            return chosen
+        obj = await self._engine.finalizers.ensure(VIRTUAL_CLUSTER, at.obj)
+        if is_deleting(obj):
+            return chosen
+        made = await self._make(replace(at, needed=needed), obj, found, asked, new)
+        return replace(chosen, made=made.made)
+
+    async def _make(self, at: Pass, obj: Obj, chosen: Chosen, asked: Asked, new: Sequence[NewMachine]) -> Chosen:
         try:
             await self._teller.access(at.memory, obj)
         except NameConflict as error:
@@ -115,9 +141,12 @@ class Maker:
 
     async def remove(self, at: Pass, chosen: Chosen) -> None:
         """Takes machines away; those that tell why others are needed only when these are there."""
+        waits = not at.kept and chosen.trouble is not None and chosen.trouble.reason == c.REASON_AWAITING_APPROVAL
         for removal in at.needed.delete:
             if removal.after and not chosen.made:
                 continue
+            if removal.reason == "Outdated" and waits:
+                continue  # nobody approved yet what it would be replaced by
             member = removal.member
             namespace = at.obj["metadata"]["namespace"]
             await self._engine.kube.delete(VIRTUAL_MACHINE, namespace, member.name, uid=member.uid)

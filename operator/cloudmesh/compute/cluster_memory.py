@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from cloudmesh.api.virtualcluster import VirtualCluster
+from cloudmesh.compute.approved import Approved, kept
 from cloudmesh.compute.asked import Asked
 from cloudmesh.compute.budget_plan import Machine, read_machine
 from cloudmesh.compute.failures import FailureMemory
@@ -48,6 +49,9 @@ class Memory:
         vanished: Runs that this process saw, whose machines went without being booked.
         quote: The quote that holds, None for none.
         quote_read: Whether the status was looked at for it.
+        approved: What was approved last, where approval is asked for; None if nothing was.
+        kept: As what it is kept while another quote waits; None before that was ever so.
+        keeps: This is such a one: nothing is asked for but what its quote covers.
         placement: The scheduler's last answer.
         question: What it was asked; the same question isn't asked twice in a row.
         asked_at: When, on the loop's clock.
@@ -79,6 +83,9 @@ class Memory:
     vanished: dict[str, Machine] = field(default_factory=dict)
     quote: Quote | None = None
     quote_read: bool = False
+    approved: Approved | None = None
+    kept: Memory | None = None
+    keeps: bool = False
     placement: Placement | None = None
     question: Hashable = None
     asked_at: float = float("-inf")
@@ -127,6 +134,18 @@ class Memory:
             members = [replace(m, deleting=True) if m.uid in self.deleted else m for m in members]
             views = [replace(v, deleting=True) if v.uid in self.deleted else v for v in views]
         return Machines(members, views, runs)
+
+    def keep(self) -> Memory | None:
+        """As what it is kept while it waits for something else; None if nothing was approved, or that is all."""
+        if not self.asked.approval or self.approved is None:
+            return None
+        asked, quote = kept(self.approved, self.asked)
+        same = replace(asked, policy_ref=self.asked.policy_ref, policy=self.asked.policy) == self.asked
+        if same and (self.quote is None or self.quote.hash == quote.hash):
+            return None
+        if self.kept is None or self.kept.asked != asked or self.kept.quote != quote:
+            self.kept = Memory(self.uid, self.generation, self.cluster, asked, quote=quote, quote_read=True, keeps=True)
+        return self.kept
 
     def tell(self, name: str, text: str) -> bool:
         """Whether this is news; an empty text is never told."""

@@ -12,6 +12,7 @@ from cloudmesh.api import conditions as c
 from cloudmesh.api import names
 from cloudmesh.api.placementpolicy import PlacementPolicy
 from cloudmesh.compute.accounts import Account, Accounts
+from cloudmesh.compute.approved import approve, read_approved
 from cloudmesh.compute.asked import Asked
 from cloudmesh.compute.budget_plan import selects
 from cloudmesh.compute.budgets import Budgets
@@ -21,10 +22,10 @@ from cloudmesh.compute.cluster_status import Trouble
 from cloudmesh.compute.guests import guests_of
 from cloudmesh.compute.kinds import BUDGET, PLACEMENT_POLICY
 from cloudmesh.compute.members import Member
-from cloudmesh.compute.plan import Plan, leaving_nanos, request
+from cloudmesh.compute.plan import Plan, first_step, leaving_nanos, request
 from cloudmesh.compute.prices.moments import to_seconds, to_time
 from cloudmesh.compute.prices.money import rounded
-from cloudmesh.compute.quote import Quote, from_status, gate, go_on, lines_of
+from cloudmesh.compute.quote import Quote, from_status, gate, go_on, lines_of, within
 from cloudmesh.compute.reading import read_policy
 from cloudmesh.compute.shrink import owed
 from cloudmesh.engine import CapacityUnavailable, Engine, InvalidRequest, Obj, QuotaExceeded, Unsupported
@@ -84,7 +85,7 @@ class Offers:
         self._budgets = budgets
         self._clock = clock
         self._guests = guests_of(engine)
-        self._policies: dict[tuple[str, str], tuple[float, Policy | Trouble]] = {}
+        self._policies: dict[tuple[str, str], tuple[float, Policy | Trouble, Obj]] = {}
 
     # -- Budgets -----------------------------------------------------------------------------------------------------
 
@@ -130,7 +131,21 @@ class Offers:
         if not memory.quote_read:
             memory.quote_read = True
             memory.quote = from_status(memory.asked, obj.get("status") or {})
+            memory.approved = read_approved(obj) if memory.asked.approval else None
         return memory.quote
+
+    async def recall(self, memory: Memory, obj: Obj) -> None:
+        """Notes what was acted on before somebody asked for approval, while the spec is still that."""
+        held, asked = self.held(memory, obj), memory.asked
+        acted = (obj.get("status") or {}).get("approvedQuote")
+        if not asked.approval or held is None:
+            return
+        if memory.approved is None or memory.approved.quote.hash != acted:
+            memory.approved = read_approved(obj)
+        if memory.approved is None and acted == held.hash:
+            policy = await self._policy(asked)
+            if isinstance(policy, Policy) and held.question == asked.question(policy):
+                memory.approved = approve(obj, held, self._policy_spec(asked))
 
     async def choose(self, memory: Memory, obj: Obj, members: Sequence[Member], plan: Plan, now_text: str) -> Chosen:
         """Offers for all that is needed, and the quote."""
@@ -141,7 +156,8 @@ class Offers:
             if refused is not None:
                 return Chosen(quote=memory.quote, trouble=refused)
             self._promise(memory.asked, sum(m.nanos or 0 for m in members))
-        if not plan.create and not any(p.adopt for p in plan.pools):
+        idle = not plan.create and not any(p.adopt for p in plan.pools)
+        if idle and (not plan.later or memory.keeps or _is_settled(memory)):
             return Chosen(quote=memory.quote, may_wake=True)
         return replace(await self._choose(memory, obj, members, plan, now_text), may_wake=True)
 
@@ -150,7 +166,7 @@ class Offers:
         accounts = choose_accounts(asked, self._engine.cache, self._accounts, patient=self._is_patient(memory))
         if accounts.trouble is None:
             memory.waits_since = None
-        if plan.create and accounts.trouble is not None:
+        if any(p.whole for p in plan.pools) and accounts.trouble is not None:
             return Chosen(quote=memory.quote, trouble=accounts.trouble)
         policy = await self._policy(asked)
         if isinstance(policy, Trouble):
@@ -166,7 +182,7 @@ class Offers:
         guests = self.guests(asked)
         shape = asked.question(policy)
         decisions: tuple[Decision, ...] | None = None
-        if not plan.create:
+        if not any(p.whole for p in plan.pools):
             decisions = ()
         elif held is not None and held.question == shape:
             decisions = self._go_on(asked, plan, held, accounts.usable, blocks, now, approved, guests)
@@ -181,7 +197,7 @@ class Offers:
                 accounts=[a.name for a in accounts.usable],
                 policy=policy,
                 max_hourly=limit,
-                account_limits=self._limits(accounts.usable),
+                account_limits=self._limits(accounts.usable, plan),
                 blocks=blocks,
                 currency=currency,
                 no_public=frozenset(a.name for a in accounts.usable if "PublicAddresses" in a.info.lacks),
@@ -199,6 +215,10 @@ class Offers:
                 if trouble.stalled or not decisions:
                     return Chosen(quote=memory.quote, rejected=rejected, trouble=trouble)
         stay = [m for p in plan.pools for m in p.stay]
+        if memory.keeps:
+            decisions = within(held, stay, decisions) if held is not None else ()
+            if not decisions:
+                return Chosen(quote=held, rejected=rejected, trouble=trouble)
         found = gate(
             asked,
             held,
@@ -209,19 +229,56 @@ class Offers:
             cheapest=cheapest[0],
             cheapest_words=cheapest[1],
             question=shape,
+            beside=_beside(plan),
         )
         memory.quote = found.quote
         if not found.go:
             waiting = Trouble(c.REASON_AWAITING_APPROVAL, found.message)
             return Chosen(quote=found.quote, rejected=rejected, trouble=waiting)
+        publish = (status.get("quote") or {}).get("hash") != found.quote.hash or approved != found.quote.hash
+        if plan.later:
+            decisions = first_step(plan, decisions)
+            refused = self._no_room(asked, plan, decisions, guests, accounts.usable)
+            if refused is not None:
+                return Chosen(quote=found.quote, rejected=rejected, trouble=refused)
+            if not decisions:
+                self._note_approved(memory, obj, found.quote)
+                return Chosen((), found.quote, rejected, trouble, publish)
         extra = sum((d.offer.price.nanos if d.offer.price is not None else 0) * d.count for d in decisions)
         currency = found.quote.currency or self._currency(asked, labels, members)
         refused = self._claim(asked, labels, members, extra + plan.wake_nanos, currency)
         if refused is not None:
             return Chosen(quote=found.quote, rejected=rejected, trouble=refused)
         self._promise(asked, max(sum(m.nanos or 0 for m in members) + extra, found.quote.hourly or 0))
-        publish = (status.get("quote") or {}).get("hash") != found.quote.hash or approved != found.quote.hash
+        self._note_approved(memory, obj, found.quote)
         return Chosen(decisions, found.quote, rejected, trouble, publish)
+
+    def _note_approved(self, memory: Memory, obj: Obj, quote: Quote) -> None:
+        """The quote is about to be acted on."""
+        if memory.keeps or not memory.asked.approval:
+            return
+        held = memory.approved.quote if memory.approved is not None else None
+        if held is None or (held.hash, held.question) != (quote.hash, quote.question):
+            memory.approved = approve(obj, quote, self._policy_spec(memory.asked))
+
+    def _no_room(
+        self, asked: Asked, plan: Plan, step: Sequence[Decision], guests: int, usable: Sequence[Account]
+    ) -> Trouble | None:
+        """Whether a limit forbids the step of a roll-out, though what it leads to is within it."""
+        stay = [m for p in plan.pools for m in p.stay]
+        hourly = sum(m.nanos or 0 for m in stay) + leaving_nanos(plan) + guests
+        hourly += sum((d.offer.price.nanos if d.offer.price is not None else 0) * d.count for d in step)
+        if step and asked.max_hourly is not None and hourly > asked.max_hourly:
+            message = (
+                f"the next step of the roll-out costs {rounded(hourly)} {asked.currency} per hour, with the machines "
+                f"that it replaces; `spec.maxHourlyCost` is {rounded(asked.max_hourly)}"
+            )
+            return Trouble(c.REASON_OVER_MAX_HOURLY_COST, message, stalled=True)
+        for account, left in self._limits(usable).items():
+            if sum(d.count for d in step if d.offer.account == account) > left:
+                message = f"`spec.limits.machines` of CloudAccount '{account}' leaves no room to replace machines"
+                return Trouble(c.REASON_QUOTA_EXCEEDED, message)
+        return None
 
     def _is_patient(self, memory: Memory) -> bool:
         """Whether its accounts may still be on their first look."""
@@ -303,7 +360,7 @@ class Offers:
         if asked.max_hourly is not None and (
             held.hourly is None
             or held.currency != asked.currency
-            or held.hourly + leaving_nanos(plan) + guests > asked.max_hourly
+            or held.hourly + (0 if plan.later else leaving_nanos(plan)) + guests > asked.max_hourly
         ):
             return None
         by_name = {account.name: account for account in usable}
@@ -318,12 +375,14 @@ class Offers:
 
         return go_on(held, plan, offer, is_free, approved=settled)
 
-    def _limits(self, usable: Sequence[Account]) -> dict[str, int]:
-        """Machines that accounts may still make."""
+    def _limits(self, usable: Sequence[Account], plan: Plan | None = None) -> dict[str, int]:
+        """Machines that accounts may still make; for a whole roll-out, when those have left that it replaces."""
         out: dict[str, int] = {}
+        leaving = [m.offer.account for p in plan.pools for m in p.leaving] if plan is not None and plan.later else []
         for account in usable:
             if account.limit_machines is not None:
-                out[account.name] = max(0, account.limit_machines - self._accounts.count_asked(account))
+                there = self._accounts.count_asked(account) - leaving.count(account.name)
+                out[account.name] = max(0, account.limit_machines - there)
         return out
 
     def _place(self, memory: Memory, question: Request, now_text: str) -> Placement | Trouble:
@@ -350,6 +409,7 @@ class Offers:
             return held[1]
         found = await self._engine.kube.get(PLACEMENT_POLICY, asked.namespace, asked.policy_ref)
         answer: Policy | Trouble
+        spec: Obj = (found or {}).get("spec") or {}
         where = f"`spec.placement.policyRef.name`: PlacementPolicy '{asked.policy_ref}'"
         if found is None:
             answer = Trouble(c.REASON_NO_FEASIBLE_OFFER, f"{where} isn't there", stalled=True)
@@ -360,8 +420,29 @@ class Offers:
                 answer = Trouble(c.REASON_NO_FEASIBLE_OFFER, f"{where} can't be read: {error}", stalled=True)
         if len(self._policies) > 1000:
             self._policies.clear()
-        self._policies[key] = (self._clock(), answer)
+        self._policies[key] = (self._clock(), answer, spec)
         return answer
+
+    def _policy_spec(self, asked: Asked) -> Obj | None:
+        """Spec of the PlacementPolicy that `_policy` just read, None if the cluster refers to none."""
+        return self._policies[asked.namespace, asked.policy_ref][2] if asked.policy_ref else None
+
+
+def _is_settled(memory: Memory) -> bool:
+    """Whether what is approved is what is asked for, whatever the numbers."""
+    held, approved = memory.quote, memory.approved
+    if held is None or approved is None or held.hash != approved.quote.hash:
+        return False
+    return memory.asked.question(approved.asked.policy) == approved.quote.question
+
+
+def _beside(plan: Plan) -> str:
+    """What of the old machines runs beside those of a quote, in words."""
+    leaving = [m for p in plan.pools for m in p.leaving]
+    if not leaving:
+        return ""
+    count = "1 machine" if len(leaving) == 1 else f"{len(leaving)} machines"
+    return f" (and {count} of {rounded(sum(m.nanos or 0 for m in leaving))} until the new ones have replaced them)"
 
 
 def _labels(obj: Obj) -> Mapping[str, str]:

@@ -85,6 +85,7 @@ class Facts:
         trouble: What stands in the way, None for nothing.
         quote: The quote that holds.
         approved: Hash of the quote that was acted on, empty for none.
+        granted: Members of the status that tell what was approved.
         rejected: Where offers fell.
         boot: What the bootstrap says.
         budget: Message of the Budget that forbids, empty if none does.
@@ -101,6 +102,7 @@ class Facts:
     trouble: Trouble | None = None
     quote: Quote | None = None
     approved: str = ""
+    granted: Mapping[str, Any] = field(default_factory=dict)
     rejected: Sequence[Rejection] = ()
     boot: Boot = Boot()
     budget: str = ""
@@ -219,6 +221,7 @@ def make_status(obj: Obj, asked: Asked, facts: Facts, now: str, said: Verdict) -
     }
     if clouds := ",".join(dict.fromkeys(m.offer.account for m in here)):
         status["clouds"] = clouds[:1024]
+    status |= facts.granted
     placement: dict[str, Any] = {}
     if facts.quote is not None:
         told = to_status(facts.quote)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloudmesh.api import conditions as c
 from cloudmesh.api import names
 from cloudmesh.compute import lifecycle
 from cloudmesh.compute.access import ClusterAccess, ensure_access, publish_logins
+from cloudmesh.compute.approved import to_told
+from cloudmesh.compute.asked import Asked
 from cloudmesh.compute.cluster_cost import (
     WRITE_SECONDS,
     accrued,
@@ -31,6 +33,7 @@ SLOW_SECONDS = 2.0
 """While machines come up, the status follows at most so often."""
 LOGIN_SECONDS = 5.0
 NOTHING_TO_DO = Boot()
+GRANTED = ("approved", "approvedHourly")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Pass:
         now: Seconds since 1970.
         now_text: The same as RFC 3339.
         budget: Which Budget forbids more, in words.
+        kept: The plan is that of what was approved, while something else waits.
     """
 
     memory: Memory
@@ -56,6 +60,7 @@ class Pass:
     now: int
     now_text: str
     budget: str = ""
+    kept: bool = False
 
 
 class Teller:
@@ -94,23 +99,36 @@ class Teller:
             memory.labels = labels
         return obj
 
-    async def shrink(self, memory: Memory, obj: Obj, would: Plan) -> Obj:
+    async def shrink(self, memory: Memory, obj: Obj, would: Plan, keeping: Callable[[Asked], Plan]) -> Obj:
         """Takes off the quote what isn't asked for any more; gives the object as it is then.
 
         Args:
             memory: What is remembered of it.
             obj: The VirtualCluster.
             would: What it needs to run.
+            keeping: What another Asked of the cluster would need.
         """
         held, status = self._offers.held(memory, obj), obj.get("status") or {}
         if held is None or (status.get("quote") or {}).get("hash") != held.hash:
             return obj
-        found = smaller(held, would, status.get("approvedQuote", ""))
-        if found is None:
-            return obj
+        acted = memory.approved
+        if acted is not None and acted.quote.hash != held.hash and (kept := memory.keep()) is not None:
+            fitted = smaller(acted.quote, keeping(kept.asked), acted.quote.hash)
+            acted = acted if fitted is None else replace(acted, quote=fitted)
+            found = smaller(held, would, acted.quote.hash, acted.quote)
+            if found is None and fitted is None:
+                return obj
+        else:
+            found = smaller(held, would, status.get("approvedQuote", ""))
+            if found is None:
+                return obj
+            acted = replace(acted, quote=found) if acted is not None else None
+        new = with_quote(status, found) if found is not None else dict(status)
+        if acted is not None:
+            new |= to_told(acted, found or held)
         memory.quote_read = False  # until it is sure what the API server has
-        obj = await self._engine.status.write(VIRTUAL_CLUSTER, obj, with_quote(status, found))
-        memory.quote, memory.quote_read = found, True
+        obj = await self._engine.status.write(VIRTUAL_CLUSTER, obj, new)
+        memory.quote, memory.approved, memory.quote_read = found or held, acted, True
         return obj
 
     async def publish_quote(self, at: Pass, chosen: Chosen) -> Obj:
@@ -169,14 +187,21 @@ class Teller:
             trouble = trouble or not_adopted(members)
         if trouble is not None and trouble.reason == c.REASON_BUDGET_EXCEEDED:
             budget = budget or trouble.message
+        quote, acted = self._offers.held(memory, at.obj), memory.approved if asked.approval else None
+        approved = approved or status.get("approvedQuote", "")
+        if acted is not None and acted.quote.hash == approved:
+            granted = to_told(acted, quote)
+        else:
+            granted = {name: status[name] for name in GRANTED if name in status} if asked.approval else {}
         return Facts(
             members=members,
             views=at.there.views,
             plan=at.needed,
             rest=at.life.why,
             trouble=trouble,
-            quote=self._offers.held(memory, at.obj),
-            approved=approved or status.get("approvedQuote", ""),
+            quote=quote,
+            approved=approved,
+            granted=granted,
             rejected=memory.placement.rejected if memory.placement is not None else (),
             boot=boot,
             budget=budget,

@@ -13,7 +13,7 @@ made.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cloudmesh.compute.asked import Asked
@@ -53,6 +53,11 @@ class Plan:
     def create(self) -> int:
         """Units to make."""
         return sum(pool.create for pool in self.pools)
+
+    @property
+    def later(self) -> int:
+        """Units that later steps of a roll-out make, where one approval is for all of them."""
+        return sum(pool.later for pool in self.pools)
 
 
 def plan(
@@ -149,14 +154,15 @@ def request(
         plan: Its plan.
         accounts: Names of usable accounts, in order.
         policy: How to choose.
-        max_hourly: Limit on all, in nano-units; machines that leave are taken off it here, since they cost until then.
+        max_hourly: Limit on all, in nano-units; machines that leave are taken off it here, since they cost until then,
+            but for a roll-out that is asked for as a whole: at its end they are gone.
         account_limits: Machines that an account may still make.
         blocks: What failed a moment ago.
         currency: Currency of the limit.
         no_public: Accounts whose machines can't have addresses of the internet.
         max_disks: By account the largest disk in GiB.
     """
-    if max_hourly is not None:
+    if max_hourly is not None and not plan.later:
         max_hourly = max(0, max_hourly - leaving_nanos(plan))
     return Request(
         pools=tuple(map(_pool_request, plan.pools)),
@@ -200,6 +206,20 @@ def _pool_request(p: PoolPlan) -> PoolRequest:
         public_address=pool.public_address,
         pinned=tuple(Pin(offer, key[1], key[2], count) for key, (offer, count) in pins.items()),
     )
+
+
+def first_step(plan: Plan, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
+    """What of a whole roll-out is made now."""
+    if not plan.later:
+        return tuple(decisions)
+    need = {p.pool.name: p.create for p in plan.pools}
+    out: list[Decision] = []
+    for d in decisions:
+        count = min(d.count, -(-need[d.pool] // d.counts_as))
+        if count > 0:
+            need[d.pool] -= count * d.counts_as
+            out.append(replace(d, count=count))
+    return tuple(out)
 
 
 # -- what is made ------------------------------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ class PoolPlan:
         restamp: Machines to be marked with today's hash.
         checkup: Who is ill.
         avoid: Machines whose offers just failed.
+        later: Units that later steps of a roll-out make, where one approval is for all of them; else 0.
     """
 
     pool: Pool
@@ -72,6 +73,12 @@ class PoolPlan:
     restamp: tuple[Member, ...]
     checkup: Checkup
     avoid: tuple[Member, ...]
+    later: int = 0
+
+    @property
+    def whole(self) -> int:
+        """Units to make, now and later."""
+        return self.create + self.later
 
 
 def plan_pool(asked: Asked, pool: Pool, members: Sequence[Member], now: int, tripped_at: int = 0) -> PoolPlan:
@@ -129,6 +136,7 @@ def plan_pool(asked: Asked, pool: Pool, members: Sequence[Member], now: int, tri
         restamp=tuple(m for m in sizing.restamp if m.name not in removed),
         checkup=checkup,
         avoid=tuple(m for m in there if m.failed and not m.gone),
+        later=max(0, sizing.create + sizing.later - len(to_adopt)) - create if asked.approval else 0,
     )
 
 
@@ -158,4 +166,4 @@ def _places(replace: Sequence[Ill], members: Sequence[Member], free: Iterator[in
 
 def units_asked(plan: PoolPlan) -> int:
     """Units that the scheduler is asked for: those that stay and those to be made."""
-    return units(plan.stay) + plan.create
+    return units(plan.stay) + plan.whole

@@ -31,6 +31,8 @@ WORDS_LENGTH = 2**18
 """What the reasons of all lines may take of a status."""
 HASH_LENGTH = 32
 SHORT_LENGTH = 12
+UNKNOWN = 10**30
+"""Dearer than any price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +214,7 @@ def go_on(
     left = remaining(quote, [m for p in plan.pools for m in p.stay])
     out: list[Decision] = []
     for p in plan.pools:
-        need = p.create
+        need = p.whole
         known = {a.name for a in p.pool.alternatives}
         for line in left:
             if line.pool != p.pool.name or need <= 0:
@@ -265,6 +267,7 @@ def gate(
     cheapest: int | None = None,
     cheapest_words: str = "",
     question: str = "",
+    beside: str = "",
 ) -> Gate:
     """Whether machines may be made, and by which quote.
 
@@ -278,6 +281,7 @@ def gate(
         cheapest: See `Quote`.
         cheapest_words: See `Quote`.
         question: See `Quote`; what answers another one isn't acted on, whatever it names.
+        beside: What runs beside the machines of the quote for a while, in words; an approver is told.
     """
     if held is not None and held.question != question:
         held = None
@@ -293,11 +297,11 @@ def gate(
         if unchanged and now < held.expires_at:
             if approval == held.hash and len(held.lines) <= MAX_LINES:
                 return Gate(True, held, approved=True)
-            return Gate(False, held, message=_ask(held, approval, approved))
-    return Gate(False, quote, new=True, message=_ask(quote, approval, approved))
+            return Gate(False, held, message=_ask(held, approval, approved, beside))
+    return Gate(False, quote, new=True, message=_ask(quote, approval, approved, beside))
 
 
-def _ask(quote: Quote, approval: str, approved: str) -> str:
+def _ask(quote: Quote, approval: str, approved: str, beside: str) -> str:
     """What an approver is told; an approval that isn't of this quote, and wasn't acted on, is named."""
     if len(quote.lines) > MAX_LINES:
         return f"the quote has {len(quote.lines)} lines, at most {MAX_LINES} can be approved: split the cluster"
@@ -306,7 +310,7 @@ def _ask(quote: Quote, approval: str, approved: str) -> str:
     if approval not in ("", approved, quote.hash):
         wrong = f"approved {_short(approval)} is not the quote {_short(quote.hash)} of now; "
     return (
-        f"{wrong}the quote costs {hourly} per hour and waits until {to_time(quote.expires_at)}: "
+        f"{wrong}the quote costs {hourly} per hour{beside} and waits until {to_time(quote.expires_at)}: "
         f"set annotation cloudmesh.org/approved-quote to {quote.hash}"
     )
 
@@ -333,10 +337,21 @@ def covers(quote: Quote, lines: Sequence[Line]) -> bool:
     return True
 
 
+def within(quote: Quote, members: Sequence[Member], decisions: Sequence[Decision]) -> tuple[Decision, ...]:
+    """As much of what was decided as a quote covers beside machines that are there, the cheapest first."""
+    found: list[Decision] = []
+    for d in sorted(decisions, key=lambda d: UNKNOWN if d.offer.price is None else d.offer.price.nanos):
+        count = d.count
+        while count and not covers(quote, lines_of(members, [*found, replace(d, count=count)])):
+            count -= 1
+        if count:
+            found.append(replace(d, count=count))
+    return tuple(found)
+
+
 def _prices(lines: Sequence[Line]) -> list[int]:
-    unknown = 10**30
     return sorted(
-        (unknown if line.nanos is None else line.nanos for line in lines for _ in range(line.count)), reverse=True
+        (UNKNOWN if line.nanos is None else line.nanos for line in lines for _ in range(line.count)), reverse=True
     )
 
 

@@ -23,12 +23,14 @@ class Sizing:
         delete: Machines to take away, with the reason.
         outdated: Machines that are still to be replaced.
         restamp: Machines whose hash is of an older version and that stay.
+        later: Units to make in later steps of a roll-out.
     """
 
     create: int
     delete: tuple[tuple[Member, str], ...] = ()
     outdated: tuple[Member, ...] = ()
     restamp: tuple[Member, ...] = ()
+    later: int = 0
 
 
 def is_outdated(pool: Pool, member: Member, accounts: Sequence[str] | None) -> bool:
@@ -70,7 +72,7 @@ def size(pool: Pool, live: Sequence[Member], held: Sequence[Member], accounts: S
     if not old:
         return Sizing(max(0, pool.replicas - have), surplus, (), restamp)
     create, delete = _roll(pool, current, old, have)
-    return Sizing(create, (*surplus, *delete), tuple(old), restamp)
+    return Sizing(create, (*surplus, *delete), tuple(old), restamp, max(0, pool.replicas - have - create))
 
 
 def _surplus(members: Sequence[Member], spare: int, held: set[str]) -> tuple[tuple[Member, str], ...]:

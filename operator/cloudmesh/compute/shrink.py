@@ -9,18 +9,23 @@ from typing import Any
 
 from cloudmesh.compute.members import Member
 from cloudmesh.compute.plan import Plan
-from cloudmesh.compute.quote import Line, Quote, lines_of, remaining, same, to_status
+from cloudmesh.compute.quote import UNKNOWN, Line, Quote, lines_of, remaining, same, to_status
 
 Obj = Mapping[str, Any]
-UNKNOWN = 10**30
 
 
-def owed(quote: Quote, plan: Plan) -> tuple[Line, ...]:
-    """The lines by which a quote would make what a plan lacks: the cheapest of those that no machine stands for."""
+def owed(quote: Quote, plan: Plan, *, whole: bool = False) -> tuple[Line, ...]:
+    """The lines by which a quote would make what a plan lacks: the cheapest of those that no machine stands for.
+
+    Args:
+        quote: The quote.
+        plan: The plan.
+        whole: With what later steps of a roll-out make.
+    """
     left = sorted(remaining(quote, [m for p in plan.pools for m in p.stay]), key=_price)
     out: list[Line] = []
     for p in plan.pools:
-        need = p.create
+        need = p.whole if whole else p.create
         for line in left:
             if line.pool == p.pool.name and need > 0:
                 count = min(line.count, -(-need // line.counts_as))
@@ -29,19 +34,22 @@ def owed(quote: Quote, plan: Plan) -> tuple[Line, ...]:
     return tuple(out)
 
 
-def smaller(quote: Quote, plan: Plan, approved: str) -> Quote | None:
+def smaller(quote: Quote, plan: Plan, approved: str, acted: Quote | None = None) -> Quote | None:
     """The quote as it is after the cluster was made smaller, None if it is that already.
 
     Args:
         quote: The quote that holds.
         plan: What the cluster needs to run.
         approved: Hash of the quote that was acted on, empty for none.
+        acted: That quote, if it is known: it comes back when nothing of a later one is needed.
     """
     if quote.hash == approved:
         lines = _fitted(quote, plan)
         return None if lines is None else _anew(quote, lines)
     if not approved or plan.create or any(p.leaving or p.adopt for p in plan.pools):
         return None
+    if acted is not None:
+        return acted
     # nothing of it is needed any more; what is there was acted on, by an answer to a question that nobody knows now
     there = lines_of([m for p in plan.pools for m in p.stay], ())
     return None if same(quote.lines, there) else replace(_anew(quote, there), question="")
@@ -74,7 +82,7 @@ def _fitted(quote: Quote, plan: Plan) -> list[Line] | None:
         quoted[line.pool] += line.count * line.counts_as
     if all(name in wanted and number <= wanted[name].pool.replicas for name, number in quoted.items()):
         return None
-    missing, out, less = owed(quote, plan), [], False
+    missing, out, less = owed(quote, plan, whole=True), [], False
     for name, number in quoted.items():
         mine = [x for x in quote.lines if x.pool == name]
         p = wanted.get(name)

@@ -23,6 +23,7 @@ from cloudmesh.compute.quote import (
     remaining,
     same,
     to_status,
+    within,
 )
 from cloudmesh.policy.model import Offer, Price
 
@@ -168,6 +169,18 @@ def test_an_approval_covers_replacements_that_cost_no_more() -> None:
     assert not after(decision(3))  # more machines
     assert not after(decision(1, pool="other"))
     assert after()  # fewer
+
+
+def test_of_what_was_decided_as_much_is_made_as_was_approved() -> None:
+    held, there = quoted(decision(2), decision(1, of=offer("b", 300_000_000))), [member(0)]
+
+    def made(*decisions: object) -> list[tuple[str, int]]:
+        return [(d.offer.type, d.count) for d in within(held, there, decisions)]  # type: ignore[arg-type]
+
+    assert made(decision(4)) == [("small", 2)]
+    assert made(decision(1, of=offer("c", 400_000_000)), decision(1)) == [("small", 1)]
+    assert made(decision(2, of=offer("c", 300_000_000))) == [("c", 1)]
+    assert made(decision(1, of=offer("c", None))) == []
 
 
 def test_an_approval_of_an_unknown_price_covers_its_like() -> None:
