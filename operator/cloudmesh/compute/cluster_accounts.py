@@ -90,9 +90,15 @@ def _trouble(asked: Asked, names: Sequence[str], found: Sequence[Account | None]
         elif account is not None:
             waiting = waiting or account.reason not in LASTING
             said.append(f"CloudAccount '{name}' can't be used: {account.message}")
-        elif cache.get(CLOUD_ACCOUNT, asked.namespace, name) is not None or asked.accounts is None:
-            waiting = True
-            said.append(f"CloudAccount '{name}' hasn't been looked at yet")
+        elif (obj := cache.get(CLOUD_ACCOUNT, asked.namespace, name)) is not None or asked.accounts is None:
+            # one without a provider tells in its status why it has none
+            told = c.find_condition(((obj or {}).get("status") or {}).get("conditions") or (), c.READY) or {}
+            if told.get("status") == "False":
+                waiting = waiting or told["reason"] not in LASTING
+                said.append(f"CloudAccount '{name}' can't be used: {told['message']}")
+            else:
+                waiting = True
+                said.append(f"CloudAccount '{name}' hasn't been looked at yet")
         else:
             missing += 1
             said.append(f"`spec.accounts[{number}].name`: there is no CloudAccount '{name}'")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.unit.compute.cluster_scene import Scene, scene
+from tests.unit.compute.machine_scene import NAMESPACES
 
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PLACEMENT_POLICY, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.engine import CONFIG_MAP, SECRET
@@ -303,13 +304,23 @@ async def test_without_an_account_the_default_is_made_once(s: Scene) -> None:
 
 @scene
 async def test_an_account_that_nobody_can_look_at_is_told_after_a_while(s: Scene) -> None:
-    s.add_account("far", credentials={"secretRef": {"name": "missing"}})
+    s.add_account("far")
+    s.api.remove(NAMESPACES, "", "kube-system")  # nobody knows whose machines are ours
     s.cluster(accounts=[{"name": "far"}])
     async with s.operator():
         await s.until(lambda: s.message() == "CloudAccount 'far' is being looked at")
         assert s.said() == ("Unknown", "Pending")
         await s.until(lambda: s.said() == ("Unknown", "CloudUnavailable"), 60.0)
         assert s.message() == "CloudAccount 'far' hasn't been looked at yet"
+
+
+@scene
+async def test_a_cluster_says_why_its_account_has_no_provider(s: Scene) -> None:
+    s.add_account("far", credentials={"secretRef": {"name": "missing"}})
+    s.cluster(accounts=[{"name": "far"}])
+    async with s.operator():
+        await s.until(lambda: s.said() == ("False", "CloudUnavailable"), 60.0)
+        assert s.message() == "CloudAccount 'far' can't be used: Secret 'missing' isn't there"
 
 
 @scene
