@@ -34,8 +34,8 @@ class AccountFinding(Model):
 
     subject: Word
     """What was tried, such as `credentials` or `ec2:RunInstances`."""
-    result: Literal["Passed", "Failed"]
-    """Whether it works."""
+    result: Literal["Passed", "Failed", "Unknown"]
+    """Whether it works; `Unknown` where that couldn't be found out."""
     message: Text
     """What was seen, and what to do if it failed."""
 

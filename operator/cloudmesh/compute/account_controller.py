@@ -115,14 +115,14 @@ class AccountReconciler:
         fingerprint = (kind, _frozen(member), _frozen(images), secret_of(obj), tuple(sorted(credentials.items())))
         if account is None or account.uid != meta["uid"]:
             scope = await self._accounts.scope(meta["namespace"], meta["name"])
-            provider = self._make(obj, kind, member, images, credentials)
+            provider = self._make(obj, kind, member, images, credentials, scope.installation)
             account = Account(self._accounts, obj, scope, provider, FailureMemory.from_status(obj.get("status") or {}))
             account.held = has_finalizer(obj, names.FINALIZER_IN_USE) and not secret_of(obj)
             account.fingerprint = fingerprint
             self._accounts.put(account)
             self._accounts.wake_users(account)
         elif account.fingerprint != fingerprint:
-            provider = self._make(obj, kind, member, images, credentials)
+            provider = self._make(obj, kind, member, images, credentials, account.scope.installation)
             self._surveyor.retire(account.provider)
             account.use(provider)
             account.fingerprint, account.held = fingerprint, False
@@ -148,6 +148,7 @@ class AccountReconciler:
         member: Mapping[str, Any],
         images: Mapping[str, str],
         credentials: Mapping[str, bytes],
+        installation: str,
     ) -> Provider:
         meta, settings = obj["metadata"], self._accounts.settings
         return self._accounts.maker(kind)(
@@ -161,6 +162,7 @@ class AccountReconciler:
                 kube=self._engine.kube,
                 defaults=settings.defaults(),
                 guard=self._accounts.guard,
+                installation=installation,
             )
         )
 

@@ -89,7 +89,11 @@ def make_status(account: Account, old: Mapping[str, Any], generation: int, total
         status["failures"] = failures
     if account.findings:
         status["findings"] = [
-            {"subject": f.subject[:253], "result": "Passed" if f.ok else "Failed", "message": f.message[:TEXT]}
+            {
+                "subject": f.subject[:253],
+                "result": "Passed" if f.ok else "Failed" if f.failed else "Unknown",
+                "message": f.message[:TEXT],
+            }
             for f in account.findings[:MAX_FINDINGS]
         ]
     if account.starts:

@@ -204,12 +204,19 @@ class Finding:
         message: What was seen, and what to do if it doesn't work.
         fatal: Whether nothing can be used while it doesn't work: not so for a part of the account, or a cloud that
             doesn't answer at the moment.
+        known: Whether it could be found out; if it couldn't, `ok` is False, and nothing speaks against the account.
     """
 
     subject: str
     ok: bool
     message: str
     fatal: bool = True
+    known: bool = True
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was seen not to work."""
+        return self.known and not self.ok
 
 
 class Provider(Protocol):

@@ -234,7 +234,10 @@ class Surveyor:
         else:
             listing = Partial(ours, listing.as_of, listing.reason)
         was = account.nodes.complete
+        first = not len(account.nodes)
         changed = account.nodes.take(listing, begun)
+        if first and len(account.nodes) and not all(finding.known for finding in account.findings):
+            account.survey_wanted.set()  # what may be done to a machine can be tried now
         account.set_silent(False)
         if account.nodes.complete != was:
             self._accounts.changed(account)
@@ -259,7 +262,7 @@ class Surveyor:
 
 
 def _failed(account: Account) -> list[Finding]:
-    return [finding for finding in account.findings if not finding.ok]
+    return [finding for finding in account.findings if finding.failed]
 
 
 def _words(failed: Sequence[Finding]) -> str:
@@ -267,8 +270,9 @@ def _words(failed: Sequence[Finding]) -> str:
 
 
 def _usable(account: Account) -> str:
-    failed = _failed(account)
-    return f"{USABLE}, but for {_words(failed)}" if failed else USABLE
+    failed, unknown = _failed(account), ", ".join(f.subject for f in account.findings if not f.known)
+    text = f"{USABLE}, but for {_words(failed)}" if failed else USABLE
+    return f"{text}; not known yet: {unknown}" if unknown else text
 
 
 def _reason(error: CloudmeshError) -> str:

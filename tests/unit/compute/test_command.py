@@ -20,9 +20,11 @@ from cloudmesh.api.virtualcluster import VirtualCluster
 from cloudmesh.compute.__main__ import main
 from cloudmesh.compute.command.documents import Mistake, read
 from cloudmesh.compute.plan import plan, request
+from cloudmesh.compute.ports import Finding
 from cloudmesh.compute.prices import Catalogue, price_offers
 from cloudmesh.compute.prices.moments import to_seconds
 from cloudmesh.compute.prices.money import to_nanos
+from cloudmesh.compute.providers.memory.provider import MemoryProvider
 from cloudmesh.compute.providers.registry import Context, find_maker
 from cloudmesh.compute.quote import lines_of, make_quote
 from cloudmesh.compute.reading import read_cluster
@@ -136,6 +138,18 @@ def test_check_says_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     bad = told(account(bootSeconds="soon"))[0]
     assert bad["state"] == "failed" and "bootSeconds" in bad["message"]
     assert [row["subject"] for row in told(account(key="other")) if row["state"] == "failed"] == ["credentials"]
+
+
+def test_what_is_not_known_is_no_failure_and_not_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(provider: MemoryProvider) -> list[Finding]:
+        return [Finding("StopInstances", False, "not known: no machine to try it with", known=False)]
+
+    monkeypatch.setattr(MemoryProvider, "check", check)
+    code, out, _ = run(capsys, "check", "-o", "json", write(tmp_path, account()))
+    assert code == 0
+    assert [(row["state"], row["subject"]) for row in json.loads(out)] == [("unknown", "StopInstances")]
 
 
 def test_what_only_the_cluster_can_tell_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:

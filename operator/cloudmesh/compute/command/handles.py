@@ -75,7 +75,7 @@ class Handle:
     @property
     def failed(self) -> str:
         """Why it can't be used, empty if it can."""
-        found = [f"{f.subject}: {f.message}" for f in self.findings if not f.ok]
+        found = [f"{f.subject}: {f.message}" for f in self.findings if f.failed]
         return "; ".join(found) or self.trouble
 
 

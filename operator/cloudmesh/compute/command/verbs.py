@@ -12,6 +12,7 @@ from cloudmesh.compute.command.answers import Answer, accounts_of, answer, clust
 from cloudmesh.compute.command.documents import Documents
 from cloudmesh.compute.command.handles import Handle, check, open_accounts, read_offers
 from cloudmesh.compute.command.selection import Wanted, choose
+from cloudmesh.compute.ports import Finding
 from cloudmesh.compute.prices import Catalogue
 from cloudmesh.compute.prices.moments import to_time
 from cloudmesh.compute.prices.money import HOURS_A_MONTH, rounded, to_text
@@ -79,12 +80,16 @@ async def run_check(documents: Documents, settings: ComputeSettings, options: Op
 def _checked(handle: Handle) -> list[dict[str, Any]]:
     base = {"account": handle.name, "kind": handle.kind or None}
     rows = [
-        base | {"state": "ok" if finding.ok else "failed", "subject": finding.subject, "message": finding.message}
+        base | {"state": _state(finding), "subject": finding.subject, "message": finding.message}
         for finding in handle.findings
     ]
     if handle.unchecked:
         rows.append(base | {"state": "unchecked", "subject": "account", "message": handle.unchecked})
     return rows or [base | {"state": "ok", "subject": "account", "message": "nothing to check"}]
+
+
+def _state(finding: Finding) -> str:
+    return "ok" if finding.ok else "failed" if finding.failed else "unknown"
 
 
 async def run_offers(documents: Documents, settings: ComputeSettings, options: Options) -> int:

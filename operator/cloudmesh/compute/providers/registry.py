@@ -45,6 +45,7 @@ class Context:
         defaults: The installation's own settings for this kind, such as the image of Pod machines.
         guard: Makes connections to hosts that the account names, and refuses those that lead inside this cluster; a
             provider that connects otherwise has to check the addresses itself.
+        installation: Whose machines are ours, as their tag says it; empty where no cluster is connected to.
     """
 
     namespace: str
@@ -56,6 +57,7 @@ class Context:
     kube: Kube | None = None
     defaults: Mapping[str, str] = field(default_factory=dict)
     guard: Guard = ANYWHERE
+    installation: str = ""
 
 
 Maker = Callable[[Context], Provider]

@@ -22,7 +22,17 @@ from botocore.exceptions import (
 
 from cloudmesh.compute.ports import Access, ClusterSpec, Complete, NodeSpec, Partial
 from cloudmesh.compute.providers.aws import AwsProvider, make
-from cloudmesh.compute.providers.aws.errors import AUTH, CAPACITY, CONFLICT, QUOTA, RATE, classify
+from cloudmesh.compute.providers.aws.errors import (
+    AUTH,
+    CAPACITY,
+    CONFLICT,
+    DENIED,
+    QUOTA,
+    RATE,
+    Denied,
+    DryRunPassed,
+    classify,
+)
 from cloudmesh.compute.providers.aws.nodes import to_node
 from cloudmesh.compute.providers.aws.offers import newest_prices, quota_of
 from cloudmesh.compute.providers.registry import Context
@@ -175,20 +185,6 @@ async def test_the_environment_and_files_give_no_credentials(aws: FaultProxy, mo
         make(dataclasses.replace(context(aws), spec={}))
 
 
-async def test_a_check_names_the_permission_that_lacks(ec2: AwsProvider, aws: FaultProxy) -> None:
-    aws.add("answer", "RunInstances", status=403, code="UnauthorizedOperation", message="You are not authorized")
-    findings = {finding.subject: finding for finding in await ec2.check()}
-    assert not findings["RunInstances"].ok and findings["RunInstances"].fatal
-    assert "grant ec2:RunInstances" in findings["RunInstances"].message
-    assert findings["DescribeInstances"].ok
-    aws.add("answer", "DescribeInstances", status=503, code="Unavailable", times=None)
-    findings = {finding.subject: finding for finding in await ec2.check()}
-    assert not findings["DescribeInstances"].ok and not findings["DescribeInstances"].fatal
-    aws.add("answer", "GetCallerIdentity", status=403, code="InvalidClientTokenId", message="no such key")
-    with pytest.raises(AuthFailed, match="no such key"):
-        await ec2.check()
-
-
 async def test_a_group_holds_exactly_the_rules_of_its_cluster(ec2: AwsProvider) -> None:
     cluster = ClusterSpec(SCOPE, "lab", "cluster-uid", ("10.0.0.0/8", "2001:db8::/32"))
     ground = await ec2.prepare(cluster)
@@ -249,7 +245,9 @@ def error(code: str, status: int = 400, **headers: str) -> ClientError:
 
 
 TABLE: list[tuple[str, int, type[CloudmeshError]]] = [
-    *((code, 403, AuthFailed) for code in sorted(AUTH)),
+    *((code, 403, AuthFailed) for code in sorted(AUTH - DENIED)),
+    *((code, 403, Denied) for code in sorted(DENIED)),
+    ("DryRunOperation", 412, DryRunPassed),
     *((code, 400, QuotaExceeded) for code in sorted(QUOTA)),
     *((code, 400, CapacityUnavailable) for code in sorted(CAPACITY)),
     *((code, 400, Conflict) for code in sorted(CONFLICT)),

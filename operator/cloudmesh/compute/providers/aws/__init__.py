@@ -14,6 +14,7 @@ from cloudmesh.compute.providers.aws.powers.lifecycle import Lifecycle
 from cloudmesh.compute.providers.aws.powers.storage import Storage
 from cloudmesh.compute.providers.aws.session import CREATE_SECONDS, READ_SECONDS, Session
 from cloudmesh.compute.providers.registry import Context
+from cloudmesh.compute.tokens import Scope
 from cloudmesh.engine import InvalidRequest
 
 
@@ -36,4 +37,5 @@ def make(context: Context) -> Provider:
     endpoint = str(context.spec.get("endpoint") or "")
     session = Session(region, context.credentials, endpoint, read, create, context.guard)
     disk = float(context.defaults.get("diskSeconds") or DISK_SECONDS)
-    return AwsProvider(session, context.name, context.spec, create, disk)
+    scope = Scope(context.installation, context.namespace, context.name)
+    return AwsProvider(session, context.name, context.spec, create, disk, scope, context.images)

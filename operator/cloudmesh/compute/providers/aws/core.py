@@ -6,20 +6,23 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from cloudmesh.compute.ports import Access, Complete, Finding, Listing, Node, NodeSpec, Partial, ProviderInfo
 from cloudmesh.compute.prices.money import to_text
+from cloudmesh.compute.providers.aws.check import CHANGES, LOOKS, Examples, knows_dry_run, not_tried, try_all
 from cloudmesh.compute.providers.aws.nodes import from_tags, root_volume, to_node, to_tags
 from cloudmesh.compute.providers.aws.offers import read_offers
-from cloudmesh.compute.providers.aws.powers.base import Power
+from cloudmesh.compute.providers.aws.powers.base import Power, Subnets
 from cloudmesh.compute.providers.aws.session import Session, filters
 from cloudmesh.compute.tokens import TAG_TOKEN, TAG_UID, Scope
 from cloudmesh.engine import utc_now
-from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Conflict, InvalidRequest, NotFound, Transient
+from cloudmesh.engine.errors import CloudmeshError, Conflict, InvalidRequest, NotFound, Transient
 from cloudmesh.policy.model import Offer
 
 USER = "cm"
+LIVING = ("pending", "running", "stopped")
 DISK_SECONDS = 30.0
 """Sizes of disks are read so often, beside the listings: another one is seen within a minute."""
 REQUESTS_PER_SECOND = 20.0
@@ -35,6 +38,8 @@ class AwsCore(Power):
         spec: `{"region", "zones", "instanceTypes", "subnetIds"}`, as spec.aws of the account holds it.
         create_seconds: How long a create call may take.
         disk_seconds: How old the sizes of disks may be.
+        scope: Whose machines; without an installation where none is known.
+        images: Image aliases and EC2's own ids.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class AwsCore(Power):
         spec: Mapping[str, Any],
         create_seconds: int,
         disk_seconds: float = DISK_SECONDS,
+        scope: Scope | None = None,
+        images: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.info = ProviderInfo(
             kind="aws",
@@ -56,6 +63,11 @@ class AwsCore(Power):
         )
         self.session = session
         self.account = account
+        self.trusted = not spec.get("endpoint")
+        """Whether the endpoint is AWS's own: a dry run on a machine of ours ends none there."""
+        self._scope = scope or Scope("", "", account)
+        self._images = images
+        self._living = ""
         self._zones: tuple[str, ...] = tuple(spec.get("zones") or ())
         self._types: tuple[str, ...] = tuple(spec.get("instanceTypes") or ())
         self._root_devices: dict[str, str] = {}
@@ -72,32 +84,40 @@ class AwsCore(Power):
         self.session.close()
 
     async def check(self) -> Sequence[Finding]:
-        """Who we are, and each permission that machines need, tried without effect."""
+        """Who we are, and each call that the powers need, tried without effect."""
         identity = await self.session.identity()
         found = [Finding("credentials", True, f"account {identity.get('Account')}, {identity.get('Arn')}")]
-        for operation, parameters, needed in (
-            ("describe_instances", {"MaxResults": 5}, "see machines"),
-            ("describe_instance_types", {"InstanceTypes": ["t3.micro"]}, "see machine types"),
-            ("describe_images", {"Owners": ["self"]}, "see images"),
-            ("run_instances", {"DryRun": True, "MinCount": 1, "MaxCount": 1, "ImageId": "ami-0"}, "make machines"),
-            ("terminate_instances", {"DryRun": True, "InstanceIds": ["i-0123456789abcdef0"]}, "end machines"),
-            ("create_security_group", {"DryRun": True, "GroupName": "c", "Description": "c"}, "make security groups"),
-        ):
-            found.append(await self._try(operation, parameters, needed))
-        return found
+        examples = await self._examples()
+        found += await try_all(self.session, LOOKS, examples, dry=False)
+        if self.trusted or await knows_dry_run(self.session):
+            return found + await try_all(self.session, CHANGES, examples, dry=True)
+        return found + not_tried(CHANGES, "the endpoint doesn't know dry runs, and nothing else has no effect")
 
-    async def _try(self, operation: str, parameters: Mapping[str, Any], needed: str) -> Finding:
-        name = "".join(word.capitalize() for word in operation.split("_"))
-        try:
-            await self.session.call(operation, **parameters)
-        except AuthFailed as error:
-            return Finding(name, False, f"grant ec2:{name}, needed to {needed}: {error}")
-        except Transient as error:
-            return Finding(name, False, f"EC2 doesn't answer: {error}", fatal=False)
-        except CloudmeshError:
-            # a dry run that would go through answers with an error too, as does one whose example id is nobody's
-            return Finding(name, True, f"allowed: {needed}")
-        return Finding(name, True, f"allowed: {needed}")
+    async def _examples(self) -> Examples:
+        """What calls are tried with; things of ours only where a dry run is one for sure."""
+        subnets, group = Subnets({}, ""), ""
+        with contextlib.suppress(CloudmeshError):  # the look at subnets tells
+            subnets = await self.subnets()
+        if self.trusted and self._scope.installation:
+            wanted = filters({f"tag:{key}": value for key, value in self._scope.tags().items()})
+            with contextlib.suppress(CloudmeshError):  # the look at machines tells
+                if not self._living:
+                    await self.list_nodes(self._scope)
+            with contextlib.suppress(CloudmeshError):  # the look at groups tells
+                groups = await self.session.pages("describe_security_groups", "SecurityGroups", Filters=wanted)
+                group = next((str(g["GroupId"]) for g in groups if self._scope.holds(from_tags(g.get("Tags")))), "")
+        zone, subnet = next(iter(subnets.by_zone.items()), ((*self._zones, f"{self.session.region}a")[0], ""))
+        return Examples(
+            {key: value for key, value in self._scope.tags().items() if value},
+            zone,
+            (*self._types, "t3.micro")[0],
+            next(iter(self._images.values()), ""),
+            subnet,
+            subnets.vpc,
+            self._subnet_ids,
+            self._living if self.trusted else "",
+            group,
+        )
 
     async def offers(self) -> Sequence[Offer]:
         """All offers of the region; on demand without a price, which the catalogue knows."""
@@ -130,6 +150,7 @@ class AwsCore(Power):
             if not token:
                 break
         as_of = utc_now()
+        self._living = next((name for name, i in instances.items() if i["State"]["Name"] in LIVING), "")
         if any(root_volume(instance) for instance in instances.values()):
             await self._read_sizes(wanted)
         nodes = tuple(to_node(instance, self.session.region, self._sizes) for instance in instances.values())

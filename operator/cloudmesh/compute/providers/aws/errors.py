@@ -34,6 +34,8 @@ AUTH: Final = frozenset(
         "AccessDeniedException", "UnrecognizedClientException", "InvalidAccessKeyId", "PendingVerification", "Blocked",
     }
 )  # fmt: skip
+DENIED: Final = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
+"""Those of AUTH that say that the credentials are good, and may not do this."""
 QUOTA: Final = frozenset(
     {
         "InstanceLimitExceeded", "VcpuLimitExceeded", "MaxSpotInstanceCountExceeded", "AddressLimitExceeded",
@@ -72,6 +74,14 @@ INVALID_WORDS: Final = (
 )  # fmt: skip
 
 
+class Denied(AuthFailed):
+    """The credentials are good, and this call isn't allowed."""
+
+
+class DryRunPassed(InvalidRequest):
+    """The call would have gone through, and was only tried."""
+
+
 def classify(error: Exception, what: str) -> CloudmeshError:
     """The error of the taxonomy; its text has the cloud's words and no secret.
 
@@ -108,6 +118,10 @@ def _of_answer(error: ClientError, what: str) -> CloudmeshError:
 def of_code(code: str, text: str, status: int = 0) -> CloudmeshError:
     """The error of a code, raised or found in an instance's state reason (`Server.…` and `Client.…`)."""
     code = code.removeprefix("Client.").removeprefix("Server.")
+    if code == "DryRunOperation":
+        return DryRunPassed(text)
+    if code in DENIED:
+        return Denied(text)
     if code in AUTH:
         return AuthFailed(text)
     if code in QUOTA:
