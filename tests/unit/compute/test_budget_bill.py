@@ -12,6 +12,7 @@ from cloudmesh.api.budget import Budget
 from cloudmesh.compute.budgets import shared
 from cloudmesh.compute.kinds import BUDGET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.prices.money import to_nanos, to_text
+from cloudmesh.compute.providers.memory import MemoryCloud
 from cloudmesh.engine import Engine
 from cloudmesh.testing import CrashPoint, run_virtual
 
@@ -25,13 +26,22 @@ def spent(s: Scene, name: str = "money") -> int:
     return to_nanos(s.get(BUDGET, name)["status"]["spent"])
 
 
+def clouds(s: Scene) -> list[MemoryCloud]:
+    return [s.cloud, *s.clouds.values()]
+
+
 def billed(s: Scene) -> int:
-    return s.cloud.meter.total(s.cloud.now())
+    return sum(cloud.meter.total(cloud.now()) for cloud in clouds(s))
 
 
-def leeway(s: Scene) -> int:
+def made(s: Scene) -> list[int]:
+    """How many machines each cloud ever made."""
+    return [len(cloud.meter.lines) for cloud in clouds(s)]
+
+
+def leeway(s: Scene, seconds: int = SEEN_WITHIN) -> int:
     """What each machine costs while its beginning or its end may not be seen yet."""
-    return len(s.cloud.meter.lines) * CHEAPEST * SEEN_WITHIN // 3600
+    return sum(made(s)) * CHEAPEST * seconds // 3600
 
 
 def agrees(s: Scene, engine: Engine) -> None:
@@ -131,3 +141,95 @@ def test_the_bill_is_never_more_than_the_budget(amount: str) -> None:
         assert billed(s) > 0, "some of it was spent"
 
     run_virtual(main())
+
+
+def spot_in_two_clouds(s: Scene) -> None:
+    """A cluster over two accounts, one machine on demand and three spot machines."""
+    s.add_account()
+    s.add_cloud("other")
+    purchase = {"baseOnDemand": 1, "aboveBase": "Spot"}
+    accounts = [{"name": "lab"}, {"name": "other"}]
+    s.cluster(replicas=4, accounts=accounts, pool={"purchase": purchase, "where": {"spread": "Account"}})
+
+
+async def whole(s: Scene) -> None:
+    """All machines run."""
+    states = ["Running"] * 4
+    await s.until(lambda: [i.state for cloud in clouds(s) for i in cloud.living()] == states)
+    await s.until(lambda: s.said() == ("True", "AsSpecified"))
+
+
+def take_spot(s: Scene, rng: random.Random) -> None:
+    """A cloud takes a spot machine away."""
+    spots = [(cloud, i) for cloud in clouds(s) for i in cloud.living() if (i.purchase, i.state) == ("Spot", "Running")]
+    cloud, victim = rng.choice(spots)
+    cloud.reclaim(victim.id)
+
+
+async def crash_at(s: Scene, point: CrashPoint) -> None:
+    """An operator that dies at that call; its next one comes at once."""
+
+    async def life() -> None:
+        async with s.operator(crash=point):
+            await asyncio.sleep(200)
+
+    await point.until_crash(life())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_spot_machines_of_two_clouds_are_counted_whatever_dies(seed: int) -> None:
+    async def main() -> None:
+        s, rng, taken, away = Scene(), random.Random(seed), 6, 0
+        s.budget("100000")
+        spot_in_two_clouds(s)
+        crashes = []
+        for _ in range(taken):
+            async with s.operator() as (engine, _):
+                await whole(s)
+                assert sorted(i.purchase for cloud in clouds(s) for i in cloud.living()) == [
+                    "OnDemand",
+                    "Spot",
+                    "Spot",
+                    "Spot",
+                ]
+                await asyncio.sleep(rng.randrange(300, 2000))
+                agrees(s, engine)
+            away += (pause := rng.randrange(0, 60))
+            await asyncio.sleep(pause)
+            crashes.append(CrashPoint(rng.randrange(3, 60), rng.choice(("before", "after"))))
+            take_spot(s, rng)
+            await crash_at(s, crashes[-1])
+        async with s.operator():
+            await whole(s)
+            assert sum(made(s)) >= 4 + taken and all(made(s))
+            assert sum(crash.crashed for crash in crashes) >= taken - 1
+            await ended(s)
+        # an end while nobody looks is seen when somebody looks again
+        assert billed(s) - leeway(s) <= spent(s) <= billed(s) + leeway(s) + taken * away * CHEAPEST // 3600
+        s.once()
+
+    run_virtual(main(), seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bill_of_two_clouds_is_within_the_budget_though_nobody_looks_for_most_of_an_hour(seed: int) -> None:
+    async def main() -> None:
+        s, rng, amount = Scene(), random.Random(seed), to_nanos("0.2")
+        s.budget(to_text(amount))
+        spot_in_two_clouds(s)
+        for _ in range(3):
+            async with s.operator():
+                await whole(s)
+                hour = to_nanos(s.get(BUDGET, "money")["status"]["reserved"])
+                await asyncio.sleep(300)
+            take_spot(s, rng)
+            await crash_at(s, CrashPoint(rng.randrange(3, 60), rng.choice(("before", "after"))))
+            await asyncio.sleep(rng.randrange(2000, 3000))
+            assert billed(s) <= amount
+        async with s.operator():
+            await s.until(lambda: not any(cloud.meter.billed_now() for cloud in clouds(s)), 7200)
+            await asyncio.sleep(3600)
+        assert amount - hour - leeway(s) < billed(s) <= amount, "it ends when less than another hour is left"
+        assert all(made(s)) and sum(made(s)) > 4
+
+    run_virtual(main(), seed=seed)
