@@ -20,6 +20,7 @@ LITERAL_ENUMS: Final = frozenset(
         "spec.pools[].alternatives[].machine.arch[]",
         "spec.ssh.hosts[].arch",
         "status.cost.confidence",
+        "status.currentPrice.confidence",
         "status.hourlyPrice.confidence",
     }
 )

@@ -100,7 +100,9 @@ class VirtualMachineStatus(Model):
     )
     """What it cost under other labels before, until all Budgets concerned have booked it; oldest first."""
     hourly_price: HourlyPrice | None = None
-    """What one hour costs; left out while nobody knows."""
+    """What one hour costs, as it was when the machine was made; left out while nobody knows."""
+    current_price: HourlyPrice | None = None
+    """What its offer costs now, where that is another price. A spot machine costs the lower of both."""
     drift: Annotated[list[Drift], Field(max_length=32, json_schema_extra=by_key("field"))] = Field(default_factory=list)
     """How the machine differs from what was asked for."""
     message: Text | None = None

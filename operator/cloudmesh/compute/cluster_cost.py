@@ -130,7 +130,7 @@ def make_cost(members: Iterable[Member], books: Books, running: int, currency: s
         currency: Used where no price tells one.
     """
     billed = [m for m in members if m.billed]
-    prices = [m.offer.price for m in billed if m.offer.price is not None]
+    prices = [price for m in billed if (price := m.running) is not None]
     hourly = sum(p.nanos for p in prices)
     cost: dict[str, Any] = {
         "currency": next((p.currency for p in prices), currency or "USD"),

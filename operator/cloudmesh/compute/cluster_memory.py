@@ -157,4 +157,4 @@ class Memory:
 
 def numbers(members: Iterable[Member]) -> int:
     """Nano-units per hour of all that is billed at the moment."""
-    return sum(m.nanos or 0 for m in members if m.billed)
+    return sum(price.nanos for m in members if m.billed and (price := m.running) is not None)

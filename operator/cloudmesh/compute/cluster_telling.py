@@ -156,7 +156,9 @@ class Teller:
         for name in (c.HEALTHY, c.WITHIN_BUDGET):
             found = c.find_condition(status["conditions"], name) or {}
             worse = found.get("status") == "False" or found.get("reason") == "Drifted"
-            if memory.tell(name, f"{found['reason']}: {found['message']}" if worse else ""):
+            # of machines that differ only in what: they are noticed one after the other
+            news = found["message"].rpartition(" in ")[2] if found.get("reason") == "Drifted" else found.get("message")
+            if memory.tell(name, f"{found['reason']}: {news}" if worse else ""):
                 self.emit(obj, Event("Warning", found["reason"], found["message"]))
         return None
 

@@ -13,7 +13,7 @@ from cloudmesh.compute.accounts import Account, Accounts
 from cloudmesh.compute.ground import Grounds
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machine_plan import Wanted
-from cloudmesh.compute.machine_status import Power, price_of
+from cloudmesh.compute.machine_status import Power, is_charged_more, moved_price
 from cloudmesh.compute.ports import Access, Adopt, ClusterSpec, Node, NodeSpec, Reboot, Release, StartStop, Suspend
 from cloudmesh.compute.prices.moments import to_seconds
 from cloudmesh.compute.tokens import NOTE_LEFT, TAG_ADOPTED, TAG_CLUSTER, TAG_MACHINE, TAG_TOKEN, TAG_UID
@@ -254,9 +254,9 @@ class Calls:
             )
         if (firewall := self.grounds.drift(account, self.owner_uid(obj))) is not None:
             found["firewall"] = firewall
-        held, offer = (obj.get("status") or {}).get("hourlyPrice"), account.offer(wanted.offer_id)
-        current = price_of(offer) if offer is not None else None
-        if held and current and (held["amount"], held["currency"]) != (current["amount"], current["currency"]):
+        held = (obj.get("status") or {}).get("hourlyPrice")
+        current = moved_price(held, account.offer(wanted.offer_id))
+        if held and current and is_charged_more(held, current, place["purchase"]):
             found["price"] = (f"{held['amount']} {held['currency']}", f"{current['amount']} {current['currency']}")
         return found
 

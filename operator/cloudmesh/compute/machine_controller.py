@@ -212,6 +212,9 @@ class MachineReconciler:
         status = living.status
         if "hourlyPrice" not in status and (price := statuses.price_of(hands.calls.offer(account, wanted))):
             status["hourlyPrice"] = price
+        status.pop("currentPrice", None)
+        if now_price := statuses.moved_price(status.get("hourlyPrice"), account.offer(wanted.offer_id)):
+            status["currentPrice"] = now_price
         hands.charged(case, status)
         if "image" not in status and (image := hands.calls.made_of(account, wanted, node)):
             status["image"] = image[: statuses.MESSAGE_LENGTH]

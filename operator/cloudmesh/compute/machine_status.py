@@ -10,7 +10,7 @@ from cloudmesh.api import conditions as c
 from cloudmesh.compute.machine_plan import Wanted
 from cloudmesh.compute.machines import REASON_FAILED, REASON_GONE, REASON_PREEMPTED
 from cloudmesh.compute.ports import Node, ProviderInfo
-from cloudmesh.compute.prices.money import to_text
+from cloudmesh.compute.prices.money import to_nanos, to_text
 from cloudmesh.policy.model import Offer
 
 Status = dict[str, Any]
@@ -90,6 +90,30 @@ def price_of(offer: Offer) -> Status | None:
         "asOf": price.as_of,
         "confidence": price.confidence,
     }
+
+
+def moved_price(held: Mapping[str, Any] | None, offer: Offer | None) -> Status | None:
+    """What a machine's offer costs now, None if that is what it was made at, or nobody knows.
+
+    Args:
+        held: Its `hourlyPrice`.
+        offer: Its offer as it is now.
+    """
+    now = price_of(offer) if offer is not None else None
+    if held is None or now is None or (held["amount"], held["currency"]) == (now["amount"], now["currency"]):
+        return None
+    return now
+
+
+def is_charged_more(held: Mapping[str, Any], now: Mapping[str, Any], purchase: str) -> bool:
+    """Whether a cloud may charge more for a machine than `hourlyPrice`.
+
+    Where the cloud tells prices, a spot machine is made with its own as the limit: it is taken away before that.
+    """
+    if held["currency"] != now["currency"]:
+        return True
+    capped = purchase == "Spot" and held["confidence"] == "fetched"
+    return to_nanos(now["amount"]) > to_nanos(held["amount"]) and not capped
 
 
 def stamped(old: Mapping[str, Any], generation: int, now: str, *, token: str, price: Status | None) -> Status:

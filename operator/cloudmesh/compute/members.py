@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cloudmesh.policy.model import Offer
+from cloudmesh.policy.model import Offer, Price
 
 Truth = Literal["True", "False", "Unknown"]
 
@@ -50,6 +50,7 @@ class Member:
         at_rest: It is stopped or suspended as asked.
         failures: Failures in a row of its place before it.
         drift: What differs from what was asked, in words.
+        price_now: What its offer costs now, None if that is what it was made at, or nobody knows.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Member:
     at_rest: bool = False
     failures: int = 0
     drift: tuple[str, ...] = ()
+    price_now: Price | None = None
 
     @property
     def refused(self) -> bool:
@@ -90,6 +92,14 @@ class Member:
     def nanos(self) -> int | None:
         """Its price per hour, None if nobody knows it."""
         return self.offer.price.nanos if self.offer.price is not None else None
+
+    @property
+    def running(self) -> Price | None:
+        """What an hour of it costs at the moment: as spot what the market asks, and never more than it was made at."""
+        made, now = self.offer.price, self.price_now
+        if self.offer.purchase != "Spot" or made is None or now is None or made.currency != now.currency:
+            return made
+        return min(made, now, key=lambda price: price.nanos)
 
 
 def units(members: tuple[Member, ...] | list[Member]) -> int:

@@ -175,17 +175,13 @@ def read_member(obj: Obj, *, was_up: bool = False) -> Member:
         at_rest=status.get("state") in AT_REST,
         failures=_number(annotations.get(ANNOTATION_FAILURES, "")),
         drift=tuple(d["field"] for d in status.get("drift") or ()),
+        price_now=_price(status.get("currentPrice")),
     )
 
 
 def _offer(spec: Obj, status: Obj, quoted: str) -> Offer:
-    told, offer = status.get("hourlyPrice"), spec["offer"]
-    price: Price | None = None
-    if told and told.get("confidence") != "unknown":
-        price = Price(
-            to_nanos(told["amount"]), told["currency"], told["source"], told["asOf"], told.get("confidence", "unknown")
-        )
-    elif quoted:
+    offer, price = spec["offer"], _price(status.get("hourlyPrice"))
+    if price is None and quoted:
         amount, _, currency = quoted.partition(" ")
         price = Price(to_nanos(amount), currency, "quote", "", "static")
     return Offer(
@@ -196,6 +192,13 @@ def _offer(spec: Obj, status: Obj, quoted: str) -> Offer:
         purchase=offer.get("purchase", "OnDemand"),
         price=price,
     )
+
+
+def _price(told: Obj | None) -> Price | None:
+    if not told or told.get("confidence") == "unknown":
+        return None
+    known = told.get("confidence", "unknown")
+    return Price(to_nanos(told["amount"]), told["currency"], told["source"], told["asOf"], known)
 
 
 def _number(text: str) -> int:
