@@ -48,10 +48,19 @@ PAGES = (
     "docs/how-to/limit-cost.md",
     "docs/how-to/log-in.md",
     "docs/how-to/debug-a-cluster.md",
+    "docs/reference/account-kubernetes.md",
+    "docs/reference/account-memory.md",
+    "docs/explanation/jobs.md",
 )
-ELSEWHERE = ("docs/how-to/write-a-provider.md", "docs/how-to/write-a-policy.md")
-"""Followed by tests/contract/compute/test_write_a_provider.py and tests/unit/policy/test_guide.py, since they need no
-cluster."""
+ELSEWHERE = (
+    "docs/how-to/write-a-provider.md",
+    "docs/how-to/write-a-policy.md",
+    "docs/reference/account-aws.md",
+    "docs/reference/account-ssh.md",
+    "docs/explanation/cost.md",
+)
+"""Followed by test_write_a_provider.py and test_account_pages.py of tests/contract/compute, test_guide.py of
+tests/unit/policy and test_cost_pages.py of tests/unit/compute, since they need no cluster."""
 SECONDS = 120.0
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"Save\s+this\s+as\s+`([\w-]+\.\w+)`[^`]*:\s*$")

@@ -20,7 +20,6 @@ from cloudmesh.compute.budget_controller import BudgetReconciler
 from cloudmesh.compute.budgets import Budgets
 from cloudmesh.compute.cloud_metrics import CloudMetrics
 from cloudmesh.compute.cluster_metrics import ClusterMetrics
-from cloudmesh.compute.command import documents
 from cloudmesh.engine import metrics
 from cloudmesh.functions.signatures import Expose, SourceError, read
 from cloudmesh_function.metrics import Metrics as FunctionMetrics
@@ -221,19 +220,13 @@ def test_metrics_of_a_function_are_those_of_the_page() -> None:
     assert {name: kind for name, (kind, _) in _table_of_metrics("Function").items()} == told
 
 
-def test_every_example_is_run(tmp_path: Path) -> None:
-    """Each tutorial and how-to is followed end to end; other pages have nothing to follow, and only valid objects."""
+def test_every_example_is_run() -> None:
+    """Each page with something to follow is followed end to end."""
     followed = {ROOT / name for name in (*test_docs.PAGES, *test_docs.ELSEWHERE)}
     assert all(page.is_file() for page in followed)
-    for page in (path for path in pages() if "docs" in path.relative_to(ROOT).parts):
-        if page.parent.name in ("tutorials", "how-to"):
-            assert page in followed, page.name
-            continue
-        for block in test_docs.FENCE.finditer(page.read_text()):
-            assert block[1] in {*test_docs.SHOWN, "yaml", "json"}, page.name
-            if block[1] == "yaml":
-                (tmp_path / page.name).write_text(block[2])
-                assert documents.read([str(tmp_path / page.name)], "default").objects, page.name
+    for page in {path for path in pages() if "docs" in path.relative_to(ROOT).parts} - followed:
+        assert page.parent.name not in ("tutorials", "how-to"), page.name
+        assert {block[1] for block in test_docs.FENCE.finditer(page.read_text())} <= {"text", "json"}, page.name
 
 
 RIGHT = """\
