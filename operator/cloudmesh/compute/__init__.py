@@ -7,7 +7,7 @@ A reconciler observes and carries out; what it decides is in pure modules, which
 | `cluster_controller`, `cluster_*` | VirtualCluster: a pass, and its parts: `memory`, `offers`, `making`, `telling` |
 | `reading`, `asked`, `members` | what a cluster asks for, and its machines, as the plan reads them |
 | `lifecycle`, `plan`, `pools`, `rollout`, `health` | pure: whether a cluster runs, and which machines it needs |
-| `quote`, `shrink` | pure: what it is made of, at what price |
+| `quote`, `approved`, `shrink` | pure: what it is made of, at what price, and what of it was approved |
 | `machine_controller`, `machine_*`, `machines` | VirtualMachine: `plan` decides, `birth` and `end` act, `calls` ask |
 | `account_controller`, `account_status`, `accounts` | CloudAccount, and its live handle that all others use |
 | `surveyor`, `nodes`, `failures`, `cloud_metrics` | what is known of an account, looked at in the background |
