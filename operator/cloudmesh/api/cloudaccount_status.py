@@ -82,6 +82,8 @@ class CloudAccountStatus(Model):
         default_factory=list
     )
     """What failed a moment ago and isn't tried again until then, by all clusters."""
+    retried_by: Word | None = None
+    """The value of annotation `cloudmesh.org/retry-requested` that was acted on."""
     findings: Annotated[list[AccountFinding], Field(max_length=64, json_schema_extra=ATOMIC)] = Field(
         default_factory=list
     )

@@ -87,6 +87,8 @@ def make_status(account: Account, old: Mapping[str, Any], generation: int, total
             status["pricesAsOf"] = min(dated)
     if failures := account.failures.to_status(now):
         status["failures"] = failures
+    if account.retried:
+        status["retriedBy"] = account.retried
     if account.findings:
         status["findings"] = [
             {

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from cloudmesh.api import names
 from cloudmesh.compute.clocks import clock_of
 from cloudmesh.compute.cloud_metrics import CloudMetrics
 from cloudmesh.compute.endpoints import guard_of
@@ -49,6 +48,7 @@ CHANGED_AFTER_SECONDS = 1.0
 BY_ACCOUNT, BY_ASKED, BY_STARTED = "account", "account-asked", "account-started"
 """Indexes of VirtualMachines in the cache: of an account; those of it that count; those of it that were started."""
 STARTS = 9
+MAX_VALUE = 253
 FREE = ("check", "offers", "identity")
 """Calls that touch no machine: they need no proof of whose credentials these are."""
 STRANGE_SECONDS = 5.0
@@ -110,8 +110,8 @@ class Account:
         """Uids of machines that are just being asked for."""
         self.unmade: set[str] = set()
         """Uids of machines that were to be asked for, and for sure weren't made."""
-        self.retried: str = (meta.get("annotations") or {}).get(names.ANNOTATION_RETRY_REQUESTED, "")
-        """Value of the annotation that was acted on."""
+        self.retried: str = (obj.get("status") or {}).get("retriedBy", "")
+        """Value of annotation `cloudmesh.org/retry-requested` that was acted on."""
         self.deleting = False
         self.idle_since: float | None = None
         """Since when no machine needs it, on the loop's clock."""
@@ -203,6 +203,7 @@ class Account:
         Args:
             value: Of the annotation; only a new one counts.
         """
+        value = value[:MAX_VALUE]
         if value in ("", self.retried):
             return
         self.retried = value

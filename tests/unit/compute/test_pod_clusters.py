@@ -171,15 +171,20 @@ async def test_a_quota_that_is_lifted_holds_nobody_up_for_long(s: PodScene) -> N
         await s.settle()
 
 
-@pod_scene
-async def test_an_annotation_tries_again_what_failed(s: PodScene) -> None:
+async def quota_that_is_lifted(s: PodScene) -> None:
+    """A cluster was refused for so long that it waits for more than a minute, and then there is room."""
     s.quota = 0
     s.cluster()
+    await s.until(lambda: s.said() == ("False", "QuotaExceeded"))
+    await asyncio.sleep(600.0)
+    await s.until(lambda: "until" in s.message() and s.waits() > 60.0)
+    s.quota = None
+
+
+@pod_scene
+async def test_an_annotation_tries_again_what_failed(s: PodScene) -> None:
     async with s.operator():
-        await s.until(lambda: s.said() == ("False", "QuotaExceeded"))
-        await asyncio.sleep(600.0)
-        await s.until(lambda: "until" in s.message() and s.waits() > 60.0)
-        s.quota = None
+        await quota_that_is_lifted(s)
         s.annotate(CLOUD_ACCOUNT, "pods", retry_requested="1")
         assert await s.until(lambda: s.said() == ("True", "AsSpecified")) < 45.0
     # a new operator finds the annotation, which was acted on
@@ -191,14 +196,34 @@ async def test_an_annotation_tries_again_what_failed(s: PodScene) -> None:
 
 
 @pod_scene
-async def test_another_spec_of_the_account_tries_again_what_failed(s: PodScene) -> None:
+async def test_an_annotation_that_came_while_nobody_led_is_acted_on(s: PodScene) -> None:
     s.quota = 0
     s.cluster()
     async with s.operator():
         await s.until(lambda: s.said() == ("False", "QuotaExceeded"))
         await asyncio.sleep(600.0)
         await s.until(lambda: "until" in s.message() and s.waits() > 60.0)
-        s.quota = None
+    s.quota = None
+    value = "x" * 300
+    s.annotate(CLOUD_ACCOUNT, "pods", retry_requested=value)
+    async with s.operator():
+        assert await s.until(lambda: s.said() == ("True", "AsSpecified")) < 45.0
+        assert s.get(CLOUD_ACCOUNT, "pods")["status"]["retriedBy"] == value[:253]
+    # once is enough
+    s.quota = 1
+    s.cluster("other")
+    async with s.operator():
+        await s.until(lambda: s.said(name="other") == ("False", "QuotaExceeded"))
+        await s.until(lambda: len(s.failures()) == 1, 2.0)
+    async with s.operator():
+        await asyncio.sleep(5.0)
+        assert len(s.failures()) == 1
+
+
+@pod_scene
+async def test_another_spec_of_the_account_tries_again_what_failed(s: PodScene) -> None:
+    async with s.operator():
+        await quota_that_is_lifted(s)
         s.change(CLOUD_ACCOUNT, "pods", lambda obj: obj["spec"]["kubernetes"].update(maxDisk="10Gi"))
         assert await s.until(lambda: s.said() == ("True", "AsSpecified")) < 45.0
 
