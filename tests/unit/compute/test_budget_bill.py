@@ -214,7 +214,7 @@ def test_spot_machines_of_two_clouds_are_counted_whatever_dies(seed: int) -> Non
 @pytest.mark.parametrize("seed", range(3))
 def test_the_bill_of_two_clouds_is_within_the_budget_though_nobody_looks_for_most_of_an_hour(seed: int) -> None:
     async def main() -> None:
-        s, rng, amount = Scene(), random.Random(seed), to_nanos("0.2")
+        s, rng, amount, away = Scene(), random.Random(seed), to_nanos("0.3"), 0
         s.budget(to_text(amount))
         spot_in_two_clouds(s)
         for _ in range(3):
@@ -224,12 +224,14 @@ def test_the_bill_of_two_clouds_is_within_the_budget_though_nobody_looks_for_mos
                 await asyncio.sleep(300)
             take_spot(s, rng)
             await crash_at(s, CrashPoint(rng.randrange(3, 60), rng.choice(("before", "after"))))
-            await asyncio.sleep(rng.randrange(2000, 3000))
+            away += (pause := rng.randrange(2000, 3000))
+            await asyncio.sleep(pause)
             assert billed(s) <= amount
         async with s.operator():
             await s.until(lambda: not any(cloud.meter.billed_now() for cloud in clouds(s)), 7200)
             await asyncio.sleep(3600)
-        assert amount - hour - leeway(s) < billed(s) <= amount, "it ends when less than another hour is left"
+        late = CHEAPEST * away // 3600  # what went while nobody looked is counted until somebody looks again
+        assert amount - hour - leeway(s) - late < billed(s) <= amount, "it ends when less than an hour is left"
         assert all(made(s)) and sum(made(s)) > 4
 
     run_virtual(main(), seed=seed)
