@@ -14,6 +14,9 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from images.__main__ import build
+from images.compose import default_cache
+
 from tests.testbed import clusters
 from tests.testbed.clusters import Cluster
 
@@ -114,6 +117,14 @@ def _host_values(cluster: Cluster) -> list[str]:
 def build_images() -> None:
     """Builds the images into build/images; seconds when nothing changed."""
     subprocess.run([sys.executable, "-m", "images", "build"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def machine_image() -> str:
+    """Builds the image of machines that are Pods, alone, and puts it onto the nodes; gives its name there."""
+    out = clusters.STATE / "machine-image"
+    name = build(out, default_cache(), ("machine",))["machine"]
+    clusters.import_images([out / "machine.tar"])
+    return name
 
 
 def _import_images(cluster: Cluster) -> None:

@@ -14,9 +14,7 @@ from typing import Any
 
 import asyncssh
 import pytest
-from images.__main__ import build
-from images.compose import default_cache
-from tests.testbed import clusters
+from tests import install
 from tests.testbed.kubectl import TestCluster
 
 from cloudmesh.compute.ports import Access, ClusterSpec, Complete, Node, NodeSpec, powers_of
@@ -36,10 +34,7 @@ SECRET = "lab-vc-ssh"
 @pytest.fixture(scope="module")
 def image(cluster: TestCluster) -> str:
     """The machine image, on the cluster's nodes."""
-    out = clusters.STATE / "machine-image"
-    tag = build(out, default_cache(), ("machine",))["machine"]
-    clusters.import_images([out / "machine.tar"])
-    return tag
+    return install.machine_image()
 
 
 @pytest.fixture(scope="module")

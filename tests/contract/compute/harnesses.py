@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.contract.compute.emulator import moto_server
+from tests.testbed.kubectl import TestCluster
 
 from cloudmesh.testing.providers import Harness
 from cloudmesh.testing.providers.memory import MemoryHarness
@@ -82,37 +83,41 @@ def ssh(runner: asyncio.Runner) -> Iterator[Harness]:
 @contextlib.contextmanager
 def pods(runner: asyncio.Runner) -> Iterator[Harness]:
     """Pods of the checkout's cluster, in a namespace of their own."""
-    import asyncssh
-    from images.__main__ import build
-    from images.compose import default_cache
-    from tests.contract.compute.pod_harness import RealPods, secret_of_keys
     from tests.testbed import clusters
-    from tests.testbed.kubectl import TestCluster
 
     cluster = TestCluster(clusters.up())
-    out = clusters.STATE / "machine-image"
-    image = build(out, default_cache(), ("machine",))["machine"]
-    clusters.import_images([out / "machine.tar"])
     namespace = f"suite-{secrets.token_hex(4)}"
     cluster.kubectl("create", "namespace", namespace)
     try:
         cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
-        key = asyncssh.generate_private_key("ssh-ed25519")
-        secret = secret_of_keys(key.export_public_key().decode(), key.export_private_key().decode())
-        cluster.apply(secret, namespace=namespace)
-        told = json.loads(cluster.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
-        told["users"] = [{"name": told["users"][0]["name"], "user": {"token": BAD_TOKEN}}]
-        with tempfile.TemporaryDirectory() as folder:
-            bad = Path(folder) / "kubeconfig"
-            bad.write_text(json.dumps(told))
-            harness = RealPods(str(cluster.kubeconfig), str(bad), namespace, image, (BAD_TOKEN,))
-            runner.run(harness.start())
-            try:
-                yield harness
-            finally:
-                runner.run(harness.stop())
+        with pods_in(cluster, namespace, runner) as harness:
+            yield harness
     finally:
         cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+@contextlib.contextmanager
+def pods_in(cluster: TestCluster, namespace: str, runner: asyncio.Runner) -> Iterator[Harness]:
+    """Pods in a namespace that is there; makes the Secret that they mount."""
+    import asyncssh
+    from tests import install
+    from tests.contract.compute.pod_harness import RealPods, secret_of_keys
+
+    image = install.machine_image()
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    secret = secret_of_keys(key.export_public_key().decode(), key.export_private_key().decode())
+    cluster.apply(secret, namespace=namespace)
+    told = json.loads(cluster.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+    told["users"] = [{"name": told["users"][0]["name"], "user": {"token": BAD_TOKEN}}]
+    with tempfile.TemporaryDirectory() as folder:
+        bad = Path(folder) / "kubeconfig"
+        bad.write_text(json.dumps(told))
+        harness = RealPods(str(cluster.kubeconfig), str(bad), namespace, image, (BAD_TOKEN,))
+        runner.run(harness.start())
+        try:
+            yield harness
+        finally:
+            runner.run(harness.stop())
 
 
 SOME = (

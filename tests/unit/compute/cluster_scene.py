@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from tests.unit.compute import machine_scene
@@ -31,7 +31,8 @@ from cloudmesh.compute.machine_controller import MachineReconciler
 from cloudmesh.compute.probes import Probes
 from cloudmesh.engine import CONFIG_MAP, Done, Engine, Obj
 from cloudmesh.engine.reconciler import Reconciler
-from cloudmesh.testing import CrashPoint, World
+from cloudmesh.testing import CrashPoint, World, for_every_crash, run_virtual
+from cloudmesh.testing.crash import MOMENTS, Moment
 
 KINDS = (*machine_scene.KINDS, CLUSTER_JOB, PLACEMENT_POLICY, CONFIG_MAP)
 SMALL = {"vcpu": {"min": "1"}, "memory": {"min": "1Gi"}}
@@ -224,3 +225,37 @@ def with_account() -> Scene:
 
 
 scene = machine_scene.runs_in(with_account)
+Act = Callable[[Scene], Awaitable[None]]
+
+
+def survive(begin: Act, then: Act, *, at_least: int, moments: Sequence[Moment] = MOMENTS, native: bool = True) -> None:
+    """`begin`, then an operator that dies at each of its calls, one a world, then another one and `then`.
+
+    Args:
+        begin: On a scene with an account; it may run an operator that lives.
+        then: While the second operator runs.
+        at_least: More calls than that must have been died at.
+        moments: Before the call, after it, or both.
+        native: Whether the cloud itself makes one machine for one token.
+    """
+
+    async def scenario(crash: CrashPoint) -> None:
+        s = Scene(native=native)
+        s.cloud.habits.boot_seconds = 0.5
+        s.add_account()
+        await begin(s)
+
+        async def first() -> None:
+            async with s.operator(crash):
+                await s.settle(quiet=3.0)
+
+        await crash.until_crash(first())
+        async with s.operator():
+            await then(s)
+        s.once()
+        s.no_orphans()
+
+    async def main() -> None:
+        assert await for_every_crash(scenario, moments=moments) > at_least
+
+    run_virtual(main())

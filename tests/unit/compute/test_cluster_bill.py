@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
+from tests.unit.compute import cluster_scene
 from tests.unit.compute.budget_parts import START, machine
-from tests.unit.compute.cluster_scene import Scene, scene
+from tests.unit.compute.cluster_scene import Act, Scene, scene
 
 from cloudmesh.compute.budget_plan import read_machine
 from cloudmesh.compute.cluster_cost import REMEMBERED, Books, book
 from cloudmesh.compute.kinds import BUDGET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.prices.money import to_nanos
 from cloudmesh.policy.model import NANO
-from cloudmesh.testing import CrashPoint, for_every_crash, run_virtual
 
 HOURLY = 37_800_000
 """What an hour of each machine of these clusters costs."""
 SEEN_WITHIN = 3
 """Seconds within which a listing shows that a machine has begun or ended."""
-
-Act = Callable[[Scene], Awaitable[None]]
 
 
 def accrued(s: Scene) -> int:
@@ -39,10 +36,7 @@ def agrees(s: Scene, found: int) -> None:
 def survive(act: Act, over: Act, *, at_least: int, budget: bool = False) -> None:
     """Two machines run; then the act, a crash at each of its calls, and the sum is the bill all the same."""
 
-    async def scenario(crash: CrashPoint) -> None:
-        s = Scene()
-        s.cloud.habits.boot_seconds = 0.5
-        s.add_account()
+    async def begin(s: Scene) -> None:
         if budget:
             s.budget("1000")
         s.cluster(replicas=2)
@@ -51,29 +45,20 @@ def survive(act: Act, over: Act, *, at_least: int, budget: bool = False) -> None
             await asyncio.sleep(900)
             await act(s)
 
-        async def first() -> None:
-            async with s.operator(crash):
-                await s.settle(quiet=3.0)
+    async def end(s: Scene) -> None:
+        await over(s)
+        await s.settle(quiet=6.0)
+        # what runs is written every few minutes: its growth since then isn't what this is about
+        s.edit(replicas=0)
+        await s.until(lambda: not s.machines())
+        await asyncio.sleep(400)
+        agrees(s, accrued(s))
+        cost = s.cluster_status()["cost"]
+        assert cost["accrued"] == cost["ended"] and len(cost["booked"]) == len(set(cost["booked"]))
+        if budget:
+            agrees(s, to_nanos(s.get(BUDGET, "money")["status"]["spent"]))
 
-        await crash.until_crash(first())
-        async with s.operator():
-            await over(s)
-            await s.settle(quiet=6.0)
-            # what runs is written every few minutes: its growth since then isn't what this is about
-            s.edit(replicas=0)
-            await s.until(lambda: not s.machines())
-            await asyncio.sleep(400)
-            agrees(s, accrued(s))
-            cost = s.cluster_status()["cost"]
-            assert cost["accrued"] == cost["ended"] and len(cost["booked"]) == len(set(cost["booked"]))
-            if budget:
-                agrees(s, to_nanos(s.get(BUDGET, "money")["status"]["spent"]))
-        s.once()
-
-    async def main() -> None:
-        assert await for_every_crash(scenario) > at_least
-
-    run_virtual(main())
+    cluster_scene.survive(begin, end, at_least=at_least)
 
 
 async def gone(s: Scene) -> None:

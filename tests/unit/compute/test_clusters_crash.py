@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import pytest
-from tests.unit.compute.cluster_scene import Scene
+from tests.unit.compute import cluster_scene
+from tests.unit.compute.cluster_scene import Act, Scene
 
 from cloudmesh.compute.kinds import VIRTUAL_CLUSTER
-from cloudmesh.testing import CrashPoint, for_every_crash, run_virtual
 from cloudmesh.testing.crash import MOMENTS, Moment
 
-Act = Callable[[Scene], Awaitable[None]]
 either = pytest.mark.parametrize("moment", MOMENTS)
 """A crash before the call, or after it."""
 
@@ -19,31 +16,18 @@ either = pytest.mark.parametrize("moment", MOMENTS)
 def survive(before: Act | None, act: Act, then: Act, moment: Moment, *, at_least: int, native: bool = True) -> None:
     """Lives a first life in which the act is carried out and that crashes, then a second one, and looks at the end."""
 
-    async def scenario(crash: CrashPoint) -> None:
-        s = Scene(native=native)
-        s.cloud.habits.boot_seconds = 0.5
-        s.add_account()
+    async def begin(s: Scene) -> None:
         if before is not None:
             await before(s)
             async with s.operator():
                 await s.settle(quiet=3.0)
         await act(s)
 
-        async def first() -> None:
-            async with s.operator(crash):
-                await s.settle(quiet=3.0)
+    async def end(s: Scene) -> None:
+        await s.settle(quiet=6.0)
+        await then(s)
 
-        await crash.until_crash(first())
-        async with s.operator():
-            await s.settle(quiet=6.0)
-            await then(s)
-        s.once()
-        s.no_orphans()
-
-    async def main() -> None:
-        assert await for_every_crash(scenario, moments=(moment,)) > at_least
-
-    run_virtual(main())
+    cluster_scene.survive(begin, end, at_least=at_least, moments=(moment,), native=native)
 
 
 async def make(s: Scene) -> None:
