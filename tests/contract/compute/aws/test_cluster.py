@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from tests.contract.compute.aws.test_provider import CREDENTIALS, IMAGE, context
+from tests.contract.compute.lab import Lab
 
 from cloudmesh.api import names
 from cloudmesh.compute import account_controller, budgets, choices
 from cloudmesh.compute.accounts import shared
 from cloudmesh.compute.cluster_controller import ClusterReconciler
-from cloudmesh.compute.kinds import (
-    BUDGET,
-    CLOUD_ACCOUNT,
-    CLUSTER_JOB,
-    PLACEMENT_POLICY,
-    PRICE_SHEET,
-    VIRTUAL_CLUSTER,
-    VIRTUAL_MACHINE,
-)
+from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machine_controller import MachineReconciler
 from cloudmesh.compute.probes import Probes
 from cloudmesh.compute.providers.aws import make
 from cloudmesh.compute.providers.aws.core import AwsCore
-from cloudmesh.engine import CONFIG_MAP, SECRET, Engine, Resource, Settings
+from cloudmesh.engine import Engine, Settings
 from cloudmesh.engine.reconciler import Reconciler
-from cloudmesh.testing import World
 from cloudmesh.testing.proxy import FaultProxy
 
-NAMESPACES = Resource("v1", "Namespace", "namespaces", namespaced=False)
-KINDS = (
-    VIRTUAL_CLUSTER, VIRTUAL_MACHINE, CLOUD_ACCOUNT, PLACEMENT_POLICY, PRICE_SHEET, BUDGET, CLUSTER_JOB, CONFIG_MAP,
-    SECRET, NAMESPACES,
-)  # fmt: skip
 SETTINGS = Settings("cloudmesh-system")
 
 
@@ -46,25 +31,19 @@ async def answers(host: str, port: int) -> str:
     return ""
 
 
-class Lab:
-    """One namespace."""
+class AwsLab(Lab):
+    """With an account of the emulator."""
 
     def __init__(self, proxy: FaultProxy) -> None:
-        self.world = World(KINDS)
-        self.api = self.world.api
+        super().__init__()
         self.proxy = proxy
-        self.api.put(NAMESPACES, {"metadata": {"name": "kube-system"}})
-        data = {key: base64.b64encode(value).decode() for key, value in CREDENTIALS.items()}
-        self.put(SECRET, "aws", type=names.SECRET_TYPE_CREDENTIALS, data=data)
+        self.put_secret("aws", names.SECRET_TYPE_CREDENTIALS, CREDENTIALS)
         spec = {
             "aws": {"region": "us-east-1", "endpoint": proxy.url, "instanceTypes": ["t3.micro", "m5.large"]},
             "credentials": {"secretRef": {"name": "aws"}},
             "images": {"debian": IMAGE},
         }
         self.put(CLOUD_ACCOUNT, "aws", spec=spec)
-
-    def put(self, resource: Resource, name: str, **body: Any) -> None:
-        self.api.put(resource, {"metadata": {"name": name, "namespace": "ns"}, **body})
 
     def make_cluster(self, **pool: Any) -> None:
         machine = {"vcpu": {"min": "1"}}
@@ -73,16 +52,6 @@ class Lab:
         spec = {"accounts": [{"name": "aws"}], "replicas": 3, "pools": [workers]}
         self.put(VIRTUAL_CLUSTER, "lab", spec=spec)
 
-    def status(self, resource: Resource, name: str) -> dict[str, Any]:
-        return (self.api.get(resource, "ns", name) or {}).get("status") or {}
-
-    def ready(self, resource: Resource, name: str) -> str:
-        found = self.status(resource, name).get("conditions") or ()
-        return next((str(c["status"]) for c in found if c["type"] == "Ready"), "")
-
-    def told(self, resource: Resource, name: str) -> str:
-        return next(str(c["message"]) for c in self.status(resource, name)["conditions"] if c["type"] == "Ready")
-
     def findings(self) -> dict[str, str]:
         return {f["subject"]: f["result"] for f in self.status(CLOUD_ACCOUNT, "aws").get("findings") or ()}
 
@@ -90,14 +59,6 @@ class Lab:
         status = self.status(VIRTUAL_CLUSTER, "lab")
         wanted = (self.api.get(VIRTUAL_CLUSTER, "ns", "lab") or {})["spec"]["replicas"]
         return self.ready(VIRTUAL_CLUSTER, "lab") == "True" and status.get("machines") == wanted
-
-    async def until(self, holds: Callable[[], Any], seconds: float = 60) -> None:
-        for _ in range(int(seconds * 10)):
-            if holds():
-                return
-            await asyncio.sleep(0.1)
-        told = {(r.kind, o["metadata"]["name"]): o.get("status") for r in KINDS for o in self.api.all(r)}
-        raise AssertionError({key: status for key, status in told.items() if status})
 
     @contextlib.asynccontextmanager
     async def operator(self) -> AsyncIterator[Engine]:
@@ -134,12 +95,12 @@ class Lab:
 
 
 @pytest.fixture
-def lab(aws: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def lab(aws: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> AwsLab:
     monkeypatch.setenv("CLOUDMESH_ALLOW_PRIVATE_ENDPOINTS", "true")
-    return Lab(aws)
+    return AwsLab(aws)
 
 
-async def test_instances_become_a_cluster_and_end_with_it(lab: Lab, aws: FaultProxy) -> None:
+async def test_instances_become_a_cluster_and_end_with_it(lab: AwsLab, aws: FaultProxy) -> None:
     aws.add("cut_after", "RunInstances", times=2)  # made, and the answer lost
     lab.make_cluster()
     async with lab.operator():
@@ -169,7 +130,7 @@ async def test_instances_become_a_cluster_and_end_with_it(lab: Lab, aws: FaultPr
     assert not aws.dialect.invalid  # type: ignore[attr-defined]
 
 
-async def test_spot_above_a_base_on_demand(lab: Lab) -> None:
+async def test_spot_above_a_base_on_demand(lab: AwsLab) -> None:
     lab.make_cluster(purchase={"aboveBase": "SpotWithFallback", "baseOnDemand": 1})
     async with lab.operator():
         await lab.until(lambda: lab.ready(CLOUD_ACCOUNT, "aws") == "True")
@@ -179,7 +140,7 @@ async def test_spot_above_a_base_on_demand(lab: Lab) -> None:
 
 
 async def test_what_may_be_done_to_machines_is_found_out_with_the_first(
-    lab: Lab, aws: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    lab: AwsLab, aws: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = AwsCore.__init__
 

@@ -140,7 +140,7 @@ CHANGES: Sequence[Trial] = (
     Trial("reboot_instances", "restart machines", lambda e: {"InstanceIds": [e.machine()]}, "instance"),
     Trial(
         "create_tags",
-        "adopt machines and note restarts",
+        "note restarts and set tags",
         lambda e: {"Resources": [e.machine()], "Tags": [{"Key": "Name", "Value": "check"}]},
         "instance",
     ),

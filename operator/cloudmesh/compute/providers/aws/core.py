@@ -12,6 +12,7 @@ from typing import Any
 from cloudmesh.compute.ports import Access, Complete, Finding, Listing, Node, NodeSpec, Partial, ProviderInfo
 from cloudmesh.compute.prices.money import to_text
 from cloudmesh.compute.providers.aws.check import CHANGES, LOOKS, Examples, knows_dry_run, not_tried, try_all
+from cloudmesh.compute.providers.aws.errors import Denied
 from cloudmesh.compute.providers.aws.nodes import from_tags, root_volume, to_node, to_tags
 from cloudmesh.compute.providers.aws.offers import read_offers
 from cloudmesh.compute.providers.aws.powers.base import Power, Subnets
@@ -248,6 +249,7 @@ class AwsCore(Power):
 
     async def delete_node(self, node_id: str, scope: Scope) -> None:
         """Terminates an instance after a look at whose it is; one too young to be seen is ended all the same."""
+        nodes: list[Node] = []
         with contextlib.suppress(NotFound):
             reservations = await self.session.pages("describe_instances", "Reservations", InstanceIds=[node_id])
             nodes = [to_node(i, self.session.region) for r in reservations for i in r.get("Instances", [])]
@@ -256,8 +258,14 @@ class AwsCore(Power):
                     raise Conflict(f"the instance {node_id} isn't ours: its tags name another owner")
                 if node.state == "Deleted":
                     return
-        with contextlib.suppress(NotFound):
+        try:
             await self.session.call("terminate_instances", f"TerminateInstances {node_id}", InstanceIds=[node_id])
+        except NotFound:
+            return
+        except Denied:
+            if nodes:
+                raise
+            # a policy bound to tags allows nothing on what isn't there; if it is young, a listing brings it back
 
 
 def user_data(name: str, access: Access) -> str:
