@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from tests.contract.compute.lab import Lab
 from tests.contract.compute.ssh.harness import ADDRESSES, USERS
 from tests.contract.compute.ssh.sshd import Sshd, running
 
 from cloudmesh.compute.bootstrap.shared import bootstrap_of, ssh_of
-from cloudmesh.compute.kinds import (
-    BUDGET,
-    CLOUD_ACCOUNT,
-    CLUSTER_JOB,
-    PLACEMENT_POLICY,
-    PRICE_SHEET,
-    VIRTUAL_CLUSTER,
-    VIRTUAL_MACHINE,
-)
-from cloudmesh.engine import CONFIG_MAP, SECRET, Engine, Resource, Settings
+from cloudmesh.compute.kinds import CLOUD_ACCOUNT, CLUSTER_JOB, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
+from cloudmesh.engine import CONFIG_MAP, Engine, Settings
 from cloudmesh.operator import load
-from cloudmesh.testing import World
 
-NAMESPACES = Resource("v1", "Namespace", "namespaces", namespaced=False)
-KINDS = (
-    VIRTUAL_CLUSTER, VIRTUAL_MACHINE, CLOUD_ACCOUNT, PLACEMENT_POLICY, PRICE_SHEET, BUDGET, CLUSTER_JOB, CONFIG_MAP,
-    SECRET, NAMESPACES,
-)  # fmt: skip
 WING = (
     "cloudmesh.compute.account_controller:reconciler",
     "cloudmesh.compute.machine_controller:reconciler",
@@ -46,22 +30,16 @@ def sshd() -> Iterator[Sshd]:
         yield found
 
 
-class Lab:
-    """One namespace."""
+class SshLab(Lab):
+    """With hosts of one's own."""
 
     def __init__(self, sshd: Sshd) -> None:
-        self.world = World(KINDS)
-        self.api = self.world.api
+        super().__init__()
         self.sshd = sshd
-        self.api.put(NAMESPACES, {"metadata": {"name": "kube-system"}})
-
-    def put(self, resource: Resource, name: str, **body: Any) -> None:
-        self.api.put(resource, {"metadata": {"name": name, "namespace": "ns"}, **body})
 
     def make_account(self) -> None:
-        data = {"ssh-privatekey": self.sshd.client_key, "hosts": "\n".join(ADDRESSES)}
-        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
-        self.put(SECRET, "rack", type="kubernetes.io/ssh-auth", data=encoded)
+        data = {"ssh-privatekey": self.sshd.client_key.encode(), "hosts": "\n".join(ADDRESSES).encode()}
+        self.put_secret("rack", "kubernetes.io/ssh-auth", data)
         hosts = [
             {
                 "name": user, "address": address, "port": self.sshd.port, "user": user, "vcpu": "4", "memory": "8Gi",
@@ -71,21 +49,6 @@ class Lab:
         ]  # fmt: skip
         spec = {"ssh": {"hosts": hosts}, "credentials": {"secretRef": {"name": "rack"}}}
         self.put(CLOUD_ACCOUNT, "rack", spec=spec)
-
-    def status(self, resource: Resource, name: str) -> dict[str, Any]:
-        return (self.api.get(resource, "ns", name) or {}).get("status") or {}
-
-    def ready(self, resource: Resource, name: str) -> dict[str, Any]:
-        found = [c for c in self.status(resource, name).get("conditions") or () if c["type"] == "Ready"]
-        return found[0] if found else {}
-
-    async def until(self, holds: Callable[[], Any], seconds: float = 60) -> None:
-        for _ in range(int(seconds * 10)):
-            if holds():
-                return
-            await asyncio.sleep(0.1)
-        told = {(r.kind, o["metadata"]["name"]): o.get("status") for r in KINDS for o in self.api.all(r)}
-        raise AssertionError({key: status for key, status in told.items() if status})
 
     @contextlib.asynccontextmanager
     async def operator(self) -> AsyncIterator[Engine]:
@@ -101,13 +64,13 @@ class Lab:
 
 async def test_hosts_become_a_cluster_run_a_job_and_are_given_back(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUDMESH_ALLOW_PRIVATE_ENDPOINTS", "true")
-    lab = Lab(sshd)
+    lab = SshLab(sshd)
     keys = {user: (sshd.home(user) / ".ssh/authorized_keys").read_text() for user in USERS}
     lab.make_account()
     async with lab.operator():
-        await lab.until(lambda: lab.ready(CLOUD_ACCOUNT, "rack").get("status") == "True")
+        await lab.until(lambda: lab.ready(CLOUD_ACCOUNT, "rack") == "True")
         lab.put(VIRTUAL_CLUSTER, "lab", spec={"accounts": [{"name": "rack"}], "replicas": 2})
-        await lab.until(lambda: lab.ready(VIRTUAL_CLUSTER, "lab").get("status") == "True")
+        await lab.until(lambda: lab.ready(VIRTUAL_CLUSTER, "lab") == "True")
         machines = lab.api.all(VIRTUAL_MACHINE)
         assert len({m["status"]["sshHost"] for m in machines}) == 2
         code = "echo $1 by $(whoami); cat data"
