@@ -236,14 +236,13 @@ class Offers:
             waiting = Trouble(c.REASON_AWAITING_APPROVAL, found.message)
             return Chosen(quote=found.quote, rejected=rejected, trouble=waiting)
         publish = (status.get("quote") or {}).get("hash") != found.quote.hash or approved != found.quote.hash
-        if plan.later:
-            decisions = first_step(plan, decisions)
-            refused = self._no_room(asked, plan, decisions, guests, accounts.usable)
-            if refused is not None:
-                return Chosen(quote=found.quote, rejected=rejected, trouble=refused)
-            if not decisions:
-                self._note_approved(memory, obj, found.quote)
-                return Chosen((), found.quote, rejected, trouble, publish)
+        decisions = first_step(plan, decisions)
+        refused = self._no_room(asked, plan, decisions, guests, accounts.usable) if asked.approval else None
+        if refused is not None:
+            return Chosen(quote=found.quote, rejected=rejected, trouble=refused)
+        if plan.later and not decisions:
+            self._note_approved(memory, obj, found.quote)
+            return Chosen((), found.quote, rejected, trouble, publish)
         extra = sum((d.offer.price.nanos if d.offer.price is not None else 0) * d.count for d in decisions)
         currency = found.quote.currency or self._currency(asked, labels, members)
         refused = self._claim(asked, labels, members, extra + plan.wake_nanos, currency)
@@ -264,13 +263,13 @@ class Offers:
     def _no_room(
         self, asked: Asked, plan: Plan, step: Sequence[Decision], guests: int, usable: Sequence[Account]
     ) -> Trouble | None:
-        """Whether a limit forbids the step of a roll-out, though what it leads to is within it."""
+        """Whether a limit forbids what is to be made now, though what was approved is within it."""
         stay = [m for p in plan.pools for m in p.stay]
         hourly = sum(m.nanos or 0 for m in stay) + leaving_nanos(plan) + guests
         hourly += sum((d.offer.price.nanos if d.offer.price is not None else 0) * d.count for d in step)
         if step and asked.max_hourly is not None and hourly > asked.max_hourly:
             message = (
-                f"the next step of the roll-out costs {rounded(hourly)} {asked.currency} per hour, with the machines "
+                f"the next step costs {rounded(hourly)} {asked.currency} per hour, with the machines "
                 f"that it replaces; `spec.maxHourlyCost` is {rounded(asked.max_hourly)}"
             )
             return Trouble(c.REASON_OVER_MAX_HOURLY_COST, message, stalled=True)

@@ -11,7 +11,7 @@ from tests.unit.compute.cluster_scene import SMALL, Scene, scene
 from tests.unit.compute.test_clusters_crash import either, survive
 
 from cloudmesh.compute.approved import kept, read_approved
-from cloudmesh.compute.kinds import PLACEMENT_POLICY, VIRTUAL_CLUSTER
+from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PLACEMENT_POLICY, VIRTUAL_CLUSTER
 from cloudmesh.compute.reading import read_cluster
 from cloudmesh.testing.crash import Moment
 
@@ -122,9 +122,28 @@ async def test_a_roll_out_fits_into_a_limit_if_each_step_does(s: Scene) -> None:
         await s.until(lambda: s.said() == WAITS)
         approve(s)
         await s.until(lambda: s.said() == ("False", "OverMaxHourlyCost"))
-        assert s.message().startswith("the next step of the roll-out costs")
+        assert s.message().startswith("the next step costs")
         await s.settle()
         assert len(s.living()) == 3 and {i.image for i in s.living()} == {"ubuntu-24.04"}
+
+
+@scene
+async def test_a_roll_out_waits_where_its_account_has_no_room_for_a_machine_more(s: Scene) -> None:
+    async with s.operator():
+        await up(s, replicas=2)
+        s.change(CLOUD_ACCOUNT, "lab", lambda obj: obj["spec"].update(limits={"machines": 2}))
+        s.edit_pool(image={"name": "ubuntu-24.04"})
+        await s.until(lambda: s.said() == WAITS)
+        approve(s)
+        await s.until(lambda: s.said() == ("False", "QuotaExceeded"))
+        await s.settle()
+        assert s.message() == "`spec.limits.machines` of CloudAccount 'lab' leaves no room to replace machines"
+        assert s.names() == ["lab-workers-0", "lab-workers-1"]
+        s.change(CLOUD_ACCOUNT, "lab", lambda obj: obj["spec"].update(limits={"machines": 3}))
+        await s.until(lambda: {i.image for i in s.living()} == {"ubuntu-24.04"})
+        await s.settle()
+        assert s.said() == WORKS
+        assert all(m["spec"]["attempt"] == 1 for m in s.machines()), "it was tried in vain"
 
 
 # -- what was approved is kept
@@ -198,6 +217,23 @@ async def test_a_roll_out_goes_on_while_a_larger_quote_waits(s: Scene) -> None:
         approve(s)
         await s.until(lambda: s.said() == WORKS)
         assert vcpu(s) == [4000] * 5
+
+
+@scene
+async def test_a_roll_out_that_is_made_smaller_asks_no_more(s: Scene) -> None:
+    async with s.operator():
+        await up(s)
+        s.edit_pool(alternatives=LARGE)
+        await s.until(lambda: s.said() == WAITS)
+        second = approve(s)
+        await s.until(lambda: 4000 in vcpu(s))
+        s.edit(replicas=2)
+        await s.until(lambda: vcpu(s) == [4000] * 2)
+        await s.settle()
+        status = s.cluster_status()
+        assert s.said() == WORKS
+        assert second != status["approvedQuote"] == status["quote"]["hash"]
+        assert [d["count"] for d in status["placement"]["decisions"]] == [2]
 
 
 @scene
