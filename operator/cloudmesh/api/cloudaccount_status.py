@@ -40,6 +40,15 @@ class AccountFinding(Model):
     """What was seen, and what to do if it failed."""
 
 
+class AccountLack(Model):
+    """Something that other clouds have."""
+
+    name: Word
+    """What it is, such as `PartialListings`."""
+    message: Text
+    """Why this cloud doesn't have it."""
+
+
 class StartTime(Model):
     """How long machines of one type took to be ready."""
 
@@ -64,6 +73,8 @@ class CloudAccountStatus(Model):
     """Region, where there is one."""
     powers: Annotated[list[Word], Field(max_length=64, json_schema_extra=ATOMIC)] = Field(default_factory=list)
     """What the cloud can do besides making and deleting machines, such as `StartStop`."""
+    lacks: Annotated[list[AccountLack], Field(max_length=64, json_schema_extra=ATOMIC)] = Field(default_factory=list)
+    """What other clouds have besides powers and this one doesn't, each with the reason."""
     offers: Count | None = None
     """Number of offers."""
     offers_as_of: Timestamp | None = None

@@ -33,6 +33,7 @@ from cloudmesh.engine import (
     Obj,
     Settings,
     Transient,
+    Unsupported,
     has_finalizer,
     is_abandoned,
     is_deleting,
@@ -74,6 +75,14 @@ class AccountReconciler:
 
     async def reconcile(self, key: Key, obj: Obj) -> Done:
         """One pass: the handle is made or renewed, the finalizer set right, the status written."""
+        try:
+            return await self._pass(key, obj)
+        except AuthFailed as error:
+            # of the API server, mostly at the Secret's finalizer: what the cloud refuses is in the status by now
+            self._engine.events.emit(obj, "Warning", error.reason, f"goes on trying: {error}")
+            raise
+
+    async def _pass(self, key: Key, obj: Obj) -> Done:
         name = secret_of(obj)
         self._engine.references.set(key, [("Secret", key.namespace, name)] if name else [])
         account = self._accounts.get(key.namespace, key.name)
@@ -151,7 +160,12 @@ class AccountReconciler:
         installation: str,
     ) -> Provider:
         meta, settings = obj["metadata"], self._accounts.settings
-        return self._accounts.maker(kind)(
+        try:
+            maker = self._accounts.maker(kind)
+        except Unsupported:
+            self._accounts.metrics.unloaded.labels(kind).inc()
+            raise
+        return maker(
             Context(
                 namespace=meta["namespace"],
                 name=meta["name"],

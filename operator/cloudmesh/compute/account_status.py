@@ -16,6 +16,7 @@ FRESH_SECONDS = 3 * 3600
 COUNTERS_SECONDS = 150.0
 COUNTERS = ("offers", "offersAsOf", "pricedOffers", "pricesAsOf", "running", "hourly", "currency", "startSeconds")
 MAX_FINDINGS = 64
+MAX_LACKS = 64
 MAX_STARTS = 64
 TEXT = 1024
 REST = ("", "Stopped", "Deleted", "Failed")
@@ -79,6 +80,9 @@ def make_status(account: Account, old: Mapping[str, Any], generation: int, total
         status["region"] = account.region
     if account.powers:
         status["powers"] = list(account.powers)
+    if account.info.lacks:
+        lacks = sorted(account.info.lacks.items())[:MAX_LACKS]
+        status["lacks"] = [{"name": name, "message": why[:TEXT]} for name, why in lacks]
     if account.offers_as_of:
         priced = [offer.price for offer in account.offers if offer.price is not None]
         status |= {"offers": len(account.offers), "offersAsOf": account.offers_as_of, "pricedOffers": len(priced)}

@@ -31,6 +31,12 @@ class CloudMetrics:
             buckets=CALL_BUCKETS,
             registry=registry,
         )
+        self.unloaded = Counter(
+            "cloudmesh_provider_load_failures_total",
+            "Times that the code of a provider, built in or plugged in, couldn't be loaded.",
+            ["provider"],
+            registry=registry,
+        )
         self.nodes = Gauge(
             "cloudmesh_cloud_nodes",
             "Machines that an account's last listing showed.",
