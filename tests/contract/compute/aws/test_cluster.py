@@ -120,7 +120,7 @@ async def test_instances_become_a_cluster_and_end_with_it(lab: AwsLab, aws: Faul
     obj = lab.api.get(VIRTUAL_CLUSTER, "ns", "lab") or {}
     lab.api.put(VIRTUAL_CLUSTER, obj | {"spec": obj["spec"] | {"replicas": 1}})
     async with lab.operator():  # another leader
-        await lab.until(lab.is_ready)
+        await lab.until(lambda: lab.is_ready() and len(lab.api.all(VIRTUAL_MACHINE)) == 1)  # the others are seen gone
         assert len(await lab.living()) == 1
         assert len(await lab.groups()) == 1
         lab.api.remove(VIRTUAL_CLUSTER, "ns", "lab")
