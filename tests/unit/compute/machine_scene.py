@@ -160,6 +160,12 @@ class Scene:
 
         await Kube(self.api).delete(resource, "ns", name)
 
+    async def let_go(self, name: str) -> None:
+        """Gives up the VirtualMachine of a name, deletes it, and waits until it is gone; the machine runs on."""
+        self.annotate(VIRTUAL_MACHINE, name, abandon=self.get(VIRTUAL_MACHINE, name)["metadata"]["uid"])
+        await self.delete(VIRTUAL_MACHINE, name)
+        await self.until(lambda: not self.is_there(VIRTUAL_MACHINE, name))
+
     # -- what is seen ----------------------------------------------------------------------------------------------
 
     def status(self, name: str = "m") -> Obj:

@@ -440,9 +440,7 @@ async def test_a_machine_that_is_let_go_isnt_collected(s: Scene) -> None:
     s.add_machine()
     async with s.operator():
         await s.until(s.is_ready)
-        s.annotate(VIRTUAL_MACHINE, "m", abandon=s.get(VIRTUAL_MACHINE, "m")["metadata"]["uid"])
-        await s.delete(VIRTUAL_MACHINE, "m")
-        await s.until(lambda: not s.is_there(VIRTUAL_MACHINE, "m"))
+        await s.let_go("m")
         await asyncio.sleep(300.0)
         assert len(s.living()) == 1
 
@@ -454,9 +452,7 @@ async def test_a_machine_that_is_let_go_waits_until_its_tags_are_off(s: Scene) -
     async with s.operator():
         await s.until(s.is_ready)
         s.cloud.faults.add(Fault("refuse", "DeleteTags", times=3))
-        s.annotate(VIRTUAL_MACHINE, "m", abandon=s.get(VIRTUAL_MACHINE, "m")["metadata"]["uid"])
-        await s.delete(VIRTUAL_MACHINE, "m")
-        await s.until(lambda: not s.is_there(VIRTUAL_MACHINE, "m"))
+        await s.let_go("m")
         assert not [key for key in s.living()[0].tags if key.startswith("cloudmesh.org/")]
         await asyncio.sleep(600.0)
         assert len(s.living()) == 1
@@ -475,9 +471,7 @@ async def test_a_machine_abandoned_in_a_dead_cloud_isnt_collected_when_that_is_b
     async with s.operator():
         await s.until(s.is_ready)
         s.cloud.faults.add(Fault("drop", "*", times=None))
-        s.annotate(VIRTUAL_MACHINE, "m", abandon=s.get(VIRTUAL_MACHINE, "m")["metadata"]["uid"])
-        await s.delete(VIRTUAL_MACHINE, "m")
-        await s.until(lambda: not s.is_there(VIRTUAL_MACHINE, "m"))
+        await s.let_go("m")
         assert left_notes(s)
     s.cloud.faults.clear()
     async with s.operator():  # nor by a new leader
@@ -494,9 +488,7 @@ def test_a_machine_that_cant_be_untagged_is_left_alone_for_ever() -> None:
         s.add_machine()
         async with s.operator():
             await s.until(s.is_ready)
-            s.annotate(VIRTUAL_MACHINE, "m", abandon=s.get(VIRTUAL_MACHINE, "m")["metadata"]["uid"])
-            await s.delete(VIRTUAL_MACHINE, "m")
-            await s.until(lambda: not s.is_there(VIRTUAL_MACHINE, "m"))
+            await s.let_go("m")
             await asyncio.sleep(600.0)
             assert len(s.living()) == 1
             assert left_notes(s)
