@@ -123,7 +123,7 @@ def many_offers(seed: int = 1) -> list[Offer]:
 
 
 def one_request(chance: random.Random, offers: list[Offer]) -> Request:
-    """A request of 1 to 20 pools in any mode, with limits, quotas and failures."""
+    """A request of 1 to 20 pools in any mode, with limits and failures."""
     pools = tuple(_pool(chance, f"p{n}") for n in range(chance.choice([1, 1, 1, 2, 3, 5, 10, 20])))
     mode: Mode = chance.choice(["Cheapest"] * 12 + list(get_args(Mode)))
     scores = (Score("Price", 5), Score("Speed", 2), Score("Free", 1), Score("Spread", 1)) if mode == "Weighted" else ()
@@ -136,11 +136,6 @@ def one_request(chance: random.Random, offers: list[Offer]) -> Request:
         max_hourly_nanos=chance.choice([None, None, None, 10**11, 10**9]),
         same_network=chance.random() < 0.25,
         account_limits={name: chance.randint(5, 200) for name in accounts if chance.random() < 0.3},
-        quotas={
-            f"{name}/r{region}/{quota}": chance.randint(0, 1000) * 1000
-            for name in accounts for region in range(REGIONS) for quota in ("standard", "spot", "gpu")
-            if chance.random() < 0.2
-        },
         blocks=tuple(
             Block(f"{o.account}/{o.type}/{o.zone}/{o.purchase}", "CapacityUnavailable", "2027-01-01T00:00:00Z")
             for o in failed
@@ -325,7 +320,7 @@ def gaps() -> None:
     for seed in range(LARGE):
         chance = random.Random(10_000 + seed)
         offers = make_offers(chance, 500, 6, 4)
-        request = make_request(chance, 20, 6, 4)
+        request = make_request(chance, 20, 6)
         # Large ones are loose enough to place: no spread, whose binaries the solver can't prove in time.
         pools = tuple(replace(pool, spread="None", colocate="None") for pool in request.pools)
         large.add(replace(request, pools=pools), offers, LARGE_SECONDS)

@@ -93,7 +93,6 @@ class Sieve:
             Step("Blocked", self._not_blocked(), self._says_block),
             self._step("Free", _with_room, lambda o: "no machine more fits"),
             self._step("AccountLimit", _in_limits, lambda o: f"account {o.account} is at its limit of machines"),
-            self._step("Quota", _in_quotas, lambda o: f"quota {o.quota} of {o.account} in {o.region} is used up"),
         ]
 
     def sift(self, pool: PoolRequest) -> Sifted:
@@ -118,7 +117,7 @@ class Sieve:
                 example = self._table.offer(row)
                 step = next(s for s, held in zip(steps, reached, strict=True) if held is None or bits.has(held, row))
                 rejected.append(Rejection(pool.name, name, count - left, f"{say_id(example.id)}: {step.says(example)}"))
-                over_quota = over_quota or name in ("AccountLimit", "Quota") or (
+                over_quota = over_quota or name == "AccountLimit" or (
                     name == "Blocked" and bool((fallen & self._over_quota).any())
                 )  # fmt: skip
             before, count = after, left
@@ -318,14 +317,6 @@ def _with_room(request: Request, table: OfferTable) -> Mask:
 def _in_limits(request: Request, table: OfferTable) -> Mask | None:
     full = {account for account, left in request.account_limits.items() if left <= 0}
     return table.account.where(lambda account: account not in full) if full else None
-
-
-def _in_quotas(request: Request, table: OfferTable) -> Mask | None:
-    if not request.quotas:
-        return None
-    left = np.array([request.quotas.get(name, 2**62) if name else 2**62 for name in table.quota.values], dtype=np.int64)
-    mask: Mask = left[table.quota.codes] >= table.milli_vcpu
-    return mask
 
 
 def _one_of(table: OfferTable, column: str, allowed: tuple[str, ...]) -> Mask | None:

@@ -60,7 +60,7 @@ class Offer:
         disk_gib: Size of the disk that comes with it, 0 if unknown or chosen freely.
         price: None where nobody knows it; unknown is never free.
         free: Machines that still fit, None if unknown.
-        quota: Name of the quota that it counts against, empty for none.
+        quota: Name of the quota that it counts against, empty for none: one that was hit takes out all its offers.
         start_seconds: Observed time to Ready, None if never observed.
         images: Image aliases that can be had with it, None where all of the account's can.
         network: Machines with the same non-empty value reach each other directly.
@@ -131,7 +131,7 @@ class Alternative:
 class Pin:
     """Machines that run already (or are being made) and stay: they cost and count.
 
-    Free capacity, limits and quotas of a request are what is left besides them.
+    Free capacity and limits of a request are what is left besides them.
     """
 
     offer: Offer
@@ -242,7 +242,6 @@ class Request:
         currency: Currency of the limit; offers in another are rejected when there is a limit.
         same_network: All machines must be able to reach each other directly.
         account_limits: Machines that an account may still make.
-        quotas: Thousandths of vCPU that are left of `account/region/quota`.
         blocks: What failed a moment ago, already without what is over.
         no_public: Accounts whose machines can't have addresses of the internet.
         max_disks: By account the largest disk in GiB that can be chosen; accounts without an entry name none.
@@ -255,7 +254,6 @@ class Request:
     currency: str = "USD"
     same_network: bool = False
     account_limits: Mapping[str, int] = field(default_factory=dict)
-    quotas: Mapping[str, int] = field(default_factory=dict)
     blocks: tuple[Block, ...] = ()
     no_public: frozenset[str] = frozenset()
     max_disks: Mapping[str, int] = field(default_factory=dict)

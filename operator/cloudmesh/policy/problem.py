@@ -51,7 +51,7 @@ class Task:
         items: Offers worth looking at, the cheapest first.
         held_places: Machines pinned by place code.
         held_accounts: Machines pinned by account code.
-        shared: Resources that several items use: limits of accounts, and quotas.
+        shared: Resources that several items use: limits of accounts.
         rooms: Machines that each domain of its spread holds for this pool alone.
     """
 
@@ -99,16 +99,14 @@ class Fill:
 
 
 class Resources:
-    """Limits that machines share, numbered: free capacity of an offer, an account's limit, a quota."""
+    """Limits that machines share, numbered: free capacity of an offer, an account's limit."""
 
     def __init__(self, request: Request, table: OfferTable) -> None:
         self._table = table
         self._ids: dict[tuple[str, int], int] = {}
         self.left: list[int] = []
         self._accounts = _by_code(table.account.values, request.account_limits)
-        self._quotas = _by_code(table.quota.values, request.quotas)
         self._account_left = _as_column(self._accounts, len(table.account.values))
-        self._quota_left = _as_column(self._quotas, len(table.quota.values))
 
     def fresh(self) -> Resources:
         """The same limits with nothing taken into account yet."""
@@ -117,19 +115,17 @@ class Resources:
         found._ids, found.left = {}, []
         return found
 
-    def limits(self) -> tuple[dict[int, int], dict[int, int]]:
-        """What is left of accounts and of quotas with limits, by their codes."""
-        return dict(self._accounts), dict(self._quotas)
+    def limits(self) -> dict[int, int]:
+        """What is left of accounts with limits, by their codes."""
+        return dict(self._accounts)
 
     def uses(self, rows: Rows) -> Iterator[tuple[tuple[int, int], ...]]:
         """What one machine of each row takes."""
         table = self._table
-        for row, free, account, quota, vcpu in zip(
+        for row, free, account in zip(
             rows.tolist(),
             table.free[rows].tolist(),
             table.account.codes[rows].tolist(),
-            table.quota.codes[rows].tolist(),
-            table.milli_vcpu[rows].tolist(),
             strict=True,
         ):
             found = []
@@ -137,12 +133,10 @@ class Resources:
                 found.append((self._id("free", row, free), 1))
             if account in self._accounts:
                 found.append((self._id("account", account, self._accounts[account]), 1))
-            if quota in self._quotas and vcpu > 0:
-                found.append((self._id("quota", quota, self._quotas[quota]), vcpu))
             yield tuple(found)
 
     def kinds(self) -> list[str]:
-        """What each resource is: `free`, `account` or `quota`."""
+        """What each resource is: `free` or `account`."""
         return [kind for kind, _ in self._ids]
 
     @cached_property
@@ -152,8 +146,6 @@ class Resources:
         caps = table.free.astype(np.int64)
         if self._accounts:
             caps = np.minimum(caps, self._account_left[table.account.codes])
-        if self._quotas:
-            caps = np.minimum(caps, self._quota_left[table.quota.codes] // np.maximum(1, table.milli_vcpu))
         return np.maximum(caps, 0)
 
     def _id(self, kind: str, number: int, left: int) -> int:
@@ -270,7 +262,7 @@ def _rooms(task: Task, left: Sequence[int]) -> dict[int, int]:
     found: dict[int, int] = {}
     for domain, items in inside.items():
         room, count = list(left), 0
-        # The smallest first: so many more fit into a quota.
+        # Those first that take from the fewest limits.
         for item in sorted(items, key=lambda item: (sum(amount for _, amount in item.uses), item.row)):
             if count > task.need:
                 break

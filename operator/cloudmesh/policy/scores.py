@@ -71,7 +71,7 @@ class View:
         caps = np.minimum(self.resources.caps[rows], UNLIMITED).astype(np.float64)
         room = np.bincount(table.account.codes[rows], weights=caps, minlength=len(table.account.values))
         found = np.minimum(room, UNLIMITED).astype(np.int64)
-        for account, left in self.resources.limits()[0].items():
+        for account, left in self.resources.limits().items():
             found[account] = min(found[account], max(0, left))
         return found
 

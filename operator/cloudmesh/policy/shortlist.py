@@ -1,6 +1,6 @@
 """The few offers of a pool that can matter: of thousands that differ in little but the rank, the first ones.
 
-What counts is how many machines fit, the limits of accounts and quotas included: when the offers seen so far hold what
+What counts is how many machines fit, the limits of accounts included: when the offers seen so far hold what
 all pools together want, those behind them are left out.
 """
 
@@ -113,12 +113,12 @@ class Picker:
         table, rows = self.table, self.sifted.rows
         kept: list[int] = []
         got = 0
-        accounts, quotas = self.resources.limits()
+        accounts = self.resources.limits()
         for start in range(0, len(mine), CHUNK):
             part = mine[start : start + CHUNK]
             here = rows[part]
             caps = self.resources.caps[here].tolist()
-            if not accounts and not quotas:
+            if not accounts:
                 before = got + np.cumsum(np.array([0, *caps[:-1]], dtype=np.int64))
                 kept.extend(part[before < self.total].tolist())
                 got += sum(caps)
@@ -127,15 +127,10 @@ class Picker:
                     part.tolist(),
                     caps,
                     table.account.codes[here].tolist(),
-                    table.quota.codes[here].tolist(),
-                    table.milli_vcpu[here].tolist(),
                     strict=True,
                 )
-                for n, cap, account, quota, vcpu in columns:
+                for n, cap, account in columns:
                     most = min(cap, accounts.get(account, cap))
-                    if quota in quotas and vcpu:
-                        most = min(most, quotas[quota] // vcpu)
-                        quotas[quota] -= most * vcpu
                     if account in accounts:
                         accounts[account] -= most
                     if most > 0:

@@ -36,7 +36,7 @@ def solve(tasks: Sequence[Task], left: Sequence[int], kinds: Sequence[str], effo
         kinds: What each resource is, see `Resources.kinds`.
         effort: Share of the usual work that a search may cost.
     """
-    # Limits of accounts and quotas bind several offers of one pool, too; by itself it is filled without them.
+    # Limits of accounts bind several offers of one pool, too; by itself it is filled without them.
     loose = [UNLIMITED if kind != "free" else room for room, kind in zip(left, kinds, strict=True)]
     plain = [[float(item.cost) for item in task.items] for task in tasks]
     fills = [_fill(task, loose, costs) for task, costs in zip(tasks, plain, strict=True)]

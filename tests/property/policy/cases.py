@@ -74,19 +74,13 @@ def make_pool(chance: random.Random, name: str, most: int = 20) -> PoolRequest:
     )
 
 
-def make_request(chance: random.Random, pools: int, accounts: int = 4, regions: int = 2, most: int = 20) -> Request:
-    """A request with limits of some accounts and quotas of some regions."""
+def make_request(chance: random.Random, pools: int, accounts: int = 4, most: int = 20) -> Request:
+    """A request with limits of some accounts."""
     names = tuple(f"a{n}" for n in range(accounts))
     return Request(
         tuple(make_pool(chance, f"p{n}", most) for n in range(pools)),
         names,
         account_limits={name: chance.randint(3, 25) for name in names if chance.random() < 0.3},
-        quotas={
-            f"{name}/r{region}/standard": chance.choice([8, 32, 64, 128]) * 1000
-            for name in names
-            for region in range(regions)
-            if chance.random() < 0.4
-        },
     )
 
 
@@ -129,13 +123,11 @@ def blocked(offer: Offer, request: Request) -> bool:
 def usable(offer: Offer, pool: PoolRequest, request: Request) -> int:
     """What a machine of an offer counts as for a pool, 0 if it can't serve it at all."""
     limited = request.max_hourly_nanos is not None
-    quota = request.quotas.get(f"{offer.account}/{offer.region}/{offer.quota}") if offer.quota else None
     if (
         offer.account not in request.accounts
         or blocked(offer, request)
         or offer.free == 0
         or request.account_limits.get(offer.account, 1) <= 0
-        or (quota is not None and quota < offer.milli_vcpu)
         or (request.same_network and not offer.network)
         or (limited and (offer.price is None or offer.price.currency != request.currency))
         or (limited and offer.price is not None and offer.price.nanos == 0 and offer.price.confidence != "declared")
@@ -187,13 +179,6 @@ def check(request: Request, offers: Iterable[Offer], placement: Placement) -> No
 def _check_limits(request: Request, known: dict[str, Offer], total: Counter[str]) -> None:
     for account, limit in request.account_limits.items():
         assert sum(count for name, count in total.items() if known[name].account == account) <= limit
-    for quota, limit in request.quotas.items():
-        used = sum(
-            known[name].milli_vcpu * count
-            for name, count in total.items()
-            if known[name].quota and f"{known[name].account}/{known[name].region}/{known[name].quota}" == quota
-        )
-        assert used <= limit
 
 
 def _check_pool(

@@ -224,7 +224,6 @@ def test_the_scheduler_is_asked_again_when_any_part_of_its_question_changes() ->
         "currency": "EUR",
         "same_network": True,
         "account_limits": {"a": 1},
-        "quotas": {"a/r/q": 1},
         "blocks": (Block("a", "AuthFailed", "2026-11-01T00:00:00Z"),),
         "no_public": frozenset({"a"}),
         "max_disks": {"a": 1},

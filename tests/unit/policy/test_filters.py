@@ -53,7 +53,6 @@ CASES: list[tuple[str, Request, Offer, str]] = [
     ("Blocked", blocking("b", "AuthFailed"), offer("b"), "AuthFailed"),
     ("Free", ask(pool()), offer(free=0), "no machine more fits"),
     ("AccountLimit", ask(pool(), account_limits={"b": 0}), offer("b"), "account b is at its limit"),
-    ("Quota", ask(pool(), quotas={"a/r1/std": 3999}), offer(quota="std"), "quota std"),
     ("Network", ask(pool(), same_network=True), offer(), "its network isn't known"),
 ]
 

@@ -102,9 +102,9 @@ def test_pools_that_want_the_same_room_share_it_as_cheaply_as_can_be() -> None:
     assert {d.pool: d.offer.type for d in placement.decisions} == {"p1": "small", "p2": "shared"}
 
 
-def test_limits_of_accounts_and_quotas_hold_over_all_pools() -> None:
-    request = ask(pool(3, "p1"), pool(3, "p2"), account_limits={"a": 4}, quotas={"b/r1/std": 4000})
-    placement = solve(request, offer("a"), offer("b", quota="std", hourly=0.2), offer("c", hourly=0.5))
+def test_limits_of_accounts_hold_over_all_pools() -> None:
+    request = ask(pool(3, "p1"), pool(3, "p2"), account_limits={"a": 4, "b": 1})
+    placement = solve(request, offer("a"), offer("b", hourly=0.2), offer("c", hourly=0.5))
     assert chosen(placement) == {"a/m/r1/z1/OnDemand": 4, "b/m/r1/z1/OnDemand": 1, "c/m/r1/z1/OnDemand": 1}
 
 
@@ -164,7 +164,6 @@ def test_what_is_pinned_counts_against_the_limit() -> None:
         (ask(pool(2)), [offer(free=1)], "CapacityUnavailable", "free capacity leaves no room"),
         (ask(pool()), [offer(free=0)], "CapacityUnavailable", "1 has no room left"),
         (ask(pool(2), account_limits={"a": 1}), [offer()], "QuotaExceeded", "quotas and limits"),
-        (ask(pool(), quotas={"a/r1/std": 0}), [offer(quota="std")], "QuotaExceeded", "1 at Quota"),
         (ask(pool(), blocks=(Block("a/r1/std", "QuotaExceeded", "2027-01-01T00:00:00Z"),)), [offer(quota="std")],
          "QuotaExceeded", "1 is blocked after a failure, such as a/m/"),
         (ask(pool(), blocks=(Block("a/m/z1/OnDemand", "CapacityUnavailable", "2027-01-01T00:00:00Z"),)), [offer()],
