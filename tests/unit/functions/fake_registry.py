@@ -202,46 +202,47 @@ def _problem(status: int, code: str, headers: dict[str, str] | None = None) -> w
     return web.json_response({"errors": [{"code": code, "message": code.lower()}]}, status=status, headers=headers)
 
 
-def times(count: int, method: str, part: str, answer: Callable[[], web.Response]) -> Fault:
-    """Answer the first `count` requests of a method whose path holds `part`."""
+def _first(count: int, method: str, part: str, act: Fault) -> Fault:
+    """Acts on the first `count` requests of a method whose path holds `part`."""
     left = [count]
 
     async def fault(request: web.Request) -> web.StreamResponse | None:
         if request.method == method and part in request.path and left[0]:
             left[0] -= 1
-            await request.read()
-            return answer()
+            return await act(request)
         return None
 
     return fault
+
+
+def times(count: int, method: str, part: str, answer: Callable[[], web.Response]) -> Fault:
+    """Answer the first `count` requests of a method whose path holds `part`."""
+
+    async def act(request: web.Request) -> web.Response:
+        await request.read()
+        return answer()
+
+    return _first(count, method, part, act)
 
 
 def reset(count: int, method: str, part: str, after: int = 0) -> Fault:
     """Cut the connection in the first `count` requests, once `after` bytes of the body were read."""
-    left = [count]
 
-    async def fault(request: web.Request) -> web.StreamResponse | None:
-        if request.method == method and part in request.path and left[0]:
-            left[0] -= 1
-            if after:
-                await request.content.read(after)
-            assert request.transport is not None
-            request.transport.abort()
-            await asyncio.sleep(0)
-            return web.Response(status=500)
-        return None
+    async def act(request: web.Request) -> web.Response:
+        if after:
+            await request.content.read(after)
+        assert request.transport is not None
+        request.transport.abort()
+        await asyncio.sleep(0)
+        return web.Response(status=500)
 
-    return fault
+    return _first(count, method, part, act)
 
 
 def hang(count: int, method: str, part: str, seconds: float = 30) -> Fault:
     """Let the first `count` requests wait."""
-    left = [count]
 
-    async def fault(request: web.Request) -> web.StreamResponse | None:
-        if request.method == method and part in request.path and left[0]:
-            left[0] -= 1
-            await asyncio.sleep(seconds)
-        return None
+    async def act(request: web.Request) -> None:
+        await asyncio.sleep(seconds)
 
-    return fault
+    return _first(count, method, part, act)
