@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from tests.contract.compute.aws.harness import AwsHarness
 from tests.contract.compute.aws.policy import Guarded, read_page
-from tests.contract.compute.aws.test_cluster import Lab
+from tests.contract.compute.aws.test_cluster import AwsLab
 from tests.contract.compute.aws.test_provider import IMAGE, SCOPE, context, spec_of
 
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
@@ -66,7 +66,7 @@ def test_it_suffices(harness: tuple[GuardedHarness, asyncio.Runner], case: str) 
 
 async def test_a_whole_cluster_needs_no_more(moto: str, aws: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUDMESH_ALLOW_PRIVATE_ENDPOINTS", "true")
-    lab = Lab(aws)
+    lab = AwsLab(aws)
     guarded = Guarded(moto, read_page("ns", "aws")[0])
     guarded.guard(aws)
     lab.make_cluster(purchase={"aboveBase": "SpotWithFallback", "baseOnDemand": 1})
