@@ -17,7 +17,16 @@ from cloudmesh.compute.machine_status import Power, is_charged_more, moved_price
 from cloudmesh.compute.ports import Access, Adopt, ClusterSpec, Node, NodeSpec, Reboot, Release, StartStop, Suspend
 from cloudmesh.compute.prices.moments import to_seconds
 from cloudmesh.compute.tokens import NOTE_LEFT, TAG_ADOPTED, TAG_CLUSTER, TAG_MACHINE, TAG_TOKEN, TAG_UID
-from cloudmesh.engine import Engine, NotFound, Obj, Unsupported, is_deleting, owner_reference
+from cloudmesh.engine import (
+    AuthFailed,
+    Engine,
+    NotFound,
+    Obj,
+    Transient,
+    Unsupported,
+    is_deleting,
+    owner_reference,
+)
 from cloudmesh.policy.model import Offer
 
 CALL_SECONDS = 30.0
@@ -72,10 +81,14 @@ class Calls:
             Parentless: Nothing may be made any more.
             CloudmeshError: Something couldn't be made or read.
         """
-        parent = await self._parent(wanted)
-        await self._accounts.hold(account)
-        owner = parent or obj
-        access = await self._access(owner, account)
+        try:
+            parent = await self._parent(wanted)
+            await self._accounts.hold(account)
+            owner = parent or obj
+            access = await self._access(owner, account)
+        except AuthFailed as error:
+            # said by the API server, of the operator's own rights: the account's credentials have no part in it
+            raise Transient(f"the operator lacks a right: {error}") from error
         ground = await self.ground(owner, account)
         mode = (owner["spec"].get("network") or {}).get("mode")
         return self.node_spec(obj, wanted, account, access=access, ground=ground, public=mode == "PublicAddress")

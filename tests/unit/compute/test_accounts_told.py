@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -81,3 +82,25 @@ async def test_a_secret_that_can_not_be_kept_is_told(s: Scene) -> None:
         assert told.startswith("goes on trying: patch /api/v1/namespaces/ns/secrets/another: 403")
         faults.clear()
         await s.until(lambda: bool(s.get(SECRET, "another")["metadata"].get("finalizers")), 120.0)
+
+
+@pytest.mark.parametrize(("method", "path"), [("PATCH", "/secrets/login"), ("POST", "/secrets")])
+def test_a_right_that_the_operator_lacks_is_not_held_against_the_account(method: str, path: str) -> None:
+    async def main() -> None:
+        faults = Faults()
+        s = Scene(ssh=True)
+        s.cloud.key = KEY
+        put_secret(s, "login")
+        s.add_account(credentials={"secretRef": {"name": "login"}})
+        faults.add("answer", method=method, path=path, status=403, times=None)
+        async with s.operator(transport=FaultyTransport(s.api, faults)):
+            await s.until(lambda: ready(s) == ("True", "Checked"))
+            s.add_machine()
+            await asyncio.sleep(90.0)
+            assert not s.living()
+            assert ready(s)[0] == "True"
+            assert "the operator lacks a right" in " ".join(note for _, note in s.events())
+            faults.clear()
+            await s.until(lambda: len(s.living()) == 1, 120.0)
+
+    run_virtual(main())
