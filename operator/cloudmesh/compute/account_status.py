@@ -8,13 +8,15 @@ from statistics import median_low
 from typing import Any
 
 from cloudmesh.api import conditions as c
-from cloudmesh.compute.accounts import Account
+from cloudmesh.compute.accounts import NOT_READ, Account
+from cloudmesh.compute.nodes import NOT_LISTED
 from cloudmesh.compute.prices.moments import to_seconds
 from cloudmesh.compute.prices.money import to_nanos, to_text
 
 FRESH_SECONDS = 3 * 3600
 COUNTERS_SECONDS = 150.0
-COUNTERS = ("offers", "offersAsOf", "pricedOffers", "pricesAsOf", "running", "hourly", "currency", "startSeconds")
+OFFERS = ("offers", "offersAsOf", "pricedOffers", "pricesAsOf")
+COUNTERS = (*OFFERS, "running", "hourly", "currency", "startSeconds")
 MAX_FINDINGS = 64
 MAX_LACKS = 64
 MAX_STARTS = 64
@@ -51,17 +53,24 @@ def total(machines: Iterable[Mapping[str, Any]]) -> Totals:
 
 
 def make_status(account: Account, old: Mapping[str, Any], generation: int, totals: Totals, now: str) -> dict[str, Any]:
-    """The whole status as it should be now."""
+    """The whole status as it should be now; what this process hasn't looked at yet stays as an earlier one told it."""
     conditions = c.Conditions(old, generation, now)
-    if account.ready:
+    stands = _judged(old, generation)
+    if account.unseen and stands:
+        pass
+    elif account.ready:
         conditions.ready("True", "Checked", account.message)
     elif account.reason in (c.REASON_CLOUD_UNAVAILABLE, c.REASON_PENDING):
         conditions.ready("Unknown", account.reason, account.message, reconciling=True)
     else:
         conditions.ready("False", account.reason, account.message, stalled=True)
-    _prices(account, conditions, now)
+    unread = stands and account.offers_error == NOT_READ
+    if not (unread and c.find_condition(conditions.list, c.PRICES_FRESH)):
+        _prices(account, conditions, now)
     book = account.nodes
-    if book.complete:
+    if stands and book.reason == NOT_LISTED and c.find_condition(conditions.list, c.INVENTORY_COMPLETE):
+        pass
+    elif book.complete:
         conditions.put(c.INVENTORY_COMPLETE, "True", "Complete", "the last listing showed all machines")
     else:
         reason = "Partial" if book.listed else c.REASON_PENDING
@@ -89,6 +98,8 @@ def make_status(account: Account, old: Mapping[str, Any], generation: int, total
         # what somebody declared holds until it is declared anew: it has no age
         if dated := [price.as_of for price in priced if price.confidence != "declared"]:
             status["pricesAsOf"] = min(dated)
+    elif unread:
+        status |= {name: old[name] for name in OFFERS if name in old}
     if failures := account.failures.to_status(now):
         status["failures"] = failures
     if account.retried:
@@ -102,12 +113,20 @@ def make_status(account: Account, old: Mapping[str, Any], generation: int, total
             }
             for f in account.findings[:MAX_FINDINGS]
         ]
+    elif account.unseen and stands and "findings" in old:
+        status["findings"] = old["findings"]
     if account.starts:
         status["startSeconds"] = [
             {"type": type_, "seconds": median_low(seconds)}
             for type_, seconds in sorted(account.starts.items())[:MAX_STARTS]
         ]
     return status
+
+
+def _judged(old: Mapping[str, Any], generation: int) -> bool:
+    """Whether somebody who saw this very spec came to a verdict."""
+    ready = c.find_condition(old.get("conditions") or (), c.READY) or {}
+    return old.get("observedGeneration") == generation and ready.get("status") in (c.TRUE, c.FALSE)
 
 
 def _prices(account: Account, conditions: c.Conditions, now: str) -> None:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from cloudmesh.api import conditions as c
 from cloudmesh.compute.clocks import clock_of
 from cloudmesh.compute.cloud_metrics import CloudMetrics
 from cloudmesh.compute.endpoints import guard_of
@@ -40,6 +41,7 @@ from cloudmesh.policy.offers import OfferTable
 
 T = TypeVar("T")
 
+NOT_READ = "not read yet"
 CALL_SECONDS = 30.0
 LEASE_MARGIN_SECONDS = 6.0
 NAMESPACE = Resource("v1", "Namespace", "namespaces", namespaced=False)
@@ -86,12 +88,12 @@ class Account:
         self.images: Mapping[str, str] = {}
         self.limit_machines: int | None = None
         self.ready = False
-        self.reason = "Pending"
+        self.reason = c.REASON_PENDING
         self.message = "not checked yet"
         self.findings: tuple[Finding, ...] = ()
         self.offers: tuple[Offer, ...] = ()
         self.offers_as_of = ""
-        self.offers_error = "not read yet"
+        self.offers_error = NOT_READ
         self.priced: OfferTable | None = None
         self.failures = memory
         self.nodes = NodeBook(self.info.grace_seconds)
@@ -133,8 +135,13 @@ class Account:
         """It hasn't listed its machines for several tries: what they do isn't known."""
         self.told: tuple[Offer, ...] = ()
         """Offers as the provider told them, before they were priced."""
-        self.starts: dict[str, deque[int]] = {}
+        self.starts: dict[str, deque[int]] = {
+            told["type"]: deque([told["seconds"]], maxlen=STARTS)
+            for told in (obj.get("status") or {}).get("startSeconds") or ()
+        }
         """Seconds to Ready of the last machines, by type."""
+        self.judged: set[str] = set()
+        """Uids of machines whose status is what this process found; others' is what an earlier leader left."""
         self._waiting: dict[str, Key] = {}
         self._by_id: tuple[int, dict[str, Offer]] = (-1, {})
         self._offers_version = 0
@@ -152,6 +159,11 @@ class Account:
         self.told = ()  # other offers than before are no reason to doubt them
         self.failures.accept()
         self.failures.clear()
+
+    @property
+    def unseen(self) -> bool:
+        """Whether this process's first look at it goes on: until it ends, what an earlier leader found stands."""
+        return not self.ready and not self.silent and self.reason == c.REASON_PENDING
 
     # -- whose credentials -----------------------------------------------------------------------------------------
 

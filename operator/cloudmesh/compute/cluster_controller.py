@@ -28,6 +28,7 @@ from cloudmesh.compute.cluster_telling import NOTHING_TO_DO, SLOW_SECONDS, Pass,
 from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import BUDGET, CLUSTER_JOB, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machines import MachineView
+from cloudmesh.compute.members import Member
 from cloudmesh.compute.plan import BUDGET as OVER_BUDGET
 from cloudmesh.compute.plan import Plan, plan
 from cloudmesh.compute.prices.moments import to_seconds
@@ -126,11 +127,11 @@ class ClusterReconciler:
             return await self._pause(obj)
         now_text = self._now()
         would = self._would(memory, there, to_seconds(now_text))
-        obj = await self._teller.shrink(memory, obj, would, lambda a: plan(a, there.members, to_seconds(now_text)))
+        obj = await self._teller.shrink(memory, obj, would, lambda a: plan(a, there.sure, to_seconds(now_text)))
         at = self._observe(memory, obj, there, would, now_text)
         chosen = await self._maker.provide(at) if at.life.state == "Run" else Chosen()
         if chosen.trouble is not None and not chosen.decisions and (kept := memory.keep()) is not None:
-            needed = plan(kept.asked, there.members, at.now, tripped=memory.tripped)
+            needed = plan(kept.asked, there.sure, at.now, tripped=memory.tripped)
             at = replace(at, needed=needed, kept=True)
             chosen = await self._maker.keep(at, kept, chosen)
         await self._maker.remove(at, chosen)
@@ -166,12 +167,19 @@ class ClusterReconciler:
 
     def _take_in(self, memory: Memory) -> Machines:
         """The machines that there are."""
-        return memory.take_in(self._engine.cache.children(memory.uid, VIRTUAL_MACHINE), to_seconds(self._now()))
+        now, namespace = to_seconds(self._now()), memory.asked.namespace
+        memory.led_at = memory.led_at or now
+
+        def known(member: Member) -> bool:
+            account = self._accounts.get(namespace, member.offer.account)
+            return account is not None and member.uid in account.judged
+
+        return memory.take_in(self._engine.cache.children(memory.uid, VIRTUAL_MACHINE), now, known)
 
     def _would(self, memory: Memory, there: Machines, now: int) -> Plan:
         """What it needs to run, whether or not it may."""
         memory.tripped |= dict.fromkeys(memory.tripping, now)  # it held until this very moment
-        return plan(memory.asked, there.members, now, tripped=memory.tripped)
+        return plan(memory.asked, there.sure, now, tripped=memory.tripped)
 
     def _observe(self, memory: Memory, obj: Obj, there: Machines, would: Plan, now_text: str) -> Pass:
         """What there is, and what is needed."""
@@ -181,7 +189,7 @@ class ClusterReconciler:
         if life.state != "Run":
             needed = plan(
                 memory.asked,
-                there.members,
+                there.sure,
                 now,
                 state=life.state,
                 reason=life.why or c.REASON_LIFETIME_EXCEEDED,
@@ -197,7 +205,7 @@ class ClusterReconciler:
         asked, status = memory.asked, obj.get("status") or {}
         ready = c.find_condition(status.get("conditions") or (), c.READY) or {}
         as_asked = ready.get("status") == "True" and ready.get("reason") == c.REASON_AS_SPECIFIED
-        ready_since = to_seconds(ready["lastTransitionTime"]) if as_asked else None
+        ready_since = max(to_seconds(ready["lastTransitionTime"]), memory.led_at) if as_asked else None
         exceeded, fits, message = self._offers.within(memory, obj, there, would)
         busy = self._is_busy(memory, now)
         decided = lifecycle.decide(

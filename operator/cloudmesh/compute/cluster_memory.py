@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from cloudmesh.api.virtualcluster import VirtualCluster
@@ -20,9 +20,17 @@ from cloudmesh.policy.model import Placement
 
 @dataclass(slots=True)
 class Machines:
-    """A cluster's machines, each read once a version."""
+    """A cluster's machines, each read once a version.
+
+    Args:
+        members: As their statuses say.
+        sure: As the plan takes them: that one works is known only if this process has found it so.
+        views: As other parts see them.
+        runs: What they cost.
+    """
 
     members: list[Member]
+    sure: list[Member]
     views: list[MachineView]
     runs: list[Machine]
 
@@ -59,6 +67,7 @@ class Memory:
         written_at: When the status was last written, on the loop's clock.
         cost_at: When its cost was last written, on the loop's clock.
         logins_due: When logins are published though machines lack, on the loop's clock; 0 for no such time.
+        led_at: When this process first saw it, in seconds since 1970: idle time is counted from then on.
         used_at: When it was last seen used, in seconds since 1970; 0 for never.
         deleted: Uids of machines whose deletion was asked for: the watch tells of it later.
         clash: What of somebody else's has the name of its Secret or ConfigMap, in words.
@@ -93,6 +102,7 @@ class Memory:
     written_at: float = float("-inf")
     cost_at: float = float("-inf")
     logins_due: float = 0.0
+    led_at: int = 0
     used_at: int = 0
     deleted: set[str] = field(default_factory=set)
     clash: str = ""
@@ -110,8 +120,14 @@ class Memory:
     _read: dict[str, _Read] = field(default_factory=dict)
     _sessions: dict[str, Machine] = field(default_factory=dict)
 
-    def take_in(self, objects: Sequence[Obj], now: int) -> Machines:
-        """Reads the machines that there are; notes the runs of those that went."""
+    def take_in(self, objects: Sequence[Obj], now: int, known: Callable[[Member], bool]) -> Machines:
+        """Reads the machines that there are; notes the runs of those that went.
+
+        Args:
+            objects: The VirtualMachines.
+            now: Seconds since 1970.
+            known: Whether this process has looked at a machine itself.
+        """
         read: dict[str, _Read] = {}
         for obj in objects:
             uid, version = obj["metadata"]["uid"], obj["metadata"]["resourceVersion"]
@@ -133,7 +149,8 @@ class Memory:
         if self.deleted:
             members = [replace(m, deleting=True) if m.uid in self.deleted else m for m in members]
             views = [replace(v, deleting=True) if v.uid in self.deleted else v for v in views]
-        return Machines(members, views, runs)
+        sure = [m if m.ready != "True" or m.deleting or known(m) else replace(m, ready="Unknown") for m in members]
+        return Machines(members, sure, views, runs)
 
     def keep(self) -> Memory | None:
         """As what it is kept while it waits for something else; None if nothing was approved, or that is all."""

@@ -28,6 +28,7 @@ from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_CLUSTER, VIRTUAL_MACH
 from cloudmesh.compute.plan import Plan
 from cloudmesh.compute.shrink import smaller, with_quote
 from cloudmesh.engine import Engine, Key, Obj
+from cloudmesh.policy.model import Rejection
 
 SLOW_SECONDS = 2.0
 """While machines come up, the status follows at most so often."""
@@ -204,7 +205,7 @@ class Teller:
             quote=quote,
             approved=approved,
             granted=granted,
-            rejected=memory.placement.rejected if memory.placement is not None else (),
+            rejected=memory.placement.rejected if memory.placement is not None else _told_rejections(at.obj),
             boot=boot,
             budget=budget,
             uncounted=self._offers.uncounted(asked, at.obj, members),
@@ -251,6 +252,15 @@ class Teller:
 def resume_of(obj: Obj) -> str:
     """Value of annotation `cloudmesh.org/resume-requested`."""
     return str((obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_RESUME_REQUESTED, ""))[:253]
+
+
+def _told_rejections(obj: Obj) -> tuple[Rejection, ...]:
+    """Where offers fell when an earlier process asked the scheduler for this very spec."""
+    status = obj.get("status") or {}
+    if status.get("observedGeneration") != obj["metadata"].get("generation"):
+        return ()
+    told = (status.get("placement") or {}).get("rejected") or ()
+    return tuple(Rejection(r["pool"], r["filter"], r["count"], r["example"]) for r in told)
 
 
 def _turned(before: Sequence[Obj], said: Verdict) -> bool:

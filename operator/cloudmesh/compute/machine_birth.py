@@ -254,7 +254,9 @@ async def tell_unknown(hands: Hands, case: Case) -> None:
     account = case.account
     if account.ready and not account.silent:
         return
+    if account.unseen and statuses.stands(case.status, case.generation):
+        return
     reason, message = account.reason, account.message
-    if account.ready:
+    if account.silent and (account.ready or reason == c.REASON_PENDING):
         reason, message = c.REASON_CLOUD_UNAVAILABLE, f"machines can't be listed: {account.nodes.reason}"
     await hands.write(case, statuses.waiting(case.status, case.generation, hands.now(), reason, message))

@@ -271,6 +271,9 @@ class Calls:
         current = moved_price(held, account.offer(wanted.offer_id))
         if held and current and is_charged_more(held, current, place["purchase"]):
             found["price"] = (f"{held['amount']} {held['currency']}", f"{current['amount']} {current['currency']}")
+        if account.priced is None:  # its offers aren't read yet: what was told stands
+            told = (obj.get("status") or {}).get("drift") or ()
+            found |= {d["field"]: (d["expected"], d["found"]) for d in told if d["field"] == "price"}
         return found
 
     async def power(self, account: Account, wanted: Wanted, node: Node, power: Power) -> None:

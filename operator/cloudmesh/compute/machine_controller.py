@@ -91,6 +91,7 @@ class MachineReconciler:
         account = self._accounts.get(key.namespace, life.wanted.account) if life.wanted is not None else None
         if account is not None and life.wanted is not None:
             account.forget_machine(life.wanted.token)
+            account.judged.discard(life.uid)
             self._accounts.changed(account)
 
     async def reconcile(self, key: Key, obj: Obj) -> Done:
@@ -212,7 +213,8 @@ class MachineReconciler:
         status = living.status
         if "hourlyPrice" not in status and (price := statuses.price_of(hands.calls.offer(account, wanted))):
             status["hourlyPrice"] = price
-        status.pop("currentPrice", None)
+        if account.priced is not None:  # else its offers aren't read yet
+            status.pop("currentPrice", None)
         if now_price := statuses.moved_price(status.get("hourlyPrice"), account.offer(wanted.offer_id)):
             status["currentPrice"] = now_price
         hands.charged(case, status)

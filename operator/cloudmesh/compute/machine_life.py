@@ -7,8 +7,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cloudmesh.api import conditions as c
 from cloudmesh.compute import machine_status as statuses
-from cloudmesh.compute.accounts import Account, Accounts
+from cloudmesh.compute.accounts import CHANGED_AFTER_SECONDS, Account, Accounts
 from cloudmesh.compute.budget_plan import charged, labels_of, unbooked
 from cloudmesh.compute.cluster_cost import awaits_booking
 from cloudmesh.compute.flights import Flights
@@ -151,9 +152,19 @@ class Hands:
             Conflict: There is a newer version.
         """
         written = await self.engine.status.write(VIRTUAL_MACHINE, case.obj, status, only_this=only_this)
+        self._judge(case)
         if case.status.get("state") != status.get("state"):
             self.accounts.changed(case.account)
         return written
+
+    def _judge(self, case: Case) -> None:
+        """What its status says is by now what this process found: its cluster may build on that."""
+        if case.life.uid in case.account.judged:
+            return
+        case.account.judged.add(case.life.uid)
+        if case.wanted.cluster and c.is_true(case.status.get("conditions") or (), c.READY):
+            key = Key(VIRTUAL_CLUSTER.kind, case.wanted.namespace, case.wanted.cluster)
+            self.engine.enqueue(key, CHANGED_AFTER_SECONDS)
 
     def tell(self, case: Case, event: statuses.Event) -> None:
         """Tells an event."""

@@ -142,6 +142,11 @@ def waiting(old: Mapping[str, Any], generation: int, now: str, reason: str, mess
     return _kept(old, generation, conditions)
 
 
+def stands(old: Mapping[str, Any], generation: int) -> bool:
+    """Whether a machine was found as its present spec asks: until somebody has looked anew, that is what is known."""
+    return old.get("observedGeneration") == generation and c.is_true(old.get("conditions") or (), c.READY)
+
+
 def held(old: Mapping[str, Any], generation: int, now: str, reason: str, message: str) -> Status:
     """The status of a machine that can't be made while something of somebody else's is in its way."""
     conditions = c.Conditions(old, generation, now)

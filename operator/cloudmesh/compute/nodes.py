@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from cloudmesh.compute.ports import GONE, Complete, Listing, Node
 
+NOT_LISTED = "not listed yet"
+
 
 @dataclass(slots=True)
 class _Round:
@@ -31,7 +33,7 @@ class NodeBook:
         self.complete = False
         """Whether the last listing was complete."""
         self.as_of = ""
-        self.reason = "not listed yet"
+        self.reason = NOT_LISTED
         """Why the last listing wasn't complete."""
         self._nodes: dict[str, Node] = {}
         self._fresh: dict[str, tuple[float, Node]] = {}

@@ -27,6 +27,8 @@ FIRST_RETRY_SECONDS = 2.0
 QUIET_FACTOR = 10
 QUIET_SECONDS = 50.0
 """The longest time between listings: what happens behind our back is seen within 60 s."""
+FIRST_LOOK_SECONDS = 120.0
+"""A first look that hasn't ended by then counts as failed."""
 SILENT_AFTER = 3
 WORK_SHARE = 5
 """Listings take at most one part in so many of the time."""
@@ -105,6 +107,13 @@ class Surveyor:
     # -- check and offers ----------------------------------------------------------------------------------------
 
     async def _survey(self, account: Account) -> None:
+        late = asyncio.get_running_loop().call_later(FIRST_LOOK_SECONDS, _give_up_waiting, account)
+        try:
+            await self._survey_on(account)
+        finally:
+            late.cancel()
+
+    async def _survey_on(self, account: Account) -> None:
         retry = FIRST_RETRY_SECONDS
         while True:
             account.survey_wanted.clear()
@@ -259,6 +268,11 @@ class Surveyor:
                 return await account.call(operation, work, caller=operation, seconds=seconds)
             except Busy as busy:
                 await asyncio.sleep(busy.seconds)
+
+
+def _give_up_waiting(account: Account) -> None:
+    if account.unseen:
+        account.set_ready(False, "CloudUnavailable", f"the first look isn't over after {FIRST_LOOK_SECONDS:g} s")
 
 
 def _failed(account: Account) -> list[Finding]:

@@ -62,6 +62,7 @@ class Scene(machine_scene.Scene):
         self.api.put(machine_scene.NAMESPACES, {"metadata": {"name": "kube-system"}})
         self.bootstrap: Any = None
         self.default_account: Any = None
+        self.jobs: Callable[[Engine], Reconciler] = lambda engine: Jobs()
         self.skew: Callable[[], float] | None = None
         """Seconds that the operator's own clock goes ahead; None: it takes the loop's as it is."""
 
@@ -209,7 +210,7 @@ class Scene(machine_scene.Scene):
                 engine, accounts(engine), probes=Probes(engine.enqueue, probe) if probe is not None else None
             ),
             lambda engine: BudgetReconciler(engine, budgets(engine), monotonic=asyncio.get_running_loop().time),
-            lambda engine: Jobs(),
+            lambda engine: self.jobs(engine),
             clusters,
             crash=crash,
             **options,

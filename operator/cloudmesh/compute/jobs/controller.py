@@ -19,6 +19,7 @@ from cloudmesh.compute.jobs.backend import Backend, Job, fate, fate_words
 from cloudmesh.compute.jobs.collect import Collector
 from cloudmesh.compute.jobs.job_status import (
     REASON_SPEC_INVALID,
+    is_told_running,
     make_first,
     make_paused,
     make_refusal,
@@ -53,6 +54,8 @@ LOOK_SECONDS = 3.0
 SOON_SECONDS = 1.0
 WAIT_SECONDS = 5.0
 LEASE_SECONDS = 6.0
+PATIENCE_SECONDS = 60.0
+"""A job that ran is told to wait only when a new leader has had so long to find its cluster."""
 EVENTS = 10
 CHOICES: Mapping[str, Choice] = {
     "Sequential": "Sequential", "Random": "Random", "Smart": "Smart", "Frugal": "Frugal",
@@ -185,6 +188,10 @@ class JobReconciler:
         again = WAIT_SECONDS
         if not waits and not accepting:
             waits, again = self._lacking(job, slurm=places is None)
+        if not waits:
+            work.patient_until = 0.0
+        elif not seen and asyncio.get_running_loop().time() < work.patient_until:
+            return Done(SOON_SECONDS)  # a new leader: its machines and SLURM are being looked at
         decided = plan(runs, work.rules, World(seen, places, accepting), self._now())
         if any(run.active for run in decided.runs) and not has_finalizer(obj, names.FINALIZER_CLEANUP):
             obj = await self._engine.finalizers.ensure(CLUSTER_JOB, obj)
@@ -214,6 +221,8 @@ class JobReconciler:
             arguments = expand_runs(job.spec.arguments)
             collector = Collector(self._reach(key.namespace), self._engine.kube)
             work = self._work[key] = Work(job.metadata.uid, arguments, Rules(), collector)
+            if is_told_running(obj):
+                work.patient_until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         spec = job.spec
         work.rules = Rules(
             parallelism=spec.parallelism,

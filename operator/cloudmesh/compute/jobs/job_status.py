@@ -62,6 +62,15 @@ def make_status(
     return status
 
 
+def is_told_running(obj: Mapping[str, Any]) -> bool:
+    """Whether its status says that the present spec runs."""
+    status = obj.get("status") or {}
+    ready = c.find_condition(status.get("conditions") or (), c.READY) or {}
+    return (
+        status.get("observedGeneration") == obj["metadata"].get("generation") and ready.get("reason") == REASON_RUNNING
+    )
+
+
 def tell_done(done: int, total: int) -> str:
     """How many runs are done."""
     return f"{done} of {total} run{'' if total == 1 else 's'} {'is' if 1 in (done, total) else 'are'} done"

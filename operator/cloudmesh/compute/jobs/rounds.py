@@ -45,6 +45,8 @@ class Work:
         prepared: What was put on which machine.
         files: Files of the working folder, as they were first read.
         saved_at: When checkpoint folders were last fetched.
+        patient_until: So long, on the loop's clock, a job that ran under an earlier leader waits in silence; 0 once
+            its cluster was found to take runs.
     """
 
     uid: str
@@ -59,6 +61,7 @@ class Work:
     prepared: set[tuple[str, str, str]] = field(default_factory=set)
     files: Mapping[str, bytes] | None = field(default=None, repr=False)
     saved_at: float = 0.0
+    patient_until: float = 0.0
 
 
 def make_backend(ssh: Ssh, job: Job, work: Work) -> Backend:
