@@ -139,7 +139,7 @@ class ClusterReconciler:
         if chosen.made:
             return Done(requeue_after=SLOW_SECONDS)  # what was made brings the key back by itself
         boot, boot_wait = await self._boot(at)
-        wait = await self._teller.tell(at, chosen.trouble, boot)
+        wait = SLOW_SECONDS if _stands(at, chosen) else await self._teller.tell(at, chosen.trouble, boot)
         login_wait = await self._publish_logins(at)
         return Done(requeue_after=self._next(at, chosen.trouble, wait, login_wait, boot_wait))
 
@@ -347,6 +347,15 @@ def _with_ready(obj: Obj, reason: str, message: str, now: str) -> Obj:
     conditions.ready("False", reason, message, reconciling=True)
     told = {"observedGeneration": conditions.generation, "conditions": conditions.list}
     return (obj.get("status") or {}) | told
+
+
+def _stands(at: Pass, chosen: Chosen) -> bool:
+    """Whether an earlier leader's verdict stays told, since the accounts are still on their first look."""
+    trouble, status = chosen.trouble, at.obj.get("status") or {}
+    if trouble is None or trouble.reason != c.REASON_PENDING or at.memory.written_at > float("-inf"):
+        return False
+    ready = c.find_condition(status.get("conditions") or (), c.READY) or {}
+    return status.get("observedGeneration") == at.memory.generation and ready.get("status") in (c.TRUE, c.FALSE)
 
 
 def reconciler(engine: Engine, settings: Settings) -> ClusterReconciler:

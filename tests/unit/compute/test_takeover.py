@@ -58,6 +58,8 @@ class Lab(Scene):
             self.job("long")
             await self.until(lambda: self.job_said("long") == ("False", "Running"))
             await asyncio.sleep(900)
+        assert self.get(CLOUD_ACCOUNT, "lab")["status"]["startSeconds"]
+        assert self.cluster_status()["placement"]["rejected"]
 
     def statuses(self) -> dict[tuple[str, str], Obj]:
         """All statuses, without what moves by itself."""
@@ -98,6 +100,44 @@ async def test_a_restart_writes_nothing(s: Lab) -> None:
     after = s.stored()
     assert after.pop(BUDGET.kind) <= stored.pop(BUDGET.kind) + 1  # what was spent meanwhile
     assert after == stored
+
+
+@scene
+async def test_a_price_that_has_moved_stays_told(s: Scene) -> None:
+    def told() -> list[Any]:
+        return [(m["status"]["currentPrice"]["amount"], m["status"]["drift"]) for m in s.machines()]
+
+    s.cluster()
+    async with s.operator() as (_, accounts):
+        await s.settle()
+        for row in s.cloud.stock.rows.values():
+            row.hourly_nanos = row.hourly_nanos * 5 // 4
+        for account in accounts.all():
+            account.survey_wanted.set()
+        await s.settle()
+    before, stored = told(), s.writes()
+    s.cloud.habits.latency_seconds = 3.0  # the machines are listed before the offers are read
+    async with s.operator():
+        for _ in range(120):
+            await asyncio.sleep(0.25)
+            assert told() == before
+    assert s.writes() <= stored + 3  # the age of the price
+
+
+@scene
+async def test_a_cluster_that_waits_for_approval_waits_on(s: Scene) -> None:
+    s.cluster(apply={"mode": "RequireApproval"})
+    async with s.operator():
+        await s.settle()
+    stored = s.writes(VIRTUAL_CLUSTER)
+    assert s.said() == ("False", "AwaitingApproval")
+    s.cloud.habits.latency_seconds = 3.0
+    async with s.operator():
+        await asyncio.sleep(60)
+    assert s.writes(VIRTUAL_CLUSTER) == stored
+    s.cloud.habits.latency_seconds = 1e6
+    async with s.operator():
+        await s.until(lambda: s.said() == ("Unknown", "CloudUnavailable"), 60)
 
 
 @scene
