@@ -16,9 +16,10 @@ from typing import Final, Literal
 
 import msgspec
 
+from cloudmesh.data import names
 from cloudmesh.data.catalog.ports import Catalog
 from cloudmesh.data.config import DirectoryConfig, StoreConfig
-from cloudmesh.data.errors import Exists, Missing, Suspicious
+from cloudmesh.data.errors import Exists, InvalidName, Missing, Suspicious
 from cloudmesh.data.placement import StoreView
 from cloudmesh.data.stores.ports import Capacity, Store
 from cloudmesh.data.stores.registry import StoreContext, maker
@@ -95,11 +96,9 @@ class Member:
     def told(self, state: State, message: str) -> bool:
         """Takes a result of a look; says whether the state changed."""
         now = self._clock()
-        if state == "Unknown":
-            if self.state == "Unknown" and now - self._since >= GONE_SECONDS:
-                state = "Gone"
-            elif self.state == "Gone":
-                state = "Gone"
+        given_up = self.state == "Gone" or (self.state == "Unknown" and now - self._since >= GONE_SECONDS)
+        if state == "Unknown" and given_up:
+            state = "Gone"
         changed = state != self.state
         if changed:
             self._since = now
@@ -242,6 +241,9 @@ class Mesh:
                 f" of installation {found.installation}: give this directory another `prefix`"
             )
         if not known:
+            for other in self.members.values():
+                if other is not member and await self._catalog.get(f"store/{other.name}") == found.id:
+                    return "Claimed", f"it is the same place as store {other.name}: its copies wouldn't be two"
             await self._catalog.set(f"store/{member.name}", found.id)
         return "Up", ""
 
@@ -290,6 +292,20 @@ def make(config: StoreConfig, allow_private: bool) -> Store:
         allow_private,
     )
     return maker(config.kind)(context)
+
+
+def own_path(path: str) -> str:
+    """The clean path of something that a user may change.
+
+    Raises:
+        InvalidName: It is the root, lies in our own folder, or can't be held.
+    """
+    clean = names.clean_path(path)
+    if not clean:
+        raise InvalidName("the root can't be changed: name something in it")
+    if clean == HIDDEN[:-1] or clean.startswith(HIDDEN):
+        raise InvalidName(f"'{HIDDEN}' is Cloudmesh's own: choose another name")
+    return clean
 
 
 def strongest(members: Sequence[Member]) -> list[Member]:

@@ -114,8 +114,8 @@ class Intent:
         id: 16 hexadecimal digits; stored with each object that the intent writes (attribute `write`).
         kind: What is done.
         entry: Id of the entry; that of a new file is chosen here.
-        parent: Directory of a new file.
-        name: Name of a new file.
+        parent: Path of the directory that the file lies in; missing ones are made with it.
+        name: Last part of its path.
         version: Version that the entry will have.
         targets: Where.
         until: Time after which nobody works on it any more; 0 in a process that has ended.

@@ -197,6 +197,9 @@ class Catalog(Protocol):
     async def put_copies(self, copies: Sequence[Copy]) -> None:
         """Writes what is known of copies, each only while its entry is there; counters follow."""
 
+    async def set_digest(self, entry_id: str, version: int, sha256: str) -> None:
+        """Keeps the digest of a content whose digest wasn't known, if it is still of that version."""
+
     async def drop_copy(self, entry_id: str, store: str) -> None:
         """The copy is surely gone; an entry in the trash without copies ends with its last one (and without any at
         once when the mover asks), an empty trashed directory too."""
