@@ -166,6 +166,9 @@ class Mover:
         await self._catalog.put_copies([copy])
         if not entry.sha256:
             await self._catalog.set_digest(entry.id, entry.version, digest)
+        if copy not in await self._catalog.copies(entry.id):
+            # the file was written anew meanwhile, or deleted: this copy is of no version any more
+            await member.store.delete(copy.key, if_tag=copy.tag)
         await self._catalog.end(intent.id)
         self.done.written += 1
         self.done.written_bytes += entry.size

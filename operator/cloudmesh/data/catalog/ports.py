@@ -127,7 +127,8 @@ class Catalog(Protocol):
 
         Raises:
             Changed: The entry isn't of `if_version`, or the name now belongs to another entry than the intent's.
-            Conflict: Another intent of the same entry or name is open.
+            Conflict: Another Put of the same entry or name is open; for other kinds: any intent of the entry is. A Put
+                doesn't wait for the mover: what that writes meanwhile fits no version any more, and it takes it back.
         """
 
     async def note_session(self, intent_id: str, store: str, session: str) -> None:

@@ -1,0 +1,213 @@
+"""The OpenAPI 3.1 document of the gateway's REST."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PATH = {
+    "name": "path", "in": "path", "required": True, "schema": {"type": "string", "maxLength": 4096},
+    "description": "Path of the file or directory, without a slash at its beginning; slashes may be written as they are.",
+}  # fmt: skip
+_AFTER = {
+    "name": "after", "in": "query", "schema": {"type": "string"},
+    "description": "What the page before gave as `after`.",
+}  # fmt: skip
+_LIMIT = {
+    "name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1000},
+    "description": "Entries of a page.",
+}  # fmt: skip
+_RECURSIVE = {
+    "name": "recursive", "in": "query", "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
+    "description": "All below the directory too.",
+}  # fmt: skip
+_IF_MATCH = {
+    "name": "If-Match", "in": "header", "schema": {"type": "string"},
+    "description": "Entity tag that the file must have; `*` for any file that is there.",
+}  # fmt: skip
+_IF_NONE_MATCH = {
+    "name": "If-None-Match", "in": "header", "schema": {"type": "string"},
+    "description": "`*`: there must be no file.",
+}  # fmt: skip
+_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_TIME = {"type": "string", "format": "date-time"}
+_SIZE = {"type": "integer", "minimum": 0}
+_TEXT = {"type": "string"}
+
+
+def _object(required: list[str], **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "required": required, "properties": properties}
+
+
+def _list_of(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": item}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+SCHEMAS: dict[str, Any] = {
+    "Entry": _object(
+        ["path", "name", "kind", "id", "modified"],
+        path=_TEXT, name=_TEXT, kind={"enum": ["File", "Directory"]}, id=_TEXT, modified=_TIME, size=_SIZE,
+        version={"type": "integer", "minimum": 1}, etag=_TEXT, sha256=_TEXT, contentType=_TEXT,
+        tags={"type": "object", "additionalProperties": _TEXT}, deleted=_TIME,
+    ),
+    "Entries": _object(["entries"], entries=_list_of(_ref("Entry")), after=_TEXT),
+    "Tags": {"type": "object", "additionalProperties": {"type": "string", "maxLength": 256}, "maxProperties": 32},
+    "FromTo": _object(["from", "to"], **{"from": _TEXT, "to": _TEXT, "overwrite": {"type": "boolean", "default": False}}),
+    "Restore": _object(["id"], id=_TEXT, to=_TEXT),
+    "Where": _object(
+        ["path", "copies"],
+        path=_TEXT,
+        copies=_list_of(
+            _object(
+                ["store", "key", "state", "up", "size"],
+                store=_TEXT, key=_TEXT, state=_TEXT, up={"type": "boolean"}, size=_SIZE, verified=_TIME, error=_TEXT,
+                monthly=_object(["amount", "currency"], amount=_TEXT, currency=_TEXT),
+            )
+        ),
+    ),
+    "Why": _object(
+        ["path", "rule", "stores"],
+        path=_TEXT,
+        rule=_object(["name", "copies", "minCopies"], name=_TEXT, copies=_SIZE, minCopies=_SIZE),
+        stores=_list_of(
+            _object(
+                ["store", "chosen", "why"],
+                store=_TEXT, chosen={"type": "boolean"}, why=_TEXT, score={"type": "integer"},
+            )
+        ),
+    ),
+    "Usage": _object(
+        ["files", "directories", "bytes", "pending", "stores"],
+        files=_SIZE, directories=_SIZE, bytes=_SIZE, pending=_SIZE,
+        stores=_list_of(
+            _object(["name", "state", "files", "bytes"], name=_TEXT, state=_TEXT, files=_SIZE, bytes=_SIZE, message=_TEXT)
+        ),
+    ),
+    "Problem": _object(
+        ["type", "title", "status", "reason", "detail"],
+        type=_TEXT, title=_TEXT, status={"type": "integer"}, reason=_TEXT, detail=_TEXT,
+    ),
+}  # fmt: skip
+
+
+def _json(schema: str, description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": _ref(schema)}}}
+
+
+def _body(schema: str) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": _ref(schema)}}}
+
+
+def _operation(
+    name: str, summary: str, answers: dict[str, Any], *parameters: dict[str, Any], body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    told: dict[str, Any] = {"operationId": name, "summary": summary, "responses": dict(answers)}
+    problem = {"content": {"application/problem+json": {"schema": _ref("Problem")}}}
+    told["responses"]["default"] = {"description": "It can't be done; `detail` says why."} | problem
+    if parameters:
+        told["parameters"] = list(parameters)
+    if body is not None:
+        told["requestBody"] = body
+    return told
+
+
+def document(name: str) -> dict[str, Any]:
+    """The document.
+
+    Args:
+        name: Name of the directory.
+    """
+    entry, entries = _json("Entry", "The entry."), _json("Entries", "A page of entries.")
+    empty = {"description": "Done."}
+    content = {"description": "The content.", "content": _BYTES}
+    redirect = {
+        "name": "redirect", "in": "query", "schema": {"type": "string", "enum": ["allow"]},
+        "description": "The answer may be 307 to a link of the store itself, so that no byte passes here.",
+    }  # fmt: skip
+    header = {"in": "header", "schema": _TEXT}
+    writes = (
+        header | {"name": "Cloudmesh-Modified", "description": "When the content was changed (RFC 3339)."},
+        header | {"name": "Cloudmesh-Tags", "description": "Tags of a new file, as `a=1&b=2`."},
+        header | {"name": "Content-Digest", "description": "Digest that the content must have: `sha-256=:BASE64:`."},
+    )
+    query = [
+        {"name": n, "in": "query", "schema": s, "description": d}
+        for n, s, d in (
+            ("name", _TEXT, "Pattern of the name, with `*` and `?`."),
+            ("under", _TEXT, "Directory to search in."),
+            ("tags", _TEXT, "Tags that it must have, as `a=1&b=`; an empty value fits any."),
+            ("minSize", _SIZE, "Bytes at least."),
+            ("maxSize", _SIZE, "Bytes at most."),
+            ("newer", _TEXT, "Changed after this time."),
+            ("older", _TEXT, "Changed before this time."),
+        )
+    ]
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"Directory {name}", "version": "1", "description": "One directory over many stores."},
+        "servers": [{"url": "/"}],
+        "security": [{"token": []}, {"password": []}],
+        "paths": {
+            "/v1/files/{path}": {
+                "parameters": [_PATH],
+                "get": _operation(
+                    "getFile", "Content of a file",
+                    {"200": content, "206": content, "304": empty, "307": empty}, redirect, _IF_MATCH,
+                    {"name": "Range", "in": "header", "schema": _TEXT, "description": "A part, as `bytes=0-99`."},
+                ),
+                "head": _operation("headFile", "What the content would be", {"200": empty, "206": empty, "304": empty}),
+                "put": _operation(
+                    "putFile", "Writes a file; it is there when the answer is",
+                    {"200": entry, "201": entry}, _IF_MATCH, _IF_NONE_MATCH, *writes,
+                    body={"required": True, "content": _BYTES},
+                ),
+                "delete": _operation(
+                    "deleteFile", "Moves a file or directory to the trash", {"204": empty}, _RECURSIVE, _IF_MATCH
+                ),
+            },
+            "/v1/stat/{path}": {"parameters": [_PATH], "get": _operation("stat", "What is at a path", {"200": entry})},
+            "/v1/list/{path}": {
+                "parameters": [_PATH],
+                "get": _operation("list", "What is in a directory", {"200": entries}, _AFTER, _LIMIT, _RECURSIVE),
+            },
+            "/v1/directories/{path}": {
+                "parameters": [_PATH],
+                "put": _operation(
+                    "makeDirectory", "Makes a directory", {"200": entry, "201": entry},
+                    _RECURSIVE | {"name": "parents", "description": "Those above it too; one that is there is fine."},
+                ),
+            },
+            "/v1/tags/{path}": {
+                "parameters": [_PATH],
+                "put": _operation("setTags", "Replaces the tags", {"200": entry}, body=_body("Tags")),
+            },
+            "/v1/where/{path}": {
+                "parameters": [_PATH],
+                "get": _operation("where", "Where the copies lie", {"200": _json("Where", "Its copies.")}),
+            },
+            "/v1/why/{path}": {
+                "parameters": [_PATH],
+                "get": _operation("why", "Why they lie there", {"200": _json("Why", "Rule and stores.")}),
+            },
+            "/v1/move": {"post": _operation("move", "Renames", {"200": entry}, body=_body("FromTo"))},
+            "/v1/copy": {"post": _operation("copy", "Copies a file", {"201": entry}, body=_body("FromTo"))},
+            "/v1/trash": {"get": _operation("trash", "What was deleted", {"200": entries}, _AFTER, _LIMIT)},
+            "/v1/restore": {
+                "post": _operation("restore", "Brings something back", {"200": entry}, body=_body("Restore"))
+            },
+            "/v1/search": {"get": _operation("search", "Finds files", {"200": entries}, *query, _AFTER, _LIMIT)},
+            "/v1/usage": {
+                "get": _operation("usage", "Sums, and the state of the stores", {"200": _json("Usage", "Sums.")})
+            },
+        },
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "A token of Kubernetes."},
+                "password": {"type": "http", "scheme": "basic"},
+            },
+        },
+    }  # fmt: skip

@@ -1,0 +1,510 @@
+"""REST: files by path, and what can be asked about them. The document of it is `openapi.py`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from aiohttp import web
+
+from cloudmesh.data import names
+from cloudmesh.data.catalog.ports import ABSENT, ANY, Located, Query
+from cloudmesh.data.errors import Changed, InvalidName
+from cloudmesh.data.gateway import openapi, problems
+from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, Unauthenticated, User, Verb
+from cloudmesh.data.model import MICROS, Entry
+from cloudmesh.data.stores.ports import Presigner
+from cloudmesh.data.tree import Tree
+from cloudmesh.data.upload import SourceFailed
+from cloudmesh.engine.errors import CloudmeshError, InvalidRequest
+
+PAGE = 1000
+PIECE = 1 << 20
+"""Bytes that are handed on at a time."""
+PRESIGNED_SECONDS = 300
+MAX_JSON = 1 << 20
+_ETAG = re.compile(r'"([0-9a-f]{16})-([0-9]{1,15})"')
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_TAG = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]{0,62}")
+Handler = Callable[[web.Request, User], Awaitable[web.StreamResponse]]
+
+
+def when(micros: int) -> str:
+    """A time for people and programs, RFC 3339."""
+    return datetime.fromtimestamp(micros / MICROS, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def micros(text: str) -> int:
+    """A time as RFC 3339, or as whole microseconds.
+
+    Raises:
+        InvalidRequest: It is neither.
+    """
+    if text.isascii() and text.isdigit():
+        return int(text[:18])
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequest(f"'{text}' must be a time such as 2026-01-31T12:00:00Z") from None
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * MICROS)
+
+
+def told(path: str, entry: Entry) -> dict[str, Any]:
+    """An entry as JSON."""
+    body: dict[str, Any] = {
+        "path": path, "name": entry.name, "kind": entry.kind, "id": entry.id, "modified": when(entry.mtime),
+    }  # fmt: skip
+    if entry.kind == "File":
+        body |= {"size": entry.size, "version": entry.version, "etag": entry.etag}
+        body |= {"sha256": entry.sha256} if entry.sha256 else {}
+        body |= {"contentType": entry.content_type} if entry.content_type else {}
+    return body | ({"tags": dict(entry.tags)} if entry.tags else {})
+
+
+def _number(request: web.Request, name: str, default: int, most: int) -> int:
+    text = request.query.get(name, "")
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise InvalidRequest(f"'{name}' must be a whole number, not '{text[:40]}'")
+    return min(int(text), most)
+
+
+def _tags(text: str) -> dict[str, str]:
+    pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=64) if text else []
+    return checked_tags(dict(pairs))
+
+
+def checked_tags(tags: Mapping[str, Any]) -> dict[str, str]:
+    """Tags that can be kept.
+
+    Raises:
+        InvalidRequest: One of them can't.
+    """
+    if len(tags) > 32:
+        raise InvalidRequest("a file has 32 tags at most")
+    for key, value in tags.items():
+        if not _TAG.fullmatch(key):
+            raise InvalidRequest(f"the tag '{key[:64]}' must be letters, digits and -_./ and no longer than 63")
+        if not isinstance(value, str) or len(value) > 256 or not value.isprintable():
+            raise InvalidRequest(f"the value of tag '{key}' must be a text of 256 characters at most")
+    return dict(tags)
+
+
+def expected(request: web.Request, entry: Entry | None) -> int:
+    """The version that a change is tied to by If-Match and If-None-Match.
+
+    Raises:
+        Changed: It is another one already.
+    """
+    none, match = request.headers.get("If-None-Match", ""), request.headers.get("If-Match", "")
+    if none == "*":
+        return ABSENT
+    if none and entry is not None and entry.etag in none:
+        raise Changed(f"the file has the entity tag {entry.etag}")
+    if match == "*":
+        if entry is None:
+            raise Changed("there is no file")
+        return entry.version
+    if match:
+        tags = [f'"{id_}-{version}"' for id_, version in _ETAG.findall(match)]
+        if entry is None or entry.etag not in tags:
+            raise Changed(f"the file has {'the entity tag ' + entry.etag if entry else 'no content yet'}, not {match}")
+        return entry.version
+    return ANY
+
+
+def span(header: str, size: int) -> tuple[int, int] | None:
+    """Begin and end of a range; None for all of it (also where there are several ranges).
+
+    Raises:
+        web.HTTPRequestRangeNotSatisfiable: It begins after the end.
+    """
+    found = _RANGE.fullmatch(header.strip())
+    if found is None or found.group(0) == "bytes=-":
+        return None
+    first, last = found.groups()
+    if not first:
+        start, stop = max(0, size - int(last)), size
+    else:
+        start, stop = int(first), min(size, int(last) + 1) if last else size
+        if last and int(last) < start:
+            return None
+    if start >= size or stop <= start:
+        raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{size}"})
+    return start, stop
+
+
+class Rest:
+    """The routes.
+
+    Args:
+        tree: The directory.
+        door: Lets users in.
+    """
+
+    def __init__(self, tree: Tree, door: Doorkeeper) -> None:
+        self._tree = tree
+        self._door = door
+
+    def add_to(self, app: web.Application) -> None:
+        """Adds the routes."""
+        route = app.router.add_route
+        for method, path, handler in (
+            ("GET", "/v1/files/{path:.*}", self.get),
+            ("HEAD", "/v1/files/{path:.*}", self.get),
+            ("PUT", "/v1/files/{path:.*}", self.put),
+            ("DELETE", "/v1/files/{path:.*}", self.delete),
+            ("GET", "/v1/stat/{path:.*}", self.stat),
+            ("GET", "/v1/list/{path:.*}", self.listing),
+            ("PUT", "/v1/directories/{path:.*}", self.mkdir),
+            ("PUT", "/v1/tags/{path:.*}", self.tags),
+            ("GET", "/v1/where/{path:.*}", self.where),
+            ("GET", "/v1/why/{path:.*}", self.why),
+            ("POST", "/v1/move", self.move),
+            ("POST", "/v1/copy", self.copy),
+            ("POST", "/v1/restore", self.restore),
+            ("GET", "/v1/trash", self.trash),
+            ("GET", "/v1/search", self.search),
+            ("GET", "/v1/usage", self.usage),
+        ):
+            route(method, path, self._guard(handler))
+        route("GET", "/openapi.json", self.document)
+
+    def _guard(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            try:
+                user = await self._door.user(request.headers.get("Authorization", ""))
+                return await handler(request, user)
+            except Unauthenticated as error:
+                answer = problems.problem(401, error.reason, str(error))
+                answer.headers["WWW-Authenticate"] = 'Bearer realm="cloudmesh", Basic realm="cloudmesh"'
+                return answer
+            except Forbidden as error:
+                return problems.problem(403, error.reason, str(error))
+            except SourceFailed as error:
+                return problems.broken_off(error)
+            except CloudmeshError as error:
+                return problems.of(error)
+
+        return guarded
+
+    def _path(self, request: web.Request, user: User, verb: Verb) -> str:
+        path = names.clean_path(request.match_info["path"])
+        self._door.check(user, path, verb)
+        return path
+
+    # -- files
+
+    async def get(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Content of a file, or of a part of it."""
+        path = self._path(request, user, "get")
+        entry = await self._tree.stat(path)
+        if entry.kind == "Directory":
+            raise InvalidName(f"'{path or '/'}' is a directory: ask /v1/list/ for what is in it")
+        headers = {
+            "ETag": entry.etag,
+            "Last-Modified": datetime.fromtimestamp(entry.mtime // MICROS, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT"),
+            "Accept-Ranges": "bytes",
+            "Content-Type": entry.content_type or "application/octet-stream",
+            # what a user put here must not run as a page of ours
+            "Content-Security-Policy": "sandbox",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "private, no-cache",
+        }
+        if entry.sha256:
+            headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(bytes.fromhex(entry.sha256)).decode()}:"
+        if match := request.headers.get("If-Match"):
+            if match != "*" and entry.etag not in match:
+                raise Changed(f"the file has the entity tag {entry.etag}")
+        elif entry.etag in request.headers.get("If-None-Match", ""):
+            return web.Response(status=304, headers=headers)
+        start, stop, status = 0, entry.size, 200
+        if_range = request.headers.get("If-Range", entry.etag)
+        if "Range" in request.headers and if_range == entry.etag and entry.size:
+            part = span(request.headers["Range"], entry.size)
+            if part is not None:
+                (start, stop), status = part, 206
+                headers["Content-Range"] = f"bytes {start}-{stop - 1}/{entry.size}"
+        headers["Content-Length"] = str(stop - start)
+        if request.method == "HEAD":
+            return web.Response(status=status, headers=headers)
+        if request.query.get("redirect") == "allow" and (url := await self._presigned(entry)):
+            return web.Response(status=307, headers={"Location": url, "ETag": entry.etag})
+        entry, chunks = await self._tree.read(path, start=start, length=stop - start)
+        if entry.etag != headers["ETag"]:
+            raise Changed("the file was written while it was asked for: ask again")
+        return await self._stream(request, status, headers, chunks)
+
+    async def _stream(
+        self, request: web.Request, status: int, headers: Mapping[str, str], chunks: AsyncIterator[bytes]
+    ) -> web.StreamResponse:
+        # the first piece is there before the status is: a file that can't be read is an error, not an empty answer
+        first = await anext(chunks, b"")
+        if len(first) == int(headers["Content-Length"]):
+            return web.Response(status=status, headers=headers, body=first)
+        response = web.StreamResponse(status=status, headers=headers)
+        await response.prepare(request)
+        await response.write(first)
+        try:
+            async for chunk in chunks:
+                await response.write(chunk)
+        except CloudmeshError:
+            # too late for another status: the connection is cut, so that nobody takes the part for the whole
+            if request.transport is not None:
+                request.transport.abort()
+            raise
+        await response.write_eof()
+        return response
+
+    async def _presigned(self, entry: Entry) -> str:
+        for copy, member in await self._tree.readable(entry):
+            if isinstance(member.store, Presigner):
+                return await member.store.presign(copy.key, PRESIGNED_SECONDS)
+        return ""
+
+    async def put(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Writes a file."""
+        path = self._path(request, user, "update")
+        old = await self._tree.catalog.entry(path)
+        entry = await self._tree.put(
+            path,
+            self._body(request),
+            size=request.content_length,
+            mtime=micros(text) if (text := request.headers.get("Cloudmesh-Modified", "")) else None,
+            sha256=_digest(request.headers.get("Content-Digest", "")),
+            content_type=_content_type(request),
+            tags=_tags(request.headers.get("Cloudmesh-Tags", "")),
+            if_version=expected(request, old),
+        )
+        headers = {"ETag": entry.etag}
+        return web.json_response(told(path, entry), status=201 if old is None else 200, headers=headers)
+
+    @staticmethod
+    async def _body(request: web.Request) -> AsyncIterator[bytes]:
+        pieces: list[bytes] = []
+        size = 0
+        async for chunk in request.content.iter_any():
+            pieces.append(chunk)
+            size += len(chunk)
+            if size >= PIECE:
+                yield b"".join(pieces)
+                pieces, size = [], 0
+        if pieces:
+            yield b"".join(pieces)
+
+    async def delete(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Moves a file or directory to the trash."""
+        path = self._path(request, user, "update")
+        recursive = request.query.get("recursive") == "true"
+        entry = await self._tree.catalog.entry(path)
+        await self._tree.delete(path, recursive=recursive, if_version=expected(request, entry))
+        return web.Response(status=204)
+
+    # -- the tree
+
+    async def stat(self, request: web.Request, user: User) -> web.StreamResponse:
+        """What is at a path."""
+        path = self._path(request, user, "get")
+        return web.json_response(told(path, await self._tree.stat(path)))
+
+    async def listing(self, request: web.Request, user: User) -> web.StreamResponse:
+        """A page of a directory, or of all below it."""
+        path = self._path(request, user, "get")
+        after, limit = request.query.get("after", ""), max(1, _number(request, "limit", PAGE, PAGE))
+        recursive = request.query.get("recursive") == "true"
+        if recursive:
+            found = await self._tree.walk(path, after=after, limit=limit)
+        else:
+            found = await self._tree.children(path, after=after, limit=limit)
+        mark = "" if len(found) < limit else (found[-1].path if recursive else found[-1].entry.name)
+        return self._page(request, user, found, mark)
+
+    def _page(self, request: web.Request, user: User, found: list[Located], mark: str) -> web.Response:
+        entries = [told(f.path, f.entry) for f in found if self._visible(user, f.path)]
+        body: dict[str, Any] = {"entries": entries}
+        headers = {}
+        if mark:
+            body["after"] = mark
+            query = dict(request.query) | {"after": mark}
+            headers["Link"] = f'<{request.rel_url.raw_path}?{urlencode(query)}>; rel="next"'
+        return web.json_response(body, headers=headers)
+
+    def _visible(self, user: User, path: str) -> bool:
+        try:
+            self._door.check(user, path, "get")
+        except Forbidden:
+            return False
+        return True
+
+    async def mkdir(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Makes a directory."""
+        path = self._path(request, user, "update")
+        old = await self._tree.catalog.entry(path)
+        entry = await self._tree.mkdir(path, parents=request.query.get("parents") == "true")
+        return web.json_response(told(path, entry), status=201 if old is None else 200)
+
+    async def tags(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Replaces the tags."""
+        path = self._path(request, user, "update")
+        entry = await self._tree.set_tags(path, checked_tags(await _json(request)))
+        return web.json_response(told(path, entry))
+
+    async def move(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Renames."""
+        source, target, overwrite = await self._from_to(request, user, "update")
+        entry = await self._tree.move(source, target, overwrite=overwrite)
+        return web.json_response(told(target, entry))
+
+    async def copy(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Copies a file."""
+        source, target, overwrite = await self._from_to(request, user, "get")
+        entry = await self._tree.copy(source, target, overwrite=overwrite)
+        return web.json_response(told(target, entry), status=201)
+
+    async def _from_to(self, request: web.Request, user: User, verb: Verb) -> tuple[str, str, bool]:
+        body = await _json(request)
+        paths = [body.get("from"), body.get("to")]
+        overwrite = body.get("overwrite", False)
+        if not all(isinstance(p, str) for p in paths) or not isinstance(overwrite, bool):
+            raise InvalidRequest('the body must be like {"from": "a/b", "to": "c/d", "overwrite": false}')
+        source, target = (names.clean_path(str(p)) for p in paths)
+        self._door.check(user, source, verb)
+        self._door.check(user, target, "update")
+        return source, target, overwrite
+
+    # -- trash
+
+    async def trash(self, request: web.Request, user: User) -> web.StreamResponse:
+        """What can be restored."""
+        limit = max(1, _number(request, "limit", PAGE, PAGE))
+        found = await self._tree.trash(after=request.query.get("after", ""), limit=limit)
+        body: dict[str, Any] = {
+            "entries": [
+                told(t.path, t.entry) | {"deleted": when(t.at)} for t in found if self._visible(user, t.path)
+            ]
+        }  # fmt: skip
+        if len(found) == limit:
+            body["after"] = found[-1].entry.id
+        return web.json_response(body)
+
+    async def restore(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Brings something back."""
+        body = await _json(request)
+        entry_id, path = body.get("id"), body.get("to", "")
+        if not isinstance(entry_id, str) or not isinstance(path, str):
+            raise InvalidRequest('the body must be like {"id": "00…", "to": "a/b"}')
+        if path:
+            self._door.check(user, names.clean_path(path), "update")
+        else:
+            self._door.check(user, await self._trashed_path(entry_id), "update")
+        entry = await self._tree.restore(entry_id, path)
+        located = await self._tree.catalog.by_id(entry.id)
+        return web.json_response(told(located.path if located else path, entry))
+
+    async def _trashed_path(self, entry_id: str) -> str:
+        before = f"{int(entry_id, 16) - 1:016x}" if re.fullmatch("[0-9a-f]{16}", entry_id) else entry_id
+        found = await self._tree.trash(after=before, limit=1)
+        return found[0].path if found and found[0].entry.id == entry_id else ""
+
+    # -- questions
+
+    async def where(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Where the copies lie."""
+        path = self._path(request, user, "get")
+        currency = self._tree.mesh.config.currency
+        copies = []
+        for place in await self._tree.where(path):
+            copy = place.copy
+            one: dict[str, Any] = {
+                "store": copy.store, "key": copy.key, "state": copy.state, "up": place.up, "size": copy.size,
+            }  # fmt: skip
+            one |= {"verified": when(copy.verified)} if copy.verified else {}
+            one |= {"error": copy.error} if copy.error else {}
+            if place.monthly is not None:
+                one["monthly"] = {"amount": f"{place.monthly / 10**9:.9f}", "currency": currency}
+            copies.append(one)
+        return web.json_response({"path": path, "copies": copies})
+
+    async def why(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Which rule places a file, and what became of each store."""
+        path = self._path(request, user, "get")
+        chosen = await self._tree.why(path)
+        verdicts = [
+            {"store": v.store, "chosen": v.chosen, "why": v.why} | ({} if v.score is None else {"score": v.score})
+            for v in chosen.verdicts
+        ]
+        rule = {"name": chosen.rule.name, "copies": chosen.rule.copies, "minCopies": chosen.rule.min_copies}
+        return web.json_response({"path": path, "rule": rule, "stores": verdicts})
+
+    async def search(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Files by name, tags, size and time."""
+        query = request.query
+        under = names.clean_path(query.get("under", ""))
+        self._door.check(user, under, "get")
+        limit = max(1, _number(request, "limit", PAGE, PAGE))
+        wanted = Query(
+            name=query.get("name", "*")[:255],
+            under=under,
+            tags=_tags(query.get("tags", "")) or None,
+            min_size=_number(request, "minSize", 0, 1 << 60),
+            max_size=_number(request, "maxSize", 0, 1 << 60) if "maxSize" in query else None,
+            newer=micros(query["newer"]) if "newer" in query else 0,
+            older=micros(query["older"]) if "older" in query else 0,
+        )
+        found = await self._tree.search(wanted, after=query.get("after", ""), limit=limit)
+        return self._page(request, user, found, found[-1].path if len(found) == limit else "")
+
+    async def usage(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Sums, and the state of the stores."""
+        self._door.check(user, "", "get")
+        totals = await self._tree.totals()
+        stores = []
+        for member in self._tree.mesh.members.values():
+            files, size = totals.stores.get(member.name, (0, 0))
+            one = {"name": member.name, "state": member.state, "files": files, "bytes": size}
+            stores.append(one | ({"message": member.message} if member.message else {}))
+        body = {"files": totals.files, "directories": totals.directories, "bytes": totals.bytes}
+        return web.json_response(body | {"pending": totals.pending, "stores": stores})
+
+    async def document(self, _: web.Request) -> web.Response:
+        """The OpenAPI document."""
+        return web.json_response(openapi.document(self._tree.mesh.config.name))
+
+
+def _digest(header: str) -> str:
+    found = re.search(r"sha-256=:([A-Za-z0-9+/]{43}=):", header)
+    if found is None:
+        if header:
+            raise InvalidRequest("`Content-Digest` must be like sha-256=:BASE64:")
+        return ""
+    try:
+        return base64.b64decode(found.group(1), validate=True).hex()
+    except binascii.Error as error:
+        raise InvalidRequest(f"`Content-Digest` can't be read: {error}") from None
+
+
+def _content_type(request: web.Request) -> str:
+    text = request.headers.get("Content-Type", "")
+    return text if len(text) <= 255 and text.isascii() and text.isprintable() else ""
+
+
+async def _json(request: web.Request) -> dict[str, Any]:
+    raw = bytearray()
+    async for chunk in request.content.iter_any():
+        raw += chunk
+        if len(raw) > MAX_JSON:
+            raise InvalidRequest(f"the body must be JSON of {MAX_JSON} bytes at most")
+    try:
+        body = json.loads(bytes(raw))
+    except (ValueError, RecursionError):
+        raise InvalidRequest("the body must be JSON") from None
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return body
