@@ -166,6 +166,7 @@ class Work:
         copies: Its copies.
         trashed: When it, or a directory above it, was deleted; 0 if it wasn't.
         due: Since when it waits.
+        stamp: Rises whenever something changes that the mover has to look at.
     """
 
     entry: Entry
@@ -173,6 +174,7 @@ class Work:
     copies: tuple[Copy, ...]
     trashed: int
     due: int
+    stamp: int = 0
 
 
 @dataclass(frozen=True, slots=True)

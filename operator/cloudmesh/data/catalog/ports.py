@@ -26,7 +26,7 @@ class Record:
     Args:
         seq: Rises by one.
         at: Microseconds.
-        body: What happened, as JSON: `op` is `move`, `delete`, `restore`, `purge`, `mkdir`, `tags` or `put`.
+        body: What happened, as JSON: `op` is `move`, `delete`, `restore`, `purge`, `mkdir`, `tags`, `put` or `copy`.
     """
 
     seq: int
@@ -132,16 +132,25 @@ class Catalog(Protocol):
         """
 
     async def note_session(self, intent_id: str, store: str, session: str) -> None:
-        """Keeps the id of an upload session before its first part."""
+        """Keeps the id of an upload session before its first part.
+
+        Raises:
+            Missing: There is no such intent.
+        """
 
     async def renew(self, intent_id: str, until: int) -> None:
-        """Whoever works on it lives."""
+        """Whoever works on it lives.
+
+        Raises:
+            Missing: There is no such intent (it was given up).
+        """
 
     async def commit_put(
         self, intent_id: str, *, size: int, sha256: str, whole: Sequence[Copy], failed: Mapping[str, str], due: int
     ) -> Entry:
         """The content is there: the entry gets its version, size and digest; `whole` are its copies, copies that hold
-        an older version become Stale, stores in `failed` get the error; the intent ends. The file is due at `due`.
+        an older version become Stale; copies in `failed` are Stale with the error, of version 0 if there was none,
+        since whether something was written there is unknown. The intent ends. The file is due at `due`.
 
         Raises:
             Missing: There is no such intent (it was given up).
@@ -195,8 +204,13 @@ class Catalog(Protocol):
 
     # -- copies, and the mover's work
 
-    async def put_copies(self, copies: Sequence[Copy]) -> None:
-        """Writes what is known of copies, each only while its entry is there; counters follow."""
+    async def put_copies(self, copies: Sequence[Copy], *, due: int = 0) -> None:
+        """Writes what is known of copies, each only while its entry is there; counters follow. With `due` the mover
+        has to look at those that change.
+
+        Raises:
+            Conflict: A key belongs to another entry's copy.
+        """
 
     async def set_digest(self, entry_id: str, version: int, sha256: str) -> None:
         """Keeps the digest of a content whose digest wasn't known, if it is still of that version."""
@@ -209,16 +223,27 @@ class Catalog(Protocol):
         """Ends a trashed entry that has no copies; a trashed directory when nothing is left in it."""
 
     async def work(self, now: int, *, limit: int = 100) -> list[Work]:
-        """Files that are due, the longest waiting first."""
+        """Files that are due, the longest waiting first; and directories, but only those that lie in the trash as
+        what was deleted: `purge` ends them when their files are gone."""
 
     async def next_due(self) -> int:
         """When the next file is due; 0 if none ever is."""
 
-    async def looked(self, entry_id: str, version: int, due: int) -> None:
-        """The mover looked at this version; it wants to look again at `due` (0: when something changes)."""
+    async def looked(self, entry_id: str, version: int, due: int, *, pending: bool = False, stamp: int = 0) -> None:
+        """The mover looked at this version; it wants to look again at `due` (0: when something changes). If the entry
+        changed since (content, name, tags, trash, `wake`: pass the `stamp` of the Work), it stays due.
+
+        Args:
+            entry_id: The entry.
+            version: As it was in the Work.
+            due: When to look again.
+            pending: Whether work is left, for the sums.
+            stamp: As it was in the Work; 0 to go by the version alone.
+        """
 
     async def wake(self, *, store: str = "", due: int) -> int:
-        """Makes all files due (those with a copy in a store, if one is named), since policy or stores changed."""
+        """Makes all files due (those with a copy in a store, if one is named), since policy or stores changed.
+        Gives how many; other changes may come in between."""
 
     # -- the journal
 
@@ -226,7 +251,18 @@ class Catalog(Protocol):
         """Records that aren't in a store yet, in their order."""
 
     async def written(self, seq: int) -> None:
-        """Records up to this one are in a store."""
+        """Records up to this one are in a store: they are forgotten here."""
+
+    async def load(
+        self, entries: Sequence[Entry], copies: Sequence[Copy], trashed: Sequence[Trashed], *, due: int, seq: int
+    ) -> None:
+        """Fills an empty catalogue, for a rebuild: ids, versions and times are kept as given, files are due at `due`,
+        the next record of the journal is `seq + 1`. The parents of all entries must be among them; what lies in the
+        trash as deleted is in `entries` with the parent `TRASH`, and in `trashed`.
+
+        Raises:
+            Conflict: It isn't empty.
+        """
 
     async def close(self) -> None:
         """Ends; twice is fine."""

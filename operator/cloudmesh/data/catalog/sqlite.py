@@ -1,0 +1,303 @@
+"""The embedded catalogue: one SQLite file of one process, in WAL with a flush at each commit.
+
+Changes that wait at the same moment share a commit; readers see the last one and wait for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from cloudmesh.data.catalog import sqlite_files as files
+from cloudmesh.data.catalog import sqlite_read as read
+from cloudmesh.data.catalog import sqlite_tree as tree
+from cloudmesh.data.catalog.ports import ANY, Located, Query, Record
+from cloudmesh.data.catalog.schema import prepare
+from cloudmesh.data.catalog.sqlite_threads import Act, Readers, Writer
+from cloudmesh.data.model import ROOT, TRASH, Copy, Entry, Intent, Totals, Trashed, Work
+from cloudmesh.engine.errors import Conflict, Transient
+
+T = TypeVar("T")
+LOADED = 5000
+"""Rows that `load` writes in a commit."""
+
+
+def micros() -> int:
+    """Now."""
+    return time.time_ns() // 1000
+
+
+class SqliteCatalog:
+    """A catalogue in a file; made by `SqliteCatalog.open`."""
+
+    def __init__(self, path: Path, writer: Writer, readers: Readers, lock: int, clock: Callable[[], int]) -> None:
+        self.path = path
+        self._writer = writer
+        self._readers = readers
+        self._lock = lock
+        self._clock = clock
+        self._visiting: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, path: Path | str, *, clock: Callable[[], int] = micros, readers: int = 4) -> SqliteCatalog:
+        """Opens or makes the file. Intents that are open belong to a process that has ended: their `until` becomes 0.
+
+        Args:
+            path: The file; beside it lie its log and a lock.
+            clock: Microseconds since 1970.
+            readers: Threads that read.
+
+        Raises:
+            Conflict: Another process has it open.
+            InvalidRequest: A later version made it.
+            Transient: It can't be opened.
+        """
+        return await asyncio.to_thread(cls._open, Path(path), clock, readers)
+
+    @classmethod
+    def _open(cls, path: Path, clock: Callable[[], int], readers: int) -> SqliteCatalog:
+        try:
+            lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Transient(f"the catalogue {path} can't be opened: {error}") from error
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise Conflict(f"another process has the catalogue {path} open") from error
+            writer = Writer(path, lambda db: prepare(db, clock()))
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(path, writer, Readers(path, readers), lock, clock)
+
+    async def close(self) -> None:
+        """Ends; twice is fine."""
+        if self._visiting is not None:
+            self._visiting.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Transient):
+                await self._visiting
+            self._visiting = None
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._writer.close()
+        self._readers.close()
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
+
+    # -- reading
+
+    async def entry(self, path: str) -> Entry | None:
+        """See `Catalog.entry`."""
+        return await self._readers.run(lambda db: read.entry(db, path))
+
+    async def by_id(self, entry_id: str) -> Located | None:
+        """See `Catalog.by_id`."""
+        return await self._readers.run(lambda db: read.by_id(db, entry_id))
+
+    async def copies(self, entry_id: str) -> tuple[Copy, ...]:
+        """See `Catalog.copies`."""
+        return await self._readers.run(lambda db: read.copies(db, entry_id))
+
+    async def at_key(self, store: str, key: str) -> Copy | None:
+        """See `Catalog.at_key`."""
+        return await self._readers.run(lambda db: read.at_key(db, store, key))
+
+    async def children(self, path: str, *, after: str = "", limit: int = 1000, copies: bool = False) -> list[Located]:
+        """See `Catalog.children`."""
+        return await self._readers.run(lambda db: read.children(db, path, after, limit, copies))
+
+    async def walk(self, path: str, *, after: str = "", limit: int = 1000, copies: bool = False) -> list[Located]:
+        """See `Catalog.walk`."""
+        return await self._readers.run(lambda db: read.walk(db, path, after, limit, copies))
+
+    async def search(self, query: Query, *, after: str = "", limit: int = 1000) -> list[Located]:
+        """See `Catalog.search`."""
+        return await self._readers.run(lambda db: read.search(db, query, after, limit))
+
+    async def trash(self, *, after: str = "", limit: int = 1000) -> list[Trashed]:
+        """See `Catalog.trash`."""
+        return await self._readers.run(lambda db: read.trash(db, after, limit))
+
+    async def totals(self) -> Totals:
+        """See `Catalog.totals`."""
+        return await self._readers.run(read.totals)
+
+    async def get(self, name: str) -> str:
+        """See `Catalog.get`."""
+        return await self._readers.run(lambda db: read.get(db, name))
+
+    async def set(self, name: str, value: str) -> None:
+        """See `Catalog.set`."""
+        text = "INSERT INTO setting VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2"
+        await self._writer.run(lambda db: db.execute(text, (name, value)) and None)
+
+    # -- changing the tree
+
+    async def mkdir(self, path: str, *, parents: bool = False) -> Entry:
+        """See `Catalog.mkdir`."""
+        return await self._writer.run(lambda db: tree.mkdir(db, self._clock(), path, parents))
+
+    async def begin(self, intent: Intent, *, if_version: int = ANY) -> Intent:
+        """See `Catalog.begin`."""
+        return await self._writer.run(lambda db: files.begin(db, self._clock(), intent, if_version))
+
+    async def note_session(self, intent_id: str, store: str, session: str) -> None:
+        """See `Catalog.note_session`."""
+        await self._writer.run(lambda db: files.note_session(db, intent_id, store, session))
+
+    async def renew(self, intent_id: str, until: int) -> None:
+        """See `Catalog.renew`."""
+        await self._writer.run(lambda db: files.renew(db, intent_id, until))
+
+    async def commit_put(
+        self, intent_id: str, *, size: int, sha256: str, whole: Sequence[Copy], failed: Mapping[str, str], due: int
+    ) -> Entry:
+        """See `Catalog.commit_put`."""
+        return await self._writer.run(
+            lambda db: files.commit_put(db, self._clock(), intent_id, size, sha256, whole, failed, due)
+        )
+
+    async def end(self, intent_id: str) -> None:
+        """See `Catalog.end`."""
+        await self._writer.run(lambda db: files.end(db, intent_id))
+
+    async def intents(self, *, until: int) -> list[Intent]:
+        """See `Catalog.intents`."""
+        return await self._readers.run(lambda db: read.intents(db, until))
+
+    async def move(self, source: str, target: str, *, overwrite: bool = False, if_version: int = ANY) -> Entry:
+        """See `Catalog.move`."""
+        return await self._change(lambda db: tree.move(db, self._clock(), source, target, overwrite, if_version))
+
+    async def delete(self, path: str, *, recursive: bool = False, if_version: int = ANY) -> Entry | None:
+        """See `Catalog.delete`."""
+        return await self._change(lambda db: tree.delete(db, self._clock(), path, recursive, if_version))
+
+    async def restore(self, entry_id: str, path: str = "") -> Entry:
+        """See `Catalog.restore`."""
+        return await self._change(lambda db: tree.restore(db, self._clock(), entry_id, path))
+
+    async def set_tags(self, path: str, tags: Mapping[str, str]) -> Entry:
+        """See `Catalog.set_tags`."""
+        return await self._writer.run(lambda db: tree.set_tags(db, self._clock(), path, tags))
+
+    async def adopt(self, path: str, copy: Copy, *, mtime: int, sha256: str = "", entry_id: str = "") -> Entry:
+        """See `Catalog.adopt`."""
+        return await self._writer.run(lambda db: files.adopt(db, self._clock(), path, copy, mtime, sha256, entry_id))
+
+    # -- copies, and the mover's work
+
+    async def put_copies(self, copies: Sequence[Copy], *, due: int = 0) -> None:
+        """See `Catalog.put_copies`."""
+        await self._writer.run(lambda db: files.put_copies(db, self._clock(), copies, due))
+
+    async def drop_copy(self, entry_id: str, store: str) -> None:
+        """See `Catalog.drop_copy`."""
+        await self._writer.run(lambda db: files.drop_copy(db, self._clock(), entry_id, store))
+
+    async def purge(self, entry_id: str) -> None:
+        """See `Catalog.purge`."""
+        await self._writer.run(lambda db: files.purge(db, self._clock(), entry_id))
+
+    async def work(self, now: int, *, limit: int = 100) -> list[Work]:
+        """See `Catalog.work`."""
+        return await self._readers.run(lambda db: read.work(db, now, limit))
+
+    async def next_due(self) -> int:
+        """See `Catalog.next_due`."""
+        return await self._readers.run(read.next_due)
+
+    async def looked(self, entry_id: str, version: int, due: int, *, pending: bool = False, stamp: int = 0) -> None:
+        """See `Catalog.looked`."""
+        await self._writer.run(lambda db: files.looked(db, entry_id, version, due, pending, stamp))
+
+    async def wake(self, *, store: str = "", due: int) -> int:
+        """See `Catalog.wake`. Many files take many commits; a process that ends in between goes on at the next start
+        with `settle`."""
+        insert = "INSERT INTO waking (store, mark, due) VALUES (?, '', ?)"
+        number = await self._writer.run(lambda db: db.execute(insert, (store, due)).lastrowid or 0)
+        return await self._wake(number)
+
+    async def _wake(self, number: int) -> int:
+        changed, more = 0, True
+        while more:
+            step, more = await self._writer.run(lambda db: tree.wake(db, number))
+            changed += step
+        return changed
+
+    # -- the journal
+
+    async def unwritten(self, *, limit: int = 10000) -> list[Record]:
+        """See `Catalog.unwritten`."""
+        return await self._readers.run(lambda db: read.unwritten(db, limit))
+
+    async def written(self, seq: int) -> None:
+        """See `Catalog.written`."""
+        await self._writer.run(lambda db: db.execute("DELETE FROM journal WHERE seq <= ?", (seq,)) and None)
+
+    async def load(
+        self, entries: Sequence[Entry], copies: Sequence[Copy], trashed: Sequence[Trashed], *, due: int, seq: int
+    ) -> None:
+        """See `Catalog.load`."""
+        if (await self.totals()) != Totals() or await self.children("", limit=1) or await self.trash(limit=1):
+            raise Conflict("the catalogue isn't empty")
+        parents = {entry.id: entry.parent for entry in entries}
+        live = {ROOT: True, TRASH: False}
+        for entry in entries:
+            chain = [entry.id]
+            while chain[-1] not in live:
+                chain.append(parents[chain[-1]])
+            live.update(dict.fromkeys(chain, live[chain[-1]]))
+        for start in range(0, len(entries), LOADED):
+            part = entries[start : start + LOADED]
+            await self._writer.run(lambda db, part=part: files.load(db, part, live, (), due))  # type: ignore[misc]
+        for start in range(0, len(copies), LOADED):
+            held = copies[start : start + LOADED]
+            await self._writer.run(lambda db, held=held: files.load(db, (), live, held, due))  # type: ignore[misc]
+        gone = [(thing.entry.id, thing.path, thing.at) for thing in trashed]
+        await self._writer.run(lambda db: files.finish_load(db, gone, seq))
+
+    # -- of this catalogue alone
+
+    async def settle(self) -> None:
+        """Finishes what moves of large directories and calls of `wake` left to do in the background, also those of a
+        process that has ended: call it at start."""
+        numbers = await self._readers.run(lambda db: [n for (n,) in db.execute("SELECT n FROM waking").fetchall()])
+        for number in numbers:
+            await self._wake(number)
+        while await self._writer.run(lambda db: tree.visit(db, self._clock())):
+            pass
+
+    async def fsck(self) -> list[str]:
+        """What is wrong with sums and tree, found by counting everything; nothing should be."""
+        return await self._readers.run(tree.integrity)
+
+    @property
+    def commits(self) -> tuple[int, int]:
+        """Commits, and changes that shared them."""
+        return self._writer.commits, self._writer.acts
+
+    async def _change(self, act: Act[T]) -> T:
+        def both(db: read.DB) -> tuple[T, bool]:
+            result = act(db)
+            return result, db.execute("SELECT 1 FROM visit LIMIT 1").fetchone() is not None
+
+        result, more = await self._writer.run(both)
+        if more and (self._visiting is None or self._visiting.done()):
+            self._visiting = asyncio.get_running_loop().create_task(self._visit(), name="catalog visits")
+        return result
+
+    async def _visit(self) -> None:
+        # a database that fails here fails everything else aloud; the rest is done at the next start
+        with contextlib.suppress(Transient):
+            while await self._writer.run(lambda db: tree.visit(db, self._clock())):
+                pass

@@ -1,0 +1,350 @@
+"""Changes of files in the SQLite catalogue: intents, copies, the end of what was deleted. Functions of a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from cloudmesh.data.catalog import sqlite_read as read
+from cloudmesh.data.catalog import sqlite_tree as tree
+from cloudmesh.data.catalog.ports import ANY
+from cloudmesh.data.catalog.sqlite_read import DB, Row, dumps, parts_of, to_copy, to_entry
+from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
+from cloudmesh.data.model import ROOT, TRASH, Copy, Entry, Intent
+from cloudmesh.engine.errors import Conflict
+
+UPSERT: Final = (
+    "INSERT INTO copy VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (entry, store) DO UPDATE SET "
+    "key = ?3, version = ?4, state = ?5, tag = ?6, size = ?7, verified = ?8, scrubbed = ?9, error = ?10"
+)
+
+
+def write_copy(db: DB, entry_id: str, copy: Copy) -> None:
+    """Writes a copy of an entry that is there.
+
+    Raises:
+        Conflict: Another entry's copy lies at its key.
+    """
+    row = db.execute("SELECT entry FROM copy WHERE store = ? AND key = ?", (copy.store, copy.key)).fetchone()
+    if row is not None and row[0] != entry_id:
+        raise Conflict(f"'{copy.key}' in store {copy.store} is a copy of another entry, {row[0]}")
+    values = (copy.version, copy.state, copy.tag, copy.size, copy.verified, copy.scrubbed, copy.error)
+    db.execute(UPSERT, (entry_id, copy.store, copy.key, *values))
+
+
+# -- intents
+
+
+def begin(db: DB, now: int, intent: Intent, if_version: int) -> Intent:
+    """Commits an intent; gives it as it is kept."""
+    row = read.find_id(db, intent.entry)
+    fresh = row is None and intent.kind == "Put"
+    parent, name = intent.parent, intent.name
+    if fresh:
+        if if_version > 0:
+            raise Changed(f"'{intent.name}' isn't there, and version {if_version} was expected")
+        parent, name = _new_place(db, now, intent)
+    elif row is None:
+        raise Missing(f"there is no entry {intent.entry}")
+    else:
+        _check_present(db, intent, row, if_version)
+        if intent.kind == "Put":
+            parent, name = row[1], row[2]
+    if db.execute("SELECT 1 FROM intent WHERE entry = ? OR id = ?", (intent.entry, intent.id)).fetchone():
+        raise Conflict(f"something else is being done to '{name or intent.entry}'")
+    for target in intent.targets:
+        there = read.at_key(db, target.store, target.key)
+        if there is not None and there.entry != intent.entry:
+            raise Conflict(f"'{target.key}' in store {target.store} belongs to another entry, {there.entry}")
+    values = (intent.sha256, intent.size, intent.mtime, intent.content_type, dumps(intent.tags), fresh)
+    db.execute(
+        "INSERT INTO intent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (intent.id, intent.kind, intent.entry, parent, name, intent.version, intent.until, *values),
+    )
+    db.executemany(
+        "INSERT INTO target VALUES (?, ?, ?, ?, ?, ?)",
+        [(intent.id, n, t.store, t.key, t.expect, t.session) for n, t in enumerate(intent.targets)],
+    )
+    return replace(intent, parent=parent, name=name)
+
+
+def _new_place(db: DB, now: int, intent: Intent) -> tuple[str, str]:
+    """Directory and name of a new file; the intent's name may be a path below its parent."""
+    above = read.find_id(db, intent.parent)
+    if above is None:
+        raise Missing(f"there is no directory {intent.parent}")
+    if not above[3]:
+        raise InvalidName(f"'{above[2]}' is a file, nothing can lie below it")
+    prefix, gone = read.place(db, intent.parent)
+    if gone:
+        raise Missing(f"the directory {intent.parent} was deleted")
+    *directories, name = parts_of(intent.name) or [""]
+    if not name:
+        raise InvalidName("a new file needs a name")
+    parent = tree.make_directories(db, now, intent.parent, directories, prefix)
+    path = f"{prefix}/{intent.name}" if prefix else intent.name
+    if read.child_id(db, parent, name) is not None:
+        raise Changed(f"'/{path}' belongs to something else meanwhile")
+    if tree.held(db, parent, name):
+        raise Conflict(f"'/{path}' is being written")
+    return parent, name
+
+
+def _check_present(db: DB, intent: Intent, row: Row, if_version: int) -> None:
+    if if_version != ANY and row[7] != if_version:
+        raise Changed(f"'{row[2]}' is of version {row[7]}, not {if_version}")
+    if intent.kind != "Put":
+        return
+    if row[3]:
+        raise InvalidName(f"'{row[2]}' is a directory")
+    if intent.version <= row[7]:
+        raise Changed(f"'{row[2]}' is of version {row[7]} already")
+    if read.trashed(db, row[0]):
+        raise Changed(f"'{intent.name or row[0]}' was deleted meanwhile")
+    if intent.name:
+        here: str | None = intent.parent
+        for part in parts_of(intent.name):
+            here = read.child_id(db, here, part) if here else None
+        if here != row[0]:
+            raise Changed(f"'{intent.name}' belongs to something else meanwhile")
+
+
+def open_intent(db: DB, intent_id: str) -> Intent:
+    """An open intent.
+
+    Raises:
+        Missing: There is none.
+    """
+    row = db.execute(f"SELECT {read.INTENT} FROM intent WHERE id = ?", (intent_id,)).fetchone()  # noqa: S608
+    if row is None:
+        raise Missing(f"there is no open intent {intent_id}: it was given up")
+    return read.to_intent(db, row)
+
+
+def end(db: DB, intent_id: str) -> None:
+    """Ends an intent."""
+    db.execute("DELETE FROM target WHERE intent = ?", (intent_id,))
+    db.execute("DELETE FROM intent WHERE id = ?", (intent_id,))
+
+
+def note_session(db: DB, intent_id: str, store: str, session: str) -> None:
+    """Keeps an upload session."""
+    open_intent(db, intent_id)
+    db.execute("UPDATE target SET session = ? WHERE intent = ? AND store = ?", (session, intent_id, store))
+
+
+def renew(db: DB, intent_id: str, until: int) -> None:
+    """Lengthens the lease."""
+    if not db.execute("UPDATE intent SET until = ? WHERE id = ?", (until, intent_id)).rowcount:
+        raise Missing(f"there is no open intent {intent_id}: it was given up")
+
+
+def commit_put(
+    db: DB,
+    now: int,
+    intent_id: str,
+    size: int,
+    sha256: str,
+    whole: Sequence[Copy],
+    failed: Mapping[str, str],
+    due: int,
+) -> Entry:
+    """The content is there."""
+    intent = open_intent(db, intent_id)
+    if intent.kind != "Put":
+        raise Missing(f"{intent_id} isn't a put")
+    row = read.find_id(db, intent.entry)
+    mtime = intent.mtime or now
+    if row is None:
+        (fresh,) = db.execute("SELECT fresh FROM intent WHERE id = ?", (intent_id,)).fetchone()
+        if not fresh or read.find_id(db, intent.parent) is None:
+            raise Missing(f"'{intent.name}' was deleted for good meanwhile")
+        version = intent.version
+        content = (size, mtime, sha256, version, intent.content_type, intent.tags, now)
+        entry = Entry(intent.entry, intent.parent, intent.name, "File", *content)
+        # a directory that was deleted meanwhile takes it along to the trash
+        tree.insert(db, entry, live=not read.trashed(db, intent.parent), due=due)
+    else:
+        db.execute(
+            "UPDATE entry SET size = ?, mtime = ?, sha256 = ?, version = ?, content_type = ? WHERE id = ?",
+            (size, mtime, sha256, intent.version, intent.content_type, intent.entry),
+        )
+        if due:
+            tree.rouse(db, intent.entry, due)
+        entry = read.renamed(db, to_entry(read.find_id(db, intent.entry) or ()))
+    _put_copies(db, intent, whole, failed)
+    end(db, intent_id)
+    _record_put(db, now, entry, {copy.store: copy for copy in whole})
+    return entry
+
+
+def _put_copies(db: DB, intent: Intent, whole: Sequence[Copy], failed: Mapping[str, str]) -> None:
+    known = {copy.store: copy for copy in read.copies(db, intent.entry)}
+    good = {copy.store for copy in whole}
+    for store, copy in known.items():
+        if store in good:
+            continue
+        stale = (copy.state == "Whole" and copy.version < intent.version) or store in failed
+        if stale:
+            db.execute(
+                "UPDATE copy SET state = 'Stale', error = ? WHERE entry = ? AND store = ?",
+                (failed.get(store, copy.error), intent.entry, store),
+            )
+    for copy in whole:
+        write_copy(db, intent.entry, copy)
+    keys = {target.store: target.key for target in intent.targets}
+    for store, error in failed.items():
+        if store not in known and store not in good and store in keys:
+            # whether something was written is unknown: it must be looked at, and deleted with the entry
+            write_copy(db, intent.entry, Copy(intent.entry, store, keys[store], 0, "Stale", error=error))
+
+
+def _record_put(db: DB, now: int, entry: Entry, copies: Mapping[str, Copy]) -> None:
+    tree.record(
+        db,
+        now,
+        "put",
+        id=entry.id,
+        parent=entry.parent,
+        name=entry.name,
+        path=read.place(db, entry.id)[0],
+        version=entry.version,
+        size=entry.size,
+        mtime=entry.mtime,
+        sha256=entry.sha256,
+        type=entry.content_type,
+        tags=dict(entry.tags),
+        created=entry.created,
+        copies={store: [copy.key, copy.tag] for store, copy in sorted(copies.items())},
+    )
+
+
+# -- copies
+
+
+def adopt(db: DB, now: int, path: str, copy: Copy, mtime: int, sha256: str, entry_id: str) -> Entry:
+    """Takes in a file that a store already holds."""
+    *above, name = parts_of(path) or [""]
+    if not name or read.entry(db, path) is not None:
+        raise Exists(f"there is already something at '/{path}'")
+    parent = tree.make_directories(db, now, ROOT, above, "")
+    tree.need_free(db, parent, name, path)
+    entry_id = entry_id or copy.entry or tree.new_id()
+    if read.find_id(db, entry_id) is not None:
+        raise Exists(f"the entry {entry_id} is there already")
+    content = (copy.size, mtime or now, sha256, copy.version)
+    entry = Entry(entry_id, parent, name, "File", *content, created=now)
+    tree.insert(db, entry, live=True, due=now)
+    write_copy(db, entry_id, copy)
+    _record_put(db, now, entry, {copy.store: copy})
+    return entry
+
+
+def put_copies(db: DB, now: int, copies: Iterable[Copy], due: int) -> None:
+    """Writes what is known of copies."""
+    for copy in copies:
+        if not db.execute("SELECT 1 FROM entry WHERE id = ?", (copy.entry,)).fetchone():
+            continue
+        row = db.execute(
+            f"SELECT {read.COPY} FROM copy WHERE entry = ? AND store = ?",  # noqa: S608
+            (copy.entry, copy.store),
+        ).fetchone()
+        old = to_copy(row) if row else None
+        if old == copy:
+            continue
+        write_copy(db, copy.entry, copy)
+        place = (copy.key, copy.tag, copy.version)
+        if copy.state == "Whole" and (old is None or (old.key, old.tag, old.version) != place):
+            tree.record(
+                db, now, "copy", id=copy.entry, version=copy.version, store=copy.store, key=copy.key, tag=copy.tag
+            )
+        if due:
+            tree.rouse(db, copy.entry, due)
+
+
+def drop_copy(db: DB, now: int, entry_id: str, store: str) -> None:
+    """A copy is gone."""
+    if db.execute("DELETE FROM copy WHERE entry = ? AND store = ?", (entry_id, store)).rowcount:
+        purge(db, now, entry_id)
+
+
+def purge(db: DB, now: int, entry_id: str) -> None:
+    """Ends something in the trash that holds nothing any more, and the directories above that are empty with it."""
+    row = read.find_id(db, entry_id)
+    if row is None or entry_id == ROOT or not read.trashed(db, entry_id):
+        return
+    if row[3]:
+        directories = _empty_below(db, entry_id)
+        if directories is None:
+            return
+        for directory in reversed(directories):
+            _end_entry(db, now, directory)
+    else:
+        if _in_use(db, entry_id):
+            return
+        _end_entry(db, now, entry_id)
+    above = row[1]
+    while above != TRASH and read.child_id_any(db, above) is None and not _in_use(db, above):
+        parent = (read.find_id(db, above) or ())[1]
+        _end_entry(db, now, above)
+        above = parent
+
+
+def _in_use(db: DB, entry_id: str) -> bool:
+    """Whether a copy or an open intent needs the entry, the latter perhaps as the directory of a new file."""
+    return bool(
+        db.execute("SELECT 1 FROM copy WHERE entry = ? LIMIT 1", (entry_id,)).fetchone()
+        or db.execute("SELECT 1 FROM intent WHERE entry = ?", (entry_id,)).fetchone()
+        or db.execute("SELECT 1 FROM intent WHERE fresh = 1 AND parent = ? LIMIT 1", (entry_id,)).fetchone()
+    )
+
+
+def _empty_below(db: DB, entry_id: str) -> list[str] | None:
+    """A directory and all below it, from above, where there are only directories; None if a file is in use."""
+    found = [entry_id]
+    for directory in found:
+        if _in_use(db, directory):
+            return None
+        rows = db.execute("SELECT id, dir FROM entry WHERE parent = ?", (directory,))
+        for child, is_directory in rows:
+            if not is_directory:
+                return None
+            found.append(child)
+    return found
+
+
+def _end_entry(db: DB, now: int, entry_id: str) -> None:
+    db.execute("DELETE FROM entry WHERE id = ?", (entry_id,))
+    db.execute("DELETE FROM trash WHERE id = ?", (entry_id,))
+    db.execute("DELETE FROM visit WHERE dir = ?", (entry_id,))
+    tree.record(db, now, "purge", id=entry_id)
+
+
+def looked(db: DB, entry_id: str, version: int, due: int, pending: bool, stamp: int) -> None:
+    """The mover looked; whatever changed since it read keeps the file due."""
+    db.execute(
+        "UPDATE entry SET due = ?, pending = ? WHERE id = ? AND version = ? AND (? = 0 OR stamp = ?)",
+        (due, pending, entry_id, version, stamp, stamp),
+    )
+
+
+def load(db: DB, entries: Iterable[Entry], live: Mapping[str, bool], copies: Iterable[Copy], due: int) -> None:
+    """Writes rows as they are, for a rebuild; `finish_load` brings the rest."""
+    for entry in entries:
+        if entry.id == ROOT:
+            db.execute("UPDATE entry SET created = ?, tags = ? WHERE id = ?", (entry.created, dumps(entry.tags), ROOT))
+            continue
+        row = replace(entry, name=entry.id) if entry.parent == TRASH else entry
+        wanted = due if entry.kind == "File" or entry.parent == TRASH else 0
+        tree.insert(db, row, live=live[entry.id], due=wanted)
+    for copy in copies:
+        write_copy(db, copy.entry, copy)
+
+
+def finish_load(db: DB, trashed: Iterable[tuple[str, str, int]], seq: int) -> None:
+    """What is in the trash, and where the journal goes on."""
+    db.executemany("INSERT INTO trash VALUES (?, ?, ?)", trashed)
+    db.execute("DELETE FROM journal")
+    db.execute("DELETE FROM sqlite_sequence WHERE name = 'journal'")
+    db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('journal', ?)", (seq,))
