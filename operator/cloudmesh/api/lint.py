@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from cloudmesh.api.cloudaccount import CLOUDS
-from cloudmesh.api.datastore import PLACES
+from cloudmesh.api.cloudaccount import CLOUDS, Cloud
+from cloudmesh.api.datastore import PLACES, Place
 from cloudmesh.api.schema import pattern_of
 
 MAX_BYTES: Final = 250_000
@@ -27,7 +27,7 @@ LITERAL_ENUMS: Final = frozenset(
 """Enums of names that others gave."""
 EMPTY_STRUCTS: Final = frozenset({"spec.bootstrap.ssh", "spec.bootstrap.slurm"})
 """Members of unions that say all there is to say by being there."""
-MEMBERS: Final = {**CLOUDS, **PLACES}
+MEMBERS: Final[dict[str, type[Cloud] | type[Place]]] = {**CLOUDS, **PLACES}
 """Members of unions of CloudAccount and DataStore, which say where to connect."""
 UNION_MEMBERS: Final = frozenset(f"spec.{kind}" for kind in MEMBERS)
 """Structs whose absence means something, so that they can't be filled in for their members' defaults."""
