@@ -101,13 +101,15 @@ class Mover:
         try:
             await self.look(work)
         except CloudmeshError as error:
-            self.done.failed += 1
             log.warning("moving %s failed: %s", work.path or work.entry.id, error)
-            await self._catalog.looked(work.entry.id, work.entry.version, self._tree.now() + FAILED_AGAIN)
         except Exception:
-            self.done.failed += 1
             log.exception("moving %s failed unexpectedly", work.path or work.entry.id)
-            await self._catalog.looked(work.entry.id, work.entry.version, self._tree.now() + FAILED_AGAIN)
+        else:
+            return
+        self.done.failed += 1
+        with contextlib.suppress(CloudmeshError):
+            due = self._tree.now() + FAILED_AGAIN
+            await self._catalog.looked(work.entry.id, work.entry.version, due, pending=True, stamp=work.stamp)
 
     async def look(self, work: Work) -> None:
         """Brings one file nearer to where it belongs."""
@@ -116,7 +118,6 @@ class Mover:
         views = self._mesh.views()
         chosen = choose(facts_of(work.path, work.entry), config.rules, views, now, holding=holding)
         todo = plan(work, chosen, views, config, now)
-        await self._catalog.looked(work.entry.id, work.entry.version, todo.due)
         again, failures = False, []
         for action in todo.actions:
             try:
@@ -124,11 +125,12 @@ class Mover:
             except CloudmeshError as error:
                 failures.append(error)
                 log.warning("%s of %s failed: %s", action, work.path or work.entry.id, error)
-        if failures:
-            self.done.failed += len(failures)
-            await self._catalog.looked(work.entry.id, work.entry.version, now + FAILED_AGAIN)
-        elif again:
-            await self._catalog.looked(work.entry.id, work.entry.version, now)
+        self.done.failed += len(failures)
+        due = now + FAILED_AGAIN if failures else now if again else todo.due
+        # a change since the work was read makes it due at once, whatever is said here
+        await self._catalog.looked(
+            work.entry.id, work.entry.version, due, pending=todo.pending or bool(failures), stamp=work.stamp
+        )
 
     async def _act(self, work: Work, action: Action) -> bool:
         """Does one thing; says whether the file has to be looked at again after it."""

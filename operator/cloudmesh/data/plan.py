@@ -51,10 +51,17 @@ Action = Write | Drop | Scrub | Purge
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, and when to look again in any case (microseconds; 0: when something changes)."""
+    """What to do now, and when to look again in any case.
+
+    Args:
+        actions: What to do.
+        due: When to look again, in microseconds; 0: when something changes.
+        pending: The file isn't where it belongs yet.
+    """
 
     actions: tuple[Action, ...]
     due: int = 0
+    pending: bool = False
 
 
 def _trash(work: Work, views: Mapping[str, StoreView], config: DirectoryConfig, now: int) -> Plan:
@@ -62,10 +69,10 @@ def _trash(work: Work, views: Mapping[str, StoreView], config: DirectoryConfig, 
     if now < end:
         return Plan((), end)
     if not work.copies:
-        return Plan((Purge(),))
+        return Plan((Purge(),), now + RETRY if work.entry.kind == "Directory" else 0)
     # a store that isn't in the directory any more is not waited for: nobody could ever tell
     drops = tuple(Drop(c.store, 0) for c in work.copies if c.store not in views or views[c.store].up)
-    return Plan(drops, now + RETRY)
+    return Plan(drops, now + RETRY, pending=True)
 
 
 def readable(work: Work, views: Mapping[str, StoreView]) -> list[Copy]:
@@ -115,4 +122,5 @@ def plan(work: Work, chosen: Chosen, stores: Sequence[StoreView], config: Direct
                     actions.append(Scrub(copy.store))
             else:
                 dues.append(at)
-    return Plan(tuple(actions), min(dues) if dues else 0)
+    pending = bool(wanted or dropped) or len(chosen.stores) < chosen.rule.copies
+    return Plan(tuple(actions), min(dues) if dues else 0, pending)

@@ -6,7 +6,7 @@ from typing import Any
 
 _PATH = {
     "name": "path", "in": "path", "required": True, "schema": {"type": "string", "maxLength": 4096},
-    "description": "Path of the file or directory, without a slash at its beginning; slashes may be written as they are.",
+    "description": "Path of the file or directory, without a slash at its beginning; slashes may stand as they are.",
 }  # fmt: skip
 _AFTER = {
     "name": "after", "in": "query", "schema": {"type": "string"},
@@ -55,7 +55,7 @@ SCHEMAS: dict[str, Any] = {
     ),
     "Entries": _object(["entries"], entries=_list_of(_ref("Entry")), after=_TEXT),
     "Tags": {"type": "object", "additionalProperties": {"type": "string", "maxLength": 256}, "maxProperties": 32},
-    "FromTo": _object(["from", "to"], **{"from": _TEXT, "to": _TEXT, "overwrite": {"type": "boolean", "default": False}}),
+    "FromTo": _object(["from", "to"], **{"from": _TEXT, "to": _TEXT, "overwrite": {"type": "boolean"}}),
     "Restore": _object(["id"], id=_TEXT, to=_TEXT),
     "Where": _object(
         ["path", "copies"],
@@ -83,7 +83,10 @@ SCHEMAS: dict[str, Any] = {
         ["files", "directories", "bytes", "pending", "stores"],
         files=_SIZE, directories=_SIZE, bytes=_SIZE, pending=_SIZE,
         stores=_list_of(
-            _object(["name", "state", "files", "bytes"], name=_TEXT, state=_TEXT, files=_SIZE, bytes=_SIZE, message=_TEXT)
+            _object(
+                ["name", "state", "files", "bytes"],
+                name=_TEXT, state=_TEXT, files=_SIZE, bytes=_SIZE, message=_TEXT,
+            )
         ),
     ),
     "Problem": _object(

@@ -53,21 +53,22 @@ class Gateway:
         self._refused = b""
         self._error = ""
         self._api_server = api_server
-        config = configs.load(self._text)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.catalog = SqliteCatalog(folder / "catalog.sqlite")
-        self.mesh = Mesh(config, self.catalog, clock=time.monotonic, on_change=self._store_changed)
-        self.journal = Journal(self.catalog, self.mesh)
-        self.tree = Tree(self.catalog, self.mesh, self.journal, stir=self._stir)
-        self.mover = Mover(self.tree)
-        self.recovery = Recovery(self.tree)
-        self.door = Doorkeeper(lambda: self.mesh.config, api_server)
+        self._folder = folder
+        self._config = configs.load(self._text)
         self._tasks: list[asyncio.Task[None]] = []
         self._scanning: dict[str, float] = {}
 
     async def __aenter__(self) -> Gateway:
-        await self.catalog.open()
-        await self.mesh.use(self.mesh.config)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.catalog = await SqliteCatalog.open(self._folder / "catalog.sqlite")
+        await self.catalog.settle()
+        self.mesh = Mesh(self._config, self.catalog, clock=time.monotonic, on_change=self._store_changed)
+        self.journal = Journal(self.catalog, self.mesh)
+        self.tree = Tree(self.catalog, self.mesh, self.journal, stir=self._stir)
+        self.mover = Mover(self.tree)
+        self.recovery = Recovery(self.tree)
+        self.door = Doorkeeper(lambda: self.mesh.config, self._api_server)
+        await self.mesh.use(self._config)
         await self.mesh.settled()
         await self.journal.start()
         left = await self.recovery.run(ALL)
