@@ -126,9 +126,13 @@ class Catalog(Protocol):
         """Commits an intent before its first byte. A put into directories that are missing makes them.
 
         Raises:
-            Changed: The entry isn't of `if_version`, or the name now belongs to another entry than the intent's.
+            Changed: The entry isn't of `if_version` or is as new as the intent, was moved or deleted, or the name now
+                belongs to another entry than the intent's.
             Conflict: Another Put of the same entry or name is open; for other kinds: any intent of the entry is. A Put
                 doesn't wait for the mover: what that writes meanwhile fits no version any more, and it takes it back.
+                Or the key of a target belongs to another entry.
+            Missing: There is no such entry (kinds other than Put).
+            InvalidName: A part of the path is a file, or the path itself a directory.
         """
 
     async def note_session(self, intent_id: str, store: str, session: str) -> None:
@@ -231,7 +235,8 @@ class Catalog(Protocol):
 
     async def looked(self, entry_id: str, version: int, due: int, *, pending: bool = False, stamp: int = 0) -> None:
         """The mover looked at this version; it wants to look again at `due` (0: when something changes). If the entry
-        changed since (content, name, tags, trash, `wake`: pass the `stamp` of the Work), it stays due.
+        changed since (content, name, tags, trash, `wake`: pass the `stamp` of the Work), it stays due. A `due` that is
+        over makes it due at once.
 
         Args:
             entry_id: The entry.

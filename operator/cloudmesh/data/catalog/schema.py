@@ -56,8 +56,8 @@ CREATE UNIQUE INDEX copy_key ON copy (store, key);
 CREATE TABLE intent (
     id TEXT PRIMARY KEY,
     kind TEXT NOT NULL,
-    entry TEXT NOT NULL UNIQUE,
-    parent TEXT NOT NULL,
+    entry TEXT NOT NULL,
+    parent TEXT NOT NULL,            -- path, as it was at the beginning
     name TEXT NOT NULL,
     version INTEGER NOT NULL,
     until INTEGER NOT NULL,
@@ -66,9 +66,10 @@ CREATE TABLE intent (
     mtime INTEGER NOT NULL,
     content_type TEXT NOT NULL,
     tags TEXT NOT NULL,
-    fresh INTEGER NOT NULL           -- 1 if its entry isn't there yet: the name is held for it
+    directory TEXT NOT NULL          -- of an entry that isn't there yet, whose name is held for it; else empty
 ) WITHOUT ROWID;
-CREATE UNIQUE INDEX intent_name ON intent (parent, name) WHERE fresh = 1;
+CREATE INDEX intent_entry ON intent (entry);
+CREATE UNIQUE INDEX intent_name ON intent (directory, name) WHERE directory <> '';
 
 CREATE TABLE target (
     intent TEXT NOT NULL,

@@ -11,9 +11,11 @@ from cloudmesh.data.catalog import sqlite_tree as tree
 from cloudmesh.data.catalog.ports import ANY
 from cloudmesh.data.catalog.sqlite_read import DB, Row, dumps, parts_of, to_copy, to_entry
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
-from cloudmesh.data.model import ROOT, TRASH, Copy, Entry, Intent
+from cloudmesh.data.model import MICROS, ROOT, TRASH, Copy, Entry, Intent
 from cloudmesh.engine.errors import Conflict
 
+AGAIN: Final = 60 * MICROS
+"""After which the mover looks again at what is in the trash and still holds something."""
 UPSERT: Final = (
     "INSERT INTO copy VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (entry, store) DO UPDATE SET "
     "key = ?3, version = ?4, state = ?5, tag = ?6, size = ?7, verified = ?8, scrubbed = ?9, error = ?10"
@@ -36,78 +38,65 @@ def write_copy(db: DB, entry_id: str, copy: Copy) -> None:
 # -- intents
 
 
-def begin(db: DB, now: int, intent: Intent, if_version: int) -> Intent:
-    """Commits an intent; gives it as it is kept."""
+def begin(db: DB, now: int, intent: Intent, if_version: int) -> None:
+    """Commits an intent."""
     row = read.find_id(db, intent.entry)
-    fresh = row is None and intent.kind == "Put"
-    parent, name = intent.parent, intent.name
-    if fresh:
+    directory = ""
+    if row is None and intent.kind == "Put":
         if if_version > 0:
             raise Changed(f"'{intent.name}' isn't there, and version {if_version} was expected")
-        parent, name = _new_place(db, now, intent)
+        directory = _new_place(db, now, intent)
     elif row is None:
         raise Missing(f"there is no entry {intent.entry}")
     else:
         _check_present(db, intent, row, if_version)
-        if intent.kind == "Put":
-            parent, name = row[1], row[2]
-    if db.execute("SELECT 1 FROM intent WHERE entry = ? OR id = ?", (intent.entry, intent.id)).fetchone():
-        raise Conflict(f"something else is being done to '{name or intent.entry}'")
+    # a put doesn't wait for the mover: what that writes meanwhile fits no version any more, and it takes it back
+    others = "SELECT 1 FROM intent WHERE id = ?2 OR (entry = ?1 AND (?3 <> 'Put' OR kind = 'Put'))"
+    if db.execute(others, (intent.entry, intent.id, intent.kind)).fetchone():
+        raise Conflict(f"something else is being done to '{intent.name or intent.entry}'")
     for target in intent.targets:
         there = read.at_key(db, target.store, target.key)
         if there is not None and there.entry != intent.entry:
             raise Conflict(f"'{target.key}' in store {target.store} belongs to another entry, {there.entry}")
-    values = (intent.sha256, intent.size, intent.mtime, intent.content_type, dumps(intent.tags), fresh)
+    values = (intent.sha256, intent.size, intent.mtime, intent.content_type, dumps(intent.tags), directory)
     db.execute(
         "INSERT INTO intent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (intent.id, intent.kind, intent.entry, parent, name, intent.version, intent.until, *values),
+        (intent.id, intent.kind, intent.entry, intent.parent, intent.name, intent.version, intent.until, *values),
     )
     db.executemany(
         "INSERT INTO target VALUES (?, ?, ?, ?, ?, ?)",
         [(intent.id, n, t.store, t.key, t.expect, t.session) for n, t in enumerate(intent.targets)],
     )
-    return replace(intent, parent=parent, name=name)
 
 
-def _new_place(db: DB, now: int, intent: Intent) -> tuple[str, str]:
-    """Directory and name of a new file; the intent's name may be a path below its parent."""
-    above = read.find_id(db, intent.parent)
-    if above is None:
-        raise Missing(f"there is no directory {intent.parent}")
-    if not above[3]:
-        raise InvalidName(f"'{above[2]}' is a file, nothing can lie below it")
-    prefix, gone = read.place(db, intent.parent)
-    if gone:
-        raise Missing(f"the directory {intent.parent} was deleted")
-    *directories, name = parts_of(intent.name) or [""]
-    if not name:
-        raise InvalidName("a new file needs a name")
-    parent = tree.make_directories(db, now, intent.parent, directories, prefix)
-    path = f"{prefix}/{intent.name}" if prefix else intent.name
-    if read.child_id(db, parent, name) is not None:
-        raise Changed(f"'/{path}' belongs to something else meanwhile")
-    if tree.held(db, parent, name):
-        raise Conflict(f"'/{path}' is being written")
-    return parent, name
+def _path_of(intent: Intent) -> str:
+    return f"{intent.parent}/{intent.name}" if intent.parent else intent.name
+
+
+def _new_place(db: DB, now: int, intent: Intent) -> str:
+    """Directory of a new file, made if it is missing."""
+    if not intent.name or "/" in intent.name:
+        raise InvalidName(f"'{intent.name}' is no name of a file")
+    directory = tree.make_directories(db, now, ROOT, parts_of(intent.parent), "")
+    if read.child_id(db, directory, intent.name) is not None:
+        raise Changed(f"'/{_path_of(intent)}' belongs to something else meanwhile")
+    if tree.held(db, directory, intent.name):
+        raise Conflict(f"'/{_path_of(intent)}' is being written")
+    return directory
 
 
 def _check_present(db: DB, intent: Intent, row: Row, if_version: int) -> None:
     if if_version != ANY and row[7] != if_version:
-        raise Changed(f"'{row[2]}' is of version {row[7]}, not {if_version}")
+        raise Changed(f"'{intent.name}' is of version {row[7]}, not {if_version}")
     if intent.kind != "Put":
         return
     if row[3]:
-        raise InvalidName(f"'{row[2]}' is a directory")
+        raise InvalidName(f"'/{_path_of(intent)}' is a directory")
     if intent.version <= row[7]:
-        raise Changed(f"'{row[2]}' is of version {row[7]} already")
-    if read.trashed(db, row[0]):
-        raise Changed(f"'{intent.name or row[0]}' was deleted meanwhile")
-    if intent.name:
-        here: str | None = intent.parent
-        for part in parts_of(intent.name):
-            here = read.child_id(db, here, part) if here else None
-        if here != row[0]:
-            raise Changed(f"'{intent.name}' belongs to something else meanwhile")
+        raise Changed(f"'/{_path_of(intent)}' is of version {row[7]} already")
+    there = read.entry(db, _path_of(intent))
+    if there is None or there.id != row[0]:
+        raise Changed(f"'/{_path_of(intent)}' was moved or deleted meanwhile")
 
 
 def open_intent(db: DB, intent_id: str) -> Intent:
@@ -157,14 +146,15 @@ def commit_put(
     row = read.find_id(db, intent.entry)
     mtime = intent.mtime or now
     if row is None:
-        (fresh,) = db.execute("SELECT fresh FROM intent WHERE id = ?", (intent_id,)).fetchone()
-        if not fresh or read.find_id(db, intent.parent) is None:
+        (directory,) = db.execute("SELECT directory FROM intent WHERE id = ?", (intent_id,)).fetchone()
+        if read.find_id(db, directory) is None:
             raise Missing(f"'{intent.name}' was deleted for good meanwhile")
         version = intent.version
         content = (size, mtime, sha256, version, intent.content_type, intent.tags, now)
-        entry = Entry(intent.entry, intent.parent, intent.name, "File", *content)
+        entry = Entry(intent.entry, directory, intent.name, "File", *content)
         # a directory that was deleted meanwhile takes it along to the trash
-        tree.insert(db, entry, live=not read.trashed(db, intent.parent), due=due)
+        gone = read.trashed(db, directory)
+        tree.insert(db, entry, live=not gone, due=now if gone else due)
     else:
         db.execute(
             "UPDATE entry SET size = ?, mtime = ?, sha256 = ?, version = ?, content_type = ? WHERE id = ?",
@@ -263,45 +253,63 @@ def put_copies(db: DB, now: int, copies: Iterable[Copy], due: int) -> None:
             tree.rouse(db, copy.entry, due)
 
 
+def set_digest(db: DB, now: int, entry_id: str, version: int, sha256: str) -> None:
+    """Keeps a digest that wasn't known."""
+    change = db.execute(
+        "UPDATE entry SET sha256 = ? WHERE id = ? AND version = ? AND sha256 = '' AND dir = 0",
+        (sha256, entry_id, version),
+    )
+    row = read.find_id(db, entry_id)
+    if change.rowcount and row is not None:
+        _record_put(db, now, to_entry(row), {copy.store: copy for copy in read.copies(db, entry_id) if _holds(copy)})
+
+
+def _holds(copy: Copy) -> bool:
+    return copy.state == "Whole"
+
+
 def drop_copy(db: DB, now: int, entry_id: str, store: str) -> None:
     """A copy is gone."""
     if db.execute("DELETE FROM copy WHERE entry = ? AND store = ?", (entry_id, store)).rowcount:
-        purge(db, now, entry_id)
+        row = read.find_id(db, entry_id)
+        if row is not None and read.trashed(db, entry_id) and not _in_use(db, entry_id):
+            _end(db, now, row, [entry_id])
 
 
 def purge(db: DB, now: int, entry_id: str) -> None:
-    """Ends something in the trash that holds nothing any more, and the directories above that are empty with it."""
+    """Ends something in the trash that holds nothing any more; if it still does, the mover looks again later."""
     row = read.find_id(db, entry_id)
     if row is None or entry_id == ROOT or not read.trashed(db, entry_id):
         return
-    if row[3]:
-        directories = _empty_below(db, entry_id)
-        if directories is None:
-            return
-        for directory in reversed(directories):
-            _end_entry(db, now, directory)
+    ends = _empty_below(db, entry_id)
+    if ends is None:
+        db.execute("UPDATE entry SET due = ?, pending = 1 WHERE id = ?", (now + AGAIN, entry_id))
     else:
-        if _in_use(db, entry_id):
-            return
+        _end(db, now, row, ends)
+
+
+def _end(db: DB, now: int, row: Row, ends: Sequence[str]) -> None:
+    """Ends entries, the lowest last, and the directories above that are empty with them."""
+    for entry_id in reversed(ends):
         _end_entry(db, now, entry_id)
     above = row[1]
     while above != TRASH and read.child_id_any(db, above) is None and not _in_use(db, above):
-        parent = (read.find_id(db, above) or ())[1]
+        found = read.find_id(db, above)
         _end_entry(db, now, above)
-        above = parent
+        above = found[1] if found else TRASH
 
 
 def _in_use(db: DB, entry_id: str) -> bool:
     """Whether a copy or an open intent needs the entry, the latter perhaps as the directory of a new file."""
     return bool(
         db.execute("SELECT 1 FROM copy WHERE entry = ? LIMIT 1", (entry_id,)).fetchone()
-        or db.execute("SELECT 1 FROM intent WHERE entry = ?", (entry_id,)).fetchone()
-        or db.execute("SELECT 1 FROM intent WHERE fresh = 1 AND parent = ? LIMIT 1", (entry_id,)).fetchone()
+        or db.execute("SELECT 1 FROM intent WHERE entry = ? AND kind <> 'Delete'", (entry_id,)).fetchone()
+        or db.execute("SELECT 1 FROM intent WHERE directory <> '' AND directory = ? LIMIT 1", (entry_id,)).fetchone()
     )
 
 
 def _empty_below(db: DB, entry_id: str) -> list[str] | None:
-    """A directory and all below it, from above, where there are only directories; None if a file is in use."""
+    """An entry and the directories below it, from above; None if there are files below, or something is in use."""
     found = [entry_id]
     for directory in found:
         if _in_use(db, directory):
@@ -321,11 +329,19 @@ def _end_entry(db: DB, now: int, entry_id: str) -> None:
     tree.record(db, now, "purge", id=entry_id)
 
 
-def looked(db: DB, entry_id: str, version: int, due: int, pending: bool, stamp: int) -> None:
+def looked(db: DB, now: int, entry_id: str, version: int, due: int, pending: bool, stamp: int) -> None:
     """The mover looked; whatever changed since it read keeps the file due."""
+    if 0 < due <= now:
+        # a wish to have it looked at, which another look that is under way must not undo
+        db.execute(
+            "UPDATE entry SET due = ?1, pending = 1, stamp = stamp + 1 "
+            "WHERE id = ?2 AND version = ?3 AND (?4 = 0 OR stamp = ?4)",
+            (due, entry_id, version, stamp),
+        )
+        return
     db.execute(
-        "UPDATE entry SET due = ?, pending = ? WHERE id = ? AND version = ? AND (? = 0 OR stamp = ?)",
-        (due, pending, entry_id, version, stamp, stamp),
+        "UPDATE entry SET due = ?1, pending = ?5 WHERE id = ?2 AND version = ?3 AND (?4 = 0 OR stamp = ?4)",
+        (due, entry_id, version, stamp, pending),
     )
 
 

@@ -67,7 +67,9 @@ def rouse(db: DB, entry_id: str, due: int) -> None:
 def held(db: DB, parent: str, name: str) -> bool:
     """Whether an open intent holds the name for a new file."""
     return bool(
-        db.execute("SELECT 1 FROM intent WHERE fresh = 1 AND parent = ? AND name = ?", (parent, name)).fetchone()
+        db.execute(
+            "SELECT 1 FROM intent WHERE directory <> '' AND directory = ? AND name = ?", (parent, name)
+        ).fetchone()
     )
 
 
@@ -298,6 +300,22 @@ def visit(db: DB, now: int, *, newest: bool = False) -> bool:
     return db.execute("SELECT 1 FROM visit LIMIT 1").fetchone() is not None
 
 
+def left(db: DB) -> bool:
+    """Whether something is left to do in the background."""
+    return bool(db.execute("SELECT 1 FROM visit UNION ALL SELECT 1 FROM waking LIMIT 1").fetchone())
+
+
+def wakings(db: DB) -> list[int]:
+    """Calls of `wake` that aren't done."""
+    return [n for (n,) in db.execute("SELECT n FROM waking ORDER BY n").fetchall()]
+
+
+def begin_wake(db: DB, store: str, due: int) -> int:
+    """Keeps a call of `wake`; one that says no more than this one is over."""
+    db.execute("DELETE FROM waking WHERE store = ? AND due >= ?", (store, due))
+    return db.execute("INSERT INTO waking (store, mark, due) VALUES (?, '', ?)", (store, due)).lastrowid or 0
+
+
 def wake(db: DB, n: int) -> tuple[int, bool]:
     """Makes up to VISIT files due for a call of `wake`; gives how many, and whether more is left."""
     row = db.execute("SELECT store, mark, due FROM waking WHERE n = ?", (n,)).fetchone()
@@ -358,7 +376,8 @@ def integrity(db: DB) -> list[str]:
         "trash without entry": "SELECT id FROM trash WHERE id NOT IN (SELECT id FROM entry WHERE parent = ?2)",
         "entries without trash": "SELECT id FROM entry WHERE parent = ?2 AND id NOT IN (SELECT id FROM trash)",
         "targets without intent": "SELECT intent FROM target WHERE intent NOT IN (SELECT id FROM intent)",
-        "intents whose entry is gone": "SELECT id FROM intent WHERE fresh = 0 AND entry NOT IN (SELECT id FROM entry)",
+        "intents whose entry is gone": "SELECT id FROM intent WHERE directory = '' AND kind <> 'Delete' "
+        "AND entry NOT IN (SELECT id FROM entry)",
     }
     for words, query in queries.items():
         found = db.execute(reached + query, (ROOT, TRASH)).fetchall()
