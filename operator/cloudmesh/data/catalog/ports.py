@@ -7,7 +7,7 @@ same transaction, and written to a store by the `Journal`, in their order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -259,11 +259,26 @@ class Catalog(Protocol):
         """Records up to this one are in a store: they are forgotten here."""
 
     async def load(
-        self, entries: Sequence[Entry], copies: Sequence[Copy], trashed: Sequence[Trashed], *, due: int, seq: int
+        self,
+        entries: Sequence[Entry],
+        copies: Sequence[Copy],
+        trashed: Sequence[Trashed],
+        *,
+        due: int,
+        seq: int = 0,
+        fresh: Collection[str] = (),
     ) -> None:
-        """Fills an empty catalogue, for a rebuild: ids, versions and times are kept as given, files are due at `due`,
-        the next record of the journal is `seq + 1`. The parents of all entries must be among them; what lies in the
-        trash as deleted is in `entries` with the parent `TRASH`, and in `trashed`.
+        """Fills an empty catalogue, for a rebuild: ids, versions and times are kept as given. The parents of all
+        entries must be among them (but the root); what lies in the trash as deleted is in `entries` with the parent
+        `TRASH`, and in `trashed`.
+
+        Args:
+            entries: Files and directories.
+            copies: Their copies.
+            trashed: What was deleted.
+            due: When files are due.
+            seq: The next record of the journal is `seq + 1`.
+            fresh: Ids of entries that no journal record speaks of: records are made.
 
         Raises:
             Conflict: It isn't empty.

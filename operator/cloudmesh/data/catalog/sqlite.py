@@ -10,7 +10,8 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -261,7 +262,14 @@ class SqliteCatalog:
         await self._write(lambda db: db.execute("DELETE FROM journal WHERE seq <= ?", (seq,)) and None)
 
     async def load(
-        self, entries: Sequence[Entry], copies: Sequence[Copy], trashed: Sequence[Trashed], *, due: int, seq: int
+        self,
+        entries: Sequence[Entry],
+        copies: Sequence[Copy],
+        trashed: Sequence[Trashed],
+        *,
+        due: int,
+        seq: int = 0,
+        fresh: Collection[str] = (),
     ) -> None:
         """See `Catalog.load`."""
         if (await self.totals()) != Totals() or await self.children("", limit=1) or await self.trash(limit=1):
@@ -275,12 +283,12 @@ class SqliteCatalog:
             live.update(dict.fromkeys(chain, live[chain[-1]]))
         for start in range(0, len(entries), LOADED):
             part = entries[start : start + LOADED]
-            await self._write(lambda db, part=part: files.load(db, part, live, (), due))  # type: ignore[misc]
+            await self._write(partial(files.load, entries=part, live=live, due=due))
         for start in range(0, len(copies), LOADED):
             held = copies[start : start + LOADED]
-            await self._write(lambda db, held=held: files.load(db, (), live, held, due))  # type: ignore[misc]
+            await self._write(partial(files.load_copies, copies=held))
         gone = [(thing.entry.id, thing.path, thing.at) for thing in trashed]
-        await self._write(lambda db: files.finish_load(db, gone, seq))
+        await self._write(lambda db: files.finish_load(db, self._clock(), gone, seq, sorted(fresh)))
 
     # -- of this catalogue alone
 

@@ -345,22 +345,32 @@ def looked(db: DB, now: int, entry_id: str, version: int, due: int, pending: boo
     )
 
 
-def load(db: DB, entries: Iterable[Entry], live: Mapping[str, bool], copies: Iterable[Copy], due: int) -> None:
-    """Writes rows as they are, for a rebuild; `finish_load` brings the rest."""
+def load(db: DB, entries: Iterable[Entry], live: Mapping[str, bool], due: int) -> None:
+    """Writes entries as they are, for a rebuild; `finish_load` brings the rest."""
     for entry in entries:
-        if entry.id == ROOT:
-            db.execute("UPDATE entry SET created = ?, tags = ? WHERE id = ?", (entry.created, dumps(entry.tags), ROOT))
-            continue
         row = replace(entry, name=entry.id) if entry.parent == TRASH else entry
         wanted = due if entry.kind == "File" or entry.parent == TRASH else 0
         tree.insert(db, row, live=live[entry.id], due=wanted)
+
+
+def load_copies(db: DB, copies: Iterable[Copy]) -> None:
+    """Writes copies as they are."""
     for copy in copies:
         write_copy(db, copy.entry, copy)
 
 
-def finish_load(db: DB, trashed: Iterable[tuple[str, str, int]], seq: int) -> None:
-    """What is in the trash, and where the journal goes on."""
+def finish_load(db: DB, now: int, trashed: Iterable[tuple[str, str, int]], seq: int, fresh: Iterable[str]) -> None:
+    """What is in the trash, where the journal goes on, and records of what it doesn't speak of."""
     db.executemany("INSERT INTO trash VALUES (?, ?, ?)", trashed)
     db.execute("DELETE FROM journal")
     db.execute("DELETE FROM sqlite_sequence WHERE name = 'journal'")
     db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('journal', ?)", (seq,))
+    for entry_id in fresh:
+        row = read.find_id(db, entry_id)
+        if row is None:
+            continue
+        entry = to_entry(row)
+        if entry.kind == "File":
+            _record_put(db, now, entry, {copy.store: copy for copy in read.copies(db, entry_id) if _holds(copy)})
+        else:
+            tree.record_mkdir(db, now, entry, read.place(db, entry_id)[0])

@@ -113,8 +113,13 @@ def _make(db: DB, now: int, parent: str, name: str, path: str) -> Entry:
     need_free(db, parent, name, path)
     made = Entry(new_id(), parent, name, "Directory", created=now)
     insert(db, made, live=True, due=0)
-    record(db, now, "mkdir", id=made.id, parent=parent, name=name, path=path, created=now)
+    record_mkdir(db, now, made, path)
     return made
+
+
+def record_mkdir(db: DB, now: int, made: Entry, path: str) -> None:
+    """Keeps the record of a new directory."""
+    record(db, now, "mkdir", id=made.id, parent=made.parent, name=made.name, path=path, created=made.created)
 
 
 def _parent(db: DB, path: str) -> tuple[str, str]:
@@ -204,7 +209,7 @@ def delete(db: DB, now: int, path: str, recursive: bool, if_version: int) -> Ent
 def _trash(db: DB, now: int, found: Entry, path: str) -> Entry:
     db.execute("INSERT INTO trash VALUES (?, ?, ?)", (found.id, path, now))
     db.execute("UPDATE entry SET parent = ?, name = id WHERE id = ?", (TRASH, found.id))
-    record(db, now, "delete", id=found.id, path=path, kind=found.kind, at=now)
+    record(db, now, "delete", id=found.id, path=path, kind=found.kind)
     _moved(db, now, found)
     # the mover ends directories too: it has to see the deleted one itself
     rouse(db, found.id, now)
