@@ -154,14 +154,14 @@ def commit_put(
         entry = Entry(intent.entry, directory, intent.name, "File", *content)
         # a directory that was deleted meanwhile takes it along to the trash
         gone = read.trashed(db, directory)
-        tree.insert(db, entry, live=not gone, due=now if gone else due)
+        tree.insert(db, entry, live=not gone, due=now if gone else due, pending=bool(gone or 0 < due <= now))
     else:
         db.execute(
             "UPDATE entry SET size = ?, mtime = ?, sha256 = ?, version = ?, content_type = ? WHERE id = ?",
             (size, mtime, sha256, intent.version, intent.content_type, intent.entry),
         )
         if due:
-            tree.rouse(db, intent.entry, due)
+            tree.rouse(db, intent.entry, due, pending=due <= now)
         entry = read.renamed(db, to_entry(read.find_id(db, intent.entry) or ()))
     _put_copies(db, intent, whole, failed)
     end(db, intent_id)

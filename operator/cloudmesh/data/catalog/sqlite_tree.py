@@ -32,8 +32,8 @@ def record(db: DB, now: int, op: str, **body: Any) -> None:
     db.execute("INSERT INTO journal (at, body) VALUES (?, ?)", (now, text))
 
 
-def insert(db: DB, entry: Entry, *, live: bool, due: int) -> None:
-    """Writes a new row; one that is due has work pending."""
+def insert(db: DB, entry: Entry, *, live: bool, due: int, pending: bool | None = None) -> None:
+    """Writes a new row; one that is due has work pending, unless it is told otherwise."""
     db.execute(
         "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
         (
@@ -50,17 +50,17 @@ def insert(db: DB, entry: Entry, *, live: bool, due: int) -> None:
             entry.created,
             live,
             due,
-            due > 0,
+            due > 0 if pending is None else pending,
         ),
     )
 
 
-def rouse(db: DB, entry_id: str, due: int) -> None:
+def rouse(db: DB, entry_id: str, due: int, *, pending: bool = True) -> None:
     """Makes it due at a time, or before if it is already."""
     db.execute(
-        "UPDATE entry SET due = CASE WHEN due = 0 THEN ?1 ELSE min(due, ?1) END, pending = 1, stamp = stamp + 1 "
-        "WHERE id = ?2",
-        (due, entry_id),
+        "UPDATE entry SET due = CASE WHEN due = 0 THEN ?1 ELSE min(due, ?1) END, pending = max(pending, ?3), "
+        "stamp = stamp + 1 WHERE id = ?2",
+        (due, entry_id, pending),
     )
 
 

@@ -60,8 +60,8 @@ class Gateway:
 
     async def __aenter__(self) -> Gateway:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self.catalog = await SqliteCatalog.open(self._folder / "catalog.sqlite")
-        await self.catalog.settle()
+        self.catalog = SqliteCatalog(self._folder / "catalog.sqlite")
+        await self.catalog.open()
         self.mesh = Mesh(self._config, self.catalog, clock=time.monotonic, on_change=self._store_changed)
         self.journal = Journal(self.catalog, self.mesh)
         self.tree = Tree(self.catalog, self.mesh, self.journal, stir=self._stir)
