@@ -162,6 +162,7 @@ class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):
         webdav: WebDAV is served.
         operator_token: What the operator shows at `/internal/…`.
         allow_private: Addresses of loopback and link-local networks may be named by stores.
+        emptying: The directory is being deleted with its files: nobody is let in, and all its objects go.
     """
 
     namespace: str
@@ -184,6 +185,7 @@ class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):
     webdav: bool = True
     operator_token: str = ""
     allow_private: bool = False
+    emptying: bool = False
 
     def __repr__(self) -> str:
         return f"DirectoryConfig({self.namespace}/{self.name}, {len(self.stores)} stores)"
@@ -240,3 +242,5 @@ class Summary(msgspec.Struct, frozen=True, rename="camel"):
     currency: str = "USD"
     entries: int = 0
     snapshot_at: int = 0
+    emptied: bool = False
+    """All objects are gone, as `emptying` asks for."""
