@@ -1,4 +1,4 @@
-"""A VirtualDirectory on a real Kubernetes: two S3 servers and a volume, files through REST, stores and Pods that end."""
+"""A VirtualDirectory on a real Kubernetes: two S3 servers and a volume, files by REST, stores and Pods that end."""
 
 from __future__ import annotations
 

@@ -10,10 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
-from aiohttp import web
-
 from cloudmesh.data.gateway.auth import ApiServer
-from cloudmesh.data.gateway.service import MAX_HEADER, Gateway
+from cloudmesh.data.gateway.service import Gateway
 from cloudmesh.engine import logs
 
 CA_FILE = "/var/run/cloudmesh/ca/ca.crt"
@@ -33,9 +31,7 @@ async def serve(config: Path, folder: Path, host: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with Gateway(config, folder, _api_server()) as gateway:
-        runner = web.AppRunner(gateway.app(), access_log=None, max_field_size=MAX_HEADER, shutdown_timeout=10)
-        await runner.setup()
-        await web.TCPSite(runner, host, port).start()
+        runner = await gateway.listen(host, port)
         logging.getLogger(__name__).info("listening on port %d", port)
         try:
             await stop.wait()

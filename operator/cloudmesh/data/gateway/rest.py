@@ -3,62 +3,39 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import json
+import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from aiohttp import web
 
 from cloudmesh.data import names
-from cloudmesh.data.catalog.ports import ABSENT, ANY, Located, Query
+from cloudmesh.data.catalog.ports import Located, Query
 from cloudmesh.data.errors import Changed, InvalidName
-from cloudmesh.data.gateway import openapi, problems
+from cloudmesh.data.gateway import openapi, problems, reading
 from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, Unauthenticated, User, Verb
-from cloudmesh.data.model import MICROS, Entry
+from cloudmesh.data.model import Entry
 from cloudmesh.data.stores.ports import Presigner
 from cloudmesh.data.tree import Tree
 from cloudmesh.data.upload import SourceFailed
-from cloudmesh.engine.errors import CloudmeshError, InvalidRequest
+from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, Transient
 
 PAGE = 1000
 PIECE = 1 << 20
 """Bytes that are handed on at a time."""
 PRESIGNED_SECONDS = 300
-MAX_JSON = 1 << 20
-_ETAG = re.compile(r'"([0-9a-f]{16})-([0-9]{1,15})"')
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
-_TAG = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]{0,62}")
+ROUTE = r"{path:[\s\S]*}"
+_ID = re.compile("[0-9a-f]{16}")
 Handler = Callable[[web.Request, User], Awaitable[web.StreamResponse]]
-
-
-def when(micros: int) -> str:
-    """A time for people and programs, RFC 3339."""
-    return datetime.fromtimestamp(micros / MICROS, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def micros(text: str) -> int:
-    """A time as RFC 3339, or as whole microseconds.
-
-    Raises:
-        InvalidRequest: It is neither.
-    """
-    if text.isascii() and text.isdigit():
-        return int(text[:18])
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidRequest(f"'{text}' must be a time such as 2026-01-31T12:00:00Z") from None
-    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * MICROS)
 
 
 def told(path: str, entry: Entry) -> dict[str, Any]:
     """An entry as JSON."""
     body: dict[str, Any] = {
-        "path": path, "name": entry.name, "kind": entry.kind, "id": entry.id, "modified": when(entry.mtime),
+        "path": path, "name": entry.name, "kind": entry.kind, "id": entry.id,
+        "modified": reading.when(entry.mtime or entry.created),
     }  # fmt: skip
     if entry.kind == "File":
         body |= {"size": entry.size, "version": entry.version, "etag": entry.etag}
@@ -67,106 +44,34 @@ def told(path: str, entry: Entry) -> dict[str, Any]:
     return body | ({"tags": dict(entry.tags)} if entry.tags else {})
 
 
-def _number(request: web.Request, name: str, default: int, most: int) -> int:
-    text = request.query.get(name, "")
-    if not text:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise InvalidRequest(f"'{name}' must be a whole number, not '{text[:40]}'")
-    return min(int(text), most)
-
-
-def _tags(text: str) -> dict[str, str]:
-    pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=64) if text else []
-    return checked_tags(dict(pairs))
-
-
-def checked_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    """Tags that can be kept.
-
-    Raises:
-        InvalidRequest: One of them can't.
-    """
-    if len(tags) > 32:
-        raise InvalidRequest("a file has 32 tags at most")
-    for key, value in tags.items():
-        if not _TAG.fullmatch(key):
-            raise InvalidRequest(f"the tag '{key[:64]}' must be letters, digits and -_./ and no longer than 63")
-        if not isinstance(value, str) or len(value) > 256 or not value.isprintable():
-            raise InvalidRequest(f"the value of tag '{key}' must be a text of 256 characters at most")
-    return dict(tags)
-
-
-def expected(request: web.Request, entry: Entry | None) -> int:
-    """The version that a change is tied to by If-Match and If-None-Match.
-
-    Raises:
-        Changed: It is another one already.
-    """
-    none, match = request.headers.get("If-None-Match", ""), request.headers.get("If-Match", "")
-    if none == "*":
-        return ABSENT
-    if none and entry is not None and entry.etag in none:
-        raise Changed(f"the file has the entity tag {entry.etag}")
-    if match == "*":
-        if entry is None:
-            raise Changed("there is no file")
-        return entry.version
-    if match:
-        tags = [f'"{id_}-{version}"' for id_, version in _ETAG.findall(match)]
-        if entry is None or entry.etag not in tags:
-            raise Changed(f"the file has {'the entity tag ' + entry.etag if entry else 'no content yet'}, not {match}")
-        return entry.version
-    return ANY
-
-
-def span(header: str, size: int) -> tuple[int, int] | None:
-    """Begin and end of a range; None for all of it (also where there are several ranges).
-
-    Raises:
-        web.HTTPRequestRangeNotSatisfiable: It begins after the end.
-    """
-    found = _RANGE.fullmatch(header.strip())
-    if found is None or found.group(0) == "bytes=-":
-        return None
-    first, last = found.groups()
-    if not first:
-        start, stop = max(0, size - int(last)), size
-    else:
-        start, stop = int(first), min(size, int(last) + 1) if last else size
-        if last and int(last) < start:
-            return None
-    if start >= size or stop <= start:
-        raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{size}"})
-    return start, stop
-
-
 class Rest:
     """The routes.
 
     Args:
         tree: The directory.
         door: Lets users in.
+        waits: Says why nobody is served yet, empty when all are.
     """
 
-    def __init__(self, tree: Tree, door: Doorkeeper) -> None:
+    def __init__(self, tree: Tree, door: Doorkeeper, waits: Callable[[], str] = lambda: "") -> None:
         self._tree = tree
         self._door = door
+        self._waits = waits
 
     def add_to(self, app: web.Application) -> None:
         """Adds the routes."""
         route = app.router.add_route
         for method, path, handler in (
-            ("GET", "/v1/files/{path:.*}", self.get),
-            ("HEAD", "/v1/files/{path:.*}", self.get),
-            ("PUT", "/v1/files/{path:.*}", self.put),
-            ("DELETE", "/v1/files/{path:.*}", self.delete),
-            ("GET", "/v1/stat/{path:.*}", self.stat),
-            ("GET", "/v1/list/{path:.*}", self.listing),
-            ("PUT", "/v1/directories/{path:.*}", self.mkdir),
-            ("PUT", "/v1/tags/{path:.*}", self.tags),
-            ("GET", "/v1/where/{path:.*}", self.where),
-            ("GET", "/v1/why/{path:.*}", self.why),
+            ("GET", "/v1/files/" + ROUTE, self.get),
+            ("HEAD", "/v1/files/" + ROUTE, self.get),
+            ("PUT", "/v1/files/" + ROUTE, self.put),
+            ("DELETE", "/v1/files/" + ROUTE, self.delete),
+            ("GET", "/v1/stat/" + ROUTE, self.stat),
+            ("GET", "/v1/list/" + ROUTE, self.listing),
+            ("PUT", "/v1/directories/" + ROUTE, self.mkdir),
+            ("PUT", "/v1/tags/" + ROUTE, self.tags),
+            ("GET", "/v1/where/" + ROUTE, self.where),
+            ("GET", "/v1/why/" + ROUTE, self.why),
             ("POST", "/v1/move", self.move),
             ("POST", "/v1/copy", self.copy),
             ("POST", "/v1/restore", self.restore),
@@ -180,6 +85,8 @@ class Rest:
     def _guard(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def guarded(request: web.Request) -> web.StreamResponse:
             try:
+                if why := self._waits():
+                    raise Transient(why)
                 user = await self._door.user(request.headers.get("Authorization", ""))
                 return await handler(request, user)
             except Unauthenticated as error:
@@ -277,7 +184,7 @@ class Rest:
             path,
             self._body(request),
             size=request.content_length,
-            mtime=micros(text) if (text := request.headers.get("Cloudmesh-Modified", "")) else None,
+            mtime=reading.micros(text) if (text := request.headers.get("Cloudmesh-Modified", "")) else None,
             sha256=_digest(request.headers.get("Content-Digest", "")),
             content_type=_content_type(request),
             tags=_tags(request.headers.get("Cloudmesh-Tags", "")),
@@ -387,7 +294,7 @@ class Rest:
         found = await self._tree.trash(after=request.query.get("after", ""), limit=limit)
         body: dict[str, Any] = {
             "entries": [
-                told(t.path, t.entry) | {"deleted": when(t.at)} for t in found if self._visible(user, t.path)
+                told(t.path, t.entry) | {"deleted": reading.when(t.at)} for t in found if self._visible(user, t.path)
             ]
         }  # fmt: skip
         if len(found) == limit:
@@ -425,7 +332,7 @@ class Rest:
             one: dict[str, Any] = {
                 "store": copy.store, "key": copy.key, "state": copy.state, "up": place.up, "size": copy.size,
             }  # fmt: skip
-            one |= {"verified": when(copy.verified)} if copy.verified else {}
+            one |= {"verified": reading.when(copy.verified)} if copy.verified else {}
             one |= {"error": copy.error} if copy.error else {}
             if place.monthly is not None:
                 one["monthly"] = {"amount": f"{place.monthly / 10**9:.9f}", "currency": currency}
@@ -455,8 +362,8 @@ class Rest:
             tags=_tags(query.get("tags", "")) or None,
             min_size=_number(request, "minSize", 0, 1 << 60),
             max_size=_number(request, "maxSize", 0, 1 << 60) if "maxSize" in query else None,
-            newer=micros(query["newer"]) if "newer" in query else 0,
-            older=micros(query["older"]) if "older" in query else 0,
+            newer=reading.micros(query["newer"]) if "newer" in query else 0,
+            older=reading.micros(query["older"]) if "older" in query else 0,
         )
         found = await self._tree.search(wanted, after=query.get("after", ""), limit=limit)
         return self._page(request, user, found, found[-1].path if len(found) == limit else "")
@@ -476,35 +383,3 @@ class Rest:
     async def document(self, _: web.Request) -> web.Response:
         """The OpenAPI document."""
         return web.json_response(openapi.document(self._tree.mesh.config.name))
-
-
-def _digest(header: str) -> str:
-    found = re.search(r"sha-256=:([A-Za-z0-9+/]{43}=):", header)
-    if found is None:
-        if header:
-            raise InvalidRequest("`Content-Digest` must be like sha-256=:BASE64:")
-        return ""
-    try:
-        return base64.b64decode(found.group(1), validate=True).hex()
-    except binascii.Error as error:
-        raise InvalidRequest(f"`Content-Digest` can't be read: {error}") from None
-
-
-def _content_type(request: web.Request) -> str:
-    text = request.headers.get("Content-Type", "")
-    return text if len(text) <= 255 and text.isascii() and text.isprintable() else ""
-
-
-async def _json(request: web.Request) -> dict[str, Any]:
-    raw = bytearray()
-    async for chunk in request.content.iter_any():
-        raw += chunk
-        if len(raw) > MAX_JSON:
-            raise InvalidRequest(f"the body must be JSON of {MAX_JSON} bytes at most")
-    try:
-        body = json.loads(bytes(raw))
-    except (ValueError, RecursionError):
-        raise InvalidRequest("the body must be JSON") from None
-    if not isinstance(body, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    return body

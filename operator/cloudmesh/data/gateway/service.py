@@ -17,6 +17,7 @@ from cloudmesh.data import config as configs
 from cloudmesh.data.catalog.journal import Journal
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.config import DirectoryConfig, StoreSummary, Summary
+from cloudmesh.data.filling import fill
 from cloudmesh.data.gateway import problems
 from cloudmesh.data.gateway.auth import ApiServer, Doorkeeper, Unauthenticated
 from cloudmesh.data.gateway.rest import Rest
@@ -57,6 +58,8 @@ class Gateway:
         self._config = configs.load(self._text)
         self._tasks: list[asyncio.Task[None]] = []
         self._scanning: dict[str, float] = {}
+        self.waits = ""
+        """What the doors wait for; empty when they are open."""
 
     async def __aenter__(self) -> Gateway:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -70,15 +73,27 @@ class Gateway:
         self.door = Doorkeeper(lambda: self.mesh.config, self._api_server)
         await self.mesh.use(self._config)
         await self.mesh.settled()
+        await self._fill()
+        for work in (self._watch_config(), self._work()):
+            self._tasks.append(asyncio.create_task(self._forever(work), name=work.__name__))
+        return self
+
+    async def _fill(self) -> None:
+        self.waits = await fill(self.catalog, self.mesh, wall())
+
+    async def _work(self) -> None:
+        """All that goes on in the background once there is a catalogue."""
+        while self.waits:
+            log.warning("%s", self.waits)
+            await asyncio.sleep(RECOVERY_SECONDS / 5)
+            await self._fill()
         await self.journal.start()
         left = await self.recovery.run(ALL)
         if left:
             log.warning("%d intents stay open until their stores answer", left)
-        for work in (
-            self.mover.run(), self._watch_config(), self._recover(), self._count(), self._scan(),
-        ):  # fmt: skip
-            self._tasks.append(asyncio.create_task(self._forever(work)))
-        return self
+        async with asyncio.TaskGroup() as group:
+            for work in (self.mover.run(), self._recover(), self._count(), self._scan()):
+                group.create_task(work, name=work.__name__)
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
@@ -179,11 +194,22 @@ class Gateway:
     def app(self) -> web.Application:
         """The web application."""
         app = web.Application(client_max_size=0)
-        Rest(self.tree, self.door).add_to(app)
+        Rest(self.tree, self.door, lambda: self.waits).add_to(app)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/internal/summary", self._summary)
         return app
+
+    async def listen(self, host: str, port: int) -> web.AppRunner:
+        """Opens the doors; `cleanup()` of what is given closes them."""
+        # what a client sends is stored as it is, so nothing is decompressed on the way
+        runner = web.AppRunner(
+            self.app(), access_log=None, max_line_size=MAX_HEADER, max_field_size=MAX_HEADER,
+            auto_decompress=False, shutdown_timeout=10,
+        )  # fmt: skip
+        await runner.setup()
+        await web.TCPSite(runner, host, port).start()
+        return runner
 
     async def _healthz(self, _: web.Request) -> web.Response:
         why = self.failed()
@@ -211,7 +237,7 @@ class Gateway:
             for m in self.mesh.members.values()
         )  # fmt: skip
         return Summary(
-            config=configs.fingerprint(self._text), error=self._error, files=totals.files,
+            config=configs.fingerprint(self._text), error=self._error or self.waits, files=totals.files,
             directories=totals.directories, bytes=totals.bytes, pending=totals.pending,
             under_replicated=totals.pending, corrupted=totals.states.get("Corrupt", 0), stores=stores,
             monthly_nanos=_monthly(self.mesh.config, totals.stores), currency=self.mesh.config.currency,
