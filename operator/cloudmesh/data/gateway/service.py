@@ -74,8 +74,10 @@ class Gateway:
         await self.mesh.use(self._config)
         await self.mesh.settled()
         await self._fill()
-        for work in (self._watch_config(), self._work()):
-            self._tasks.append(asyncio.create_task(self._forever(work), name=work.__name__))
+        self._tasks = [
+            asyncio.create_task(self._forever(self._watch_config()), name="configuration"),
+            asyncio.create_task(self._forever(self._work()), name="work"),
+        ]
         return self
 
     async def _fill(self) -> None:
@@ -93,7 +95,7 @@ class Gateway:
             log.warning("%d intents stay open until their stores answer", left)
         async with asyncio.TaskGroup() as group:
             for work in (self.mover.run(), self._recover(), self._count(), self._scan()):
-                group.create_task(work, name=work.__name__)
+                group.create_task(work)
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
@@ -193,7 +195,7 @@ class Gateway:
 
     def app(self) -> web.Application:
         """The web application."""
-        app = web.Application(client_max_size=0)
+        app = web.Application(client_max_size=0, middlewares=[problems.told])
         Rest(self.tree, self.door, lambda: self.waits).add_to(app)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
