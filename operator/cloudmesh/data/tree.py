@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cloudmesh.data import names
@@ -119,7 +119,9 @@ class Tree:
 
     # -- reading
 
-    async def read(self, path: str, *, start: int = 0, length: int | None = None) -> tuple[Entry, AsyncIterator[bytes]]:
+    async def read(
+        self, path: str, *, start: int = 0, length: int | None = None
+    ) -> tuple[Entry, AsyncGenerator[bytes, None]]:
         """A file and its bytes from `start`; when a store fails in the middle, another copy goes on.
 
         Raises:
@@ -157,7 +159,7 @@ class Tree:
 
     async def _bytes(
         self, entry: Entry, copies: Sequence[tuple[Copy, Member]], start: int, stop: int
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         at, failures = start, []
         for copy, member in copies:
             if at >= stop:

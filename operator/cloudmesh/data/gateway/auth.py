@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 import ssl
 import time
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from typing import Any, Literal
 import aiohttp
 import bcrypt
 
-from cloudmesh.data.config import AuthConfig, DirectoryConfig
+from cloudmesh.data.config import AccessRule, AuthConfig, DirectoryConfig
+from cloudmesh.data.model import Entry
 from cloudmesh.data.placement import path_matches
 from cloudmesh.engine.errors import CloudmeshError, Transient
 
@@ -87,13 +89,15 @@ class ApiServer:
                 return None
             if status != 201:
                 raise Transient(f"the API server answers {status} to a SelfSubjectReview")
+            info = review["status"]["userInfo"]
             level = 0
             for verb, gained in (("get", 1), ("update", 2)):
                 if level == gained - 1 and await self._may(token, namespace, name, verb):
                     level = gained
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Transient(f"the API server doesn't answer: {type(error).__name__}") from error
-        info = review["status"]["userInfo"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise Transient(f"the API server's answer isn't one: {type(error).__name__}") from error
         return User(str(info.get("username", "")), frozenset(info.get("groups") or ()), level)
 
     async def _may(self, token: str, namespace: str, name: str, verb: str) -> bool:
@@ -161,23 +165,27 @@ class Doorkeeper:
             if not level:
                 raise Unauthenticated("say who you are: a Kubernetes token as Bearer, or a name and password as Basic")
             return User("", frozenset(), level)
-        key = hashlib.sha256(authorization.encode()).digest()
+        key = hashlib.sha256(authorization.encode(errors="surrogateescape")).digest()
         lock = self._asking.setdefault(key, asyncio.Lock())
-        async with lock:
-            kept = self._kept.get(key)
-            if kept is None or kept[0] < self._clock() or kept[1] is not auth:
-                found = await self._ask(authorization, auth)
-                if len(self._kept) >= KEPT:
-                    self._kept.clear()
-                kept = self._kept[key] = (self._clock() + KEPT_SECONDS, auth, found)
-        if not lock.locked():
-            self._asking.pop(key, None)
+        try:
+            async with lock:
+                kept = self._kept.get(key)
+                if kept is None or kept[0] < self._clock() or kept[1] is not auth:
+                    found = await self._ask(authorization, auth)
+                    if len(self._kept) >= KEPT:
+                        self._kept.clear()
+                    kept = self._kept[key] = (self._clock() + KEPT_SECONDS, auth, found)
+        finally:
+            if not lock.locked():
+                self._asking.pop(key, None)
         if kept[2] is None:
             raise Unauthenticated("the token or password isn't known here, or has ended")
         return kept[2]
 
     async def _ask(self, authorization: str, auth: AuthConfig) -> User | None:
         scheme, _, value = authorization.partition(" ")
+        if not authorization.isascii():
+            return None
         match scheme.lower():
             case "bearer" if auth.kubernetes and self._api_server is not None:
                 config = self._config()
@@ -196,14 +204,30 @@ class Doorkeeper:
         needed = 2 if verb == "update" else 1
         level = user.level
         for rule in self._config().auth.rules:
-            concerned = not rule.users and not rule.groups
-            concerned = concerned or user.name in rule.users or not user.groups.isdisjoint(rule.groups)
-            if concerned and (path_matches(rule.path, path) or path_matches(rule.path, f"{path}/")):
+            if _concerns(rule, user) and (path_matches(rule.path, path) or path_matches(rule.path, f"{path}/")):
                 level = min(level, LEVELS[rule.access])
                 break
         if level < needed:
             what = "change" if needed == 2 else "read"
             raise Forbidden(f"'{user.name or 'anonymous'}' may not {what} '{path or '/'}'")
+
+    def check_below(self, user: User, path: str, entry: Entry | None) -> None:
+        """Whether a user may move or delete all that lies below a path, where the entry is a directory: what a rule
+        keeps from a user must not get another path, or end, with a directory above it.
+
+        Raises:
+            Forbidden: No, or not surely.
+        """
+        if entry is None or entry.kind != "Directory":
+            return
+        for rule in self._config().auth.rules:
+            if not _concerns(rule, user):
+                continue
+            whole = rule.path.endswith("**") and path_matches(rule.path, f"{path}/\0")
+            if LEVELS[rule.access] < 2 and (whole or _reaches_below(rule.path, path)):
+                raise Forbidden(f"'{user.name or 'anonymous'}' may not change all below '{path or '/'}'")
+            if whole:
+                return
 
     def operator(self, authorization: str) -> None:
         """Whether it is the operator that asks.
@@ -212,8 +236,21 @@ class Doorkeeper:
             Unauthenticated: No.
         """
         token = self._config().operator_token
-        if not token or not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
+        if not token or not hmac.compare_digest(
+            authorization.encode(errors="surrogateescape"), f"Bearer {token}".encode()
+        ):
             raise Unauthenticated("this is for the operator")
+
+
+def _concerns(rule: AccessRule, user: User) -> bool:
+    nobody = not rule.users and not rule.groups
+    return nobody or user.name in rule.users or not user.groups.isdisjoint(rule.groups)
+
+
+def _reaches_below(pattern: str, path: str) -> bool:
+    """Whether a pattern may match something below a path: by what stands before its first wildcard."""
+    literal, inside = re.split(r"[*?]", pattern, maxsplit=1)[0], f"{path}/" if path else ""
+    return literal.startswith(inside) or (literal != pattern and inside.startswith(literal))
 
 
 def _basic(value: str, auth: AuthConfig) -> User | None:

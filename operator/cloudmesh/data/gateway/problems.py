@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +21,8 @@ from cloudmesh.engine.errors import (
     Transient,
     Unsupported,
 )
+
+log = logging.getLogger(__name__)
 
 STATUS: tuple[tuple[type[CloudmeshError], int], ...] = (
     (InvalidName, 422),
@@ -56,3 +60,24 @@ def of(error: CloudmeshError) -> web.Response:
 def broken_off(error: SourceFailed) -> web.Response:
     """The answer to a client that stopped sending."""
     return problem(400, "SourceFailed", f"the content broke off: {error}; what was there is still there")
+
+
+@web.middleware
+async def told(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Makes a problem document of what the library refuses, and of what went wrong in ways that nobody thought of."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        answer = problem(error.status, error.reason.title().replace(" ", ""), error.reason)
+        kept = ("Allow", "Content-Range")
+        answer.headers.update({name: error.headers[name] for name in kept if name in error.headers})
+        return answer
+    except ConnectionError:
+        raise
+    except Exception:
+        if request.writer.output_size:
+            raise
+        log.exception("%s %s failed unexpectedly", request.method, request.rel_url.raw_path)
+        return problem(500, "Unexpected", "something went wrong in the gateway; its log says what")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
@@ -13,16 +14,19 @@ from aiohttp import web
 
 from cloudmesh.data import names
 from cloudmesh.data.catalog.ports import Located, Query
-from cloudmesh.data.errors import Changed, InvalidName
+from cloudmesh.data.errors import Changed, InvalidName, Missing
 from cloudmesh.data.gateway import openapi, problems, reading
 from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, Unauthenticated, User, Verb
-from cloudmesh.data.model import Entry
+from cloudmesh.data.model import Entry, Trashed
 from cloudmesh.data.stores.ports import Presigner
 from cloudmesh.data.tree import Tree
 from cloudmesh.data.upload import SourceFailed
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, Transient
 
+log = logging.getLogger(__name__)
+
 PAGE = 1000
+MOST = (1 << 63) - 1
 PIECE = 1 << 20
 """Bytes that are handed on at a time."""
 PRESIGNED_SECONDS = 300
@@ -103,7 +107,7 @@ class Rest:
         return guarded
 
     def _path(self, request: web.Request, user: User, verb: Verb) -> str:
-        path = names.clean_path(request.match_info["path"])
+        path = reading.path_of(request)
         self._door.check(user, path, verb)
         return path
 
@@ -117,7 +121,7 @@ class Rest:
             raise InvalidName(f"'{path or '/'}' is a directory: ask /v1/list/ for what is in it")
         headers = {
             "ETag": entry.etag,
-            "Last-Modified": datetime.fromtimestamp(entry.mtime // MICROS, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT"),
+            "Last-Modified": reading.http_date(entry.mtime),
             "Accept-Ranges": "bytes",
             "Content-Type": entry.content_type or "application/octet-stream",
             # what a user put here must not run as a page of ours
@@ -127,30 +131,34 @@ class Rest:
         }
         if entry.sha256:
             headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(bytes.fromhex(entry.sha256)).decode()}:"
-        if match := request.headers.get("If-Match"):
-            if match != "*" and entry.etag not in match:
-                raise Changed(f"the file has the entity tag {entry.etag}")
-        elif entry.etag in request.headers.get("If-None-Match", ""):
+        try:
+            reading.condition(request, entry)
+        except reading.Satisfied:
             return web.Response(status=304, headers=headers)
         start, stop, status = 0, entry.size, 200
-        if_range = request.headers.get("If-Range", entry.etag)
-        if "Range" in request.headers and if_range == entry.etag and entry.size:
-            part = span(request.headers["Range"], entry.size)
+        asked = request.headers.get("Range", "") if request.method == "GET" else ""
+        if asked and request.headers.get("If-Range", entry.etag) == entry.etag and entry.size:
+            part = reading.span(asked, entry.size)
             if part is not None:
                 (start, stop), status = part, 206
                 headers["Content-Range"] = f"bytes {start}-{stop - 1}/{entry.size}"
         headers["Content-Length"] = str(stop - start)
         if request.method == "HEAD":
             return web.Response(status=status, headers=headers)
-        if request.query.get("redirect") == "allow" and (url := await self._presigned(entry)):
+        redirect = request.query.get("redirect", "")
+        if redirect not in ("", "allow"):
+            raise InvalidRequest(f"'redirect' must be allow, not '{redirect[:40]}'")
+        if redirect and (url := await self._presigned(entry)):
             return web.Response(status=307, headers={"Location": url, "ETag": entry.etag})
         entry, chunks = await self._tree.read(path, start=start, length=stop - start)
-        if entry.etag != headers["ETag"]:
-            raise Changed("the file was written while it was asked for: ask again")
-        return await self._stream(request, status, headers, chunks)
+        # ended here whatever happens, so that no store keeps a reader that nobody reads from
+        async with contextlib.aclosing(chunks):
+            if entry.etag != headers["ETag"]:
+                raise Changed("the file was written while it was asked for: ask again")
+            return await self._stream(request, status, headers, chunks)
 
     async def _stream(
-        self, request: web.Request, status: int, headers: Mapping[str, str], chunks: AsyncIterator[bytes]
+        self, request: web.Request, status: int, headers: Mapping[str, str], chunks: AsyncGenerator[bytes, None]
     ) -> web.StreamResponse:
         # the first piece is there before the status is: a file that can't be read is an error, not an empty answer
         first = await anext(chunks, b"")
@@ -162,11 +170,12 @@ class Rest:
         try:
             async for chunk in chunks:
                 await response.write(chunk)
-        except CloudmeshError:
+        except CloudmeshError as error:
             # too late for another status: the connection is cut, so that nobody takes the part for the whole
+            log.warning("reading %s broke off: %s", request.rel_url.raw_path, error)
             if request.transport is not None:
                 request.transport.abort()
-            raise
+            raise ConnectionResetError("no copy could be read to its end") from error
         await response.write_eof()
         return response
 
@@ -179,16 +188,18 @@ class Rest:
     async def put(self, request: web.Request, user: User) -> web.StreamResponse:
         """Writes a file."""
         path = self._path(request, user, "update")
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            return problems.problem(415, "Unsupported", "send the content itself, without a Content-Encoding")
         old = await self._tree.catalog.entry(path)
         entry = await self._tree.put(
             path,
             self._body(request),
             size=request.content_length,
             mtime=reading.micros(text) if (text := request.headers.get("Cloudmesh-Modified", "")) else None,
-            sha256=_digest(request.headers.get("Content-Digest", "")),
-            content_type=_content_type(request),
-            tags=_tags(request.headers.get("Cloudmesh-Tags", "")),
-            if_version=expected(request, old),
+            sha256=reading.digest(request),
+            content_type=reading.content_type(request),
+            tags=reading.tags_of(request.headers.get("Cloudmesh-Tags", "")),
+            if_version=reading.expected(request, old),
         )
         headers = {"ETag": entry.etag}
         return web.json_response(told(path, entry), status=201 if old is None else 200, headers=headers)
@@ -209,9 +220,10 @@ class Rest:
     async def delete(self, request: web.Request, user: User) -> web.StreamResponse:
         """Moves a file or directory to the trash."""
         path = self._path(request, user, "update")
-        recursive = request.query.get("recursive") == "true"
+        recursive = reading.flag(request, "recursive")
         entry = await self._tree.catalog.entry(path)
-        await self._tree.delete(path, recursive=recursive, if_version=expected(request, entry))
+        self._door.check_below(user, path, entry)
+        await self._tree.delete(path, recursive=recursive, if_version=reading.expected(request, entry))
         return web.Response(status=204)
 
     # -- the tree
@@ -224,17 +236,43 @@ class Rest:
     async def listing(self, request: web.Request, user: User) -> web.StreamResponse:
         """A page of a directory, or of all below it."""
         path = self._path(request, user, "get")
-        after, limit = request.query.get("after", ""), max(1, _number(request, "limit", PAGE, PAGE))
-        recursive = request.query.get("recursive") == "true"
-        if recursive:
-            found = await self._tree.walk(path, after=after, limit=limit)
-        else:
-            found = await self._tree.children(path, after=after, limit=limit)
-        mark = "" if len(found) < limit else (found[-1].path if recursive else found[-1].entry.name)
-        return self._page(request, user, found, mark)
+        after, limit = request.query.get("after", ""), self._limit(request)
+        recursive = reading.flag(request, "recursive")
 
-    def _page(self, request: web.Request, user: User, found: list[Located], mark: str) -> web.Response:
-        entries = [told(f.path, f.entry) for f in found if self._visible(user, f.path)]
+        async def more(mark: str) -> list[Located]:
+            if recursive:
+                return await self._tree.walk(path, after=mark, limit=limit)
+            return await self._tree.children(path, after=mark, limit=limit)
+
+        return await self._page(request, user, more, lambda last: last.path if recursive else last.entry.name, after)
+
+    @staticmethod
+    def _limit(request: web.Request) -> int:
+        return reading.number(request, "limit", PAGE, 1, PAGE)
+
+    async def _page(
+        self,
+        request: web.Request,
+        user: User,
+        more: Callable[[str], Awaitable[list[Located]]],
+        mark_of: Callable[[Located], str],
+        after: str,
+    ) -> web.Response:
+        """As many entries as were asked for of those that the user may see: the mark of the next page is one of them,
+        since it would tell a hidden name."""
+        limit, entries, mark = self._limit(request), [], ""
+        while True:
+            found = await more(after)
+            for one in found:
+                if not self._visible(user, one.path):
+                    continue
+                entries.append(told(one.path, one.entry))
+                if len(entries) == limit:
+                    mark = mark_of(one)
+                    break
+            if mark or len(found) < limit:
+                break
+            after = mark_of(found[-1])
         body: dict[str, Any] = {"entries": entries}
         headers = {}
         if mark:
@@ -254,18 +292,22 @@ class Rest:
         """Makes a directory."""
         path = self._path(request, user, "update")
         old = await self._tree.catalog.entry(path)
-        entry = await self._tree.mkdir(path, parents=request.query.get("parents") == "true")
+        entry = await self._tree.mkdir(path, parents=reading.flag(request, "parents"))
         return web.json_response(told(path, entry), status=201 if old is None else 200)
 
     async def tags(self, request: web.Request, user: User) -> web.StreamResponse:
         """Replaces the tags."""
         path = self._path(request, user, "update")
-        entry = await self._tree.set_tags(path, checked_tags(await _json(request)))
+        entry = await self._tree.set_tags(path, reading.checked_tags(await reading.json_of(request)))
         return web.json_response(told(path, entry))
 
     async def move(self, request: web.Request, user: User) -> web.StreamResponse:
         """Renames."""
         source, target, overwrite = await self._from_to(request, user, "update")
+        entry = await self._tree.catalog.entry(source)
+        self._door.check_below(user, source, entry)
+        self._door.check_below(user, target, entry)
+        self._door.check_below(user, target, await self._tree.catalog.entry(target))
         entry = await self._tree.move(source, target, overwrite=overwrite)
         return web.json_response(told(target, entry))
 
@@ -276,7 +318,7 @@ class Rest:
         return web.json_response(told(target, entry), status=201)
 
     async def _from_to(self, request: web.Request, user: User, verb: Verb) -> tuple[str, str, bool]:
-        body = await _json(request)
+        body = await reading.json_of(request)
         paths = [body.get("from"), body.get("to")]
         overwrite = body.get("overwrite", False)
         if not all(isinstance(p, str) for p in paths) or not isinstance(overwrite, bool):
@@ -290,7 +332,7 @@ class Rest:
 
     async def trash(self, request: web.Request, user: User) -> web.StreamResponse:
         """What can be restored."""
-        limit = max(1, _number(request, "limit", PAGE, PAGE))
+        limit = self._limit(request)
         found = await self._tree.trash(after=request.query.get("after", ""), limit=limit)
         body: dict[str, Any] = {
             "entries": [
@@ -303,22 +345,24 @@ class Rest:
 
     async def restore(self, request: web.Request, user: User) -> web.StreamResponse:
         """Brings something back."""
-        body = await _json(request)
+        body = await reading.json_of(request)
         entry_id, path = body.get("id"), body.get("to", "")
         if not isinstance(entry_id, str) or not isinstance(path, str):
             raise InvalidRequest('the body must be like {"id": "00…", "to": "a/b"}')
-        if path:
-            self._door.check(user, names.clean_path(path), "update")
-        else:
-            self._door.check(user, await self._trashed_path(entry_id), "update")
+        trashed = await self._trashed(entry_id)
+        for one in (trashed.path, names.clean_path(path) or trashed.path):
+            self._door.check(user, one, "update")
+            self._door.check_below(user, one, trashed.entry)
         entry = await self._tree.restore(entry_id, path)
         located = await self._tree.catalog.by_id(entry.id)
         return web.json_response(told(located.path if located else path, entry))
 
-    async def _trashed_path(self, entry_id: str) -> str:
-        before = f"{int(entry_id, 16) - 1:016x}" if re.fullmatch("[0-9a-f]{16}", entry_id) else entry_id
-        found = await self._tree.trash(after=before, limit=1)
-        return found[0].path if found and found[0].entry.id == entry_id else ""
+    async def _trashed(self, entry_id: str) -> Trashed:
+        if _ID.fullmatch(entry_id):
+            found = await self._tree.trash(after=f"{int(entry_id, 16) - 1:016x}" if int(entry_id, 16) else "", limit=1)
+            if found and found[0].entry.id == entry_id:
+                return found[0]
+        raise Missing(f"there is no '{entry_id[:16]}' in the trash")
 
     # -- questions
 
@@ -355,18 +399,20 @@ class Rest:
         query = request.query
         under = names.clean_path(query.get("under", ""))
         self._door.check(user, under, "get")
-        limit = max(1, _number(request, "limit", PAGE, PAGE))
         wanted = Query(
             name=query.get("name", "*")[:255],
             under=under,
-            tags=_tags(query.get("tags", "")) or None,
-            min_size=_number(request, "minSize", 0, 1 << 60),
-            max_size=_number(request, "maxSize", 0, 1 << 60) if "maxSize" in query else None,
+            tags=reading.tags_of(query.get("tags", "")) or None,
+            min_size=reading.number(request, "minSize", 0, 0, MOST),
+            max_size=reading.number(request, "maxSize", 0, 0, MOST) if "maxSize" in query else None,
             newer=reading.micros(query["newer"]) if "newer" in query else 0,
             older=reading.micros(query["older"]) if "older" in query else 0,
         )
-        found = await self._tree.search(wanted, after=query.get("after", ""), limit=limit)
-        return self._page(request, user, found, found[-1].path if len(found) == limit else "")
+
+        async def more(mark: str) -> list[Located]:
+            return await self._tree.search(wanted, after=mark, limit=self._limit(request))
+
+        return await self._page(request, user, more, lambda last: last.path, query.get("after", ""))
 
     async def usage(self, request: web.Request, user: User) -> web.StreamResponse:
         """Sums, and the state of the stores."""
