@@ -1,4 +1,4 @@
-"""`make demo`: a real Kubernetes, the chart installed with Helm, a function that answers, a cluster that computes."""
+"""`make demo`: a real Kubernetes, the chart, a function that answers, a cluster that computes, a directory that keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
-from tests import install
+from tests import demo_directory, install
 from tests.testbed import clusters
 from tests.testbed.clusters import Cluster
 from tests.testbed.console import TestbedError
@@ -93,6 +93,7 @@ def main() -> int:
             status, body = fetch(base + PATH)
             say(body.strip())
         machines(cluster)
+        demo_directory.show(cluster, NAMESPACE, say, port_forward)
     except (TestbedError, install.InstallError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
