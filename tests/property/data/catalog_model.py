@@ -37,8 +37,6 @@ class Model:
         self.nodes: dict[str, Node] = {ROOT: Node("", "", True)}
         self.trash: dict[str, str] = {}
         self.intents: dict[str, Open] = {}
-        self.fresh: list[str] = []
-        """Paths of directories whose ids the catalogue chose."""
 
     # -- looking
 
