@@ -95,12 +95,14 @@ class DirectoryReconciler:
         self._now = now
         self._counted: dict[Key, float] = {}
         self._nudged: dict[Key, float] = {}
+        self._strange: set[Key] = set()
         self._uses: dict[Key, tuple[Any, ...]] = {}
 
     def forget(self, key: Key) -> None:
         """The object is gone; its children go by their owner references, and stores may be let go."""
         self._counted.pop(key, None)
         self._nudged.pop(key, None)
+        self._strange.discard(key)
         for use in self._uses.pop(key, ()):
             self._engine.enqueue(Key(DATA_STORE.kind, key.namespace, use.store))
 
@@ -181,6 +183,7 @@ class DirectoryReconciler:
     async def _ask(self, key: Key, told: Told) -> tuple[Summary | None, str]:
         """What the gateway answers, and why it doesn't."""
         deployment = self._engine.cache.get(DEPLOYMENT, key.namespace, child_name(key.name))
+        self._strange.discard(key)
         if told.config is None or deployment is None:
             return None, "the gateway is being made"
         if trouble := _pod_trouble(self._engine.cache.children(told.config.uid, POD)):
@@ -189,6 +192,10 @@ class DirectoryReconciler:
             return None, "the gateway starts"
         try:
             return await self._reader.read(key.namespace, key.name, told.config.operator_token), ""
+        except AuthFailed:
+            # its Secret was made anew and hasn't come to it yet
+            self._strange.add(key)
+            return None, "the gateway takes up its new configuration"
         except Transient as error:
             return None, str(error)
 
@@ -282,7 +289,8 @@ class DirectoryReconciler:
     async def _nudge(self, key: Key, obj: Obj, told: Told, summary: Summary | None) -> None:
         """Has the node bring a changed Secret to the gateway now."""
         clock = asyncio.get_running_loop().time()
-        if summary is None or summary.error or clock < self._nudged.get(key, float("-inf")) + NUDGE_SECONDS:
+        late = key in self._strange if summary is None else not summary.error
+        if not late or clock < self._nudged.get(key, float("-inf")) + NUDGE_SECONDS:
             return
         self._nudged[key] = clock
         for pod in self._engine.cache.children(obj["metadata"]["uid"], POD):

@@ -13,7 +13,7 @@ from cloudmesh.api import conditions as c
 from cloudmesh.data.config import DirectoryConfig, StoreSummary, Summary
 from cloudmesh.data.resources import gateway_url
 from cloudmesh.data.words import apart, size_text, time_text
-from cloudmesh.engine.errors import CloudmeshError, Transient
+from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Transient
 from cloudmesh.engine.resources import Obj
 
 LIMIT_SECONDS = 5.0
@@ -33,6 +33,7 @@ class Reader(Protocol):
 
         Raises:
             Transient: It doesn't answer.
+            AuthFailed: It doesn't know the token (yet).
         """
 
 
@@ -50,6 +51,8 @@ class HttpReader:
                 session.get(url, headers=headers, allow_redirects=False) as answer,
             ):
                 body = await answer.content.read(MOST_BYTES)
+                if answer.status == 401:
+                    raise AuthFailed("the gateway doesn't know the operator's token")
                 if answer.status != 200:
                     raise Transient(f"the gateway answers {answer.status}")
                 return msgspec.json.decode(body, type=Summary)
@@ -160,12 +163,12 @@ def _parts(conditions: c.Conditions, summary: Summary) -> None:
         wrong = any(store.state in ("Claimed", "Suspicious") for store in away)
         conditions.put(c.STORES_READY, "False" if wrong else "Unknown", _away_reason(away), _told(away))
     if summary.pending:
-        told = f"{summary.pending} of {summary.files} files have work waiting"
-        conditions.put(c.PLACED, "False", c.REASON_PLACING, told)
+        # without numbers, which move all the time: `status.pendingCopies` has them
+        conditions.put(c.PLACED, "False", c.REASON_PLACING, "files are being copied, checked or removed")
     else:
-        conditions.put(c.PLACED, "True", c.REASON_AS_SPECIFIED, f"{summary.files} files lie as the rules want")
+        conditions.put(c.PLACED, "True", c.REASON_AS_SPECIFIED, "all files lie as the rules want")
     if summary.corrupted:
-        conditions.put(c.VERIFIED, "False", c.REASON_REPAIRING, f"{summary.corrupted} copies read back otherwise")
+        conditions.put(c.VERIFIED, "False", c.REASON_REPAIRING, "copies read back otherwise than they were written")
     else:
         conditions.put(c.VERIFIED, "True", c.REASON_AS_SPECIFIED, "no copy is known to be damaged")
 
@@ -215,11 +218,11 @@ def _ready(conditions: c.Conditions, seen: Seen) -> None:
     elif over:
         conditions.ready("False", c.REASON_QUOTA_EXCEEDED, over, stalled=True)
     elif summary.unreachable:
-        told = f"{summary.unreachable} files can't be read now"
-        conditions.ready("Unknown", c.REASON_STORE_UNAVAILABLE, told, reconciling=True)
+        conditions.ready(
+            "Unknown", c.REASON_STORE_UNAVAILABLE, "there are files that can't be read now", reconciling=True
+        )
     elif summary.corrupted:
-        told = f"{summary.corrupted} copies are damaged and made anew"
-        conditions.ready("False", c.REASON_REPAIRING, told, reconciling=True)
+        conditions.ready("False", c.REASON_REPAIRING, "damaged copies are made anew", reconciling=True)
     else:
         conditions.ready("True", c.REASON_AS_SPECIFIED, f"it is served, over {len(summary.stores)} stores")
 
