@@ -27,7 +27,7 @@ from cloudmesh.data.settings import DataSettings
 from cloudmesh.data.store_controller import StoreReconciler
 from cloudmesh.data.stores.ports import Probe, StoreInfo
 from cloudmesh.data.stores.registry import StoreContext
-from cloudmesh.engine import SECRET, AuthFailed, Transient
+from cloudmesh.engine import SECRET, AuthFailed, Done, Key, Obj, Resource, Transient
 from cloudmesh.testing import CrashPoint, World, run_virtual
 
 KINDS = (VIRTUAL_DIRECTORY, DATA_STORE, DEPLOYMENT, SERVICE, CLAIM, POD, SECRET, NAMESPACE, CLOUD_ACCOUNT)
@@ -146,6 +146,21 @@ class Place:
         self.scene.closed += 1
 
 
+class Watcher:
+    """A reconciler of another wing, which does nothing."""
+
+    owns = ()
+
+    def __init__(self, resource: Resource) -> None:
+        self.resource = resource
+
+    async def reconcile(self, key: Key, obj: Obj) -> Done:
+        return Done()
+
+    def forget(self, key: Key) -> None:
+        pass
+
+
 class Scene:
     """One namespace, `ns`."""
 
@@ -156,6 +171,8 @@ class Scene:
         self.fault: Exception | None = None
         self.probed: list[StoreContext] = []
         self.closed = 0
+        self.watched: tuple[Any, ...] = ()
+        """Kinds of other wings that the operator watches as well."""
         self.settings = DataSettings(gateway_image="cloudmesh.local/operator:1")
         self.api.put(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}})
 
@@ -223,6 +240,8 @@ class Scene:
 
         def stores(engine: Any) -> StoreReconciler:
             access = Access(engine, self.settings)
+            for resource in self.watched:
+                engine.add(Watcher(resource))
             return StoreReconciler(engine, access, make=lambda _: lambda context: Place(self, context))  # type: ignore[arg-type,return-value]
 
         def directories(engine: Any) -> DirectoryReconciler:
