@@ -1,4 +1,4 @@
-"""`make demo`: a real Kubernetes, the chart, a function that answers, a cluster that computes, a directory that keeps."""
+"""`make demo`: a real Kubernetes, the chart, a function that answers, a cluster that computes, files that are kept."""
 
 from __future__ import annotations
 

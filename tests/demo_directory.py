@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from cloudmesh.data.client import Vdir
+from cloudmesh.engine.errors import CloudmeshError
 from tests import install
 from tests.datastores import ACCESS, SECRET, S3Server, s3
 from tests.testbed.clusters import Cluster
-
-from cloudmesh.data.client import Vdir
-from cloudmesh.engine.errors import CloudmeshError
 
 NAME = "lab"
 PATH = "results/run-1.csv"
