@@ -50,6 +50,8 @@ WORKING_SECONDS = 2.0
 IDLE_SECONDS = 15.0
 TROUBLE_SECONDS = 30.0
 NUDGE_SECONDS = 4.0
+NUDGES = 8
+"""A configuration that doesn't arrive by then is refused, or comes when the node looks by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,15 @@ class Told:
     def fingerprint(self) -> str:
         """By which the gateway says which one it uses."""
         return configs.fingerprint(self.text) if self.text else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """How often a configuration was brought to a gateway, and when last on the loop's clock."""
+
+    fingerprint: str
+    count: int
+    at: float
 
 
 class _Refused(Exception):
@@ -94,7 +105,7 @@ class DirectoryReconciler:
         self._reader = reader or HttpReader()
         self._now = now
         self._counted: dict[Key, float] = {}
-        self._nudged: dict[Key, float] = {}
+        self._nudged: dict[Key, Nudge] = {}
         self._strange: set[Key] = set()
         self._uses: dict[Key, tuple[Any, ...]] = {}
 
@@ -288,11 +299,15 @@ class DirectoryReconciler:
 
     async def _nudge(self, key: Key, obj: Obj, told: Told, summary: Summary | None) -> None:
         """Has the node bring a changed Secret to the gateway now."""
-        clock = asyncio.get_running_loop().time()
-        late = key in self._strange if summary is None else not summary.error
-        if not late or clock < self._nudged.get(key, float("-inf")) + NUDGE_SECONDS:
+        if summary is None and key not in self._strange:
             return
-        self._nudged[key] = clock
+        clock = asyncio.get_running_loop().time()
+        before = self._nudged.get(key)
+        if before is None or before.fingerprint != told.fingerprint:
+            before = Nudge(told.fingerprint, 0, float("-inf"))
+        if before.count >= NUDGES or clock < before.at + NUDGE_SECONDS:
+            return
+        self._nudged[key] = Nudge(told.fingerprint, before.count + 1, clock)
         for pod in self._engine.cache.children(obj["metadata"]["uid"], POD):
             if is_deleting(pod) or (pod.get("status") or {}).get("phase") != "Running":
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 
 from cloudmesh.data.mesh import HIDDEN, MARKER, Member
 from cloudmesh.data.stores.ports import Object, Sweeper
@@ -22,24 +22,23 @@ class Emptying:
     """Empties the stores of a directory; nothing else may write to them meanwhile.
 
     Args:
-        members: Its stores.
+        members: Gives its stores.
         adopted: Objects that others wrote below its prefixes are its files too.
     """
 
-    def __init__(self, members: Mapping[str, Member], *, adopted: bool) -> None:
+    def __init__(self, members: Callable[[], Iterable[Member]], *, adopted: bool) -> None:
         self._members = members
         self._adopted = adopted
         self.done = False
 
     async def run(self) -> None:
-        """Works until all is gone; a store that doesn't answer is waited for."""
-        while not self.done:
+        """Works until all is gone, and then waits for its end; a store that doesn't answer is waited for."""
+        while True:
             try:
-                self.done = await self.round()
+                self.done = self.done or await self.round()
             except CloudmeshError as error:
                 log.warning("a store can't be emptied now: %s", error)
-            if not self.done:
-                await asyncio.sleep(ROUND_SECONDS)
+            await asyncio.sleep(ROUND_SECONDS)
 
     async def round(self) -> bool:
         """Removes what can be removed now; says whether nothing is left.
@@ -48,7 +47,7 @@ class Emptying:
             CloudmeshError: A store fails.
         """
         clear, empty = [], True
-        for member in list(self._members.values()):
+        for member in list(self._members()):
             # another directory's prefix, and a store in which nothing may be deleted, stay as they are
             if member.state == "Claimed" or member.config.access == "ReadOnly":
                 continue

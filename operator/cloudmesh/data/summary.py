@@ -209,6 +209,8 @@ def _ready(conditions: c.Conditions, seen: Seen) -> None:
     elif summary.config != seen.fingerprint:
         told = "the gateway takes up its new configuration"
         conditions.ready("Unknown", c.REASON_PENDING, told, reconciling=True)
+    elif summary.error:
+        conditions.ready("Unknown", c.REASON_STORE_UNAVAILABLE, f"the gateway: {summary.error}", reconciling=True)
     elif away := [store for store in summary.stores if store.state not in ("Up", "Slow")]:
         reason = _away_reason(away)
         if reason == c.REASON_STORE_CLAIMED:

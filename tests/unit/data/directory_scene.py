@@ -120,9 +120,8 @@ class Gateways:
         )
         return Summary(
             config=configs.fingerprint(gateway.text),
-            error=self.refuses,
             stores=stores,
-            **{"emptied": config.emptying, **gateway.summary},
+            **{"error": self.refuses, "emptied": config.emptying, **gateway.summary},
         )
 
 

@@ -391,6 +391,24 @@ async def test_a_configuration_that_the_gateway_refuses(s: Scene) -> None:
         s.directory(quota={"files": 3})
         await s.settle()
         assert s.condition() == ("False", "InvalidRequest", "the gateway: a store can't be opened")
+        await s.settle(120)
+        before = s.api.writes()
+        await s.settle(120)
+        assert s.api.writes() == before
+
+
+@scene
+async def test_a_gateway_that_waits_for_its_stores(s: Scene) -> None:
+    s.secret()
+    s.store()
+    s.directory()
+    async with s.operator():
+        await s.settle()
+        s.gateway.summary = {"error": "the catalogue is made anew when all stores answer"}
+        await s.settle(40)
+        status, reason, message = s.condition()
+        assert (status, reason) == ("Unknown", "StoreUnavailable")
+        assert "made anew" in message
 
 
 @scene

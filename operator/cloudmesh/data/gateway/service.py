@@ -17,6 +17,7 @@ from cloudmesh.data import config as configs
 from cloudmesh.data.catalog.journal import Journal
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.config import DirectoryConfig, StoreSummary, Summary
+from cloudmesh.data.emptying import Emptying
 from cloudmesh.data.filling import fill
 from cloudmesh.data.gateway import problems
 from cloudmesh.data.gateway.auth import ApiServer, Doorkeeper, Unauthenticated
@@ -60,6 +61,7 @@ class Gateway:
         self._scanning: dict[str, float] = {}
         self.waits = ""
         """What the doors wait for; empty when they are open."""
+        self.emptying: Emptying | None = None
 
     async def __aenter__(self) -> Gateway:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -73,12 +75,29 @@ class Gateway:
         self.door = Doorkeeper(lambda: self.mesh.config, self._api_server)
         await self.mesh.use(self._config)
         await self.mesh.settled()
+        if self._config.emptying:
+            self._tasks = [asyncio.create_task(self._forever(self._watch_config()), name="configuration")]
+            await self._end()
+            return self
         await self._fill()
         self._tasks = [
             asyncio.create_task(self._forever(self._watch_config()), name="configuration"),
             asyncio.create_task(self._forever(self._work()), name="work"),
         ]
         return self
+
+    async def _end(self) -> None:
+        """The directory goes, and its files with it: nothing else is done from now on."""
+        self.waits = "the directory is being deleted"
+        if self.emptying is not None:
+            return
+        self.emptying = Emptying(lambda: self.mesh.members.values(), adopted=self.mesh.config.adopt)
+        work = [task for task in self._tasks if task.get_name() == "work"]
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        await self.journal.stop()
+        self._tasks.append(asyncio.create_task(self._forever(self.emptying.run()), name="emptying"))
 
     async def _fill(self) -> None:
         self.waits = await fill(self.catalog, self.mesh, wall())
@@ -154,6 +173,9 @@ class Gateway:
             return
         self._text, self._error = text, ""
         log.info("configuration %s is in use", configs.fingerprint(text))
+        if config.emptying:
+            await self._end()
+            return
         await self.catalog.wake(due=wall())
         self.mover.stir()
 
@@ -244,6 +266,7 @@ class Gateway:
             under_replicated=totals.pending, corrupted=totals.states.get("Corrupt", 0), stores=stores,
             monthly_nanos=_monthly(self.mesh.config, totals.stores), currency=self.mesh.config.currency,
             entries=totals.files + totals.directories,
+            emptied=self.emptying is not None and self.emptying.done,
         )  # fmt: skip
 
 
