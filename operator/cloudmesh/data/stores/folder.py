@@ -312,6 +312,8 @@ class Folder:
             self._keep_record(temporary.fd, key, attributes)
             os.fsync(temporary.fd)
             made = self.look(temporary.fd, key)
+            undo = stack.enter_context(contextlib.ExitStack())
+            undo.callback(self._drop_sidecar, key, made.inode)
             with self.locked():
                 there = self.find(key)
                 if if_absent and there is not None:
@@ -319,6 +321,7 @@ class Folder:
                 _compare(key, there, if_tag)
                 parent = stack.enter_context(self._inside(folders, make=True))
                 self._put(temporary, parent, name, over=not if_absent)
+                undo.pop_all()
                 if there is not None:
                     self._drop_sidecar(key, there.inode)
             os.fsync(parent)

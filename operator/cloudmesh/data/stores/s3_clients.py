@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import Credentials
+from botocore.loaders import Loader
 from obstore.store import S3Store as Bytes
 
 KEY_ID, SECRET_KEY, SESSION_TOKEN = "aws_access_key_id", "aws_secret_access_key", "aws_session_token"
 THREADS = 24
 CONNECT_SECONDS = 5.0
+
+
+@cache
+def _loader() -> Loader:
+    """The descriptions of the service, read once: they are large."""
+    return Loader(extra_search_paths=[Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
 
 
 def boto_client(values: Mapping[str, str], endpoint: str, region: str, seconds: float, *, tries: int) -> Any:
@@ -35,6 +43,7 @@ def boto_client(values: Mapping[str, str], endpoint: str, region: str, seconds: 
             "credentials_file": (None, None, "/dev/null", None),
         }
     )
+    core.register_component("data_loader", _loader())
     core._credentials = Credentials(  # type: ignore[attr-defined]  # botocore's own setter asks the chain
         values[KEY_ID], values[SECRET_KEY], values.get(SESSION_TOKEN) or None, method="cloudmesh"
     )
