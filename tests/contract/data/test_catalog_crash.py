@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cloudmesh.data.catalog import sqlite_tree
+from cloudmesh.data.catalog.ports import Catalog
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.engine.errors import Conflict, InvalidRequest, Transient
 from cloudmesh.testing.catalogs.case import Bench, Harness
@@ -95,6 +97,10 @@ class Plain(Harness):
         catalog = SqliteCatalog(self.path, clock=clock)  # type: ignore[arg-type]
         await catalog.open()
         return catalog
+
+    async def settled(self, catalog: Catalog) -> None:
+        assert isinstance(catalog, SqliteCatalog)
+        await catalog.settle()
 
 
 async def test_one_process_at_a_time(tmp_path: Path) -> None:
@@ -184,4 +190,28 @@ async def test_a_caller_that_gave_up_doesn_t_disturb_the_others(tmp_path: Path) 
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert sum(isinstance(result, asyncio.CancelledError) for result in results) == 10
     assert len(await bench.names()) >= 10
+    await bench.close()
+
+
+async def test_a_call_of_wake_isn_t_shared_with_what_was_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_tree, "VISIT", 3)
+    bench = Bench(Plain(tmp_path))
+    await bench.open()
+    for number in range(40):
+        await bench.put(f"d/f{number}", stores=("s1", "s2") if number % 2 else ("s1",))
+    await bench.catalog.mkdir("e")
+    # the background is busy with the move, and then looks for what a process left
+    _, whole, some = await asyncio.gather(
+        bench.catalog.move("d", "e/d"), bench.catalog.wake(due=5), bench.catalog.wake(store="s2", due=5)
+    )
+    assert (whole, some) == (40, 20)
+    await bench.settled()
+    catalog = bench.catalog
+    assert isinstance(catalog, SqliteCatalog)
+    # what a process that ended had left is done after the next start
+    await catalog._write(lambda db: sqlite_tree.begin_wake(db, "", 3) and None)
+    await bench.open()
+    await bench.settled()
+    assert {work.due for work in await bench.catalog.work(9)} == {3}
+    assert len(await bench.catalog.work(9)) == 40
     await bench.close()

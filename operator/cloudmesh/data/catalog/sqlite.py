@@ -51,6 +51,8 @@ class SqliteCatalog:
         self._readers: Readers | None = None
         self._lock = -1
         self._visiting: asyncio.Task[None] | None = None
+        self._waking: set[int] = set()
+        """Calls of `wake` that go on here."""
 
     async def open(self) -> None:
         """Opens or makes the file. Intents that are open belong to a process that has ended: their `until` becomes 0.
@@ -241,14 +243,24 @@ class SqliteCatalog:
 
     async def wake(self, *, store: str = "", due: int) -> int:
         """See `Catalog.wake`. Many files take many commits; what a process leaves is done after the next start."""
-        number = await self._write(lambda db: tree.begin_wake(db, store, due))
-        return await self._wake(number)
+
+        def begin(db: read.DB) -> int:
+            number = tree.begin_wake(db, store, due)
+            # before it is committed, so that the background never takes it for one that was left
+            self._waking.add(number)
+            return number
+
+        return await self._wake(await self._write(begin))
 
     async def _wake(self, number: int) -> int:
         changed, more = 0, True
-        while more:
-            step, more = await self._write(lambda db: tree.wake(db, number))
-            changed += step
+        self._waking.add(number)
+        try:
+            while more:
+                step, more = await self._write(lambda db: tree.wake(db, number))
+                changed += step
+        finally:
+            self._waking.discard(number)
         return changed
 
     # -- the journal
@@ -324,4 +336,5 @@ class SqliteCatalog:
             while await self._write(lambda db: tree.visit(db, self._clock())):
                 pass
             for number in await self._read(tree.wakings):
-                await self._wake(number)
+                if number not in self._waking:
+                    await self._wake(number)

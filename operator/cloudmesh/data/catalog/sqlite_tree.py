@@ -328,26 +328,23 @@ def wake(db: DB, n: int) -> tuple[int, bool]:
         return 0, False
     store, mark, due = row
     if store:
-        rows = db.execute(
-            "SELECT entry, key FROM copy WHERE store = ? AND key > ? ORDER BY key LIMIT ?", (store, mark, VISIT)
-        ).fetchall()
-        ids = [entry_id for entry_id, _ in rows]
+        last = "SELECT key FROM copy WHERE store = ? AND key > ? ORDER BY key LIMIT 1 OFFSET ?"
+        end = db.execute(last, (store, mark, VISIT - 1)).fetchone()
+        which, values = "id IN (SELECT entry FROM copy WHERE store = ?2 AND key > ?3", (due, store, mark)
+        bound = " AND key <= ?4)" if end else ")"
     else:
-        rows = db.execute("SELECT id, id FROM entry WHERE id > ? ORDER BY id LIMIT ?", (mark, VISIT)).fetchall()
-        ids = [entry_id for entry_id, _ in rows]
-    cursor = db.cursor()
-    changed = 0
-    for entry_id in ids:
-        cursor.execute(
-            "UPDATE entry SET due = CASE WHEN due = 0 THEN ?1 ELSE min(due, ?1) END, pending = 1, stamp = stamp + 1 "
-            "WHERE id = ?2 AND dir = 0",
-            (due, entry_id),
-        )
-        changed += cursor.rowcount
-    if len(rows) < VISIT:
+        end = db.execute("SELECT id FROM entry WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?", (mark, VISIT - 1)).fetchone()
+        which, values = "?2 = '' AND id > ?3", (due, store, mark)
+        bound = " AND id <= ?4" if end else ""
+    changed = db.execute(
+        "UPDATE entry SET due = CASE WHEN due = 0 THEN ?1 ELSE min(due, ?1) END, pending = 1, stamp = stamp + 1 "  # noqa: S608
+        f"WHERE {which}{bound} AND dir = 0",
+        (*values, *(end or ())),
+    ).rowcount
+    if end is None:
         db.execute("DELETE FROM waking WHERE n = ?", (n,))
         return changed, False
-    db.execute("UPDATE waking SET mark = ? WHERE n = ?", (rows[-1][1], n))
+    db.execute("UPDATE waking SET mark = ? WHERE n = ?", (end[0], n))
     return changed, True
 
 
