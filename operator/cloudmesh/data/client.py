@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 import urllib3
 
+from cloudmesh.data import names
 from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, Missing
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Conflict, InvalidRequest, Transient
 
@@ -50,10 +51,7 @@ class Vdir:
         self._token, self._basic = token or os.environ.get("CLOUDMESH_VDIR_TOKEN", ""), ""
         if user:
             self._token, self._basic = "", base64.b64encode(f"{user}:{password}".encode()).decode()
-        # reads are tried again by the library; writes never are, since nobody knows what a lost answer meant
-        retries = urllib3.Retry(3, backoff_factor=0.3, status_forcelist=(502, 504), allowed_methods=("GET", "HEAD"))
-        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
-        self._pool = urllib3.PoolManager(maxsize=16, retries=retries, timeout=timeout)
+        self._pool, self._process = _pool(), os.getpid()
 
     def __repr__(self) -> str:
         return f"Vdir({self.name!r}, url={self.url!r})"
@@ -110,20 +108,18 @@ class Vdir:
         if start or stop is not None:
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         answer = self._send("GET", f"/v1/files/{_quoted(path)}", headers=headers, allowed=(200, 206, 416), stream=True)
+        whole = False
         try:
             if answer.status == 416:
                 return
-            wanted = int(answer.headers.get("Content-Length", "-1"))
-            got = 0
-            for chunk in answer.stream(PIECE):
-                got += len(chunk)
-                yield chunk
-            if wanted not in (-1, got):
-                raise Transient(f"'{path}' ended after {got} of {wanted} bytes")
+            # fewer bytes than were announced are an error of the library's
+            yield from answer.stream(PIECE)
+            whole = True
         except urllib3.exceptions.HTTPError as error:
             raise Transient(f"reading '{path}' broke off: {error}") from error
         finally:
-            answer.release_conn()
+            # a connection on which bytes are left that nobody reads is of no use to the next request
+            answer.release_conn() if whole else answer.close()
 
     def write(
         self,
@@ -161,10 +157,10 @@ class Vdir:
         answer = self._send("PUT", f"/v1/files/{_quoted(path)}", headers=headers, body=content, allowed=(200, 201))
         return dict(json.loads(answer.data))
 
-    def put(self, source: str | Path, path: str) -> dict[str, Any]:
-        """Writes a local file into the directory, with its time."""
+    def put(self, source: str | Path, path: str, *, new: bool = False) -> dict[str, Any]:
+        """Writes a local file into the directory, with its time; `new`: only where there is no file."""
         with Path(source).open("rb") as file:
-            return self.write(path, file, modified=str(os.fstat(file.fileno()).st_mtime_ns // 1000))
+            return self.write(path, file, new=new, modified=str(os.fstat(file.fileno()).st_mtime_ns // 1000))
 
     def get(self, path: str, target: str | Path) -> Path:
         """Reads a file of the directory into a local one, which is there whole or not at all."""
@@ -231,6 +227,9 @@ class Vdir:
         all_headers = dict(headers or {})
         if who := self._authorization():
             all_headers["Authorization"] = who
+        if self._process != os.getpid():
+            # after a fork both processes would read from the same connections
+            self._pool, self._process = _pool(), os.getpid()
         try:
             answer = self._pool.request(
                 method, self.url + target, headers=all_headers, body=body, preload_content=not stream, redirect=False
@@ -258,8 +257,16 @@ class Vdir:
             asked["after"] = page["after"]
 
 
+def _pool() -> urllib3.PoolManager:
+    # reads are tried again by the library; writes never are, since nobody knows what a lost answer meant
+    retries = urllib3.Retry(3, backoff_factor=0.3, status_forcelist=(502, 504), allowed_methods=("GET", "HEAD"))
+    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
+    return urllib3.PoolManager(maxsize=16, retries=retries, timeout=timeout)
+
+
 def _quoted(path: str) -> str:
-    return quote(path.strip("/"), safe="/")
+    # checked here too: libraries resolve `..` in URLs by themselves, and would ask for something else
+    return quote(names.clean_path(path), safe="/")
 
 
 def _error(status: int, body: bytes) -> CloudmeshError:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import sys
 import tempfile
+import warnings
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
+from fsspec.compression import compr
+from fsspec.core import get_compression, has_magic
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import stringify_path
 
 from cloudmesh.data.client import Vdir
-from cloudmesh.data.errors import Exists, Missing
+from cloudmesh.data.errors import Exists, Full, InvalidName, Missing
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError
 
+_NUMBERS: Mapping[type[CloudmeshError], int] = {
+    Missing: errno.ENOENT, Exists: errno.EEXIST, AuthFailed: errno.EACCES, Full: errno.ENOSPC,
+    InvalidName: errno.EINVAL,
+}  # fmt: skip
 BLOCK = 4 << 20
 """Bytes that a reader asks for at a time at least."""
+CALLERS = 12
+"""Callers of `close` that are looked at: wrappers of wrappers."""
 IN_MEMORY = 16 << 20
 """What is written lies in memory up to so many bytes, then in a temporary file."""
 
@@ -75,6 +87,44 @@ class VdirFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
         with _as_os(path):
             return self._told_of(vdir.name, vdir.stat(inner))
 
+    def exists(self, path: str, **_: Any) -> bool:
+        """Whether there is something; an error isn't an answer."""
+        return self._kind(path) != ""
+
+    def isdir(self, path: str) -> bool:
+        """Whether it is a directory."""
+        return self._kind(path) == "directory"
+
+    def isfile(self, path: str) -> bool:
+        """Whether it is a file."""
+        return self._kind(path) == "file"
+
+    def _kind(self, path: str) -> str:
+        try:
+            return str(self.info(path)["type"])
+        except FileNotFoundError:
+            return ""
+
+    def find(
+        self, path: str, maxdepth: int | None = None, withdirs: bool = False, detail: bool = False, **more: Any
+    ) -> Any:
+        """All files below a directory, page by page."""
+        if maxdepth is not None:
+            return super().find(path, maxdepth=maxdepth, withdirs=withdirs, detail=detail, **more)
+        vdir, inner = self._at(path)
+        with _as_os(path):
+            try:
+                top = vdir.stat(inner)
+                entries = [top] if top["kind"] == "File" or withdirs else []
+                entries += vdir.list(inner, recursive=True) if top["kind"] == "Directory" else []
+            except Missing:
+                entries = []
+        told = {
+            one["name"]: one
+            for one in (self._told_of(vdir.name, e) for e in entries if withdirs or e["kind"] == "File")
+        }
+        return dict(sorted(told.items())) if detail else sorted(told)
+
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         """What is in a directory."""
         vdir, inner = self._at(path)
@@ -99,13 +149,22 @@ class VdirFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
 
     # -- contents
 
+    def open(self, path: str, mode: str = "rb", compression: str | None = None, **more: Any) -> Any:
+        """Opens a file as fsspec does; whatever is wrapped around it, an exception in its `with` publishes nothing."""
+        if "b" not in mode:
+            words = {key: more.pop(key) for key in ("encoding", "errors", "newline") if key in more}
+            return _Text(self.open(path, mode.replace("t", "") + "b", compression=compression, **more), **words)
+        if "r" in mode or get_compression(path, compression) is None:
+            return super().open(path, mode, compression=compression, **more)
+        return _Compressed(super().open(path, mode, **more), compr[get_compression(path, compression)])
+
     def _open(
         self, path: str, mode: str = "rb", block_size: int | None = None, autocommit: bool = True, **_: Any
-    ) -> io.RawIOBase | io.BufferedIOBase:
+    ) -> io.BufferedIOBase:
         vdir, inner = self._at(path)
         with _as_os(path):
             if mode == "rb":
-                return io.BufferedReader(_Reader(vdir, inner), block_size or BLOCK)
+                return _Buffered(_Reader(vdir, inner), path, block_size or BLOCK)
             if mode in ("wb", "xb"):
                 return _Writer(vdir, inner, new=mode == "xb", autocommit=autocommit)
             if mode == "ab":
@@ -136,7 +195,7 @@ class VdirFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
             if os.path.isdir(lpath):  # noqa: PTH112 - fsspec hands texts
                 vdir.mkdir(inner)
             else:
-                vdir.put(lpath, inner)
+                vdir.put(lpath, inner, new=mode == "create")
 
     # -- the tree
 
@@ -172,19 +231,28 @@ class VdirFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
 
     def rm(self, path: str | list[str], recursive: bool = False, maxdepth: int | None = None) -> None:
         """Moves files and, if `recursive`, directories to the trash."""
-        paths = self.expand_path(path, recursive=False) if recursive else self.expand_path(path, maxdepth=maxdepth)
+        # a directory ends with all below it at once, but where only so many levels of it are meant
+        whole = recursive and maxdepth is None
+        paths = self.expand_path(path, recursive=recursive and not whole, maxdepth=maxdepth if recursive else None)
         for one in reversed(paths):
             vdir, inner = self._at(one)
             with _as_os(one):
-                vdir.delete(inner, recursive=recursive)
+                vdir.delete(inner, recursive=whole)
 
     def mv(self, path1: str, path2: str, recursive: bool = False, maxdepth: int | None = None, **more: Any) -> None:
         """Renames; of any size at once within a directory."""
-        (vdir, source), (other, target) = self._at(path1), self._at(path2)
-        if vdir is not other or "*" in path1:
+        simple = isinstance(path1, str) and isinstance(path2, str) and not has_magic(path1) and maxdepth is None
+        if not simple or self._at(path1)[0] is not self._at(path2)[0]:
             super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **more)
             return
+        vdir, source = self._at(path1)
+        if path2.endswith("/") or self.isdir(path2):
+            path2 = f"{path2.rstrip('/')}/{source.rpartition('/')[2]}"
+        _, target = self._at(path2)
         with _as_os(path1):
+            vdir.stat(source)
+            if "/" in target:
+                vdir.mkdir(target.rpartition("/")[0], parents=True)
             vdir.move(source, target, overwrite=True)
 
     def cp_file(self, path1: str, path2: str, **_: Any) -> None:
@@ -211,14 +279,11 @@ class _as_os:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if not isinstance(error, CloudmeshError):
             return
-        told: type[OSError] = OSError
-        if isinstance(error, Missing):
-            told = FileNotFoundError
-        elif isinstance(error, Exists):
-            told = FileExistsError
-        elif isinstance(error, AuthFailed):
-            told = PermissionError
-        raise told(f"{self._path}: {error}") from error
+        for ours, number in _NUMBERS.items():
+            if isinstance(error, ours):
+                # Python makes FileNotFoundError and its like of the number
+                raise OSError(number, str(error), self._path) from error
+        raise OSError(f"{self._path}: {error}") from error
 
 
 class _Reader(io.RawIOBase):
@@ -230,6 +295,7 @@ class _Reader(io.RawIOBase):
         if entry["kind"] == "Directory":
             raise IsADirectoryError(path)
         self.size, self._etag = int(entry["size"]), str(entry["etag"])
+        self.name, self.mode = path, "rb"
 
     def readable(self) -> bool:
         return True
@@ -248,14 +314,59 @@ class _Reader(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)
-        with _as_os(self._path):
-            data = self._vdir.read(
-                self._path, start=self._at, stop=min(self.size, self._at + len(view)), etag=self._etag
-            )
+        view = memoryview(buffer).cast("B")
+        data = self._read(self._at + len(view))
         view[: len(data)] = data
-        self._at += len(data)
         return len(data)
+
+    def readall(self) -> bytes:
+        return self._read(self.size)
+
+    def _read(self, stop: int) -> bytes:
+        with _as_os(self._path):
+            data = self._vdir.read(self._path, start=self._at, stop=min(self.size, stop), etag=self._etag)
+        self._at += len(data)
+        return data
+
+
+class _Buffered(io.BufferedReader):
+    """A reader that asks for blocks."""
+
+    def __init__(self, raw: _Reader, path: str, block: int) -> None:
+        super().__init__(raw, block)
+        self.path, self.size = path, raw.size
+
+
+class _Text(io.TextIOWrapper):
+    """Text of a file."""
+
+    def __exit__(self, *_: object) -> None:
+        # in Python, so that a writer below finds it among those who call
+        self.close()
+
+
+class _Compressed(io.BufferedIOBase):
+    """Compresses what is written; fsspec's own way leaves the file below open."""
+
+    def __init__(self, file: Any, compress: Callable[..., Any]) -> None:
+        self._file, self._compressor = file, compress(file, mode="wb")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return int(self._compressor.write(data))
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                self._compressor.close()
+                self._file.close()
+            finally:
+                super().close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class _Writer(io.BufferedIOBase):
@@ -263,9 +374,11 @@ class _Writer(io.BufferedIOBase):
 
     def __init__(self, vdir: Vdir, path: str, *, new: bool, autocommit: bool) -> None:
         self._vdir, self._path, self._new, self._autocommit = vdir, path, new, autocommit
+        self._handled = sys.exc_info()[1]
         self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - closed with this one
         if new and vdir.exists(path):
-            raise FileExistsError(path)
+            self.discard()
+            raise FileExistsError(errno.EEXIST, "it is there already", path)
 
     def begin_with_old(self) -> None:
         """What is there already comes first."""
@@ -286,26 +399,48 @@ class _Writer(io.BufferedIOBase):
         if self.closed:
             return
         try:
-            if self._autocommit:
+            if self._left_by_exception():
+                self.discard()
+            elif self._autocommit:
                 self.commit()
         finally:
-            if self._autocommit:
-                self._file.close()
             super().close()
 
     def commit(self) -> None:
         """Publishes it; called by fsspec at the end of a transaction."""
+        if self._file.closed:
+            return
         self._file.seek(0)
-        with _as_os(self._path):
+        with self._file, _as_os(self._path):
             self._vdir.write(self._path, self._file, new=self._new)
-        self._file.close()
 
     def discard(self) -> None:
         """Drops it."""
         self._autocommit = False
         self._file.close()
 
+    def _left_by_exception(self) -> bool:
+        """Whether a `with` around this, such as fsspec's and pandas' own, is being left by an exception that came while
+        it was open: these close what they hold without a word of why."""
+        error, frame = sys.exc_info()[1], sys._getframe(1)
+        if error is None or error is self._handled:
+            return False
+        for _ in range(CALLERS):
+            if frame.f_code.co_name == "__exit__":
+                return True
+            if frame.f_back is None:
+                return False
+            frame = frame.f_back
+        return False
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if kind is not None:
             self.discard()
         self.close()
+
+    def __del__(self) -> None:
+        # what nobody closed may be a part only: it isn't published, unlike what Python does with files
+        if not self.closed and self._autocommit:
+            warnings.warn(f"{self._path} was written and never closed: it isn't published", ResourceWarning, 2, self)
+            self.discard()
+        super().close()

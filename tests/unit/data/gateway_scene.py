@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -68,7 +69,7 @@ class Served:
     """One gateway.
 
     Args:
-        folder: Where catalogue and configuration lie.
+        folder: Where its configuration lies.
         stores: Names of its stores, on places that no other test has.
         api_server: URL of a Kubernetes API server.
         more: Members of the configuration.
@@ -84,7 +85,10 @@ class Served:
             stores=tuple(StoreConfig(name, "memory", {"place": at}) for name, at in self._places.items()),
             **({"auth": AUTH} | more),
         )  # fmt: skip
-        self._folder, self._api_server = folder, api_server
+        # what these tests ask is not whether the disk keeps it, and its time would be most of theirs
+        memory = Path("/dev/shm")
+        self._folder = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else folder)
+        self._api_server = api_server
         self._file = folder / "config.json"
         self.gateway: Gateway
         self.port = 0
@@ -103,6 +107,7 @@ class Served:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(30)
+        self._folder.cleanup()
         assert not self._thread.is_alive()
         for name in self._places.values():
             PLACES.pop(name, None)
@@ -113,7 +118,7 @@ class Served:
         async def serve() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
             api_server = ApiServer(self._api_server) if self._api_server else None
-            async with Gateway(self._file, self._folder / "catalog", api_server) as self.gateway:
+            async with Gateway(self._file, Path(self._folder.name), api_server) as self.gateway:
                 runner: web.AppRunner = await self.gateway.listen("127.0.0.1", 0)
                 self.port = runner.addresses[0][1]
                 up.set()
