@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.tests import abstract
+from tests.unit.data.gateway_scene import PASSWORD, Served
 
 from cloudmesh.data.fs import VdirFileSystem
-from tests.unit.data.gateway_scene import PASSWORD, Served
 
 
 @pytest.fixture(scope="module")

@@ -174,16 +174,21 @@ class Served:
             connection.close()
 
     def raw(self, head: str, body: bytes = b"") -> bytes:
-        """Sends bytes as they are, closes the way there, and gives all that comes back."""
+        """Sends bytes as they are, and gives all that comes back."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as line:
-            line.sendall(head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n" + body)
-            line.shutdown(socket.SHUT_WR)
+            line.sendall((head + "\nConnection: close\n\n").replace("\n", "\r\n").encode("latin-1") + body)
             return b"".join(iter(lambda: line.recv(65536), b""))
 
     def raw_status(self, head: str, body: bytes = b"") -> int:
         """The status of that."""
         answer = self.raw(head, body)
         return int(answer.split(b" ", 2)[1])
+
+    def send_a_part(self, head: str, body: bytes) -> None:
+        """Sends less than was announced, waits until it is there, and goes away."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as line:
+            line.sendall((head + "\n\n").replace("\n", "\r\n").encode("latin-1") + body)
+            until(lambda: self.call(self.gateway.catalog.intents(until=1 << 62)))
 
 
 def _chunked(body: Any, headers: Mapping[str, str]) -> bool:
