@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from cloudmesh.data.catalog.journal import JOURNAL, Journal, decode
+from cloudmesh.data.catalog.journal import JOURNAL, Journal
 from cloudmesh.data.catalog.rebuild import Rebuilt, Source, rebuild
+from cloudmesh.data.catalog.records import decode
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.config import StoreConfig
 from cloudmesh.data.mesh import Member

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final, Protocol
 
 from cloudmesh.data.catalog.ports import Catalog, Record
+from cloudmesh.data.catalog.records import encode
 from cloudmesh.data.mesh import HIDDEN, Member, strongest
 from cloudmesh.engine.errors import CloudmeshError, Transient
 
@@ -37,27 +37,6 @@ class Stores(Protocol):
     @property
     def members(self) -> Mapping[str, Member]:
         """By name, in the user's order."""
-
-
-def encode(records: Iterable[Record]) -> bytes:
-    """Records as JSON lines."""
-    lines = [{"seq": record.seq, "at": record.at, **record.body} for record in records]
-    return "".join(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines).encode()
-
-
-def decode(content: bytes) -> list[Record]:
-    """Records of JSON lines.
-
-    Raises:
-        ValueError: It is something else.
-    """
-    found = []
-    for line in content.splitlines():
-        body: dict[str, Any] = json.loads(line)
-        if not isinstance(body, dict) or "op" not in body:
-            raise ValueError(f"no journal record: {line[:100]!r}")
-        found.append(Record(int(body.pop("seq")), int(body.pop("at")), body))
-    return found
 
 
 class Journal:

@@ -258,6 +258,12 @@ class Catalog(Protocol):
     async def written(self, seq: int) -> None:
         """Records up to this one are in a store: they are forgotten here."""
 
+    async def seq(self) -> int:
+        """Number of the last record, 0 if there never was one."""
+
+    async def rows(self, *, after: str = "", limit: int = 1000) -> list[Located]:
+        """All entries but the root by id, those in the trash too, with copies: to write down the whole catalogue."""
+
     async def load(
         self,
         entries: Sequence[Entry],

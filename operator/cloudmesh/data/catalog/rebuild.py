@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from cloudmesh.data import names
-from cloudmesh.data.catalog.journal import JOURNAL, decode
+from cloudmesh.data.catalog.journal import JOURNAL
 from cloudmesh.data.catalog.ports import Catalog, Record
+from cloudmesh.data.catalog.records import decode
 from cloudmesh.data.catalog.sqlite_tree import new_id
 from cloudmesh.data.errors import InvalidName
 from cloudmesh.data.mesh import HIDDEN

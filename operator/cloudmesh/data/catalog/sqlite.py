@@ -273,6 +273,14 @@ class SqliteCatalog:
         """See `Catalog.written`."""
         await self._write(lambda db: db.execute("DELETE FROM journal WHERE seq <= ?", (seq,)) and None)
 
+    async def seq(self) -> int:
+        """See `Catalog.seq`."""
+        return await self._read(read.last_seq)
+
+    async def rows(self, *, after: str = "", limit: int = 1000) -> list[Located]:
+        """See `Catalog.rows`."""
+        return await self._read(lambda db: read.rows(db, after, limit))
+
     async def load(
         self,
         entries: Sequence[Entry],

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from cloudmesh.data.catalog import records
 from cloudmesh.data.catalog import sqlite_read as read
 from cloudmesh.data.catalog import sqlite_tree as tree
 from cloudmesh.data.catalog.ports import ANY
@@ -165,7 +166,7 @@ def commit_put(
         entry = read.renamed(db, to_entry(read.find_id(db, intent.entry) or ()))
     _put_copies(db, intent, whole, failed)
     end(db, intent_id)
-    _record_put(db, now, entry, {copy.store: copy for copy in whole})
+    _record_put(db, now, entry, whole)
     return entry
 
 
@@ -190,24 +191,12 @@ def _put_copies(db: DB, intent: Intent, whole: Sequence[Copy], failed: Mapping[s
             write_copy(db, intent.entry, Copy(intent.entry, store, keys[store], 0, "Stale", error=error))
 
 
-def _record_put(db: DB, now: int, entry: Entry, copies: Mapping[str, Copy]) -> None:
-    tree.record(
-        db,
-        now,
-        "put",
-        id=entry.id,
-        parent=entry.parent,
-        name=entry.name,
-        path=read.place(db, entry.id)[0],
-        version=entry.version,
-        size=entry.size,
-        mtime=entry.mtime,
-        sha256=entry.sha256,
-        type=entry.content_type,
-        tags=dict(entry.tags),
-        created=entry.created,
-        copies={store: [copy.key, copy.tag] for store, copy in sorted(copies.items())},
-    )
+def _record_put(db: DB, now: int, entry: Entry, copies: Iterable[Copy]) -> None:
+    tree.record(db, now, records.put(entry, read.place(db, entry.id)[0], copies))
+
+
+def _whole(db: DB, entry_id: str) -> list[Copy]:
+    return [copy for copy in read.copies(db, entry_id) if copy.state == "Whole"]
 
 
 # -- copies
@@ -227,7 +216,7 @@ def adopt(db: DB, now: int, path: str, copy: Copy, mtime: int, sha256: str, entr
     entry = Entry(entry_id, parent, name, "File", *content, created=now)
     tree.insert(db, entry, live=True, due=now)
     write_copy(db, entry_id, copy)
-    _record_put(db, now, entry, {copy.store: copy})
+    _record_put(db, now, entry, [copy])
     return entry
 
 
@@ -246,9 +235,7 @@ def put_copies(db: DB, now: int, copies: Iterable[Copy], due: int) -> None:
         write_copy(db, copy.entry, copy)
         place = (copy.key, copy.tag, copy.version)
         if copy.state == "Whole" and (old is None or (old.key, old.tag, old.version) != place):
-            tree.record(
-                db, now, "copy", id=copy.entry, version=copy.version, store=copy.store, key=copy.key, tag=copy.tag
-            )
+            tree.record(db, now, records.copied(copy))
         if due:
             tree.rouse(db, copy.entry, due)
 
@@ -261,11 +248,7 @@ def set_digest(db: DB, now: int, entry_id: str, version: int, sha256: str) -> No
     )
     row = read.find_id(db, entry_id)
     if change.rowcount and row is not None:
-        _record_put(db, now, to_entry(row), {copy.store: copy for copy in read.copies(db, entry_id) if _holds(copy)})
-
-
-def _holds(copy: Copy) -> bool:
-    return copy.state == "Whole"
+        _record_put(db, now, to_entry(row), _whole(db, entry_id))
 
 
 def drop_copy(db: DB, now: int, entry_id: str, store: str) -> None:
@@ -326,7 +309,7 @@ def _end_entry(db: DB, now: int, entry_id: str) -> None:
     db.execute("DELETE FROM entry WHERE id = ?", (entry_id,))
     db.execute("DELETE FROM trash WHERE id = ?", (entry_id,))
     db.execute("DELETE FROM visit WHERE dir = ?", (entry_id,))
-    tree.record(db, now, "purge", id=entry_id)
+    tree.record(db, now, records.purged(entry_id))
 
 
 def looked(db: DB, now: int, entry_id: str, version: int, due: int, pending: bool, stamp: int) -> None:
@@ -371,6 +354,6 @@ def finish_load(db: DB, now: int, trashed: Iterable[tuple[str, str, int]], seq: 
             continue
         entry = to_entry(row)
         if entry.kind == "File":
-            _record_put(db, now, entry, {copy.store: copy for copy in read.copies(db, entry_id) if _holds(copy)})
+            _record_put(db, now, entry, _whole(db, entry_id))
         else:
-            tree.record_mkdir(db, now, entry, read.place(db, entry_id)[0])
+            tree.record(db, now, records.mkdir(entry, read.place(db, entry_id)[0]))

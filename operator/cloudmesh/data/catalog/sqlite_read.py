@@ -330,3 +330,18 @@ def get(db: DB, name: str) -> str:
     """A kept text."""
     row = db.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()
     return row[0] if row else ""
+
+
+def last_seq(db: DB) -> int:
+    """Number of the last journal record."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'journal'").fetchone()
+    return row[0] if row else 0
+
+
+def rows(db: DB, after: str, limit: int) -> list[Located]:
+    """All entries but the root by id, with copies."""
+    found = db.execute(
+        f"SELECT {ENTRY} FROM entry WHERE id > ? AND id <> ? ORDER BY id LIMIT ?",  # noqa: S608
+        (after, ROOT, limit),
+    ).fetchall()
+    return [Located(place(db, row[0])[0], renamed(db, to_entry(row)), copies(db, row[0])) for row in found]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
+from cloudmesh.data.catalog import records
 from cloudmesh.data.catalog import sqlite_read as read
 from cloudmesh.data.catalog.ports import ANY
 from cloudmesh.data.catalog.sqlite_read import DB, Row, dumps, parts_of, to_entry
@@ -26,9 +28,9 @@ def new_id() -> str:
             return found
 
 
-def record(db: DB, now: int, op: str, **body: Any) -> None:
+def record(db: DB, now: int, body: Mapping[str, Any]) -> None:
     """Keeps a line for the journal."""
-    text = json.dumps({"op": op, **body}, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     db.execute("INSERT INTO journal (at, body) VALUES (?, ?)", (now, text))
 
 
@@ -113,13 +115,8 @@ def _make(db: DB, now: int, parent: str, name: str, path: str) -> Entry:
     need_free(db, parent, name, path)
     made = Entry(new_id(), parent, name, "Directory", created=now)
     insert(db, made, live=True, due=0)
-    record_mkdir(db, now, made, path)
+    record(db, now, records.mkdir(made, path))
     return made
-
-
-def record_mkdir(db: DB, now: int, made: Entry, path: str) -> None:
-    """Keeps the record of a new directory."""
-    record(db, now, "mkdir", id=made.id, parent=made.parent, name=made.name, path=path, created=made.created)
 
 
 def _parent(db: DB, path: str) -> tuple[str, str]:
@@ -184,9 +181,10 @@ def move(db: DB, now: int, source: str, target: str, overwrite: bool, if_version
         _trash(db, now, to_entry(there), target)
     need_free(db, parent, name, target)
     db.execute("UPDATE entry SET parent = ?, name = ? WHERE id = ?", (parent, name, found.id))
-    record(db, now, "move", id=found.id, parent=parent, name=name, source=source, path=target, kind=found.kind)
+    moved = replace(found, parent=parent, name=name)
+    record(db, now, records.moved(moved, target, source))
     _moved(db, now, found)
-    return to_entry((found.id, parent, name, *row[3:]))
+    return moved
 
 
 def delete(db: DB, now: int, path: str, recursive: bool, if_version: int) -> Entry | None:
@@ -209,7 +207,7 @@ def delete(db: DB, now: int, path: str, recursive: bool, if_version: int) -> Ent
 def _trash(db: DB, now: int, found: Entry, path: str) -> Entry:
     db.execute("INSERT INTO trash VALUES (?, ?, ?)", (found.id, path, now))
     db.execute("UPDATE entry SET parent = ?, name = id WHERE id = ?", (TRASH, found.id))
-    record(db, now, "delete", id=found.id, path=path, kind=found.kind)
+    record(db, now, records.deleted(found, path))
     _moved(db, now, found)
     # the mover ends directories too: it has to see the deleted one itself
     rouse(db, found.id, now)
@@ -232,7 +230,7 @@ def restore(db: DB, now: int, entry_id: str, path: str) -> Entry:
     after = read.find_id(db, entry_id)
     assert after is not None  # noqa: S101 - just written
     back = to_entry(after)
-    record(db, now, "restore", id=entry_id, parent=parent, name=name, path=target, kind=back.kind)
+    record(db, now, records.restored(back, target))
     if back.kind == "Directory":
         # what made the mover look at it was its deletion
         db.execute("UPDATE entry SET due = 0, pending = 0, stamp = stamp + 1 WHERE id = ?", (entry_id,))
@@ -246,7 +244,7 @@ def set_tags(db: DB, now: int, path: str, tags: Mapping[str, str]) -> Entry:
     if found is None:
         raise Missing(f"there is nothing at '/{path}'")
     db.execute("UPDATE entry SET tags = ? WHERE id = ?", (dumps(tags), found.id))
-    record(db, now, "tags", id=found.id, path=path, tags=dict(tags))
+    record(db, now, records.tagged(replace(found, tags=tags), path))
     if found.kind == "File":
         rouse(db, found.id, now)
     row = read.find_id(db, found.id)
