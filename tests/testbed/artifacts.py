@@ -281,7 +281,7 @@ def registry() -> Path:
 
 
 def versitygw() -> Path:
-    """Path of the static binary `versitygw`, an S3 server over a folder; no part of a bed, see `DATA_SERVERS`."""
+    """Path of the static binary `versitygw`, an S3 server over a folder; no part of a bed, see `s3server`."""
     fingerprint = _fingerprint(_go_sources(DATA_SERVERS), VERSITYGW)
     hint = "about 4 minutes on 2 cores the first time"
     part = _part(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
-from tests.contract.data.servers import ACCESS_KEY, SECRET_KEY, versitygw
+from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, versitygw
 
 from cloudmesh.data.stores.ports import POWERS
 from cloudmesh.testing.stores import CASES, BaseHarness, Case, Harness, run_all, run_case, table

@@ -17,7 +17,11 @@ async def absent(bench: Bench) -> None:
     await bench.there("x", b"first")
 
 
-@case("absent/large", "The same for an object of several parts, and no rest is left.", conditional="Create")
+@case(
+    "absent/large",
+    "A write of several parts tied to absence spares an object and leaves no rest.",
+    conditional="Create",
+)
 async def absent_large(bench: Bench) -> None:
     size = 2 * bench.harness.part
     await bench.put("x", noise(size), if_absent=True)
@@ -25,7 +29,7 @@ async def absent_large(bench: Bench) -> None:
     await bench.there("x", noise(size))
 
 
-@case("absent/empty", "The same for an object of 0 bytes.", conditional="Create")
+@case("absent/empty", "A write of 0 bytes tied to absence spares an object of 0 bytes.", conditional="Create")
 async def absent_empty(bench: Bench) -> None:
     await bench.put("x", b"", if_absent=True)
     await refused(Exists, bench.put("x", b"", if_absent=True), "a write over an empty object")
@@ -42,7 +46,9 @@ async def tag(bench: Bench) -> None:
     await bench.there("x", b"fourth")
 
 
-@case("tag/large", "The same for an object of several parts, and no rest is left.", conditional="Full")
+@case(
+    "tag/large", "A write of several parts tied to a tag spares another content and leaves no rest.", conditional="Full"
+)
 async def tag_large(bench: Bench) -> None:
     size = 2 * bench.harness.part
     first = await bench.put("x", noise(size))
