@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cloudmesh.data.catalog import journal as journal_module
 from cloudmesh.data.catalog.journal import JOURNAL, Journal
 from cloudmesh.data.catalog.rebuild import Rebuilt, Source, rebuild
 from cloudmesh.data.catalog.records import decode
@@ -285,7 +287,9 @@ async def test_any_history_comes_back(tmp_path: Path, seed: int) -> None:
 
         for step in range(120):
             try:
-                match rng.choice(["put", "put", "put", "move", "move", "delete", "restore", "tags", "mkdir", "sync"]):
+                match rng.choice(
+                    ["put", "put", "put", "move", "move", "delete", "restore", "tags", "mkdir", "sync", "short"]
+                ):
                     case "put":
                         stores = tuple(rng.sample(["s1", "s2"], rng.randint(1, 2)))
                         await world.put(path(), bytes(rng.randint(0, 9)), stores)
@@ -303,6 +307,8 @@ async def test_any_history_comes_back(tmp_path: Path, seed: int) -> None:
                         await catalog.mkdir(path(), parents=True)
                     case "sync":
                         await world.journal.sync()
+                    case "short" if step % 4 == 0:
+                        await world.journal.snapshot()
             except CloudmeshError:
                 continue
         await same(world)
@@ -411,3 +417,116 @@ async def test_records_that_nobody_waits_for_are_written_too(tmp_path: Path) -> 
             while not world.places["s1"].objects:
                 await asyncio.sleep(0.01)
         await journal.stop()
+
+
+# -- snapshots
+
+
+async def test_the_journal_is_made_short(tmp_path: Path) -> None:
+    async with World(tmp_path, attributes=False) as world:
+        for number in range(30):
+            await world.put(f"d/f{number}", b"1")
+            await world.catalog.move(f"d/f{number}", f"d/g{number}")
+            await world.journal.sync()
+        await world.put("d/g0", b"22", ("s1",))
+        await world.catalog.set_tags("d", {"a": "b"})
+        await world.catalog.delete("d/g1")
+        assert world.journal.objects >= 30
+        seq = await world.journal.snapshot()
+        assert seq == await world.catalog.seq()
+        for place in world.places.values():
+            (key,) = [key for key in place.objects if JOURNAL in key]
+            assert "-snapshot-" in key
+        await same(world)
+        await world.catalog.move("d/g2", "later")
+        await world.catalog.restore((await world.catalog.trash())[0].entry.id)
+        await same(world)
+        assert await world.journal.snapshot() == seq + 2
+        assert sum(1 for key in world.places["s1"].objects if JOURNAL in key) == 1
+        await same(world)
+
+
+async def test_changes_while_a_snapshot_is_written_are_in_it_or_after_it(tmp_path: Path) -> None:
+    async with World(tmp_path, attributes=False) as world:
+        for number in range(40):
+            await world.put(f"d{number % 4}/f{number}", b"1")
+        rows, rng = world.catalog.rows, random.Random(1)
+
+        async def few(*, after: str = "", limit: int = 1000) -> Any:
+            found = await rows(after=after, limit=5)
+            for change in (
+                lambda: world.put(f"d{rng.randrange(4)}/f{rng.randrange(40)}", b"22"),
+                lambda: world.catalog.move(f"d{rng.randrange(4)}/f{rng.randrange(40)}", f"n{world.id()}"),
+                lambda: world.catalog.move(f"d{rng.randrange(4)}", f"e{world.id()}"),
+                lambda: world.catalog.delete(f"d{rng.randrange(4)}", recursive=True),
+                restore,
+            ):
+                if rng.random() < 0.4:
+                    with contextlib.suppress(CloudmeshError):
+                        await change()
+            await world.journal.sync()
+            return found
+
+        async def restore() -> None:
+            trash = await world.catalog.trash()
+            if trash:
+                await world.catalog.restore(trash[0].entry.id, f"r{world.id()}")
+
+        world.catalog.rows = few  # type: ignore[method-assign]
+        seq = await world.journal.snapshot()
+        assert await world.catalog.seq() > seq + 10
+        world.catalog.rows = rows  # type: ignore[method-assign]
+        assert any("-snapshot-" in key for key in world.places["s1"].objects)
+        await same(world)
+
+
+async def test_a_snapshot_that_no_store_takes_removes_nothing(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.put("f", b"1")
+        await world.journal.sync()
+        before = set(world.places["s1"].objects) | set(world.places["s2"].objects)
+
+        async def down(moment: str, operation: str, key: str) -> None:
+            if operation == "publish":
+                raise Transient("no answer")
+
+        for place in world.places.values():
+            place.hook = down
+        with pytest.raises(Transient, match="no store takes a snapshot"):
+            await world.journal.snapshot()
+        assert set(world.places["s1"].objects) | set(world.places["s2"].objects) == before
+        for place in world.places.values():
+            place.hook = None
+
+
+async def test_a_snapshot_without_its_end_is_not_believed(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.put("f", b"1")
+        await world.catalog.move("f", "g")
+        await world.journal.sync()
+        kept = dict(world.places["s1"].objects)
+        await world.journal.snapshot()
+        (key,) = [key for key in world.places["s1"].objects if "-snapshot-" in key]
+        cut = b"".join(world.places["s1"].objects[key].content.splitlines(keepends=True)[:-1])
+        for place in world.places.values():
+            place.remove(key)
+        world.places["s1"].objects.update(kept)
+        for name, held in kept.items():
+            world.places["s1"].put(name, held.content, held.object.attributes)
+        world.places["s1"].put(key, cut)
+        fresh, _ = await world.rebuilt()
+        assert [item.path for item in await fresh.walk("")] == ["g"]
+        await fresh.close()
+
+
+async def test_a_long_journal_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "COMPACT_SECONDS", 0.02)
+    monkeypatch.setattr(journal_module, "COMPACT_OBJECTS", 5)
+    async with World(tmp_path) as world:
+        for number in range(6):
+            await world.catalog.mkdir(f"d{number}")
+            await world.journal.sync()
+        async with asyncio.timeout(10):
+            while not any("-snapshot-" in key for key in world.places["s2"].objects):
+                await asyncio.sleep(0.01)
+        await same(world)

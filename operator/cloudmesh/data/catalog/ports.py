@@ -123,7 +123,9 @@ class Catalog(Protocol):
         """
 
     async def begin(self, intent: Intent, *, if_version: int = ANY) -> None:
-        """Commits an intent before its first byte. A put into directories that are missing makes them.
+        """Commits an intent before its first byte. A put into directories that are missing makes them; a copy that is
+        to be deleted becomes `Deleting`, if it still has the tag that the target expects. A Put on which nobody works
+        any more (`until` 0) stands in no other's way.
 
         Raises:
             Changed: The entry isn't of `if_version` or is as new as the intent, was moved or deleted, or the name now
@@ -208,9 +210,12 @@ class Catalog(Protocol):
 
     # -- copies, and the mover's work
 
-    async def put_copies(self, copies: Sequence[Copy], *, due: int = 0) -> None:
+    async def put_copies(
+        self, copies: Sequence[Copy], *, due: int = 0, was: Sequence[Copy | None] | None = None
+    ) -> None:
         """Writes what is known of copies, each only while its entry is there; counters follow. With `due` the mover
-        has to look at those that change.
+        has to look at those that change. With `was` a copy is written only if its record is still as given there, in
+        the same order (None: there was none).
 
         Raises:
             Conflict: A key belongs to another entry's copy.
@@ -219,8 +224,8 @@ class Catalog(Protocol):
     async def set_digest(self, entry_id: str, version: int, sha256: str) -> None:
         """Keeps the digest of a content whose digest wasn't known, if it is still of that version."""
 
-    async def drop_copy(self, entry_id: str, store: str) -> None:
-        """The copy is surely gone; an entry in the trash without copies ends with its last one (and without any at
+    async def drop_copy(self, entry_id: str, store: str, *, was: Copy | None = None) -> None:
+        """The copy is surely gone (with `was`, only if its record is still this one); an entry in the trash without copies ends with its last one (and without any at
         once when the mover asks), an empty trashed directory too."""
 
     async def purge(self, entry_id: str) -> None:

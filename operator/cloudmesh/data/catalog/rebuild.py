@@ -95,10 +95,15 @@ async def rebuild(sources: Sequence[Source], catalog: Catalog, *, now: int) -> R
     result = Rebuilt()
     state = _State(now)
     records: dict[tuple[int, int], Record] = {}
+    written: list[Record] = []
     for source in sources:
-        async for record in _records(source):
-            records[record.seq, record.at] = record
-    for _, record in sorted(records.items()):
+        async for found in _records(source):
+            if found[0].body["op"] != "snapshot":
+                records.update(((record.seq, record.at), record) for record in found)
+            elif _complete(found) and (not written or found[0].seq > written[0].seq):
+                written = found
+    last = written[0].seq if written else -1
+    for record in written[1:-1] + [record for (seq, _), record in sorted(records.items()) if seq > last]:
         try:
             state.replay(record)
         except (KeyError, TypeError, ValueError) as error:
@@ -109,7 +114,7 @@ async def rebuild(sources: Sequence[Source], catalog: Catalog, *, now: int) -> R
             state.found(source, seen, result)
     entries, trashed = state.finish()
     copies = [copy for node in state.nodes.values() for copy in node.copies.values()]
-    last = max((seq for seq, _ in records), default=0)
+    last = max(last, 0, *(seq for seq, _ in records))
     fresh = frozenset(node.entry.id for node in state.nodes.values() if not node.told)
     await catalog.load(entries, copies, trashed, due=now, seq=last + GAP if last else 0, fresh=fresh)
     result.files = sum(1 for entry in entries if entry.kind == "File")
@@ -131,7 +136,8 @@ async def _pages(source: Source, prefix: str) -> AsyncIterator[tuple[Object, ...
             return
 
 
-async def _records(source: Source) -> AsyncIterator[Record]:
+async def _records(source: Source) -> AsyncIterator[list[Record]]:
+    """The records of each object of the journal."""
     async for objects in _pages(source, source.prefix + JOURNAL):
         for seen in objects:
             content = b"".join([chunk async for chunk in source.store.read(seen.key, if_tag=seen.tag)])
@@ -140,8 +146,13 @@ async def _records(source: Source) -> AsyncIterator[Record]:
             except ValueError as error:
                 log.warning("%s in store %s isn't a journal: %s", seen.key, source.name, error)
                 continue
-            for record in found:
-                yield record
+            if found:
+                yield found
+
+
+def _complete(snapshot: Sequence[Record]) -> bool:
+    end = snapshot[-1].body
+    return end["op"] == "end" and end.get("lines") == len(snapshot) - 2
 
 
 async def _objects(source: Source, state: _State) -> AsyncIterator[Object]:

@@ -11,7 +11,6 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,8 +24,6 @@ from cloudmesh.data.model import ROOT, TRASH, Copy, Entry, Intent, Totals, Trash
 from cloudmesh.engine.errors import Conflict, Transient
 
 T = TypeVar("T")
-LOADED = 5000
-"""Rows that `load` writes in a commit."""
 
 
 def micros() -> int:
@@ -213,17 +210,19 @@ class SqliteCatalog:
 
     # -- copies, and the mover's work
 
-    async def put_copies(self, copies: Sequence[Copy], *, due: int = 0) -> None:
+    async def put_copies(
+        self, copies: Sequence[Copy], *, due: int = 0, was: Sequence[Copy | None] | None = None
+    ) -> None:
         """See `Catalog.put_copies`."""
-        await self._write(lambda db: files.put_copies(db, self._clock(), copies, due))
+        await self._write(lambda db: files.put_copies(db, self._clock(), copies, due, was))
 
     async def set_digest(self, entry_id: str, version: int, sha256: str) -> None:
         """See `Catalog.set_digest`."""
         await self._write(lambda db: files.set_digest(db, self._clock(), entry_id, version, sha256))
 
-    async def drop_copy(self, entry_id: str, store: str) -> None:
+    async def drop_copy(self, entry_id: str, store: str, *, was: Copy | None = None) -> None:
         """See `Catalog.drop_copy`."""
-        await self._write(lambda db: files.drop_copy(db, self._clock(), entry_id, store))
+        await self._write(lambda db: files.drop_copy(db, self._clock(), entry_id, store, was))
 
     async def purge(self, entry_id: str) -> None:
         """See `Catalog.purge`."""
@@ -292,8 +291,6 @@ class SqliteCatalog:
         fresh: Collection[str] = (),
     ) -> None:
         """See `Catalog.load`."""
-        if (await self.totals()) != Totals() or await self.children("", limit=1) or await self.trash(limit=1):
-            raise Conflict("the catalogue isn't empty")
         parents = {entry.id: entry.parent for entry in entries}
         live = {ROOT: True, TRASH: False}
         for entry in entries:
@@ -301,14 +298,15 @@ class SqliteCatalog:
             while chain[-1] not in live:
                 chain.append(parents[chain[-1]])
             live.update(dict.fromkeys(chain, live[chain[-1]]))
-        for start in range(0, len(entries), LOADED):
-            part = entries[start : start + LOADED]
-            await self._write(partial(files.load, entries=part, live=live, due=due))
-        for start in range(0, len(copies), LOADED):
-            held = copies[start : start + LOADED]
-            await self._write(partial(files.load_copies, copies=held))
         gone = [(thing.entry.id, thing.path, thing.at) for thing in trashed]
-        await self._write(lambda db: files.finish_load(db, self._clock(), gone, seq, sorted(fresh)))
+        told = sorted(fresh)
+
+        def act(db: read.DB) -> None:
+            # one commit, however large: a process that ends in the middle leaves an empty catalogue
+            files.load(db, entries, live, copies, due)
+            files.finish_load(db, self._clock(), gone, seq, told)
+
+        await self._write(act)
 
     # -- of this catalogue alone
 

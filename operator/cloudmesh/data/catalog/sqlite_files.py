@@ -52,7 +52,8 @@ def begin(db: DB, now: int, intent: Intent, if_version: int) -> None:
     else:
         _check_present(db, intent, row, if_version)
     # a put doesn't wait for the mover: what that writes meanwhile fits no version any more, and it takes it back
-    others = "SELECT 1 FROM intent WHERE id = ?2 OR (entry = ?1 AND (?3 <> 'Put' OR kind = 'Put'))"
+    # nor for one that nobody works on any more: its versions are older, and its recovery sees that
+    others = "SELECT 1 FROM intent WHERE id = ?2 OR (entry = ?1 AND (?3 <> 'Put' OR (kind = 'Put' AND until > 0)))"
     if db.execute(others, (intent.entry, intent.id, intent.kind)).fetchone():
         raise Conflict(f"something else is being done to '{intent.name or intent.entry}'")
     for target in intent.targets:
@@ -68,6 +69,12 @@ def begin(db: DB, now: int, intent: Intent, if_version: int) -> None:
         "INSERT INTO target VALUES (?, ?, ?, ?, ?, ?)",
         [(intent.id, n, t.store, t.key, t.expect, t.session) for n, t in enumerate(intent.targets)],
     )
+    if intent.kind == "Delete":
+        # from now on no put counts on this copy
+        db.executemany(
+            "UPDATE copy SET state = 'Deleting' WHERE entry = ? AND store = ? AND key = ? AND tag = ?",
+            [(intent.entry, t.store, t.key, t.expect) for t in intent.targets],
+        )
 
 
 def _path_of(intent: Intent) -> str:
@@ -220,9 +227,9 @@ def adopt(db: DB, now: int, path: str, copy: Copy, mtime: int, sha256: str, entr
     return entry
 
 
-def put_copies(db: DB, now: int, copies: Iterable[Copy], due: int) -> None:
+def put_copies(db: DB, now: int, copies: Sequence[Copy], due: int, was: Sequence[Copy | None] | None = None) -> None:
     """Writes what is known of copies."""
-    for copy in copies:
+    for number, copy in enumerate(copies):
         if not db.execute("SELECT 1 FROM entry WHERE id = ?", (copy.entry,)).fetchone():
             continue
         row = db.execute(
@@ -230,7 +237,7 @@ def put_copies(db: DB, now: int, copies: Iterable[Copy], due: int) -> None:
             (copy.entry, copy.store),
         ).fetchone()
         old = to_copy(row) if row else None
-        if old == copy:
+        if old == copy or (was is not None and old != was[number]):
             continue
         write_copy(db, copy.entry, copy)
         place = (copy.key, copy.tag, copy.version)
@@ -251,8 +258,10 @@ def set_digest(db: DB, now: int, entry_id: str, version: int, sha256: str) -> No
         _record_put(db, now, to_entry(row), _whole(db, entry_id))
 
 
-def drop_copy(db: DB, now: int, entry_id: str, store: str) -> None:
+def drop_copy(db: DB, now: int, entry_id: str, store: str, was: Copy | None = None) -> None:
     """A copy is gone."""
+    if was is not None and was not in read.copies(db, entry_id):
+        return
     if db.execute("DELETE FROM copy WHERE entry = ? AND store = ?", (entry_id, store)).rowcount:
         row = read.find_id(db, entry_id)
         if row is not None and read.trashed(db, entry_id) and not _in_use(db, entry_id):
@@ -328,16 +337,14 @@ def looked(db: DB, now: int, entry_id: str, version: int, due: int, pending: boo
     )
 
 
-def load(db: DB, entries: Iterable[Entry], live: Mapping[str, bool], due: int) -> None:
-    """Writes entries as they are, for a rebuild; `finish_load` brings the rest."""
+def load(db: DB, entries: Iterable[Entry], live: Mapping[str, bool], copies: Iterable[Copy], due: int) -> None:
+    """Writes entries and copies as they are, for a rebuild; `finish_load` brings the rest."""
+    if db.execute("SELECT 1 FROM entry WHERE id <> ? UNION ALL SELECT 1 FROM intent LIMIT 1", (ROOT,)).fetchone():
+        raise Conflict("the catalogue isn't empty")
     for entry in entries:
         row = replace(entry, name=entry.id) if entry.parent == TRASH else entry
         wanted = due if entry.kind == "File" or entry.parent == TRASH else 0
         tree.insert(db, row, live=live[entry.id], due=wanted)
-
-
-def load_copies(db: DB, copies: Iterable[Copy]) -> None:
-    """Writes copies as they are."""
     for copy in copies:
         write_copy(db, copy.entry, copy)
 

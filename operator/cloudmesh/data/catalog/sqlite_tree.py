@@ -67,7 +67,9 @@ def rouse(db: DB, entry_id: str, due: int, *, pending: bool = True) -> None:
 
 
 def held(db: DB, parent: str, name: str) -> bool:
-    """Whether an open intent holds the name for a new file."""
+    """Whether an open intent holds the name for a new file. One that nobody works on any more lets go of it: what its
+    stores hold is taken back when they answer."""
+    db.execute("UPDATE intent SET directory = '' WHERE directory = ? AND name = ? AND until = 0", (parent, name))
     return bool(
         db.execute(
             "SELECT 1 FROM intent WHERE directory <> '' AND directory = ? AND name = ?", (parent, name)
