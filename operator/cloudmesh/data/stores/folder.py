@@ -28,9 +28,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, ReadOnly
+from cloudmesh.data.errors import Changed, Exists, InvalidName
 from cloudmesh.data.stores.ports import Object, Page, Probe
-from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, NameConflict, Transient
+from cloudmesh.data.stores.system_errors import classify, told
+from cloudmesh.engine.errors import AuthFailed, InvalidRequest, NameConflict, Transient
 
 RECORD = "user.cloudmesh.record"
 OWN = ".cloudmesh"
@@ -45,34 +46,6 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG)
 """What opening says where no regular file of that name can be."""
-
-
-@contextlib.contextmanager
-def told(what: str, *, writing: bool = False) -> Iterator[None]:
-    """Errors of the system in the words of the taxonomy."""
-    try:
-        yield
-    except CloudmeshError:
-        raise
-    except OSError as error:
-        raise _classify(error, what, writing) from error
-
-
-def _classify(error: OSError, what: str, writing: bool) -> CloudmeshError:
-    text = f"{what}: {os.strerror(error.errno or 0)}"
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return Full(text)
-        case errno.EROFS:
-            return ReadOnly(text)
-        case errno.EACCES | errno.EPERM:
-            return ReadOnly(text) if writing else AuthFailed(text)
-        case errno.ENAMETOOLONG:
-            return InvalidName(text)
-        case errno.ENOTDIR | errno.EISDIR | errno.ELOOP:
-            return NameConflict(f"{text}: a file, a folder or a symbolic link is in the way")
-        case _:
-            return Transient(text)
 
 
 @dataclass(slots=True)
@@ -130,7 +103,7 @@ class Folder:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 raise InvalidRequest(f"there is no folder {self._root}: is the volume mounted there?") from error
-            raise _classify(error, self._root, writing=False) from error
+            raise classify(error, self._root, writing=False) from error
         try:
             yield fd
         finally:
@@ -262,6 +235,15 @@ class Folder:
 
     # -- writing
 
+    @staticmethod
+    def check(key: str) -> None:
+        """Refuses a key that can't be a file, before its bytes come.
+
+        Raises:
+            InvalidName: It is one.
+        """
+        _parts(key)
+
     def begin(self) -> Temporary:
         """A place for new content."""
         with told("a new file", writing=True), self._inside([OWN, "tmp"], make=True) as folder:
@@ -369,14 +351,13 @@ class Folder:
 
     def _keep_record(self, fd: int, key: str, attributes: Mapping[str, str]) -> None:
         found = os.fstat(fd)
-        record = {
-            "attributes": dict(attributes), "key": key, "mtime": found.st_mtime_ns, "size": found.st_size,
+        record: dict[str, Any] = {
+            "attributes": dict(attributes), "mtime": found.st_mtime_ns, "size": found.st_size,
             "write": secrets.token_hex(6),
         }  # fmt: skip
-        text = json.dumps(record, sort_keys=True).encode()
         if self._extended:
             try:
-                os.setxattr(fd, RECORD, text)
+                os.setxattr(fd, RECORD, json.dumps(record, sort_keys=True).encode())
             except OSError as error:
                 if error.errno not in (errno.ENOTSUP, errno.EPERM):
                     raise
@@ -387,7 +368,7 @@ class Folder:
             fresh = secrets.token_hex(16)
             side = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=parent)
             with open(side, "wb") as handle:  # noqa: PTH123 - a descriptor
-                handle.write(text)
+                handle.write(json.dumps({**record, "key": key}, sort_keys=True).encode())
                 handle.flush()
                 os.fsync(side)
             os.rename(fresh, name, src_dir_fd=parent, dst_dir_fd=parent)

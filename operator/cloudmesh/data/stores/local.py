@@ -7,9 +7,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 
 from cloudmesh.data.errors import Changed, Missing
 from cloudmesh.data.stores.common import Limits, checked, measured
-from cloudmesh.data.stores.folder import Folder, Temporary, told
+from cloudmesh.data.stores.folder import Folder, Temporary
 from cloudmesh.data.stores.ports import CHUNK, Object, Page, Probe, StoreInfo
 from cloudmesh.data.stores.registry import StoreContext
+from cloudmesh.data.stores.system_errors import told
 from cloudmesh.data.stores.threads import Threads
 from cloudmesh.engine.errors import InvalidRequest
 
@@ -89,8 +90,8 @@ class LocalStore:
     ) -> Object:
         """As the port says."""
         kept = checked(attributes)
+        self._folder.check(key)
         await self._limits.request()
-        await self._threads.run(self._folder.stat, key)  # a name that can't be is refused before its bytes come
         async with _Writing(self._folder, self._threads) as temporary:
             async for chunk in measured(chunks, size, INFO.max_size, self._limits):
                 await self._threads.finish(self._folder.append, temporary, chunk)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from cloudmesh.data.stores.common import Limits
-from cloudmesh.data.stores.folder import OWN, RESERVED, Folder, Temporary, told
+from cloudmesh.data.stores.folder import OWN, RESERVED, Folder, Temporary
 from cloudmesh.data.stores.local import LocalStore
 from cloudmesh.data.stores.ports import Store
+from cloudmesh.data.stores.system_errors import told
 from cloudmesh.testing.stores.harness import BaseHarness, Injection
 
 _NO_NETWORK = "files are at hand: no connection breaks"
