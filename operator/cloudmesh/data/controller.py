@@ -381,7 +381,9 @@ class DirectoryReconciler:
         except _Refused as error:
             waits = error.trouble.message
         except CloudmeshError as error:
-            await self._tell_end(obj, f"{error.reason}: {error}")
+            uid = obj["metadata"]["uid"]
+            give_up = f"the annotation {names.ANNOTATION_ABANDON}: {uid} gives up what can't be removed"
+            await self._tell_end(obj, f"{error.reason}: {error}; {give_up}")
             raise
         await self._tell_end(obj, waits)
         return Done(requeue_after=WORKING_SECONDS)

@@ -23,6 +23,7 @@ COUNTERS = (
     "files", "directories", "bytes", "size", "pendingCopies", "underReplicated", "corrupted", "unreachable", "catalog",
 )  # fmt: skip
 MAX_MESSAGE = 1024
+MAX_STORES = 32
 
 
 class Reader(Protocol):
@@ -113,7 +114,7 @@ def make_status(obj: Obj, seen: Seen, now: str) -> dict[str, Any]:
             conditions.put(type_, "Unknown", c.REASON_PENDING, seen.silence or "not known yet")
     else:
         status |= _counters(summary)
-        status["stores"] = [_store(store, seen.config) for store in summary.stores]
+        status["stores"] = [_store(store, seen.config) for store in summary.stores[:MAX_STORES]]
         _parts(conditions, summary)
     if seen.config is not None:
         status["url"] = gateway_url(obj["metadata"]["namespace"], obj["metadata"]["name"])
