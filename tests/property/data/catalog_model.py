@@ -30,6 +30,8 @@ class Open:
     targets: dict[str, str]
     directory: str = ""
     name: str = ""
+    leased: bool = True
+    """Its process lives."""
 
 
 class Model:
@@ -78,7 +80,7 @@ class Model:
     def _free(self, parent: str, name: str) -> None:
         if self.child(parent, name):
             raise Exists
-        if any(o.directory == parent and o.name == name for o in self.intents.values()):
+        if any(o.leased and o.directory == parent and o.name == name for o in self.intents.values()):
             raise Conflict
 
     def _directories(self, path: str) -> tuple[str, list[tuple[str, str]]]:
@@ -133,7 +135,7 @@ class Model:
                 raise Changed
             if node.directory:
                 raise InvalidName
-        if any(o.entry == intent.entry and o.kind == "Put" for o in self.intents.values()):
+        if any(o.leased and o.entry == intent.entry and o.kind == "Put" for o in self.intents.values()):
             raise Conflict
         for store, key in keys.items():
             for entry, other in self.nodes.items():
@@ -147,6 +149,12 @@ class Model:
             raise Missing
         intent = self.intents[intent_id]
         node = self.nodes.get(intent.entry)
+        if node is not None and node.version >= intent.version:
+            raise Missing
+        if not intent.leased and any(o.leased and o.entry == intent.entry for o in self.intents.values()):
+            raise Conflict
+        if node is None and not intent.directory:
+            raise Missing
         if node is None:
             node = self.nodes[intent.entry] = Node(intent.directory, intent.name, False)
         node.size, node.version = size, intent.version
@@ -248,6 +256,15 @@ class Model:
             self.trash.pop(entry, None)
         if above != TRASH and not self.below(above) and not self.used(above):
             self._end([above])
+
+    def let_go(self) -> None:
+        """What a process that has ended meant to write loses its name to whoever took it."""
+        for o in self.intents.values():
+            if o.leased or not o.directory:
+                continue
+            others = [p for p in self.intents.values() if p.leased and (p.directory, p.name) == (o.directory, o.name)]
+            if others or self.child(o.directory, o.name):
+                o.directory = ""
 
     # -- sums
 

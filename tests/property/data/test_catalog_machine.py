@@ -223,6 +223,8 @@ class CatalogMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         self._do(self.catalog.close())
         self._open()
+        for opened in self.model.intents.values():
+            opened.leased = False
 
     @rule()
     def check(self) -> None:
@@ -232,6 +234,7 @@ class CatalogMachine(RuleBasedStateMachine):
 
     @invariant()
     def same_tree(self) -> None:
+        self.model.let_go()
         assert [found.path for found in self._do(self.catalog.walk("", limit=10_000))] == self.model.walk()
 
     def _whole(self) -> None:

@@ -159,7 +159,9 @@ class Catalog(Protocol):
         since whether something was written there is unknown. The intent ends. The file is due at `due`.
 
         Raises:
-            Missing: There is no such intent (it was given up).
+            Missing: There is no such intent (it was given up), the file has a content of that version or a newer one,
+                or its name belongs to something else meanwhile.
+            Conflict: Somebody writes the file while this is the intent of a process that has ended.
         """
 
     async def end(self, intent_id: str) -> None:
@@ -225,8 +227,8 @@ class Catalog(Protocol):
         """Keeps the digest of a content whose digest wasn't known, if it is still of that version."""
 
     async def drop_copy(self, entry_id: str, store: str, *, was: Copy | None = None) -> None:
-        """The copy is surely gone (with `was`, only if its record is still this one); an entry in the trash without copies ends with its last one (and without any at
-        once when the mover asks), an empty trashed directory too."""
+        """The copy is surely gone (with `was`, only if its record is still this one); an entry in the trash without
+        copies ends with its last one (and without any at once when the mover asks), an empty trashed directory too."""
 
     async def purge(self, entry_id: str) -> None:
         """Ends a trashed entry that has no copies; a trashed directory when nothing is left in it."""

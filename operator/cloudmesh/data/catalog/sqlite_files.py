@@ -153,6 +153,12 @@ def commit_put(
         raise Missing(f"{intent_id} isn't a put")
     row = read.find_id(db, intent.entry)
     mtime = intent.mtime or now
+    if row is not None and row[7] >= intent.version:
+        raise Missing(f"'{intent.name}' has a newer content than that of {intent_id}")
+    living = "SELECT 1 FROM intent WHERE entry = ? AND kind = 'Put' AND until > 0"
+    if intent.until == 0 and db.execute(living, (intent.entry,)).fetchone():
+        # of a process that has ended: whoever writes now must not find its version taken
+        raise Conflict(f"'{intent.name}' is being written anew")
     if row is None:
         (directory,) = db.execute("SELECT directory FROM intent WHERE id = ?", (intent_id,)).fetchone()
         if read.find_id(db, directory) is None:

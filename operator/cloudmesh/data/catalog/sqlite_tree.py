@@ -379,7 +379,7 @@ def integrity(db: DB) -> list[str]:
         "entries without trash": "SELECT id FROM entry WHERE parent = ?2 AND id NOT IN (SELECT id FROM trash)",
         "targets without intent": "SELECT intent FROM target WHERE intent NOT IN (SELECT id FROM intent)",
         "intents whose entry is gone": "SELECT id FROM intent WHERE directory = '' AND kind <> 'Delete' "
-        "AND entry NOT IN (SELECT id FROM entry)",
+        "AND until > 0 AND entry NOT IN (SELECT id FROM entry)",
     }
     for words, query in queries.items():
         found = db.execute(reached + query, (ROOT, TRASH)).fetchall()
