@@ -52,7 +52,9 @@ ABANDON_SECONDS = 20.0
 READ_TRIES = 3
 PRESIGN_MOST = 7 * 86400
 CONTROLS = "".join(map(chr, (*range(1, 32), 127)))
-_ERRORS = (BaseError, BotoCoreError, ClientError, ResponseParserError, FileNotFoundError, ValueError)
+_ERRORS = (
+    BaseError, BotoCoreError, ClientError, ResponseParserError, FileNotFoundError, ValueError, RecursionError,
+)  # fmt: skip
 
 
 class S3Store:

@@ -80,6 +80,7 @@ def bytes_client(bucket: str, values: Mapping[str, str], url: str, region: str, 
         credential_provider=lambda: credentials,
         virtual_hosted_style_request=False,
         skip_signature=False,
+        s3_express=False,
         conditional_put="etag",
         client_options={
             "allow_http": url.startswith("http://"),

@@ -85,6 +85,8 @@ def heard(error: Exception) -> Said:
         case BaseError() | FileNotFoundError():
             text = str(error)
             status_found, code_found, message = _STATUS.search(text), _CODE.search(text), _MESSAGE.search(text)
+            if "redirect without LOCATION" in text:
+                return Said(301, "", "the answer sends elsewhere and doesn't say where")
             if status_found is None:
                 return Said(0, "", " ".join(_SOURCE.sub("", text).split())[:300])
             words = message[1] if message else f"status {status_found[1]}"
@@ -93,6 +95,8 @@ def heard(error: Exception) -> Said:
             return Said(400, "InvalidArgument", str(error)[:300])
         case ResponseParserError():
             return Said(0, "", "the answer can't be read")
+        case RecursionError():  # botocore asks a bucket that sends elsewhere where it is, which sends elsewhere
+            return Said(301, "", "the answer sends elsewhere and doesn't say where")
         case BotoCoreError():
             return Said(0, "", str(error)[:300])
         case _:
