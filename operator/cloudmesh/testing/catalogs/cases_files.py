@@ -179,6 +179,47 @@ async def _leases(bench: Bench) -> None:
     await bench.commit(one)
 
 
+@case("intent/of-an-ended-process")
+async def _ended(bench: Bench) -> None:
+    """What a process that ended meant to write stands in nobody's way, and never comes over newer content."""
+    entry = await bench.put("f")
+    over, new, lone = await bench.begin("f"), await bench.begin("d/new"), await bench.begin("lone")
+    await bench.open()
+    again, other = await bench.begin("f"), await bench.begin("d/new", keys={"s1": "d/new.~2"})
+    await refused(Conflict, bench.commit(over), "while somebody writes the file")
+    await bench.commit(again, size=50)
+    await bench.commit(other, size=60)
+    await refused(Missing, bench.commit(over), "over a content of the same version")
+    await refused(Missing, bench.commit(new), "its name is another's")
+    await bench.commit(lone)
+    for intent in (over, new):
+        await bench.catalog.end(intent.id)
+    read = await bench.catalog.entry("f")
+    need(read is not None and (read.id, read.version, read.size) == (entry.id, 2, 50), f"it is {read}")
+    need(await bench.names() == ["d", "d/new", "f", "lone"], f"there are {await bench.names()}")
+
+
+@case("copies/deleting")
+async def _deleting(bench: Bench) -> None:
+    """A copy that is to be deleted is `Deleting`, if it is still the one that was meant."""
+    entry = await bench.put("f", stores=("s1", "s2"))
+    targets = (Target("s1", "f", "t1"), Target("s2", "f", "another tag"))
+    await bench.catalog.begin(Intent(secrets.token_hex(8), "Delete", entry.id, "", "f", 1, targets, 1))
+    states = [copy.state for copy in await bench.catalog.copies(entry.id)]
+    need(states == ["Deleting", "Whole"], f"states {states}")
+    one, two = await bench.catalog.copies(entry.id)
+    await bench.catalog.drop_copy(entry.id, "s1", was=replace(one, tag="x"))
+    need(len(await bench.catalog.copies(entry.id)) == 2, "another copy than was meant is gone")
+    changed = replace(two, state="Missing")
+    await bench.catalog.put_copies([changed], was=[one])
+    await bench.catalog.put_copies([replace(two, store="s3", key="x")], was=[two])
+    need(await bench.catalog.copies(entry.id) == (one, two), "it was written though the record was another")
+    await bench.catalog.put_copies([changed, replace(two, store="s3", key="x")], was=[two, None])
+    await bench.catalog.drop_copy(entry.id, "s1", was=one)
+    held = {copy.store: copy.state for copy in await bench.catalog.copies(entry.id)}
+    need(held == {"s2": "Missing", "s3": "Whole"}, f"copies {held}")
+
+
 @case("copies/counted")
 async def _counted(bench: Bench) -> None:
     """Copies are written as told, only of entries that are there, and sums follow."""
