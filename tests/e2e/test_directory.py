@@ -131,8 +131,9 @@ def test_files_are_plain_objects_in_the_stores(files: Files, lab: str, writer: s
     for copy in copies:
         assert files.servers[copy["store"]].file("lab", copy["key"]).read_bytes() == content
     assert copies[0]["key"] == f"{files.namespace}/{lab}/results/run-1.csv"
-    status = files.until(lambda: (s := files.get("virtualdirectory", lab)["status"]).get("files", 0) >= 1 and s)
-    assert status["bytes"] >= len(content)
+    status = files.get("virtualdirectory", lab)["status"]
+    assert status["url"] == f"http://{lab}-vdir.{files.namespace}.svc"
+    assert {s["name"]: s["state"] for s in status["stores"]} == dict.fromkeys(("east", "west", "volume"), "Up")
 
 
 def test_who_may_not_read_is_let_in_nowhere(files: Files, lab: str, writer: str) -> None:
@@ -219,7 +220,7 @@ def test_a_directory_that_is_deleted_leaves_its_files_and_can_be_made_again(file
     files.kubectl("delete", "virtualdirectory", "again", "--timeout=90s", timeout=120)
     assert files.servers["west"].file("lab", "again/a/b.txt").read_bytes() == b"stays"
     files.kubectl("get", "pvc", "volume")
-    assert "again-vdir" not in files.kubectl("get", "deployments,services,pvc,secrets", "-o", "name")
+    files.until(lambda: "again-vdir" not in files.kubectl("get", "deployments,services,pvc,secrets", "-o", "name"))
     files.apply("VirtualDirectory", "again", spec)
     files.ready("again")
     with files.open("again", writer) as vdir:

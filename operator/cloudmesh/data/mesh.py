@@ -12,6 +12,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, Literal
 
 import msgspec
@@ -23,7 +24,7 @@ from cloudmesh.data.errors import Exists, InvalidName, Missing, Suspicious
 from cloudmesh.data.placement import StoreView
 from cloudmesh.data.stores.ports import Capacity, Store
 from cloudmesh.data.stores.registry import StoreContext, maker
-from cloudmesh.engine.errors import CloudmeshError, RateLimited, Transient
+from cloudmesh.engine.errors import AuthFailed, CloudmeshError, RateLimited, Transient
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,16 @@ class Member:
         self._since = clock()
         self.looked = asyncio.Event()
         self.doubted = asyncio.Event()
+        self.identify: Callable[[], Awaitable[bool]] | None = None
+        """Looks at the marker."""
+
+    async def absence_counts(self) -> bool:
+        """Whether what the store doesn't have is surely not there: it still has its marker. An unmounted volume and an
+        emptied or exchanged bucket answer too."""
+        if self.identify is not None and not await self.identify():
+            self.doubted.set()
+            return False
+        return self.up
 
     @property
     def name(self) -> str:
@@ -109,7 +120,8 @@ class Member:
 
     def doubt(self, error: CloudmeshError) -> None:
         """A call failed as calls fail when a store is away: look at it at once; until then others are asked first."""
-        if self.state == "Up" and isinstance(error, Transient | Suspicious) and not isinstance(error, RateLimited):
+        away = isinstance(error, Transient | Suspicious | AuthFailed) and not isinstance(error, RateLimited)
+        if self.state == "Up" and away:
             self.told("Unknown", str(error))
             self.doubted.set()
 
@@ -141,15 +153,25 @@ class Mesh:
         self._broken: dict[str, str] = {}
 
     async def use(self, config: DirectoryConfig) -> None:
-        """Takes a configuration: stores that are as before go on, others are opened anew."""
-        self.config = config
+        """Takes a configuration: stores that are as before go on, others are opened anew.
+
+        Raises:
+            InvalidRequest: A store's settings can't be used: all stays as it was.
+        """
         wanted = {store.name: store for store in config.stores}
-        for name in [n for n, m in self.members.items() if wanted.get(n) != m.config]:
+        kept = {name for name, member in self.members.items() if wanted.get(name) == member.config}
+        made = {
+            name: Member(store_config, make(store_config, config.allow_private), self._clock)
+            for name, store_config in wanted.items()
+            if name not in kept
+        }
+        self.config = config
+        for name in [n for n in self.members if n not in kept]:
             await self._remove(name)
-        for name, store_config in wanted.items():
-            if name not in self.members:
-                self.members[name] = Member(store_config, make(store_config, config.allow_private), self._clock)
-                self._tasks[name] = asyncio.create_task(self._watch(self.members[name]), name=f"store {name}")
+        for name, member in made.items():
+            member.identify = partial(self._same, member)
+            self.members[name] = member
+            self._tasks[name] = asyncio.create_task(self._watch(member), name=f"store {name}")
         # the user's order
         self.members = {name: self.members[name] for name in wanted}
 
@@ -185,19 +207,27 @@ class Mesh:
             member.files, member.bytes = stores.get(name, (0, 0))
 
     async def _watch(self, member: Member) -> None:
-        asked_room = -CAPACITY_SECONDS
+        asked_room, tell = -CAPACITY_SECONDS, False
         while True:
             room = self._clock() - asked_room >= CAPACITY_SECONDS
-            before = member.state
+            first = not member.looked.is_set()
             state, message = await self._look(member, room)
             if room and state == "Up":
                 asked_room = self._clock()
-            if (
-                member.told(state, message)
-                and self._on_change is not None
-                and (before, state) != ("Unknown", "Unknown")
-            ):
-                await self._on_change(member.name)
+            changed = member.told(state, message)
+            if self._on_change is not None:
+                try:
+                    # what it was when this process, or the one before it, last knew
+                    seen = await self._catalog.get(f"seen/{member.name}") if first or changed else member.state
+                    tell = tell or (changed if not first else member.state not in (seen, "Unknown"))
+                    if tell:
+                        await self._on_change(member.name)
+                        tell = False
+                    if member.state not in (seen, "Unknown"):
+                        await self._catalog.set(f"seen/{member.name}", member.state)
+                except CloudmeshError as error:
+                    tell = True
+                    log.warning("that store %s is %s can't be acted upon yet: %s", member.name, member.state, error)
             member.doubted.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROBE_SECONDS[member.up]):
@@ -219,6 +249,21 @@ class Mesh:
         except Exception as error:
             log.exception("looking at store %s failed unexpectedly", member.name)
             return "Unknown", f"{type(error).__name__}: {error}"
+
+    async def _same(self, member: Member) -> bool:
+        """Whether a store still has the marker on record."""
+        try:
+            async with asyncio.timeout(PROBE_LIMIT):
+                known, found = await self._catalog.get(f"store/{member.name}"), await self._marker(member)
+        except (CloudmeshError, TimeoutError) as error:
+            member.doubt(error if isinstance(error, CloudmeshError) else Transient("no answer"))
+            return False
+        if found is None and not known and member.config.access == "ReadOnly":
+            return True
+        if found is None or found.id != known:
+            member.doubt(Suspicious(f"the marker {member.key(MARKER)} is missing or another one's"))
+            return False
+        return True
 
     async def _identify(self, member: Member) -> tuple[State, str]:
         """Compares the marker with the one on record; writes it where the store is new to us."""
