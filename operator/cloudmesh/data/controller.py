@@ -17,6 +17,7 @@ from cloudmesh.data import config as configs
 from cloudmesh.data.access import Access, access_of, secret_of
 from cloudmesh.data.asked import decoded, directory_config, encoded, store_config, users_in
 from cloudmesh.data.config import DirectoryConfig, StoreConfig, Summary
+from cloudmesh.data.directory_metrics import DirectoryMetrics
 from cloudmesh.data.kinds import CLAIM, DATA_STORE, DEPLOYMENT, POD, SERVICE, VIRTUAL_DIRECTORY
 from cloudmesh.data.resources import CONFIG_KEY, child_name, make_claim, make_deployment, make_secret, make_service
 from cloudmesh.data.settings import DataSettings
@@ -107,6 +108,8 @@ class DirectoryReconciler:
         self._counted: dict[Key, float] = {}
         self._nudged: dict[Key, Nudge] = {}
         self._strange: set[Key] = set()
+        self._summaries: dict[Key, Summary] = {}
+        engine.metrics.register(DirectoryMetrics(self._summaries))
         self._uses: dict[Key, tuple[Any, ...]] = {}
 
     def forget(self, key: Key) -> None:
@@ -114,6 +117,7 @@ class DirectoryReconciler:
         self._counted.pop(key, None)
         self._nudged.pop(key, None)
         self._strange.discard(key)
+        self._summaries.pop(key, None)
         for use in self._uses.pop(key, ()):
             self._engine.enqueue(Key(DATA_STORE.kind, key.namespace, use.store))
 
@@ -202,13 +206,17 @@ class DirectoryReconciler:
         if not int((deployment.get("status") or {}).get("readyReplicas") or 0):
             return None, "the gateway starts"
         try:
-            return await self._reader.read(key.namespace, key.name, told.config.operator_token), ""
+            summary = await self._reader.read(key.namespace, key.name, told.config.operator_token)
         except AuthFailed:
+            self._summaries.pop(key, None)
             # its Secret was made anew and hasn't come to it yet
             self._strange.add(key)
             return None, "the gateway takes up its new configuration"
         except Transient as error:
+            self._summaries.pop(key, None)
             return None, str(error)
+        self._summaries[key] = summary
+        return summary, ""
 
     # -- what the gateway is to be told --------------------------------------------------------------------------------
 

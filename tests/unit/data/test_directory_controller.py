@@ -568,3 +568,29 @@ def test_a_crash_at_any_call_leaves_one_directory_that_works_and_then_nothing() 
         assert await for_every_crash(live) > 20
 
     run_virtual(main())
+
+
+@scene
+async def test_metrics(s: Scene) -> None:
+    s.secret()
+    s.store()
+    s.directory()
+    async with s.operator():
+        await s.settle()
+        s.gateway.summary = {"files": 3, "bytes": 1000, "pending": 2, "corrupted": 1}
+        s.gateway.files = {"aws": 3}
+        await s.settle(30)
+        metrics = s.world.engines[0].metrics
+        text = metrics.text().decode()
+        for line in (
+            'cloudmesh_directory_files{directory="lab",namespace="ns"} 3.0',
+            'cloudmesh_directory_bytes{directory="lab",namespace="ns"} 1000.0',
+            'cloudmesh_directory_pending_files{directory="lab",namespace="ns"} 2.0',
+            'cloudmesh_directory_corrupted_copies{directory="lab",namespace="ns"} 1.0',
+            'cloudmesh_directory_store_up{directory="lab",namespace="ns",store="aws"} 1.0',
+            'cloudmesh_directory_store_bytes{directory="lab",namespace="ns",store="aws"} 3000.0',
+        ):
+            assert line in text
+        s.gateways.up = False
+        await s.settle(30)
+        assert "cloudmesh_directory_files{" not in metrics.text().decode()
