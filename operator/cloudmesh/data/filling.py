@@ -27,6 +27,10 @@ async def fill(catalog: Catalog, mesh: Mesh, now: int) -> str:
     """
     if await catalog.get(FILLED):
         return ""
+    if await catalog.children("", limit=1) or await catalog.trash(limit=1):
+        # it was loaded, which is one commit, and the process ended before it could say so
+        await catalog.set(FILLED, "rebuilt")
+        return ""
     away = [m for m in mesh.members.values() if not m.up]
     there = mesh.up()
     try:

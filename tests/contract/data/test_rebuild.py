@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from cloudmesh.data.catalog.rebuild import Rebuilt, Source, rebuild
 from cloudmesh.data.catalog.records import decode
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.config import StoreConfig
+from cloudmesh.data.filling import FILLED, fill
 from cloudmesh.data.mesh import Member
 from cloudmesh.data.model import Copy, Entry, Intent, Target
 from cloudmesh.data.stores.memory import MemoryStore, Place
@@ -313,6 +315,28 @@ async def test_any_history_comes_back(tmp_path: Path, seed: int) -> None:
                 continue
         await same(world)
         assert world.journal.objects > 3
+
+
+async def test_a_new_catalogue_is_filled_once(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.put("f", b"one")
+        await world.journal.sync()
+        mesh: Any = SimpleNamespace(members=world.members, up=lambda: list(world.members.values()))
+        fresh = SqliteCatalog(tmp_path / "fresh.sqlite", readers=1)
+        await fresh.open()
+        world.members["s2"].told("Unknown", "no answer")
+        mesh.up = lambda: [world.members["s1"]]
+        assert "s2: no answer" in await fill(fresh, mesh, 1)
+        assert await fresh.walk("") == []
+        mesh.up = lambda: list(world.members.values())
+        world.members["s2"].told("Up", "")
+        assert await fill(fresh, mesh, 1) == ""
+        assert [item.path for item in await fresh.walk("")] == ["f"]
+        # the process ended just before it could keep that it is done
+        await fresh.set(FILLED, "")
+        assert await fill(fresh, mesh, 1) == ""
+        assert await fresh.get(FILLED)
+        await fresh.close()
 
 
 # -- the journal itself
