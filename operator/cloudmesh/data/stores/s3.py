@@ -12,6 +12,7 @@ import asyncio
 import base64
 import hashlib
 import ipaddress
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
@@ -44,7 +45,9 @@ MOST_PARTS = 10_000
 GROW_EVERY = 1_000
 """Parts after which parts of an upload of unknown size become twice as large: so it can be terabytes."""
 WINDOW = 4 << 20
-"""Bytes that a read asks for at once; the next ones come while these are taken."""
+"""Bytes that a read asks for at once."""
+AHEAD = 3
+"""Such pieces that come while others are taken."""
 COPY_AT_ONCE = 5 << 30
 CALL_SECONDS = 60.0
 ABANDON_SECONDS = 20.0
@@ -175,24 +178,26 @@ class S3Store:
     ) -> AsyncIterator[bytes]:
         """As the port says: window by window, each tied to the tag of the first one."""
         end = None if length is None else start + length
-        coming: asyncio.Task[tuple[Object, Pieces]] | None = None
-        position, tag = start, if_tag
+        coming: deque[asyncio.Task[tuple[Object, Pieces]]] = deque()
+        position, asked, tag = start, start, if_tag
         try:
             while end is None or position < end:
-                stop = position + WINDOW if end is None else min(end, position + WINDOW)
+                while len(coming) < (AHEAD if tag and end is not None else 1) and (end is None or asked < end):
+                    stop = asked + WINDOW if end is None else min(end, asked + WINDOW)
+                    coming.append(asyncio.create_task(self._window(key, asked, stop, tag)))
+                    asked = stop
                 try:
-                    found, pieces = await (coming or self._window(key, position, stop, tag))
+                    found, pieces = await coming[0]
                 except _BeyondEnd:
                     if position > start:
                         raise Changed(f"{key} became shorter while it was read") from None
                     break
-                coming = None
+                coming.popleft()
                 tag, end = found.tag, found.size if end is None else min(end, found.size)
+                stop = min(end, position + WINDOW)
                 position += sum(map(len, pieces))
-                if position != min(stop, end):
-                    raise Transient(f"{key}: {position} bytes came, not {min(stop, end)}")
-                if position < end:
-                    coming = asyncio.create_task(self._window(key, position, min(end, position + WINDOW), tag))
+                if position != stop:
+                    raise Transient(f"{key}: {position} bytes came, not {stop}")
                 for piece in pieces:
                     await self._limits.moved(len(piece))
                     yield piece
@@ -203,9 +208,9 @@ class S3Store:
                 if if_tag and seen.tag != if_tag:
                     raise Changed(f"{key} has the tag {seen.tag}, not {if_tag}")
         finally:
-            if coming is not None:
-                coming.cancel()
-                coming.add_done_callback(_heed)
+            for task in coming:
+                task.cancel()
+                task.add_done_callback(_heed)
 
     async def _window(self, key: str, begin: int, end: int, tag: str) -> tuple[Object, Pieces]:
         return await self._get(key, range=(begin, end), if_match=tag or None)
