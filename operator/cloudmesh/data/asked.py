@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from cloudmesh.api.datastore import DataStore
 from cloudmesh.api.quantity import parse_quantity
@@ -25,6 +24,8 @@ THIS_CLUSTER = "cluster"
 """Failure domain of the volumes of this cluster: they are lost together with it."""
 AWS = "amazonaws.com"
 _BCRYPT = re.compile(r"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
+_URL = re.compile(r"(https?)://(\[[^]]*\]|[^/:]*)(?::([0-9]+))?(/.*)?")
+_PORTS = {"http": "80", "https": "443"}
 MAX_USERS = 1000
 
 Location = tuple[str, ...]
@@ -43,12 +44,21 @@ def prefix_of(namespace: str, directory: str, store: Mapping[str, Any]) -> str:
     return "" if asked == "/" else str(asked)
 
 
+def _endpoint(url: str) -> tuple[str, str, str, str]:
+    """Scheme, host, port and path of an endpoint; the API server has looked at its form."""
+    found = _URL.fullmatch(url)
+    if found is None:
+        return "", url.lower(), "", ""
+    scheme, host, port, path = found.groups(default="")
+    return scheme, host.lower().strip("[]"), port or _PORTS[scheme], path.strip("/")
+
+
 def location_of(store: Mapping[str, Any]) -> Location:
     """Which place a DataStore is."""
     spec = store["spec"]
     if "s3" in spec:
-        endpoint = urlsplit(spec["s3"].get("endpoint") or f"https://s3.{AWS}")
-        return ("s3", (endpoint.netloc or "").lower(), endpoint.path.strip("/"), spec["s3"]["bucket"])
+        _, host, port, path = _endpoint(spec["s3"].get("endpoint") or f"https://s3.{AWS}")
+        return ("s3", host, port, path, spec["s3"]["bucket"])
     if "local" in spec:
         return ("local", spec["local"]["persistentVolumeClaimRef"]["name"])
     return ("", store["metadata"]["namespace"], store["metadata"]["name"])
@@ -66,7 +76,7 @@ def _bytes(quantity: str | None) -> int | None:
 def _domain(store: DataStore) -> str:
     if store.spec.s3 is None:
         return THIS_CLUSTER
-    return (urlsplit(store.spec.s3.endpoint).hostname or "") if store.spec.s3.endpoint else AWS
+    return _endpoint(store.spec.s3.endpoint)[1] if store.spec.s3.endpoint else AWS
 
 
 def store_config(

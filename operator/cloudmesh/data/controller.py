@@ -43,7 +43,7 @@ from cloudmesh.engine import (
     is_deleting,
     utc_now,
 )
-from cloudmesh.engine.applied import check_own, ensure_child
+from cloudmesh.engine.children import check_own, ensure_child
 
 ANNOTATION_CONFIG = f"{names.GROUP}/config"
 """A new value on a Pod makes its node look at the mounted Secret at once, not within a minute."""
