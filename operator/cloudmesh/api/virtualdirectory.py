@@ -334,7 +334,7 @@ class VirtualDirectorySpec(Model):
     adopt: Literal["Existing", "None"] = "Existing"
     """Existing: objects that stores already hold under the prefix appear in the tree; None: they are left alone."""
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
-    """Retain: all objects stay when the directory is deleted; Delete: they go first, so it goes before its namespace."""
+    """Retain: all objects stay when the directory is deleted; Delete: they go first: delete it before its namespace."""
     catalog: CatalogSpec = CatalogSpec(sqlite=Sqlite())
     """Where the catalogue is kept."""
     expose: Expose = Expose()
