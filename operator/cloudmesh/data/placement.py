@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from cloudmesh.data import names
 from cloudmesh.data.config import Match, PlacementRule, Prefer, Prices, StoreConfig
+from cloudmesh.data.errors import InvalidName
 from cloudmesh.data.model import MICROS
 from cloudmesh.data.stores.ports import StoreInfo
 
@@ -182,6 +184,10 @@ def _falls(view: StoreView, facts: Facts, rule: PlacementRule, holding: bool) ->
         return f"it takes no files over {view.info.max_size} bytes"
     if holding:
         return ""
+    try:
+        names.key_of(config.prefix, facts.path, view.info)
+    except InvalidName as error:
+        return f"it can't hold the name: {error}"
     if config.access == "ReadOnly":
         return "it is read-only"
     if config.capacity is not None and view.used + facts.size > config.capacity:
@@ -219,7 +225,8 @@ def choose(
         if why := _falls(view, facts, rule, held):
             fallen[view.config.name] = why
             continue
-        points, stay = score(view, facts, rule), 0 if held else 1
+        points = order if rule.prefer == "Sequential" else score(view, facts, rule)
+        stay = 0 if held else 1
         ranked.append(((stay, points, order) if rule.prefer in STICKY else (points, stay, order), view, points))
     ranked.sort(key=lambda item: item[0])
     picked = _spread(rule, [view for _, view, _ in ranked])
