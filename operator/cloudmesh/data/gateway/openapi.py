@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+_PART = "[^/\\u0000]+"
+_PATH_TEXT = {"type": "string", "minLength": 1, "maxLength": 4096, "pattern": f"^/?{_PART}(/{_PART})*/?$"}
 _PATH = {
-    "name": "path", "in": "path", "required": True, "schema": {"type": "string", "maxLength": 4096},
-    "description": "Path of the file or directory, without a slash at its beginning; slashes may stand as they are.",
+    "name": "path", "in": "path", "required": True, "schema": _PATH_TEXT,
+    "description": "Path of the file or directory, without a slash at its beginning; slashes may stand as they are. In"
+    " UTF-8 it has 4096 bytes at most and each part 1024; no part is `.` or `..`, and `.cloudmesh` isn't the first.",
 }  # fmt: skip
+_DAY = "((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31|02-29)"
+_CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,6})?"
+_WHEN = {
+    "type": "string",
+    "pattern": f"^(0|[1-9][0-9]{{0,16}}|(197[1-9]|19[89][0-9]|2[0-9]{{3}})-{_DAY}T{_CLOCK}(Z|[+-](0[0-9]|1[0-4]):00))$",
+}
+_KEY = "[A-Za-z0-9][-A-Za-z0-9_./]{0,62}"
+_PAIR = f"{_KEY}=([-A-Za-z0-9_.~]|%[2-6][0-9A-F]|%7[0-9A-E]|%C3%[AB][0-9A-F]){{0,256}}"
+_PAIRS = {"type": "string", "pattern": f"^({_PAIR}(&{_PAIR}){{0,31}})?$"}
+_ID = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
+_BELOW = {"type": "string", "maxLength": 4096, "pattern": f"^(/?{_PART}(/{_PART})*/?)?$"}
 _AFTER = {
     "name": "after", "in": "query", "schema": {"type": "string"},
     "description": "What the page before gave as `after`.",
@@ -26,7 +40,7 @@ _IF_MATCH = {
 }  # fmt: skip
 _IF_NONE_MATCH = {
     "name": "If-None-Match", "in": "header", "schema": {"type": "string"},
-    "description": "`*`: there must be no file.",
+    "description": "Entity tags that the file must not have; `*`: there must be none.",
 }  # fmt: skip
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _TIME = {"type": "string", "format": "date-time"}
@@ -54,9 +68,12 @@ SCHEMAS: dict[str, Any] = {
         tags={"type": "object", "additionalProperties": _TEXT}, deleted=_TIME,
     ),
     "Entries": _object(["entries"], entries=_list_of(_ref("Entry")), after=_TEXT),
-    "Tags": {"type": "object", "additionalProperties": {"type": "string", "maxLength": 256}, "maxProperties": 32},
-    "FromTo": _object(["from", "to"], **{"from": _TEXT, "to": _TEXT, "overwrite": {"type": "boolean"}}),
-    "Restore": _object(["id"], id=_TEXT, to=_TEXT),
+    "Tags": {
+        "type": "object", "maxProperties": 32, "propertyNames": {"pattern": f"^{_KEY}$"},
+        "additionalProperties": {"type": "string", "maxLength": 256, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"},
+    },
+    "FromTo": _object(["from", "to"], **{"from": _PATH_TEXT, "to": _PATH_TEXT, "overwrite": {"type": "boolean"}}),
+    "Restore": _object(["id"], id=_ID, to=_PATH_TEXT),
     "Where": _object(
         ["path", "copies"],
         path=_TEXT,
@@ -130,22 +147,29 @@ def document(name: str) -> dict[str, Any]:
         "name": "redirect", "in": "query", "schema": {"type": "string", "enum": ["allow"]},
         "description": "The answer may be 307 to a link of the store itself, so that no byte passes here.",
     }  # fmt: skip
-    header = {"in": "header", "schema": _TEXT}
-    writes = (
-        header | {"name": "Cloudmesh-Modified", "description": "When the content was changed (RFC 3339)."},
-        header | {"name": "Cloudmesh-Tags", "description": "Tags of a new file, as `a=1&b=2`."},
-        header | {"name": "Content-Digest", "description": "Digest that the content must have: `sha-256=:BASE64:`."},
-    )
+    writes = [
+        {"in": "header", "name": n, "schema": s, "description": d}
+        for n, s, d in (
+            ("Cloudmesh-Modified", _WHEN, "When the content was changed: RFC 3339, or microseconds since 1970."),
+            ("Cloudmesh-Tags", _PAIRS, "Tags of a new file, as `a=1&b=2`."),
+            (
+                "Content-Digest",
+                _TEXT | {"pattern": "^(sha-256=:[A-Za-z0-9+/]{43}=:)?$"},
+                "Digest that the content must have: `sha-256=:BASE64:`.",
+            ),
+        )
+    ]
+    size = _SIZE | {"maximum": (1 << 63) - 1}
     query = [
         {"name": n, "in": "query", "schema": s, "description": d}
         for n, s, d in (
-            ("name", _TEXT, "Pattern of the name, with `*` and `?`."),
-            ("under", _TEXT, "Directory to search in."),
-            ("tags", _TEXT, "Tags that it must have, as `a=1&b=`; an empty value fits any."),
-            ("minSize", _SIZE, "Bytes at least."),
-            ("maxSize", _SIZE, "Bytes at most."),
-            ("newer", _TEXT, "Changed after this time."),
-            ("older", _TEXT, "Changed before this time."),
+            ("name", _TEXT | {"maxLength": 255}, "Pattern of the name, with `*` and `?`."),
+            ("under", _BELOW, "Directory to search in."),
+            ("tags", _PAIRS, "Tags that it must have, as `a=1&b=`; an empty value fits any."),
+            ("minSize", size, "Bytes at least."),
+            ("maxSize", size, "Bytes at most."),
+            ("newer", _WHEN, "Changed after this time."),
+            ("older", _WHEN, "Changed before this time."),
         )
     ]
     return {
@@ -159,13 +183,16 @@ def document(name: str) -> dict[str, Any]:
                 "get": _operation(
                     "getFile", "Content of a file",
                     {"200": content, "206": content, "304": empty, "307": empty}, redirect, _IF_MATCH,
+                    _IF_NONE_MATCH,
                     {"name": "Range", "in": "header", "schema": _TEXT, "description": "A part, as `bytes=0-99`."},
                 ),
-                "head": _operation("headFile", "What the content would be", {"200": empty, "206": empty, "304": empty}),
+                "head": _operation(
+                    "headFile", "What the content would be", {"200": empty, "304": empty}, _IF_MATCH, _IF_NONE_MATCH
+                ),
                 "put": _operation(
                     "putFile", "Writes a file; it is there when the answer is",
                     {"200": entry, "201": entry}, _IF_MATCH, _IF_NONE_MATCH, *writes,
-                    body={"required": True, "content": _BYTES},
+                    body={"content": _BYTES},
                 ),
                 "delete": _operation(
                     "deleteFile", "Moves a file or directory to the trash", {"204": empty}, _RECURSIVE, _IF_MATCH

@@ -26,6 +26,7 @@ _ETAG = re.compile(r'(W/)?"([^"]*)"')
 _ETAGS = re.compile(r'\s*(?:(?:W/)?"[^"]*"\s*(?:,\s*|$))*')
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _TAG = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]{0,62}")
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 
 
@@ -74,6 +75,18 @@ def flag(request: web.Request, name: str) -> bool:
     if text not in ("true", "false"):
         raise InvalidRequest(f"'{name}' must be true or false, not '{text[:40]}'")
     return text == "true"
+
+
+def name_pattern(request: web.Request) -> str:
+    """The pattern that names are searched by.
+
+    Raises:
+        InvalidRequest: It is too long.
+    """
+    text = request.query.get("name", "*")
+    if len(text) > 255:
+        raise InvalidRequest("'name' has 255 characters at most")
+    return text
 
 
 # -- times and tags
@@ -134,8 +147,8 @@ def checked_tags(tags: Mapping[str, Any]) -> dict[str, str]:
     for key, value in tags.items():
         if not _TAG.fullmatch(key):
             raise InvalidRequest(f"the tag '{key[:64]}' must be letters, digits and -_./ and no longer than 63")
-        if not isinstance(value, str) or len(value) > 256 or not value.isprintable():
-            raise InvalidRequest(f"the value of tag '{key}' must be a text of 256 printable characters at most")
+        if not isinstance(value, str) or len(value) > 256 or _CONTROL.search(value):
+            raise InvalidRequest(f"the value of tag '{key}' must be a text of 256 characters without control ones")
     return dict(tags)
 
 
@@ -146,10 +159,10 @@ def _etags(header: str, *, weak: bool) -> set[str]:
     """Entity tags of a header, with quotes; weak ones only where they are compared weakly.
 
     Raises:
-        InvalidRequest: It holds something else.
+        Changed: It holds something else, which no file has.
     """
     if not _ETAGS.fullmatch(header):
-        raise InvalidRequest(f"entity tags stand in quotes, with commas between them: not {header[:80]}")
+        raise Changed(f"entity tags stand in quotes, with commas between them: not {header[:80]}")
     return {f'"{tag}"' for mark, tag in _ETAG.findall(header) if weak or not mark}
 
 

@@ -116,6 +116,9 @@ class Rest:
     async def get(self, request: web.Request, user: User) -> web.StreamResponse:
         """Content of a file, or of a part of it."""
         path = self._path(request, user, "get")
+        redirect = request.query.get("redirect")
+        if redirect not in (None, "allow"):
+            raise InvalidRequest(f"'redirect' must be allow, not '{redirect[:40]}'")
         entry = await self._tree.stat(path)
         if entry.kind == "Directory":
             raise InvalidName(f"'{path or '/'}' is a directory: ask /v1/list/ for what is in it")
@@ -145,9 +148,6 @@ class Rest:
         headers["Content-Length"] = str(stop - start)
         if request.method == "HEAD":
             return web.Response(status=status, headers=headers)
-        redirect = request.query.get("redirect", "")
-        if redirect not in ("", "allow"):
-            raise InvalidRequest(f"'redirect' must be allow, not '{redirect[:40]}'")
         if redirect and (url := await self._presigned(entry)):
             return web.Response(status=307, headers={"Location": url, "ETag": entry.etag})
         entry, chunks = await self._tree.read(path, start=start, length=stop - start)
@@ -195,7 +195,7 @@ class Rest:
             path,
             self._body(request),
             size=request.content_length,
-            mtime=reading.micros(text) if (text := request.headers.get("Cloudmesh-Modified", "")) else None,
+            mtime=reading.micros(text) if (text := request.headers.get("Cloudmesh-Modified")) is not None else None,
             sha256=reading.digest(request),
             content_type=reading.content_type(request),
             tags=reading.tags_of(request.headers.get("Cloudmesh-Tags", "")),
@@ -400,7 +400,7 @@ class Rest:
         under = names.clean_path(query.get("under", ""))
         self._door.check(user, under, "get")
         wanted = Query(
-            name=query.get("name", "*")[:255],
+            name=reading.name_pattern(request),
             under=under,
             tags=reading.tags_of(query.get("tags", "")) or None,
             min_size=reading.number(request, "minSize", 0, 0, MOST),

@@ -38,6 +38,8 @@ RECOVERY_SECONDS = 15.0
 SCAN_SECONDS = 3600.0
 SWEEP_SECONDS = 86400
 MAX_HEADER = 16384
+MAX_LINE = 65536
+"""A path that is too long is told so, up to this."""
 
 
 class Gateway:
@@ -228,7 +230,7 @@ class Gateway:
         """Opens the doors; `cleanup()` of what is given closes them."""
         # what a client sends is stored as it is, so nothing is decompressed on the way
         runner = web.AppRunner(
-            self.app(), access_log=None, max_line_size=MAX_HEADER, max_field_size=MAX_HEADER,
+            self.app(), access_log=None, max_line_size=MAX_LINE, max_field_size=MAX_HEADER,
             auto_decompress=False, shutdown_timeout=10,
         )  # fmt: skip
         await runner.setup()
