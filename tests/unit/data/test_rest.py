@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -185,6 +186,16 @@ def test_search(served: Served) -> None:
     first = served.ask("GET", "/v1/search?under=s&name=*.csv&limit=1").json
     assert (len(first["entries"]), first["after"]) == (1, "s/big.csv")
     assert found("name=*.csv&after=s/big.csv") == ["small.CSV"]
+
+
+def test_no_pattern_takes_for_ever(served: Served) -> None:
+    put(served, "stars/" + "a" * 1000)
+    began = time.monotonic()
+    assert served.ask("GET", f"/v1/search?under=stars&name={'*a' * 100}*b").json["entries"] == []
+    assert len(served.ask("GET", f"/v1/search?under=stars&name={'*a' * 100}*").json["entries"]) == 1
+    assert time.monotonic() - began < 2
+    put(served, "stars/[x]")
+    assert [e["name"] for e in served.ask("GET", "/v1/search?under=stars&name=%5Bx*").json["entries"]] == ["[x]"]
 
 
 def test_where_why_usage(served: Served) -> None:
