@@ -11,19 +11,20 @@ import contextlib
 import hashlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cloudmesh.data.catalog.ports import Catalog
-from cloudmesh.data.errors import Changed, Missing
+from cloudmesh.data.errors import Changed, Missing, Suspicious
 from cloudmesh.data.mesh import Member, Mesh
-from cloudmesh.data.model import MICROS, Copy, Intent, Target, Work
+from cloudmesh.data.model import MICROS, Copy, Entry, Intent, Target, Work
 from cloudmesh.data.placement import choose
-from cloudmesh.data.plan import Action, Drop, Purge, Scrub, Write, plan
+from cloudmesh.data.plan import Action, Check, Drop, Purge, Scrub, Write, plan
+from cloudmesh.data.stores.ports import Object
 from cloudmesh.data.tree import Tree, facts_of
-from cloudmesh.data.upload import attributes_of, written
-from cloudmesh.data.writer import LEASE
-from cloudmesh.engine.errors import CloudmeshError, Conflict, NotFound
+from cloudmesh.data.upload import attributes_of, is_of, written
+from cloudmesh.data.writer import LEASE, STAT_SECONDS
+from cloudmesh.engine.errors import CloudmeshError, Conflict, NotFound, Transient
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +144,8 @@ class Mover:
                 return True
             case Scrub():
                 return not await self._scrub(work, action.store)
+            case Check():
+                return await self._check(work, action.store)
             case Purge():
                 await self._catalog.purge(work.entry.id)
                 return False
@@ -158,25 +161,40 @@ class Mover:
             secrets.token_hex(8), "Copy", entry.id, "", entry.name, entry.version, (target,), now + LEASE,
             entry.sha256, entry.size, entry.mtime, entry.content_type,
         )  # fmt: skip
-        await self._catalog.begin(intent, if_version=entry.version)
-        try:
-            copy, digest = await self._copied(work, [held[name] for name in action.sources], member, intent)
-        except BaseException as error:
-            if isinstance(error, CloudmeshError):
+        with self._living(intent):
+            await self._catalog.begin(intent, if_version=entry.version)
+            before = held.get(member.name)
+            made = await self._copied(work, [held[name] for name in action.sources], member, intent, before)
+            if made is None:
                 await self._catalog.end(intent.id)
-            raise
-        await self._catalog.put_copies([copy])
-        if not entry.sha256:
-            await self._catalog.set_digest(entry.id, entry.version, digest)
-        if copy not in await self._catalog.copies(entry.id):
-            # the file was written anew meanwhile, or deleted: this copy is of no version any more
-            await member.store.delete(copy.key, if_tag=copy.tag)
-        await self._catalog.end(intent.id)
+                raise Conflict(f"'{work.path}' could not be copied to {member.name}")
+            copy, digest = made
+            now_there = await self._catalog.by_id(entry.id)
+            if now_there is not None and now_there.entry.version == entry.version:
+                await self._catalog.put_copies([copy], was=[before])
+                if not entry.sha256:
+                    await self._catalog.set_digest(entry.id, entry.version, digest)
+            if copy not in await self._catalog.copies(entry.id):
+                # the file was written anew meanwhile: this copy is of no version any more
+                await member.store.delete(copy.key, if_tag=copy.tag)
+            await self._catalog.end(intent.id)
         self.done.written += 1
         self.done.written_bytes += entry.size
 
-    async def _copied(self, work: Work, sources: Sequence[Copy], member: Member, intent: Intent) -> tuple[Copy, str]:
-        """Streams from the first source that gives the content of the digest on record."""
+    @contextlib.contextmanager
+    def _living(self, intent: Intent) -> Iterator[None]:
+        live = self._tree.writer.copying
+        live.add(intent.id)
+        try:
+            yield
+        finally:
+            live.discard(intent.id)
+
+    async def _copied(
+        self, work: Work, sources: Sequence[Copy], member: Member, intent: Intent, before: Copy | None
+    ) -> tuple[Copy, str] | None:
+        """Streams from the first source that gives the content of the digest on record; None if there is none, or the
+        store failed, in which case its record says what is known."""
         entry, target = work.entry, intent.targets[0]
         failures: list[str] = []
         for source in sources:
@@ -201,9 +219,30 @@ class Mover:
                 continue
             except CloudmeshError as error:
                 member.doubt(error)
-                raise
+                found = await self._outcome(entry, member, intent, before, error)
+                if found is None:
+                    return None
+                seen = found
             return written(intent, target, seen, self._tree.now()), digest.hexdigest()
-        raise Conflict(f"no copy of '{work.path}' could be read: {'; '.join(failures)}")
+        log.warning("no copy of '%s' could be read: %s", work.path, "; ".join(failures))
+        return None
+
+    async def _outcome(
+        self, entry: Entry, member: Member, intent: Intent, before: Copy | None, error: CloudmeshError
+    ) -> Object | None:
+        """The object, if a write that failed was done after all; else the copy's record says that nobody knows."""
+        log.warning("copying %s to %s failed: %s: %s", intent.targets[0].key, member.name, error.reason, error)
+        if not isinstance(error, Transient | Changed):
+            return None
+        with contextlib.suppress(CloudmeshError, TimeoutError):
+            async with asyncio.timeout(STAT_SECONDS):
+                seen = await member.store.stat(intent.targets[0].key)
+            if seen is not None and is_of(intent, seen, entry.size):
+                return seen
+        unsure = before or Copy(entry.id, member.name, intent.targets[0].key, 0, "Stale")
+        unsure = replace(unsure, key=intent.targets[0].key, state="Stale", error=f"{error.reason}: {error}")
+        await self._catalog.put_copies([unsure], was=[before])
+        return None
 
     async def _checked(self, reader: Member, source: Copy, sha256: str, digest: hashlib._Hash) -> AsyncIterator[bytes]:
         try:
@@ -218,7 +257,8 @@ class Mover:
     async def _bad(self, reader: Member, source: Copy, error: CloudmeshError) -> None:
         if isinstance(error, Corrupted):
             self.done.corrupt += 1
-            await self._catalog.put_copies([replace(source, state="Corrupt", error=str(error))])
+            corrupt = replace(source, state="Corrupt", error=str(error))
+            await self._catalog.put_copies([corrupt], was=[source], due=self._tree.now())
         else:
             await self._tree.found_bad(source, reader, error)
 
@@ -227,34 +267,56 @@ class Mover:
     async def _drop(self, work: Work, action: Drop) -> None:
         copy = next(c for c in work.copies if c.store == action.store)
         member = self._mesh.members.get(action.store)
-        if member is not None:
-            if action.keep:
-                await self._prove(work, action)
-            intent = Intent(
-                secrets.token_hex(8), "Delete", work.entry.id, "", work.entry.name, work.entry.version,
-                (_target(copy),), self._tree.now() + LEASE,
-            )  # fmt: skip
-            await self._catalog.begin(intent)
+        if member is None:
+            await self._catalog.drop_copy(work.entry.id, action.store, was=copy)
+            self.done.dropped += 1
+            return
+        try:
+            seen = await member.store.stat(copy.key)
+        except CloudmeshError as error:
+            member.doubt(error)
+            raise
+        if seen is None and not await member.absence_counts():
+            raise Suspicious(f"store {member.name} isn't believed: {member.message}")
+        intent = Intent(
+            secrets.token_hex(8), "Delete", work.entry.id, "", work.entry.name, work.entry.version,
+            (_target(copy),), self._tree.now() + LEASE,
+        )  # fmt: skip
+        with self._living(intent):
+            # no put counts on the copy from here on; one that is under way keeps this from beginning
+            await self._catalog.begin(intent, if_version=work.entry.version)
+            going = replace(copy, state="Deleting")
             try:
-                await self._remove(member, copy, work)
+                if going not in await self._catalog.copies(work.entry.id):
+                    raise Conflict(f"the copy of '{work.path}' in {action.store} changed meanwhile")
+                if action.keep:
+                    await self._prove(work, action)
+                else:
+                    await self._still_trashed(work)
+            except CloudmeshError:
+                await self._catalog.put_copies([copy], was=[going])
+                await self._catalog.end(intent.id)
+                raise
+            try:
+                await self._remove(member, copy, seen, work)
             except CloudmeshError as error:
                 member.doubt(error)
                 await self._catalog.end(intent.id)
                 raise
-            await self._catalog.drop_copy(work.entry.id, action.store)
+            await self._catalog.drop_copy(work.entry.id, action.store, was=going)
             await self._catalog.end(intent.id)
-        else:
-            await self._catalog.drop_copy(work.entry.id, action.store)
         self.done.dropped += 1
 
-    async def _remove(self, member: Member, copy: Copy, work: Work) -> None:
+    async def _still_trashed(self, work: Work) -> None:
+        located = await self._catalog.by_id(work.entry.id)
+        if located is not None and located.path:
+            raise Conflict(f"'{located.path}' was restored meanwhile")
+
+    async def _remove(self, member: Member, copy: Copy, seen: Object | None, work: Work) -> None:
         """Removes an object if it is surely ours: another tag means that somebody else wrote it."""
-        seen = await member.store.stat(copy.key)
         if seen is None:
             return
-        if copy.tag and seen.tag == copy.tag:
-            await member.store.delete(copy.key, if_tag=copy.tag)
-        elif seen.attributes.get("id") == work.entry.id:
+        if (copy.tag and seen.tag == copy.tag) or seen.attributes.get("id") == work.entry.id:
             await member.store.delete(copy.key, if_tag=seen.tag)
         else:
             log.warning("%s in %s was changed by somebody else: it stays there", copy.key, member.name)
@@ -299,11 +361,37 @@ class Mover:
                 return False
             raise bad.error from bad
         now = self._tree.now()
-        await self._catalog.put_copies([replace(copy, verified=now, scrubbed=now, error="")])
+        await self._catalog.put_copies([replace(copy, verified=now, scrubbed=now, error="")], was=[copy])
         if not work.entry.sha256:
             await self._catalog.set_digest(work.entry.id, work.entry.version, digest.hexdigest())
         self.done.scrubbed += 1
         return True
+
+    async def _check(self, work: Work, store: str) -> bool:
+        """Looks whether a copy that isn't whole by the record is after all; says whether it is."""
+        copy, member, entry = next(c for c in work.copies if c.store == store), self._member(store), work.entry
+        now = self._tree.now()
+        try:
+            seen = await member.store.stat(copy.key)
+            if seen is None:
+                if await member.absence_counts() and copy.state != "Missing":
+                    await self._catalog.put_copies([replace(copy, state="Missing")], was=[copy])
+                return False
+            digest = hashlib.sha256()
+            if seen.size == entry.size:
+                async for chunk in member.store.read(copy.key, if_tag=seen.tag):
+                    digest.update(chunk)
+        except CloudmeshError as error:
+            member.doubt(error)
+            raise
+        told = (seen.attributes.get("id"), seen.attributes.get("version"))
+        known = digest.hexdigest() == entry.sha256 if entry.sha256 else told == (entry.id, str(entry.version))
+        if seen.size == entry.size and known:
+            whole = replace(copy, version=entry.version, state="Whole", tag=seen.tag, size=seen.size, error="")
+            await self._catalog.put_copies([replace(whole, verified=now, scrubbed=now)], was=[copy])
+            return True
+        await self._catalog.put_copies([replace(copy, scrubbed=now)], was=[copy])
+        return False
 
     def _member(self, store: str) -> Member:
         member = self._mesh.members.get(store)

@@ -9,6 +9,8 @@ from cloudmesh.data.config import DirectoryConfig
 from cloudmesh.data.model import MICROS, Copy, Work
 from cloudmesh.data.placement import Chosen, StoreView
 
+CHECK = 3600 * MICROS
+"""A copy that was read and isn't whole is read again so much later, if no other one can be read."""
 RETRY = 30 * MICROS
 """After a failure or while a store is away, a file is looked at again so much later."""
 
@@ -42,11 +44,18 @@ class Scrub:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """No copy can be read: looks whether this one, which isn't whole by the record, is after all."""
+
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
 class Purge:
     """Ends a trashed file that has no copies any more."""
 
 
-Action = Write | Drop | Scrub | Purge
+Action = Write | Drop | Scrub | Check | Purge
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +113,19 @@ def plan(work: Work, chosen: Chosen, stores: Sequence[StoreView], config: Direct
     actions: list[Action] = []
     if wanted and sources:
         actions += [Write(name, tuple(c.store for c in sources)) for name in wanted]
-    if len(chosen.stores) < chosen.rule.copies or (wanted and not sources):
-        dues.append(now + RETRY)
-    if not wanted and chosen.enough:
+    if not sources:
         actions += [
-            Drop(c.store, chosen.rule.min_copies)
+            Check(c.store)
+            for c in work.copies
+            if c.store in views and views[c.store].up and (not c.scrubbed or c.scrubbed + CHECK <= now)
+        ]
+    short = len(chosen.stores) < chosen.rule.copies
+    if short or (wanted and not sources):
+        dues.append(now + RETRY)
+    # a store that is away may be where the file belongs: until it is back or gone from the directory, all copies count
+    if not wanted and chosen.enough and not (short and any(not view.up for view in stores)):
+        actions += [
+            Drop(c.store, chosen.counting)
             for c in work.copies
             if c.store not in chosen.stores and c.store in views and views[c.store].up
             and views[c.store].config.access != "ReadOnly"
@@ -116,11 +133,11 @@ def plan(work: Work, chosen: Chosen, stores: Sequence[StoreView], config: Direct
     dropped = {action.store for action in actions if isinstance(action, Drop)}
     if config.verify_seconds:
         for copy in sources:
-            at = max(copy.scrubbed, work.entry.created) + config.verify_seconds * MICROS
+            at = max(copy.scrubbed, copy.verified) + config.verify_seconds * MICROS
             if at <= now:
                 if copy.store not in dropped:
                     actions.append(Scrub(copy.store))
             else:
                 dues.append(at)
-    pending = bool(wanted or dropped) or len(chosen.stores) < chosen.rule.copies
+    pending = bool(wanted or dropped) or short
     return Plan(tuple(actions), min(dues) if dues else 0, pending)

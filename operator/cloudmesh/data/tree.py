@@ -6,6 +6,9 @@ its journal record is in a store. What a crash leaves open is in the catalogue's
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import hashlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -16,12 +19,17 @@ from cloudmesh.data.catalog.journal import Journal
 from cloudmesh.data.catalog.ports import ABSENT, ANY, Catalog, Located, Query
 from cloudmesh.data.errors import Changed, InvalidName, Missing
 from cloudmesh.data.mesh import Member, Mesh, own_path
-from cloudmesh.data.model import Copy, CopyState, Entry, Totals, Trashed
+from cloudmesh.data.model import MICROS, Copy, CopyState, Entry, Totals, Trashed
 from cloudmesh.data.placement import Chosen, Facts, choose, monthly_nanos
 from cloudmesh.data.writer import Writer
 from cloudmesh.engine.errors import CloudmeshError, NotFound, Transient
 
 log = logging.getLogger(__name__)
+
+VERIFIED = 4 << 20
+"""Files up to this size are compared with their digest before the first byte is given, if they are read whole."""
+WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 0.0)
+"""Seconds between tries to read a file that is being written."""
 
 
 def wall() -> int:
@@ -129,14 +137,25 @@ class Tree:
             InvalidName: It is a directory.
             Transient: No store that answers has a whole copy.
         """
-        entry = await self.stat(path)
-        if entry.kind == "Directory":
-            raise InvalidName(f"'{path}' is a directory")
-        stop = entry.size if length is None else min(entry.size, start + length)
-        copies = await self.readable(entry)
-        if not copies and entry.size:
-            raise Transient(await self._why_unreadable(entry))
-        return entry, self._bytes(entry, copies, start, stop)
+        for wait in WAITS:
+            entry = await self.stat(path)
+            if entry.kind == "Directory":
+                raise InvalidName(f"'{path}' is a directory")
+            stop = entry.size if length is None else min(entry.size, start + length)
+            copies = await self.readable(entry)
+            whole = start == 0 and stop == entry.size <= VERIFIED and entry.sha256
+            stream = self._verified(entry, copies) if whole else self._bytes(entry, copies, start, stop)
+            try:
+                first = await anext(stream, b"")
+            except Transient:
+                # it may be written anew just now: its stores have the new content, the catalogue hasn't yet
+                changing = entry.id in self.writer.live.values() or await self.catalog.entry(names.clean_path(path))
+                if not wait or (changing is not True and changing == entry):
+                    raise
+                await asyncio.sleep(wait)
+            else:
+                return entry, _with(first, stream)
+        raise AssertionError  # the last try raises
 
     async def readable(self, entry: Entry) -> list[tuple[Copy, Member]]:
         """Its whole copies in stores that answer, the nearest first."""
@@ -155,12 +174,31 @@ class Tree:
             member = self.mesh.members.get(copy.store)
             state = "it isn't a store of this directory any more" if member is None else member.message or member.state
             told.append(f"{copy.store}: copy {copy.state}, {state}")
-        return f"no copy of '{entry.name}' can be read now: " + ("; ".join(told) or "there is none")
+        return "; ".join(told) or "there is none"
+
+    async def _verified(self, entry: Entry, copies: Sequence[tuple[Copy, Member]]) -> AsyncGenerator[bytes, None]:
+        """A small file whole, from the first copy that has the digest on record."""
+        failures = [] if copies else [await self._why_unreadable(entry)]
+        for copy, member in copies:
+            try:
+                content = b"".join([chunk async for chunk in member.store.read(copy.key, if_tag=copy.tag)])
+            except CloudmeshError as error:
+                failures.append(f"{copy.store}: {error.reason}: {error}")
+                await self.found_bad(copy, member, error)
+                continue
+            if hashlib.sha256(content).hexdigest() == entry.sha256:
+                if content:
+                    yield content
+                return
+            failures.append(f"{copy.store}: its bytes have another digest than the one on record")
+            await self._mark(copy, "Corrupt", failures[-1])
+        if entry.size:
+            raise Transient(f"no copy of '{entry.name}' could be read: {'; '.join(failures)}")
 
     async def _bytes(
         self, entry: Entry, copies: Sequence[tuple[Copy, Member]], start: int, stop: int
     ) -> AsyncGenerator[bytes, None]:
-        at, failures = start, []
+        at, failures = start, [] if copies else [await self._why_unreadable(entry)]
         for copy, member in copies:
             if at >= stop:
                 return
@@ -170,7 +208,8 @@ class Tree:
                     yield chunk
                 if at >= stop:
                     return
-                raise Transient(f"it ended after {at} of {stop} bytes")
+                failures.append(f"{copy.store}: it ended after {at} of {stop} bytes")
+                await self._mark(copy, "Corrupt", failures[-1])
             except CloudmeshError as error:
                 failures.append(f"{copy.store}: {error.reason}: {error}")
                 await self.found_bad(copy, member, error)
@@ -180,16 +219,21 @@ class Tree:
     async def found_bad(self, copy: Copy, member: Member, error: CloudmeshError) -> None:
         """A read failed: what that says of the copy or the store is kept, and mended by the mover."""
         log.warning("read of %s in %s failed: %s", copy.key, copy.store, error)
-        if isinstance(error, NotFound | Changed):
-            # a write of ours that is just being committed changes the tag too: only the record that is still so counts
-            state: CopyState = "Missing" if isinstance(error, NotFound) else "Stale"
-            current = {c.store: c for c in await self.catalog.copies(copy.entry)}
-            if current.get(copy.store) == copy:
-                await self.catalog.put_copies([replace(copy, state=state, error=str(error))])
-                await self.catalog.looked(copy.entry, copy.version, self.now())
-                self._stir()
-        else:
+        if not isinstance(error, NotFound | Changed):
             member.doubt(error)
+        elif copy.entry in self.writer.live.values():
+            # a write of ours that is just being committed changes the tag too
+            return
+        elif not isinstance(error, NotFound):
+            await self._mark(copy, "Stale", str(error))
+        elif await member.absence_counts():
+            await self._mark(copy, "Missing", str(error))
+
+    async def _mark(self, copy: Copy, state: CopyState, why: str) -> None:
+        """Keeps what was found of a copy, if its record is still the same, for the mover to mend."""
+        log.warning("copy of %s in %s is %s: %s", copy.key, copy.store, state, why)
+        await self.catalog.put_copies([replace(copy, state=state, error=why)], was=[copy], due=self.now())
+        self._stir()
 
     # -- the tree
 
@@ -234,7 +278,15 @@ class Tree:
         return entry
 
     async def restore(self, entry_id: str, path: str = "") -> Entry:
-        """Brings something back from the trash."""
+        """Brings something back from the trash.
+
+        Raises:
+            Missing: It isn't there, or its time is over and its copies are being removed.
+        """
+        end = self.now() - self.mesh.config.trash_seconds * MICROS
+        # ids are hexadecimal: what begins with all but the last digit is at most sixteen
+        if any(t.at <= end for t in await self.catalog.trash(after=entry_id[:-1], limit=16) if t.entry.id == entry_id):
+            raise Missing(f"'{entry_id}' was deleted too long ago: its copies are being removed")
         entry = await self.catalog.restore(entry_id, own_path(path) if path else "")
         await self.journal.sync()
         self._stir()
@@ -246,6 +298,14 @@ class Tree:
         await self.journal.sync()
         self._stir()
         return entry
+
+
+async def _with(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with contextlib.aclosing(rest):
+        if first:
+            yield first
+            async for chunk in rest:
+                yield chunk
 
 
 def facts_of(path: str, entry: Entry) -> Facts:

@@ -19,6 +19,8 @@ AHEAD = 8
 """Chunks that a slow store may lie behind the others, each at most as large as the source's."""
 STALL_SECONDS = 60.0
 """A store that takes nothing for so long is left behind if others are enough."""
+STALLS = 10
+"""So often that time may pass after the last byte before stores are given up that haven't answered."""
 
 
 @dataclass(slots=True)
@@ -31,6 +33,7 @@ class Outcome:
         whole: Copies that are there.
         failed: By store, why there is surely none of the new content.
         unknown: By store, why nobody knows.
+        differs: Stores of those that failed, whose object isn't the one on record.
         error: The first error of a store, None if there was none.
     """
 
@@ -39,6 +42,7 @@ class Outcome:
     whole: list[Copy] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
+    differs: set[str] = field(default_factory=set)
     error: CloudmeshError | None = None
 
 
@@ -122,9 +126,8 @@ async def upload(
         if lane not in going:
             lane.task.cancel()
     outcome = Outcome(size, digest.hexdigest())
-    with_results = [lane.task for lane in lanes]
     try:
-        results = await asyncio.gather(*with_results, return_exceptions=True)
+        results = await _ends([lane.task for lane in lanes])
     except asyncio.CancelledError:
         await _abort(lanes)
         raise
@@ -160,6 +163,20 @@ async def _spread(lanes: Sequence[_Lane], chunk: bytes | None) -> list[bool]:
     if all(not lane.queue.full() for lane in lanes):
         return [await lane.put(chunk) for lane in lanes]
     return list(await asyncio.gather(*(lane.put(chunk) for lane in lanes)))
+
+
+async def _ends(tasks: Sequence[asyncio.Task[Object]]) -> list[Object | BaseException]:
+    """Results of all; a store that doesn't end while others have is left behind."""
+    left: set[asyncio.Task[Object]] = set(tasks)
+    for _ in range(STALLS):
+        ended, left = await asyncio.wait(left, timeout=STALL_SECONDS)
+        if not left:
+            break
+        if not ended and any(task.done() and not task.cancelled() and not task.exception() for task in tasks):
+            break
+    for task in left:
+        task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _abort(lanes: Sequence[_Lane]) -> None:
@@ -198,6 +215,11 @@ async def _settle(outcome: Outcome, intent: Intent, lane: _Lane, result: Object 
         if seen is not None and is_of(intent, seen, outcome.size):
             outcome.whole.append(written(intent, target, seen, now))
             return
+        if seen is None and not await member.absence_counts():
+            outcome.unknown[member.name] = told
+            return
+        if (seen.tag if seen else "") != target.expect:
+            outcome.differs.add(member.name)
     outcome.failed[member.name] = told
 
 
