@@ -57,12 +57,8 @@ class VirtualDirectoryStatus(Model):
     """The same for people, such as `1.5Gi`."""
     pending_copies: Number | None = None
     """Files that the mover still has work with."""
-    under_replicated: Number | None = None
-    """Files with fewer whole copies than their rule wants."""
     corrupted: Number | None = None
     """Copies that read back with another digest, not yet repaired."""
-    unreachable: Number | None = None
-    """Files none of whose copies can be read now."""
     url: Annotated[str, Field(max_length=512)] | None = None
     """Where the gateway answers inside the cluster."""
     stores: Annotated[list[DirectoryStoreStatus], Field(max_length=32, json_schema_extra=by_key("name"))] = Field(

@@ -234,9 +234,7 @@ class Summary(msgspec.Struct, frozen=True, rename="camel"):
     directories: int = 0
     bytes: int = 0
     pending: int = 0
-    under_replicated: int = 0
     corrupted: int = 0
-    unreachable: int = 0
     stores: tuple[StoreSummary, ...] = ()
     monthly_nanos: int | None = None
     currency: str = "USD"

@@ -20,7 +20,7 @@ LIMIT_SECONDS = 5.0
 MOST_BYTES = 1 << 20
 COUNTERS_SECONDS = 300.0
 COUNTERS = (
-    "files", "directories", "bytes", "size", "pendingCopies", "underReplicated", "corrupted", "unreachable", "catalog",
+    "files", "directories", "bytes", "size", "pendingCopies", "corrupted", "catalog",
 )  # fmt: skip
 MAX_MESSAGE = 1024
 MAX_STORES = 32
@@ -132,9 +132,7 @@ def _counters(summary: Summary) -> dict[str, Any]:
         "bytes": summary.bytes,
         "size": size_text(summary.bytes),
         "pendingCopies": summary.pending,
-        "underReplicated": summary.under_replicated,
         "corrupted": summary.corrupted,
-        "unreachable": summary.unreachable,
         "catalog": catalog,
     }
 
@@ -220,10 +218,6 @@ def _ready(conditions: c.Conditions, seen: Seen) -> None:
             conditions.ready("Unknown", reason, _told(away), reconciling=True)
     elif over:
         conditions.ready("False", c.REASON_QUOTA_EXCEEDED, over, stalled=True)
-    elif summary.unreachable:
-        conditions.ready(
-            "Unknown", c.REASON_STORE_UNAVAILABLE, "there are files that can't be read now", reconciling=True
-        )
     elif summary.corrupted:
         conditions.ready("False", c.REASON_REPAIRING, "damaged copies are made anew", reconciling=True)
     else:

@@ -265,7 +265,7 @@ class Gateway:
         return Summary(
             config=configs.fingerprint(self._text), error=self._error or self.waits, files=totals.files,
             directories=totals.directories, bytes=totals.bytes, pending=totals.pending,
-            under_replicated=totals.pending, corrupted=totals.states.get("Corrupt", 0), stores=stores,
+            corrupted=totals.states.get("Corrupt", 0), stores=stores,
             monthly_nanos=_monthly(self.mesh.config, totals.stores), currency=self.mesh.config.currency,
             entries=totals.files + totals.directories,
             emptied=self.emptying is not None and self.emptying.done,
