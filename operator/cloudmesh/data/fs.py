@@ -39,7 +39,7 @@ class VdirFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
 
     Args:
         namespace: As in `Vdir`.
-        url: As in `Vdir`.
+        endpoint_url: The `url` of `Vdir`; fsspec and pandas take that word for the path.
         token: As in `Vdir`.
         user: As in `Vdir`.
         password: As in `Vdir`.
@@ -49,11 +49,17 @@ class VdirFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
     root_marker = ""
 
     def __init__(
-        self, namespace: str = "", url: str = "", token: str = "", user: str = "", password: str = "", **more: Any
+        self,
+        namespace: str = "",
+        endpoint_url: str = "",
+        token: str = "",
+        user: str = "",
+        password: str = "",
+        **more: Any,
     ) -> None:
         # a listing that is kept would show files that are gone
         super().__init__(**(more | {"use_listings_cache": False}))
-        self._told = {"namespace": namespace, "url": url, "token": token, "user": user, "password": password}
+        self._told = {"namespace": namespace, "url": endpoint_url, "token": token, "user": user, "password": password}
         self._open_ones: dict[str, Vdir] = {}
 
     def _at(self, path: str) -> tuple[Vdir, str]:

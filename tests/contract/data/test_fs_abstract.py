@@ -22,7 +22,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 class Fixtures(abstract.BaseAbstractFixtures):
     @pytest.fixture
     def fs(self, served: Served) -> VdirFileSystem:
-        return VdirFileSystem(url=served.url, user="ada", password=PASSWORD, skip_instance_cache=True)
+        return VdirFileSystem(endpoint_url=served.url, user="ada", password=PASSWORD, skip_instance_cache=True)
 
     @pytest.fixture
     def fs_path(self, fs: VdirFileSystem) -> Iterator[str]:
