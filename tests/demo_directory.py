@@ -11,8 +11,8 @@ from typing import Any
 from cloudmesh.data.client import Vdir
 from cloudmesh.engine.errors import CloudmeshError
 from tests import install
-from tests.datastores import ACCESS, SECRET, S3Server, s3
 from tests.testbed.clusters import Cluster
+from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, S3Server, s3
 
 NAME = "lab"
 PATH = "results/run-1.csv"
@@ -25,7 +25,7 @@ def manifests(servers: dict[str, S3Server]) -> list[dict[str, Any]]:
     """Secrets, stores, and the directory over them."""
     api, made = "cloudmesh.org/v1alpha1", []
     for name, server in servers.items():
-        keys = {"aws_access_key_id": ACCESS, "aws_secret_access_key": SECRET, "hosts": server.host}
+        keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "hosts": server.host}
         made.append(
             {
                 "apiVersion": "v1", "kind": "Secret", "type": "cloudmesh.org/credentials", "metadata": {"name": name},
@@ -108,7 +108,7 @@ def show(cluster: Cluster, namespace: str, say: Say, port_forward: Callable[...,
             if content != CONTENT:
                 raise install.InstallError(f"the file was read with {len(content)} other bytes")
             say(content[:28].decode() + f"… {len(content)} bytes, the same")
-            _mended(vdir, say)
+            _mended(vdir, "east", say)
             vdir.close()
         kubectl("get", "vdir,cmds")
         install.run(
@@ -116,15 +116,16 @@ def show(cluster: Cluster, namespace: str, say: Say, port_forward: Callable[...,
         )
 
 
-def _mended(vdir: Vdir, say: Say, seconds: float = 120) -> None:
-    """Waits until the copy that can't be reached is replaced."""
+def _mended(vdir: Vdir, lost: str, say: Say, seconds: float = 120) -> None:
+    """Waits until the copy in the store that is lost is replaced."""
     began = time.monotonic()
     while time.monotonic() - began < seconds:
         try:
             copies = vdir.where(PATH)["copies"]
         except CloudmeshError:
             continue
-        if sum(1 for c in copies if c["up"] and c["state"] == "Whole") == 2:
+        whole = {c["store"] for c in copies if c["up"] and c["state"] == "Whole"}
+        if len(whole) == 2 and lost not in whole:
             say(f"\nwithout anybody's doing, {time.monotonic() - began:.0f} s later:")
             say("\n".join(where(vdir)))
             return

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.datastores import ACCESS, SECRET, S3Server, s3
 from tests.demo import port_forward
 from tests.testbed.kubectl import TestCluster
+from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, S3Server, s3
 
 from cloudmesh.data.client import Vdir
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Transient
@@ -44,7 +44,7 @@ class Files:
             secret = {
                 "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "cloudmesh.org/credentials",
                 "stringData": {
-                    "aws_access_key_id": ACCESS, "aws_secret_access_key": SECRET, "hosts": server.host,
+                    "aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "hosts": server.host,
                 },
             }  # fmt: skip
             self.cluster.apply(secret, namespace=self.namespace)
@@ -204,7 +204,7 @@ def test_a_new_key_of_a_store_is_taken_up_without_a_restart(files: Files, lab: s
             return str({s["name"]: s["state"] for s in vdir.usage()["stores"]}["east"])
 
     files.until(lambda: state() == "Unknown", 120)
-    files.kubectl("patch", "secret", "east", "-p", f'{{"stringData": {{"aws_secret_access_key": "{SECRET}"}}}}')
+    files.kubectl("patch", "secret", "east", "-p", f'{{"stringData": {{"aws_secret_access_key": "{SECRET_KEY}"}}}}')
     files.until(lambda: state() == "Up", 120)
     assert files.kubectl("get", "pods", "-o", "name") == pods
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, versitygw
+from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, s3
 
 from cloudmesh.data.errors import Changed, Exists, Full
 from cloudmesh.data.stores.registry import StoreContext, maker
@@ -31,8 +31,8 @@ KEYS = {"aws_access_key_id": ACCESS_KEY.encode(), "aws_secret_access_key": SECRE
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with versitygw() as url:
-        yield url
+    with s3() as started:
+        yield started.url
 
 
 @pytest.fixture

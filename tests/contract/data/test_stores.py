@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
-from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, versitygw
+from tests.testbed import s3server
 
 from cloudmesh.data.stores.ports import POWERS
 from cloudmesh.testing.stores import CASES, BaseHarness, Case, Harness, run_all, run_case, table
@@ -22,8 +22,8 @@ Start = Callable[[asyncio.Runner], AbstractContextManager[Harness]]
 @contextlib.contextmanager
 def s3(runner: asyncio.Runner) -> Iterator[Harness]:
     """versitygw behind the fault proxy."""
-    with versitygw() as url:
-        harness = S3Harness(url, ACCESS_KEY, SECRET_KEY)
+    with s3server.s3() as server:
+        harness = S3Harness(server.url, s3server.ACCESS_KEY, s3server.SECRET_KEY)
         runner.run(harness.start())
         try:
             yield harness
