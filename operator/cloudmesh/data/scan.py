@@ -4,6 +4,7 @@ are looked for. A listing alone never removes anything."""
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 
 from cloudmesh.data import names
@@ -14,6 +15,9 @@ from cloudmesh.data.stores.ports import Object
 from cloudmesh.data.tree import Tree
 
 log = logging.getLogger(__name__)
+
+_MTIME = re.compile("[1-9][0-9]{0,16}")
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(slots=True)
@@ -61,7 +65,7 @@ async def _one(tree: Tree, member: Member, seen: Object, result: Scanned) -> Non
         return
     entry_id = whole.attributes.get("id", "")
     located = await tree.catalog.by_id(entry_id) if entry_id else None
-    if located is not None:
+    if located is not None and located.entry.kind == "File":
         # a rest of ours: the mover compares and keeps or removes it
         if all(c.store != member.name for c in located.copies):
             why = "found in the store"
@@ -69,11 +73,14 @@ async def _one(tree: Tree, member: Member, seen: Object, result: Scanned) -> Non
             await tree.catalog.put_copies([rest])
             await tree.catalog.looked(entry_id, located.entry.version, tree.now())
         return
-    mtime = int(whole.attributes.get("mtime", "0") or 0) or whole.modified
+    # anybody may have written these
+    told = whole.attributes.get("mtime", "")
+    mtime = int(told) if _MTIME.fullmatch(told) else max(0, whole.modified)
+    sha256 = found[0] if (found := _SHA256.fullmatch(whole.attributes.get("sha256", ""))) else ""
     copy = Copy("", member.name, whole.key, 1, "Whole", whole.tag, whole.size, tree.now())
     for candidate in (path, f"{path}.~{member.name}"):
         try:
-            entry = await tree.catalog.adopt(candidate, copy, mtime=mtime, sha256=whole.attributes.get("sha256", ""))
+            entry = await tree.catalog.adopt(candidate, copy, mtime=mtime, sha256=sha256)
         except Exists:
             continue
         await tree.catalog.looked(entry.id, entry.version, tree.now())

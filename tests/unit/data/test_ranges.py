@@ -20,7 +20,7 @@ from cloudmesh.data.model import MICROS
 from cloudmesh.engine.errors import Transient
 
 MIB = 1 << 20
-CONTENT = random.Random(7).randbytes(3 * MIB + 12345)
+CONTENT = random.Random(7).randbytes(5 * MIB + 12345)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +220,32 @@ def test_a_store_that_loses_all_is_not_believed(served: Served) -> None:
     )
     assert states["one"]["state"] == "Suspicious"
     assert served.ask("GET", "/v1/files/big").body == CONTENT
+
+
+def test_whatever_strangers_left_is_adopted(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects with attributes like ours and nonsense in them, and names that no path can have."""
+    monkeypatch.setattr(service, "SCAN_SECONDS", 0.1)
+    odd = [
+        {"mtime": "soon"}, {"mtime": "9" * 40}, {"mtime": "-5"}, {"sha256": "zz"}, {"sha256": "a" * 63},
+        {"id": "x" * 100}, {"id": "0" * 16}, {"id": "f" * 16}, {"version": "x", "write": "y", "id": ""},
+    ]  # fmt: skip
+    with Served(tmp_path, ("one",)) as served:
+        for number, attributes in enumerate(odd):
+            served.call(_left(served, f"odd/{number}", attributes))
+        for key in ("odd/../up", "odd//x", "odd/./y", "odd/" + "x" * 2000, "dir/"):
+            served.call(_left(served, key, {}))
+        served.call(_left(served, "odd/last", {}))
+        until(lambda: served.ask("GET", "/v1/files/odd/last").body == b"stranger")
+        for number in range(len(odd)):
+            assert served.ask("GET", f"/v1/files/odd/{number}").body == b"stranger", odd[number]
+            assert served.ask("GET", f"/v1/stat/odd/{number}").status == 200
+        found = {e["path"] for e in served.ask("GET", "/v1/list/?recursive=true").json["entries"]}
+        assert found == {"odd", "odd/last", *(f"odd/{number}" for number in range(len(odd)))}
+        assert served.ask("GET", "/healthz").body == b"ok"
+
+
+async def _left(served: Served, key: str, attributes: dict[str, str]) -> None:
+    served.place("one").put(key, b"stranger", attributes)
 
 
 # -- quota
