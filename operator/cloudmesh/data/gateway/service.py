@@ -159,9 +159,12 @@ class Gateway:
             try:
                 text = await asyncio.to_thread(self._file.read_bytes)
             except OSError as error:
-                self._error = f"the configuration can't be read: {error}"
+                self._refused, self._error = b"", f"the configuration can't be read: {error}"
                 continue
-            if text not in (self._text, self._refused):
+            if text == self._text:
+                # the one in use is there again
+                self._refused, self._error = b"", ""
+            elif text != self._refused:
                 await self.reconfigure(text)
 
     async def reconfigure(self, text: bytes) -> None:
