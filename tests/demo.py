@@ -1,4 +1,4 @@
-"""`make demo`: a real Kubernetes, the chart installed with Helm, a function that answers, a cluster that computes."""
+"""`make demo`: a real Kubernetes, the chart, a function that answers, a cluster that computes, files that are kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
-from tests import install
+from tests import demo_directory, install
 from tests.testbed import clusters
 from tests.testbed.clusters import Cluster
 from tests.testbed.console import TestbedError
@@ -40,18 +40,22 @@ def port_forward(cluster: Cluster, namespace: str, target: str, port: int = 80) 
     process = subprocess.Popen(
         command, env=cluster.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+    assert process.stdout is not None
+    # Its further lines, one a connection, must go somewhere.
+    rest = threading.Thread(target=process.stdout.read, daemon=True)
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         match = re.search(r"127\.0\.0\.1:(\d+)", line)
         if match is None:
             raise install.InstallError(f"{' '.join(command)}: {line}{process.stdout.read()}")
-        # Its further lines, one a connection, must go somewhere.
-        threading.Thread(target=process.stdout.read, daemon=True).start()
+        rest.start()
         yield f"http://127.0.0.1:{match[1]}"
     finally:
         process.terminate()
         process.wait(10)
+        if rest.ident is not None:
+            rest.join(10)
+        process.stdout.close()
 
 
 def fetch(url: str, *, seconds: float = 30) -> tuple[int, str]:
@@ -93,6 +97,7 @@ def main() -> int:
             status, body = fetch(base + PATH)
             say(body.strip())
         machines(cluster)
+        demo_directory.show(cluster, NAMESPACE, say, port_forward)
     except (TestbedError, install.InstallError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1

@@ -41,6 +41,8 @@ RECONCILERS: tuple[str, ...] = (
     "cloudmesh.compute.jobs.controller:reconciler",
     "cloudmesh.compute.choices:price_sheets",
     "cloudmesh.compute.choices:policies",
+    "cloudmesh.data.store_controller:reconciler",
+    "cloudmesh.data.controller:reconciler",
 )
 """Factories `module:function`, called with the engine and the settings; loaded when the operator starts."""
 

@@ -148,6 +148,28 @@ CASES |= {
         "Degraded",
         "1 of 4 runs failed",
     ),
+    "directory: a store doesn't answer": (
+        obj(
+            condition("Ready", "Unknown", "StoreUnavailable", "aws is Gone"),
+            condition("Reconciling", "True", "StoreUnavailable", "aws is Gone"),
+            condition("StoresReady", "Unknown", "StoreUnavailable", "aws is Gone"),
+        ),
+        "Progressing",
+        "aws is Gone",
+    ),
+    "directory: another one's prefix": (
+        obj(
+            condition("Ready", "False", "StoreClaimed", "use another `prefix`"),
+            condition("Stalled", "True", "StoreClaimed", "use another `prefix`"),
+        ),
+        "Degraded",
+        "use another `prefix`",
+    ),
+    "directory: copies are on their way": (
+        obj(condition("Ready", "True", "AsSpecified", "served"), condition("Placed", "False", "Placing")),
+        "Healthy",
+        "served",
+    ),
     "budget: spent but watched": (
         obj(condition("Ready", "True", "AsSpecified", "500 of 500 USD"), condition("WithinBudget", "False")),
         "Healthy",

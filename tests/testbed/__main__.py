@@ -18,6 +18,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.testbed", description="A real Kubernetes for the tests.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("build", help="build what an own bed is made of, without starting one")
+    commands.add_parser("build-data", help="build the servers of stores that tests start")
     commands.add_parser("up", help="start the cluster, or mend it")
     commands.add_parser("down", help="end the cluster; nothing is left of it")
     commands.add_parser("status", help="what runs, as JSON")
@@ -67,6 +68,8 @@ def _main(options: argparse.Namespace) -> None:
     match command:
         case "build":
             artifacts.parts()
+        case "build-data":
+            artifacts.versitygw()
         case "up":
             began = time.monotonic()
             cluster = clusters.up()

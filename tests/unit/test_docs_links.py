@@ -20,6 +20,7 @@ from cloudmesh.compute.budget_controller import BudgetReconciler
 from cloudmesh.compute.budgets import Budgets
 from cloudmesh.compute.cloud_metrics import CloudMetrics
 from cloudmesh.compute.cluster_metrics import ClusterMetrics
+from cloudmesh.data.directory_metrics import DirectoryMetrics
 from cloudmesh.engine import metrics
 from cloudmesh.functions.signatures import Expose, SourceError, read
 from cloudmesh_function.metrics import Metrics as FunctionMetrics
@@ -210,6 +211,12 @@ def test_metrics_of_clusters_are_those_of_the_page() -> None:
     told = _told_by([*vars(CloudMetrics(engine.metrics)).values(), *budgets])
     assert _table_of_metrics("Clusters") == told | clusters
     assert not told.keys() & clusters.keys()
+
+
+def test_metrics_of_directories_are_those_of_the_page() -> None:
+    """Name, type and labels."""
+    told = {family.name: ("gauge", tuple(family._labelnames)) for family in DirectoryMetrics({}).collect()}
+    assert _table_of_metrics("Directories") == told
 
 
 def test_metrics_of_a_function_are_those_of_the_page() -> None:

@@ -235,6 +235,8 @@ pull.yml: |
 {{- end }}
 - name: CLOUDMESH_MACHINE_IMAGE
   value: {{ include "cloudmesh.image" (list $ "machine") }}
+- name: CLOUDMESH_GATEWAY_IMAGE
+  value: {{ include "cloudmesh.image" (list $ "operator") }}
 - name: CLOUDMESH_POD_HOURLY_PER_VCPU
   value: {{ .Values.machine.prices.hourlyPerVcpu | quote }}
 - name: CLOUDMESH_POD_HOURLY_PER_GIB

@@ -35,6 +35,13 @@ PRICES_FRESH: Final = "PricesFresh"
 CREATED: Final = "Created"
 INVENTORY_COMPLETE: Final = "InventoryComplete"
 
+STORES_READY: Final = "StoresReady"
+PLACED: Final = "Placed"
+VERIFIED: Final = "Verified"
+WITHIN_QUOTA: Final = "WithinQuota"
+WRITABLE: Final = "Writable"
+IDENTITY_CONFIRMED: Final = "IdentityConfirmed"
+
 REASON_PENDING: Final = "Pending"
 REASON_AS_SPECIFIED: Final = "AsSpecified"
 REASON_SUSPENDED: Final = "Suspended"
@@ -57,6 +64,12 @@ REASON_PROVISIONING: Final = "Provisioning"
 REASON_UNREACHABLE: Final = "Unreachable"
 REASON_BOOTSTRAPPING: Final = "Bootstrapping"
 REASON_LIFETIME_EXCEEDED: Final = "LifetimeExceeded"
+REASON_STORE_UNAVAILABLE: Final = "StoreUnavailable"
+REASON_STORE_CLAIMED: Final = "StoreClaimed"
+REASON_SUSPICIOUS_SHRINK: Final = "SuspiciousShrink"
+REASON_GATEWAY_UNAVAILABLE: Final = "GatewayUnavailable"
+REASON_PLACING: Final = "Placing"
+REASON_REPAIRING: Final = "Repairing"
 
 MAX_MESSAGE_LENGTH: Final = 32768
 MAX_REASON_LENGTH: Final = 1024

@@ -16,6 +16,7 @@ import yaml
 from cloudmesh.api.budget import Budget
 from cloudmesh.api.cloudaccount import CloudAccount
 from cloudmesh.api.clusterjob import ClusterJob
+from cloudmesh.api.datastore import DataStore
 from cloudmesh.api.functionservice import FunctionService
 from cloudmesh.api.lint import lint_crd
 from cloudmesh.api.names import CATEGORY, GROUP, VERSION
@@ -23,6 +24,7 @@ from cloudmesh.api.placementpolicy import PlacementPolicy
 from cloudmesh.api.pricesheet import PriceSheet
 from cloudmesh.api.schema import Definition, Model
 from cloudmesh.api.virtualcluster import VirtualCluster
+from cloudmesh.api.virtualdirectory import VirtualDirectory
 from cloudmesh.api.virtualmachine import VirtualMachine
 
 KINDS: Final[tuple[type[Model], ...]] = (
@@ -34,6 +36,8 @@ KINDS: Final[tuple[type[Model], ...]] = (
     PriceSheet,
     Budget,
     ClusterJob,
+    VirtualDirectory,
+    DataStore,
 )
 
 HEADER = "# Generated from operator/cloudmesh/api by `python -m cloudmesh.api.crds`; don't edit.\n"

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from cloudmesh.api.cloudaccount import CLOUDS
+from cloudmesh.api.cloudaccount import CLOUDS, Cloud
+from cloudmesh.api.datastore import PLACES, Place
 from cloudmesh.api.schema import pattern_of
 
 MAX_BYTES: Final = 250_000
@@ -27,7 +28,9 @@ LITERAL_ENUMS: Final = frozenset(
 """Enums of names that others gave."""
 EMPTY_STRUCTS: Final = frozenset({"spec.bootstrap.ssh", "spec.bootstrap.slurm"})
 """Members of unions that say all there is to say by being there."""
-UNION_MEMBERS: Final = frozenset(f"spec.{kind}" for kind in CLOUDS)
+MEMBERS: Final[dict[str, type[Cloud] | type[Place]]] = {**CLOUDS, **PLACES}
+"""Members of unions of CloudAccount and DataStore, which say where to connect."""
+UNION_MEMBERS: Final = frozenset(f"spec.{kind}" for kind in MEMBERS)
 """Structs whose absence means something, so that they can't be filled in for their members' defaults."""
 
 _FORBIDDEN: Final = (
@@ -169,7 +172,7 @@ def _lint_array(node: dict[str, Any]) -> Iterator[str]:
 
 def _lint_string(path: str, node: dict[str, Any]) -> Iterator[str]:
     kind, _, field = path.removeprefix("spec.").partition(".")
-    if path.startswith("spec.") and kind in CLOUDS and _is_place(field, node) and field not in CLOUDS[kind].ENDPOINTS:
+    if path.startswith("spec.") and kind in MEMBERS and _is_place(field, node) and field not in MEMBERS[kind].ENDPOINTS:
         yield "holds a URL or a host, so its model must have it in `ENDPOINTS`: the Secret has a say in where it goes"
     if "enum" in node:
         if path not in LITERAL_ENUMS and not all(_ENUM.match(value) for value in node["enum"]):
@@ -183,7 +186,7 @@ def _lint_string(path: str, node: dict[str, Any]) -> Iterator[str]:
 
 
 def _is_place(field: str, node: dict[str, Any]) -> bool:
-    """Whether a field of a cloud may lead somewhere, by its name or by what its pattern lets through."""
+    """Whether a field of a cloud or store may lead somewhere, by its name or by what its pattern lets through."""
     named = _PLACE_NAME.search(field.rpartition(".")[2].rstrip("[]{}"))
     pattern = pattern_of(node)
     return named is not None or (pattern != "" and any(re.search(pattern, place) for place in _PLACES))

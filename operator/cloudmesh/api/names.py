@@ -57,6 +57,8 @@ PLURALS: Final = {
     "PriceSheet": "pricesheets",
     "Budget": "budgets",
     "ClusterJob": "clusterjobs",
+    "VirtualDirectory": "virtualdirectories",
+    "DataStore": "datastores",
 }
 """Resource name of each kind of the group."""
 

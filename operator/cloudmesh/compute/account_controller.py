@@ -12,7 +12,7 @@ from cloudmesh.api import conditions as c
 from cloudmesh.api import names
 from cloudmesh.compute.account_status import Counted, make_status, settle, total
 from cloudmesh.compute.accounts import Account, Accounts, secret_of, shared
-from cloudmesh.compute.endpoints import check_allowed, hosts_of
+from cloudmesh.compute.endpoints import hosts_of
 from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PRICE_SHEET
 from cloudmesh.compute.ports import Provider
@@ -38,6 +38,7 @@ from cloudmesh.engine import (
     is_abandoned,
     is_deleting,
 )
+from cloudmesh.engine.endpoints import check_allowed
 from cloudmesh.policy.model import Offer
 
 SECRET_TYPES = (names.SECRET_TYPE_CREDENTIALS, "kubernetes.io/ssh-auth")

@@ -7,8 +7,8 @@ import contextvars
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from cloudmesh.compute.endpoints import ANYWHERE, Guard
 from cloudmesh.engine import CloudmeshError, Key
+from cloudmesh.engine.endpoints import ANYWHERE, Guard
 
 AT_ONCE = 64
 PROBE_SECONDS = 5.0

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from cloudmesh.compute.endpoints import ANYWHERE, Guard
+from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Conflict, InvalidRequest, Transient
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cloudmesh.api import conditions as c
+from cloudmesh.engine.applied import differs
 from cloudmesh.functions.resources import (
     REVISION_ANNOTATION,
-    differs,
     function_url,
     make_autoscaler,
     make_deployment,

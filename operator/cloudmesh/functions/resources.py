@@ -6,12 +6,12 @@ and kept in it; the Deployment puts the template of the revision that serves tog
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cloudmesh.api.names import owner_labels
+from cloudmesh.engine.applied import stamped
 from cloudmesh.engine.owners import owner_reference
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ CONTAINER = "function"
 PORT = 8080
 FUNCTION_LABEL = "cloudmesh.org/function"
 REVISION_ANNOTATION = "cloudmesh.org/revision"
-APPLIED_ANNOTATION = "cloudmesh.org/applied"
 PROGRESS_DEADLINE_SECONDS = 120
 # After SIGTERM the runtime serves on for 4 s, since load balancers hear of the end later, and finishes what runs.
 DRAIN_SECONDS = 5
@@ -136,16 +135,6 @@ def with_image(template: Mapping[str, Any], image: str) -> Obj:
     return {**template, "spec": {**template["spec"], "containers": [container]}}
 
 
-def stamped(obj: Obj) -> Obj:
-    """`obj` with a hash of itself in an annotation, so that a field that is no longer wanted is seen too."""
-    value = hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()[:16]
-    metadata = obj["metadata"]
-    return {
-        **obj,
-        "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), APPLIED_ANNOTATION: value}},
-    }
-
-
 def _labels(owner: Mapping[str, Any]) -> dict[str, str]:
     return owner_labels(owner["kind"], owner["metadata"]["name"], owner["metadata"]["uid"])
 
@@ -237,28 +226,3 @@ def make_openapi(owner: Mapping[str, Any], document: Mapping[str, Any]) -> Obj:
             "data": {"openapi.json": json.dumps(document, sort_keys=True, ensure_ascii=False) + "\n"},
         }
     )
-
-
-def differs(desired: Obj, live: Mapping[str, Any]) -> bool:
-    """Whether `live` must be written to become `desired`: another stamp, or a field of ours that someone changed."""
-    stamp = desired["metadata"]["annotations"][APPLIED_ANNOTATION]
-    if (live["metadata"].get("annotations") or {}).get(APPLIED_ANNOTATION) != stamp:
-        return True
-    return not _contains(live, desired)
-
-
-def _contains(live: Any, desired: Any) -> bool:
-    if isinstance(desired, Mapping):
-        return isinstance(live, Mapping) and all(
-            (k in live and _contains(live[k], v)) or (k not in live and v in ({}, [], ""))
-            for k, v in desired.items()
-            # Quantities come back in their canonical form (1000m as 1): these are compared by the stamp alone.
-            if k != "resources"
-        )
-    if isinstance(desired, list):
-        return (
-            isinstance(live, list)
-            and len(live) == len(desired)
-            and all(_contains(a, b) for a, b in zip(live, desired, strict=True))
-        )
-    return bool(live == desired)

@@ -1,4 +1,4 @@
-"""The corpora of the compute wing by kind, for tests of the models and of the API server."""
+"""The corpora of the compute and data wings by kind, for tests of the models and of the API server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from tests.unit.api import corpus_accounts as accounts
 from tests.unit.api import corpus_clusters as clusters
+from tests.unit.api import corpus_directories as directories
 from tests.unit.api.corpus import Bad, Spec
 
 from cloudmesh.api.crds import KINDS
@@ -28,11 +29,13 @@ CORPORA: dict[str, Corpus] = {
     "PriceSheet": Corpus(accounts.SHEETS, accounts.BAD_SHEETS, accounts.UNKNOWN_SHEETS),
     "Budget": Corpus(accounts.BUDGETS, accounts.BAD_BUDGETS, accounts.UNKNOWN_BUDGETS),
     "ClusterJob": Corpus(accounts.JOBS, accounts.BAD_JOBS, accounts.UNKNOWN_JOBS),
+    "DataStore": Corpus(directories.STORES, directories.BAD_STORES, directories.UNKNOWN_STORES),
+    "VirtualDirectory": Corpus(directories.DIRECTORIES, directories.BAD_DIRECTORIES, directories.UNKNOWN_DIRECTORIES),
 }
 MODELS: dict[str, type[Model]] = {model.CRD.kind: model for model in KINDS}  # type: ignore[attr-defined]
-CHANGES = {**clusters.CHANGES, **accounts.CHANGES}
+CHANGES = {**clusters.CHANGES, **accounts.CHANGES, **directories.CHANGES}
 """Kind, spec before, spec after, message: updates that are refused."""
-FINE_CHANGES = {**clusters.FINE_CHANGES, **accounts.FINE_CHANGES}
+FINE_CHANGES = {**clusters.FINE_CHANGES, **accounts.FINE_CHANGES, **directories.FINE_CHANGES}
 """Kind, spec before, spec after: updates that are taken."""
 
 VALID = [(kind, name) for kind, corpus in CORPORA.items() for name in corpus.valid]

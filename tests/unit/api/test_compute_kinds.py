@@ -1,4 +1,4 @@
-"""What the models of the compute wing accept, refuse and fill in; tests/kube asks the API server the same."""
+"""What the models of the compute and data wings accept, refuse and fill in; tests/kube asks the API server the same."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from tests.unit.api.test_functionservice import written_path
 
 from cloudmesh.api.cloudaccount import CloudAccount
 from cloudmesh.api.crds import KINDS, make_crd
+from cloudmesh.api.datastore import PLACES, DataStore
 from cloudmesh.api.lint import MAX_BYTES, lint_crd
 from cloudmesh.api.machines import Range
 from cloudmesh.api.names import API_VERSION, PLURALS
 from cloudmesh.api.virtualcluster import Pool, VirtualCluster
 from cloudmesh.api.virtualcluster_status import Cost, VirtualClusterStatus
+from cloudmesh.api.virtualdirectory import VirtualDirectory
 from cloudmesh.api.virtualmachine import VirtualMachine
 from cloudmesh.policy.model import Mode
 from cloudmesh.policy.rules import known_rules
 from cloudmesh.policy.scores import known_scores
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "manifests/examples/clusters"
+EXAMPLES = Path(__file__).resolve().parents[3] / "manifests/examples"
 
 
 @pytest.mark.parametrize(("kind", "name"), VALID)
@@ -84,6 +86,8 @@ def test_conventions(model: Any) -> None:
         ("PriceSheet", "cmprice", "READY REASON CURRENCY ITEMS AGE"),
         ("Budget", "cmbud", "READY REASON WITHIN AMOUNT CURRENCY SPENT RESERVED REMAINING AGE"),
         ("ClusterJob", "cmjob", "READY REASON CLUSTER RUNS RUNNING DONE FAILED AGE"),
+        ("DataStore", "cmds", "READY REASON KIND ACCESS OBJECTS USED AGE"),
+        ("VirtualDirectory", "vdir", "READY REASON FILES SIZE PENDING URL AGE"),
     ],
 )
 def test_columns(kind: str, short: str, columns: str) -> None:
@@ -188,6 +192,29 @@ def test_range_is_exact() -> None:
     assert Range(max="1Gi").bounds() == (Fraction(0), Fraction(2**30))
 
 
+def test_defaults_of_a_directory() -> None:
+    read = VirtualDirectory.model_validate(made("VirtualDirectory", "a", {"stores": [{"name": "nas"}]}))
+    assert read.to_dict()["spec"] == {
+        "stores": [{"name": "nas"}],
+        "placement": {
+            "rules": [{"name": "default", "minCopies": 1, "spread": "Store", "prefer": "Balanced"}],
+        },
+        "versions": {"trashSeconds": 2592000},
+        "verify": {"everySeconds": 2592000},
+        "adopt": "Existing",
+        "deletionPolicy": "Retain",
+        "catalog": {"sqlite": {"storage": "5Gi"}},
+        "expose": {"auth": {"kubernetes": "Enabled", "anonymous": "None"}},
+    }
+
+
+def test_kind_of_a_store() -> None:
+    for kind in PLACES:
+        spec = next(spec for spec in CORPORA["DataStore"].valid.values() if kind in spec)
+        read = DataStore.model_validate(made("DataStore", "a", spec)).spec
+        assert (read.kind, read.place) == (kind, getattr(read, kind))
+
+
 def test_empty_members_stay_and_empty_rest_goes() -> None:
     read = VirtualCluster.model_validate(made("VirtualCluster", "a", {"bootstrap": {"slurm": {}}, "access": {}}))
     spec = read.to_dict()["spec"]
@@ -215,7 +242,7 @@ def test_names_are_those_that_the_scheduler_knows() -> None:
 
 def test_examples_are_valid() -> None:
     seen: set[str] = set()
-    for file in sorted(EXAMPLES.glob("*.yaml")):
+    for file in sorted([*EXAMPLES.glob("clusters/*.yaml"), *EXAMPLES.glob("directories/*.yaml")]):
         for obj in yaml.safe_load_all(file.read_text()):
             if obj["apiVersion"] == API_VERSION:
                 MODELS[obj["kind"]].model_validate(obj, extra="forbid")

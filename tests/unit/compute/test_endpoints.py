@@ -20,11 +20,12 @@ from cryptography.x509.oid import NameOID
 from tests.unit.compute.machine_scene import Scene, scene
 from tests.unit.compute.test_accounts import put_secret, ready
 
-from cloudmesh.compute.endpoints import ENDPOINT_SLICE, Guard, guard_of
+from cloudmesh.compute.endpoints import guard_of
 from cloudmesh.compute.providers.aws.session import Session
 from cloudmesh.compute.settings import ComputeSettings
 from cloudmesh.compute.ssh import SshPool, SshTarget, probe
 from cloudmesh.engine import InvalidRequest, Kube, Transient
+from cloudmesh.engine.endpoints import ENDPOINT_SLICE, Guard
 from cloudmesh.testing import Faults, FaultyTransport
 from cloudmesh.testing.apiserver import MemoryApi
 
@@ -238,7 +239,7 @@ async def test_what_was_read_once_outlives_an_api_server_that_is_silent(monkeypa
     faults.clear()
     api.put(ENDPOINT_SLICE, slice_of("203.0.113.5"))
     await guard.learn(kube)
-    monkeypatch.setattr("cloudmesh.compute.endpoints.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("cloudmesh.engine.endpoints.FRESH_SECONDS", 0.0)
     for status in (500, 403, 429):
         faults.add("answer", path="endpointslices", times=None, status=status)
         await guard.learn(kube)

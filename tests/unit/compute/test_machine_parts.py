@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudmesh.compute.account_status import Counted, settle
-from cloudmesh.compute.endpoints import Guard, check_allowed, hosts_of
+from cloudmesh.compute.endpoints import guard_by, hosts_of
 from cloudmesh.compute.failures import MAX_ENTRIES, FailureMemory
 from cloudmesh.compute.machine_plan import Known, decide
 from cloudmesh.compute.machines import view
@@ -16,6 +16,7 @@ from cloudmesh.compute.prices.moments import to_seconds, to_time
 from cloudmesh.compute.rate import Bucket
 from cloudmesh.compute.redact import Redactor
 from cloudmesh.compute.settings import ComputeSettings
+from cloudmesh.engine.endpoints import check_allowed
 from cloudmesh.engine.errors import AuthFailed, CapacityUnavailable, InvalidRequest, QuotaExceeded, RateLimited
 from cloudmesh.policy.blocks import offer_key
 from cloudmesh.policy.model import Offer
@@ -184,17 +185,17 @@ def test_hosts_of_a_plugin_are_in_its_settings() -> None:
 )  # fmt: skip
 def test_hosts_of_this_cluster_are_refused(host: str) -> None:
     with pytest.raises(InvalidRequest):
-        Guard.from_settings(ComputeSettings()).check_hosts([host])
+        guard_by(ComputeSettings()).check_hosts([host])
 
 
 def test_private_endpoints_can_be_allowed_but_never_the_api_server() -> None:
     settings = ComputeSettings.from_environ(
         {"CLOUDMESH_ALLOW_PRIVATE_ENDPOINTS": "true", "KUBERNETES_SERVICE_HOST": "10.96.0.1"}
     )
-    Guard.from_settings(settings).check_hosts(["127.0.0.1", "cloud.example.org"])
+    guard_by(settings).check_hosts(["127.0.0.1", "cloud.example.org"])
     for host in ("10.96.0.1", "kubernetes.default.svc"):
         with pytest.raises(InvalidRequest):
-            Guard.from_settings(settings).check_hosts([host])
+            guard_by(settings).check_hosts([host])
 
 
 def test_the_secret_must_name_the_host() -> None:

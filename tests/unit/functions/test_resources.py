@@ -9,8 +9,8 @@ import pytest
 from tests.unit.functions.objects import function, revision, wanted
 
 from cloudmesh.api.functionservice import Runtime
+from cloudmesh.engine.applied import differs
 from cloudmesh.functions.resources import (
-    differs,
     make_autoscaler,
     make_deployment,
     make_openapi,

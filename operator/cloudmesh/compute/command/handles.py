@@ -11,13 +11,14 @@ from typing import Any
 from cloudmesh.api import names
 from cloudmesh.compute.accounts import secret_of
 from cloudmesh.compute.command.documents import Documents, Obj
-from cloudmesh.compute.endpoints import Guard, check_allowed, hosts_of
+from cloudmesh.compute.endpoints import guard_by, hosts_of
 from cloudmesh.compute.ports import Finding, Provider
 from cloudmesh.compute.prices import Catalogue, price_offers
 from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT, Context, choose, find_maker
 from cloudmesh.compute.redact import PUBLIC, Redactor
 from cloudmesh.compute.settings import ComputeSettings
 from cloudmesh.engine import AuthFailed, CloudmeshError, Kube, Unsupported
+from cloudmesh.engine.endpoints import Guard, check_allowed
 from cloudmesh.engine.kube.transport import Reply, Request
 from cloudmesh.policy.model import Offer
 
@@ -106,7 +107,7 @@ def _open(documents: Documents, namespace: str, name: str, obj: Obj, settings: C
     handle = Handle(namespace, name, obj)
     try:
         handle.kind, member = choose(spec)
-        guard = Guard.from_settings(settings)
+        guard = guard_by(settings)
         credentials = _credentials(documents, obj, handle.kind, member, guard)
         handle.redactor = Redactor(value for key, value in credentials.items() if key not in PUBLIC)
         context = Context(

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from cloudmesh.compute.endpoints import ANYWHERE, Guard
 from cloudmesh.compute.ports import Provider, ProviderInfo
 from cloudmesh.compute.redact import PUBLIC, Redactor
 from cloudmesh.engine import CloudmeshError, InvalidRequest, Kube, Unsupported
+from cloudmesh.engine.endpoints import ANYWHERE, Guard
 
 GROUP = "cloudmesh.compute"
 BUILT_IN: Mapping[str, str] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 Action = Literal["answer", "answer_after", "cut_before", "cut_after", "hang", "delay", "duplicate", "stale", "garbage"]
 MAX_BODY = 32 << 20
@@ -119,10 +121,12 @@ class FaultProxy:
     Args:
         upstream: Base URL of the back end.
         dialect: The cloud's protocol.
+        keep_host: The back end gets the header Host as it came, since the client has signed it.
     """
 
-    def __init__(self, upstream: str, dialect: Dialect) -> None:
+    def __init__(self, upstream: str, dialect: Dialect, *, keep_host: bool = False) -> None:
         self._base = upstream.rstrip("/")
+        self._dropped = {*_HOP_BY_HOP, "expect"} | (set() if keep_host else {"host"})
         self.dialect = dialect
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -170,11 +174,13 @@ class FaultProxy:
         """Sends a call to the back end as it is."""
         if self._session is None:
             raise RuntimeError("the proxy isn't started")
-        headers = {name: value for name, value in call.headers.items() if name.lower() not in {*_HOP_BY_HOP, "host"}}
+        headers = {name: value for name, value in call.headers.items() if name.lower() not in self._dropped}
+        url = URL(self._base + call.target, encoded=True)  # as it came, since it may be signed
         async with self._session.request(
-            call.method, self._base + call.target, data=call.body, headers=headers, allow_redirects=False
+            call.method, url, data=io.BytesIO(call.body) if call.body else b"", headers=headers, allow_redirects=False
         ) as reply:
-            kept = {name: value for name, value in reply.headers.items() if name.lower() not in _HOP_BY_HOP}
+            hidden = _HOP_BY_HOP - {"content-length"} if call.method == "HEAD" else _HOP_BY_HOP
+            kept = {name: value for name, value in reply.headers.items() if name.lower() not in hidden}
             return Answer(reply.status, await reply.read(), kept)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:

@@ -16,7 +16,7 @@ from botocore.awsrequest import (
 )
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-from cloudmesh.compute.endpoints import Guard
+from cloudmesh.engine.endpoints import Guard
 from cloudmesh.engine.errors import InvalidRequest
 
 

@@ -15,9 +15,9 @@ from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from cloudmesh.compute.endpoints import ANYWHERE, Guard
 from cloudmesh.compute.providers.aws.connections import connect_by, refusal
 from cloudmesh.compute.providers.aws.errors import classify
+from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import AuthFailed, InvalidRequest, Transient
 
 KEY_ID, SECRET_KEY, SESSION_TOKEN = "aws_access_key_id", "aws_secret_access_key", "aws_session_token"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cloudmesh.api.names import ANNOTATION_ABANDON
-from cloudmesh.compute.endpoints import ANYWHERE, Guard
 from cloudmesh.compute.ports import Complete, Finding, Listing, Node, NodeSpec, Partial, ProviderInfo
 from cloudmesh.compute.providers.ssh.hosts import Claim, Host, read_claim, split_id, to_node, write_claim
 from cloudmesh.compute.providers.ssh.records import Records
@@ -25,6 +24,7 @@ from cloudmesh.engine import (
     Transient,
     utc_now,
 )
+from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.policy.model import Offer
 
 T = TypeVar("T")

@@ -1,0 +1,176 @@
+"""DataStore: one place that holds files, with its address, credentials and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from cloudmesh.api.datastore_status import DataStoreStatus
+from cloudmesh.api.fields import LocalReference, ObjectMeta, Quantity
+from cloudmesh.api.machines import OWN_NAME, exactly_one, positive, unchangeable
+from cloudmesh.api.schema import Column, Definition, Model, Rule, Shape
+
+_ENDPOINT = r"^https?://([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-~]*)?$"
+_REGION = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+_BUCKET = r"^[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]$"
+
+
+class Place(Model):
+    """A member of DataStore.spec that says which store it is."""
+
+    CREDENTIALS: ClassVar[Literal["Needed", "None"]] = "None"
+    """Whether `spec.credentials` must be set or can't be."""
+    ENDPOINTS: ClassVar[Mapping[str, Literal["Url", "Host"]]] = {}
+    """Paths of the fields that say where to connect: the Secret must list these hosts."""
+
+
+class S3(Place):
+    """A bucket of S3, or of a store that speaks S3."""
+
+    CREDENTIALS = "Needed"
+    ENDPOINTS: ClassVar = {"endpoint": "Url"}
+    RULES: ClassVar = (
+        unchangeable("spec.s3", "bucket", required=True),
+        Rule(
+            cel="has(self.endpoint) || self.region.matches('^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$')",
+            message="`spec.s3.region` must be one of AWS, such as 'us-east-1', where `spec.s3.endpoint` is left out",
+            holds=lambda s: s.endpoint is not None or _is_aws(s.region),
+            field_path=".region",
+        ),
+    )
+
+    endpoint: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=512, pattern=_ENDPOINT),
+            Shape(_ENDPOINT, "must be a URL such as `https://s3.example.org:9000`, without user or password"),
+        ]
+        | None
+    ) = None
+    """Address of the API, such as `https://s3.example.org:9000`; left out, that of AWS in the region."""
+    region: Annotated[
+        str,
+        Field(min_length=1, max_length=63, pattern=_REGION),
+        Shape(_REGION, "must be a region such as `us-east-1`"),
+    ] = "us-east-1"
+    """Region that requests are signed for."""
+    bucket: Annotated[
+        str,
+        Field(min_length=3, max_length=63, pattern=_BUCKET),
+        Shape(_BUCKET, "must be a bucket's name such as `lab-data`: 3 to 63 lower-case letters, digits, '-' and '.'"),
+    ]
+    """The bucket; it must be there."""
+
+
+class Local(Place):
+    """A volume of this cluster."""
+
+    RULES: ClassVar = (unchangeable("spec.local", "persistentVolumeClaimRef", required=True),)
+
+    persistent_volume_claim_ref: LocalReference
+    """The PersistentVolumeClaim; gateways mount it and write as user 65532."""
+
+
+def _is_aws(region: str) -> bool:
+    parts = region.split("-")
+    return len(parts) > 2 and 2 <= len(parts[0]) <= 4 and parts[-1].isdigit() and all(p.isalpha() for p in parts[:-1])
+
+
+PLACES: Mapping[str, type[Place]] = {"local": Local, "s3": S3}
+KINDS = tuple(PLACES)
+"""Members of DataStore.spec that say which store it is; exactly one of them is set."""
+_NEEDED = [kind for kind, place in PLACES.items() if place.CREDENTIALS == "Needed"]
+
+
+class StoreCredentials(Model):
+    """How the operator and the gateways prove who they are."""
+
+    secret_ref: LocalReference
+    """A Secret of type `cloudmesh.org/credentials`."""
+
+
+class StoreLimits(Model):
+    """What each directory's gateway uses the store for at most."""
+
+    requests_per_second: Annotated[int, Field(ge=1, le=100000)] | None = None
+    """Requests a second; left out, no limit."""
+    bytes_per_second: Annotated[Quantity, positive("bytesPerSecond")] | None = None
+    """Bytes a second, such as `100Mi`; left out, no limit."""
+
+
+class DataStoreSpec(Model):
+    """Which store, and how to use it; exactly one of `local` and `s3`."""
+
+    RULES: ClassVar = (
+        exactly_one("spec", *KINDS),
+        Rule(
+            cel=" && ".join(f"has(self.{kind}) == has(oldSelf.{kind})" for kind in KINDS),
+            message="`spec` can't be changed to another kind of store: make another DataStore",
+            holds=lambda _: True,
+        ),
+        Rule(
+            cel=f"({' || '.join(f'has(self.{k})' for k in _NEEDED)}) == has(self.credentials)",
+            message=f"`spec.credentials` must be set for {' and '.join(f'`{k}`' for k in _NEEDED)}, not for others",
+            holds=lambda s: any(getattr(s, k) is not None for k in _NEEDED) == (s.credentials is not None),
+            field_path=".credentials",
+        ),
+    )
+
+    local: Local | None = None
+    """A volume of this cluster."""
+    s3: S3 | None = None
+    """A bucket of S3, or of a store that speaks S3."""
+    credentials: StoreCredentials | None = None
+    """How the operator and the gateways prove who they are."""
+    access: Literal["ReadWrite", "ReadOnly", "Drain"] = "ReadWrite"
+    """ReadOnly: nothing is written or deleted; Drain: all copies are moved to other stores."""
+    capacity: Annotated[Quantity, positive("capacity")] | None = None
+    """Bytes that each directory may keep in it, such as `500Gi`; left out, as many as it takes."""
+    limits: StoreLimits = StoreLimits()
+    """What each directory's gateway uses the store for at most."""
+
+    @property
+    def kind(self) -> str:
+        """The member that says which store it is."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def place(self) -> Place:
+        """That member's value."""
+        place: Place = getattr(self, self.kind)
+        return place
+
+
+class DataStore(Model):
+    """One place that holds files; to delete it never touches an object in the place itself."""
+
+    CRD: ClassVar = Definition(
+        kind="DataStore",
+        plural="datastores",
+        short_names=("cmds",),
+        columns=(
+            Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the store can be used."),
+            Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why, in one word."),
+            Column("Kind", ".status.kind", "Which store."),
+            Column("Access", ".spec.access", "What it may be used for."),
+            Column("Objects", ".status.objects", "Copies of files in it.", type="integer"),
+            Column("Used", ".status.used", "Bytes of those copies."),
+            Column("Latency", ".status.latencyMs", "Milliseconds of one small call.", type="integer", priority=1),
+            Column("Message", '.status.conditions[?(@.type=="Ready")].message', "Why, in a sentence.", priority=1),
+            Column("Age", ".metadata.creationTimestamp", "Time since the object was made.", type="date"),
+        ),
+    )
+    RULES: ClassVar = (OWN_NAME,)
+
+    api_version: Literal["cloudmesh.org/v1alpha1"] = "cloudmesh.org/v1alpha1"
+    """Version of the API."""
+    kind: Literal["DataStore"] = "DataStore"
+    """Kind of the object."""
+    metadata: ObjectMeta
+    """Name, namespace, labels and the like."""
+    spec: DataStoreSpec
+    """Which store, and how to use it."""
+    status: DataStoreStatus = DataStoreStatus()
+    """What the operator found."""

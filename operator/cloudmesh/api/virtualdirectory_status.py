@@ -1,0 +1,69 @@
+"""Status of a VirtualDirectory: what its gateway told the operator."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cloudmesh.api.datastore_status import Bytes, Size, State
+from cloudmesh.api.fields import Conditions, Generation, Text, Timestamp, Word, by_key
+from cloudmesh.api.schema import Model
+
+Number = Annotated[int, Field(ge=0, le=2**53 - 1)]
+"""A number of files, in a status."""
+
+
+class DirectoryStoreStatus(Model):
+    """How one store of the directory does."""
+
+    name: Word
+    """Name of the DataStore."""
+    prefix: Text | None = None
+    """Beginning of the keys of all objects of this directory in it; absent if it has the whole store."""
+    state: State
+    """Up, Slow, Unknown (no answer), Gone (no answer for long), Claimed (another directory's) or Suspicious."""
+    message: Text | None = None
+    """Why, where it isn't Up."""
+    files: Number
+    """Whole copies of files in it."""
+    bytes: Bytes
+    """Bytes of those copies."""
+
+
+class CatalogStatus(Model):
+    """The catalogue: a cache of what lies in the stores."""
+
+    entries: Number
+    """Files and directories in it, deleted ones that can be restored among them."""
+    snapshot_at: Timestamp | None = None
+    """When it was last written to a store as a whole; absent while the journal alone keeps it."""
+
+
+class VirtualDirectoryStatus(Model):
+    """What the gateway told; counters at most every 300 seconds."""
+
+    observed_generation: Generation | None = None
+    """The `metadata.generation` that this status is about."""
+    conditions: Conditions = Field(default_factory=list)
+    """Ready, StoresReady, Placed, Verified, WithinQuota; Reconciling, Stalled and Paused while true."""
+    files: Number | None = None
+    """Files in the tree."""
+    directories: Number | None = None
+    """Directories in the tree."""
+    bytes: Bytes | None = None
+    """Bytes of all files, each counted once."""
+    size: Size | None = None
+    """The same for people, such as `1.5Gi`."""
+    pending_copies: Number | None = None
+    """Files that the mover still has work with."""
+    corrupted: Number | None = None
+    """Copies that read back with another digest, not yet repaired."""
+    url: Annotated[str, Field(max_length=512)] | None = None
+    """Where the gateway answers inside the cluster."""
+    stores: Annotated[list[DirectoryStoreStatus], Field(max_length=32, json_schema_extra=by_key("name"))] = Field(
+        default_factory=list
+    )
+    """The stores, in the order of the spec; at the end those that are being emptied since they left it."""
+    catalog: CatalogStatus | None = None
+    """The catalogue."""

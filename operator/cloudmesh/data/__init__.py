@@ -1,0 +1,1 @@
+"""VirtualDirectory and DataStore: one directory over many file stores, placed and kept by policy."""

@@ -1,0 +1,227 @@
+"""From the objects that users write to what a gateway is told. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cloudmesh.api.datastore import DataStore
+from cloudmesh.api.quantity import parse_quantity
+from cloudmesh.api.virtualdirectory import DEFAULT_COPIES, DirectoryStore, VirtualDirectory
+from cloudmesh.api.virtualdirectory import PlacementRule as AskedRule
+from cloudmesh.data.config import AccessRule, AuthConfig, DirectoryConfig, Match, PlacementRule, StoreConfig
+from cloudmesh.data.resources import mount_of
+from cloudmesh.engine.errors import InvalidRequest
+from cloudmesh.engine.resources import Obj
+
+HTPASSWD_KEY = "htpasswd"
+REGION_LABEL = "region"
+THIS_CLUSTER = "cluster"
+"""Failure domain of the volumes of this cluster: they are lost together with it."""
+AWS = "amazonaws.com"
+_BCRYPT = re.compile(r"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
+_URL = re.compile(r"(https?)://(\[[^]]*\]|[^/:]*)(?::([0-9]+))?(/.*)?")
+_PORTS = {"http": "80", "https": "443"}
+MAX_USERS = 1000
+
+Location = tuple[str, ...]
+"""Which place a store is: two stores of the same one see the same objects."""
+
+
+def prefix_of(namespace: str, directory: str, store: Mapping[str, Any]) -> str:
+    """Beginning of a directory's keys in a store, empty for the whole store.
+
+    Args:
+        namespace: Of the directory.
+        directory: Its name.
+        store: Entry of its `spec.stores`.
+    """
+    asked = store.get("prefix") or f"{namespace}/{directory}/"
+    return "" if asked == "/" else str(asked)
+
+
+def _endpoint(url: str) -> tuple[str, str, str, str]:
+    """Scheme, host, port and path of an endpoint; the API server has looked at its form."""
+    found = _URL.fullmatch(url)
+    if found is None:
+        return "", url.lower(), "", ""
+    scheme, host, port, path = found.groups(default="")
+    return scheme, host.lower().strip("[]"), port or _PORTS[scheme], path.strip("/")
+
+
+def location_of(store: Mapping[str, Any]) -> Location:
+    """Which place a DataStore is."""
+    spec = store["spec"]
+    if "s3" in spec:
+        _, host, port, path = _endpoint(spec["s3"].get("endpoint") or f"https://s3.{AWS}")
+        return ("s3", host, port, path, spec["s3"]["bucket"])
+    if "local" in spec:
+        return ("local", spec["local"]["persistentVolumeClaimRef"]["name"])
+    return ("", store["metadata"]["namespace"], store["metadata"]["name"])
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two prefixes have keys in common."""
+    return one.startswith(other) or other.startswith(one)
+
+
+def _bytes(quantity: str | None) -> int | None:
+    return None if quantity is None else math.ceil(parse_quantity(quantity))
+
+
+def _domain(store: DataStore) -> str:
+    if store.spec.s3 is None:
+        return THIS_CLUSTER
+    return _endpoint(store.spec.s3.endpoint)[1] if store.spec.s3.endpoint else AWS
+
+
+def store_config(
+    asked: DirectoryStore, namespace: str, directory: str, obj: Obj, credentials: Mapping[str, bytes]
+) -> StoreConfig:
+    """One store of a directory.
+
+    Args:
+        asked: Entry of `spec.stores`.
+        namespace: Of the directory.
+        directory: Its name.
+        obj: The DataStore.
+        credentials: Data of its Secret.
+    """
+    store = DataStore.model_validate(obj)
+    kind, limits = store.spec.kind, store.spec.limits
+    region = store.metadata.labels.get(REGION_LABEL) or (store.spec.s3.region if store.spec.s3 is not None else "")
+    return StoreConfig(
+        name=asked.name,
+        kind=kind,
+        settings=store.spec.place.to_dict(),
+        credentials=encoded(credentials),
+        prefix=prefix_of(namespace, directory, {"prefix": asked.prefix}),
+        access=store.spec.access,
+        domain=_domain(store),
+        region=region,
+        capacity=_bytes(store.spec.capacity),
+        requests_per_second=limits.requests_per_second,
+        bytes_per_second=_bytes(limits.bytes_per_second),
+        mount=mount_of(asked.name) if kind == "local" else "",
+        uid=store.metadata.uid,
+    )
+
+
+def _rule(asked: AskedRule, stores: Sequence[str]) -> PlacementRule:
+    only = tuple(asked.stores.only or ()) if asked.stores is not None else ()
+    but = tuple(asked.stores.except_ or ()) if asked.stores is not None else ()
+    usable = len(only) if only else len(stores) - len(but)
+    match = asked.match
+    return PlacementRule(
+        name=asked.name,
+        match=Match()
+        if match is None
+        else Match(
+            path=match.path or "**",
+            min_size=_bytes(match.min_size) or 0,
+            max_size=None if match.max_size is None else math.floor(parse_quantity(match.max_size)),
+            older_than_seconds=match.older_than_seconds or 0,
+            content_type=match.content_type or "",
+            tags=dict(match.tags),
+        ),
+        copies=asked.copies or max(1, min(DEFAULT_COPIES, usable)),
+        min_copies=asked.min_copies,
+        spread=asked.spread,
+        prefer=asked.prefer,
+        near=asked.near.region if asked.near is not None else "",
+        only=only,
+        but=but,
+    )
+
+
+def users_in(data: Mapping[str, bytes], secret: str) -> dict[str, str]:
+    """Names and bcrypt hashes of a Secret's key `htpasswd`.
+
+    Raises:
+        InvalidRequest: The key is missing, or a line isn't a name and a bcrypt hash.
+    """
+    text = data.get(HTPASSWD_KEY)
+    if text is None:
+        raise InvalidRequest(f"Secret '{secret}' must have a key `{HTPASSWD_KEY}`, with lines of `htpasswd -B`")
+    users: dict[str, str] = {}
+    for number, line in enumerate(text.decode("utf-8", "replace").splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, digest = line.strip().partition(":")
+        if not name or not _BCRYPT.fullmatch(digest):
+            raise InvalidRequest(f"Secret '{secret}', `{HTPASSWD_KEY}`, line {number}: must be name:bcrypt-hash")
+        users[name] = digest
+    if len(users) > MAX_USERS:
+        raise InvalidRequest(f"Secret '{secret}' has {len(users)} users: {MAX_USERS} are the most")
+    return users
+
+
+def directory_config(
+    directory: VirtualDirectory,
+    stores: Iterable[StoreConfig],
+    *,
+    installation: str,
+    token: str,
+    users: Mapping[str, str],
+    allow_private: bool,
+) -> DirectoryConfig:
+    """What the gateway is told.
+
+    Args:
+        directory: What was asked for.
+        stores: Its stores, and behind them those that are being emptied since they left it.
+        installation: Id of the installation.
+        token: What the operator shows at `/internal/…`.
+        users: Names and bcrypt hashes.
+        allow_private: Endpoints in loopback and link-local networks are allowed.
+    """
+    meta, spec = directory.metadata, directory.spec
+    auth, names = spec.expose.auth, [store.name for store in spec.stores]
+    return DirectoryConfig(
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=meta.uid,
+        installation=installation,
+        stores=tuple(stores),
+        rules=tuple(_rule(rule, names) for rule in spec.placement.rules),
+        quota_bytes=None if spec.quota is None or spec.quota.size is None else int(parse_quantity(spec.quota.size)),
+        quota_files=None if spec.quota is None else spec.quota.files,
+        keep_versions=0,
+        trash_seconds=spec.versions.trash_seconds,
+        verify_seconds=spec.verify.every_seconds,
+        adopt=spec.adopt == "Existing",
+        auth=AuthConfig(
+            kubernetes=auth.kubernetes == "Enabled",
+            basic=dict(users),
+            anonymous=auth.anonymous,
+            rules=tuple(
+                AccessRule(path=rule.path, users=tuple(rule.users), groups=tuple(rule.groups), access=rule.access)
+                for rule in auth.rules
+            ),
+        ),
+        web=False,
+        webdav=False,
+        operator_token=token,
+        allow_private=allow_private,
+    )
+
+
+def encoded(data: Mapping[str, bytes]) -> dict[str, str]:
+    """Data of a Secret as it stands in a configuration."""
+    return {key: base64.b64encode(value).decode() for key, value in sorted(data.items())}
+
+
+def decoded(data: Mapping[str, str] | None) -> dict[str, bytes]:
+    """Data of a Secret as bytes.
+
+    Raises:
+        InvalidRequest: It isn't base64; the API server sees to that.
+    """
+    try:
+        return {key: base64.b64decode(value) for key, value in (data or {}).items()}
+    except binascii.Error as error:
+        raise InvalidRequest(f"the Secret's data isn't base64: {error}") from error

@@ -1,0 +1,89 @@
+"""The forms of journal records, for whoever keeps them and whoever writes down a whole catalogue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cloudmesh.data.catalog.ports import Record
+from cloudmesh.data.model import Copy, Entry
+
+
+def mkdir(entry: Entry, path: str) -> Mapping[str, Any]:
+    """A directory was made."""
+    told = {"op": "mkdir", "id": entry.id, "parent": entry.parent, "name": entry.name, "path": path}
+    return {**told, "created": entry.created}
+
+
+def put(entry: Entry, path: str, copies: Iterable[Copy]) -> Mapping[str, Any]:
+    """A file has a content; `copies` are the whole ones."""
+    return {
+        "op": "put",
+        "id": entry.id,
+        "parent": entry.parent,
+        "name": entry.name,
+        "path": path,
+        "version": entry.version,
+        "size": entry.size,
+        "mtime": entry.mtime,
+        "sha256": entry.sha256,
+        "type": entry.content_type,
+        "tags": dict(entry.tags),
+        "created": entry.created,
+        "copies": {copy.store: [copy.key, copy.tag] for copy in sorted(copies, key=lambda copy: copy.store)},
+    }
+
+
+def copied(copy: Copy) -> Mapping[str, Any]:
+    """A copy was made."""
+    told = {"op": "copy", "id": copy.entry, "version": copy.version, "store": copy.store}
+    return {**told, "key": copy.key, "tag": copy.tag}
+
+
+def tagged(entry: Entry, path: str) -> Mapping[str, Any]:
+    """It has these tags."""
+    return {"op": "tags", "id": entry.id, "path": path, "tags": dict(entry.tags)}
+
+
+def moved(entry: Entry, path: str, source: str) -> Mapping[str, Any]:
+    """It has another name."""
+    told = {"op": "move", "id": entry.id, "parent": entry.parent, "name": entry.name, "source": source}
+    return {**told, "path": path, "kind": entry.kind}
+
+
+def deleted(entry: Entry, path: str) -> Mapping[str, Any]:
+    """It went to the trash, from a path."""
+    return {"op": "delete", "id": entry.id, "path": path, "kind": entry.kind}
+
+
+def restored(entry: Entry, path: str) -> Mapping[str, Any]:
+    """It came back from the trash."""
+    told = {"op": "restore", "id": entry.id, "parent": entry.parent, "name": entry.name}
+    return {**told, "path": path, "kind": entry.kind}
+
+
+def purged(entry_id: str) -> Mapping[str, Any]:
+    """It is gone for good."""
+    return {"op": "purge", "id": entry_id}
+
+
+def encode(records: Iterable[Record]) -> bytes:
+    """Records as JSON lines."""
+    lines = [{"seq": record.seq, "at": record.at, **record.body} for record in records]
+    return "".join(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines).encode()
+
+
+def decode(content: bytes) -> list[Record]:
+    """Records of JSON lines.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    found = []
+    for line in content.splitlines():
+        body = json.loads(line)
+        if not isinstance(body, dict) or not {"op", "seq", "at"} <= body.keys():
+            raise ValueError(f"no journal record: {line[:100]!r}")
+        found.append(Record(int(body.pop("seq")), int(body.pop("at")), body))
+    return found

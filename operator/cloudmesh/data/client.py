@@ -1,0 +1,281 @@
+"""A directory from Python: `Vdir("lab")` reads and writes it through its gateway."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote, urlencode
+
+import urllib3
+
+from cloudmesh.data import names
+from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, Missing
+from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Conflict, InvalidRequest, Transient
+
+TOKEN_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+NAMESPACE_FILE = TOKEN_FILE.with_name("namespace")
+PIECE = 1 << 20
+CONNECT_SECONDS, READ_SECONDS = 10.0, 300.0
+_ERRORS: Mapping[int, type[CloudmeshError]] = {
+    400: InvalidRequest, 401: AuthFailed, 403: AuthFailed, 404: Missing, 412: Changed, 422: InvalidName,
+    503: Transient, 507: Full,
+}  # fmt: skip
+
+
+class Vdir:
+    """One VirtualDirectory.
+
+    Args:
+        name: Name of the VirtualDirectory.
+        namespace: Its namespace; left out, the Pod's own, else `default`.
+        url: Where its gateway answers; left out, `CLOUDMESH_VDIR_URL`, else the Service inside the cluster.
+        token: A Kubernetes token; left out, `CLOUDMESH_VDIR_TOKEN`, else the Pod's own where there is one.
+        user: A user name, with `password` instead of a token.
+        password: Its password.
+
+    All methods raise `cloudmesh.engine.errors.CloudmeshError`: Missing, Exists, Changed, Full, InvalidName, AuthFailed,
+    and Transient where trying again may help.
+    """
+
+    def __init__(
+        self, name: str, *, namespace: str = "", url: str = "", token: str = "", user: str = "", password: str = ""
+    ) -> None:
+        self.name = name
+        space = namespace or (NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "default")
+        self.url = (url or os.environ.get("CLOUDMESH_VDIR_URL") or f"http://{name}-vdir.{space}.svc").rstrip("/")
+        self._token, self._basic = token or os.environ.get("CLOUDMESH_VDIR_TOKEN", ""), ""
+        if user:
+            self._token, self._basic = "", base64.b64encode(f"{user}:{password}".encode()).decode()
+        self._pool, self._process = _pool(), os.getpid()
+
+    def __repr__(self) -> str:
+        return f"Vdir({self.name!r}, url={self.url!r})"
+
+    # -- looking
+
+    def stat(self, path: str) -> dict[str, Any]:
+        """What is at a path: `path`, `name`, `kind`, `modified`, and of files `size`, `etag`, `sha256`."""
+        return self._json("GET", f"/v1/stat/{_quoted(path)}")
+
+    def exists(self, path: str) -> bool:
+        """Whether there is something."""
+        try:
+            self.stat(path)
+        except Missing:
+            return False
+        return True
+
+    def list(self, path: str = "", *, recursive: bool = False) -> Iterator[dict[str, Any]]:
+        """What is in a directory, page by page."""
+        return self._pages(f"/v1/list/{_quoted(path)}", {"recursive": "true"} if recursive else {})
+
+    def search(self, name: str = "*", **query: str | int) -> Iterator[dict[str, Any]]:
+        """Files by name pattern; also `under`, `tags`, `minSize`, `maxSize`, `newer`, `older`."""
+        return self._pages("/v1/search", {"name": name} | {key: str(value) for key, value in query.items()})
+
+    def trash(self) -> Iterator[dict[str, Any]]:
+        """What was deleted and can be restored by its `id`."""
+        return self._pages("/v1/trash", {})
+
+    def where(self, path: str) -> dict[str, Any]:
+        """Where the copies of a file lie, and what they cost a month."""
+        return self._json("GET", f"/v1/where/{_quoted(path)}")
+
+    def why(self, path: str) -> dict[str, Any]:
+        """Which rule places a file, and what became of each store."""
+        return self._json("GET", f"/v1/why/{_quoted(path)}")
+
+    def usage(self) -> dict[str, Any]:
+        """Sums, and the state of the stores."""
+        return self._json("GET", "/v1/usage")
+
+    # -- contents
+
+    def read(self, path: str, *, start: int = 0, stop: int | None = None, etag: str = "") -> bytes:
+        """The bytes of a file from `start` to before `stop`; `etag`: only of that version."""
+        return b"".join(self.chunks(path, start=start, stop=stop, etag=etag))
+
+    def chunks(self, path: str, *, start: int = 0, stop: int | None = None, etag: str = "") -> Iterator[bytes]:
+        """The same in pieces."""
+        if stop is not None and stop <= start:
+            return
+        headers = {"If-Match": etag} if etag else {}
+        if start or stop is not None:
+            headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        answer = self._send("GET", f"/v1/files/{_quoted(path)}", headers=headers, allowed=(200, 206, 416), stream=True)
+        whole = False
+        try:
+            if answer.status == 416:
+                return
+            # fewer bytes than were announced are an error of the library's
+            yield from answer.stream(PIECE)
+            whole = True
+        except urllib3.exceptions.HTTPError as error:
+            raise Transient(f"reading '{path}' broke off: {error}") from error
+        finally:
+            # a connection on which bytes are left that nobody reads is of no use to the next request
+            answer.release_conn() if whole else answer.close()
+
+    def write(
+        self,
+        path: str,
+        content: bytes | IO[bytes] | Iterable[bytes],
+        *,
+        etag: str = "",
+        new: bool = False,
+        modified: str = "",
+        content_type: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Writes a file; it is there, in as many stores as the directory asks for, when this returns.
+
+        Args:
+            path: Where.
+            content: Bytes, an open file, or pieces.
+            etag: Only over this version.
+            new: Only where there is no file.
+            modified: When it was changed, RFC 3339 or microseconds; now if left out.
+            content_type: Media type.
+            tags: Tags of a new file.
+        """
+        headers = {"Content-Type": content_type or "application/octet-stream"}
+        headers |= {"If-Match": etag} if etag else {}
+        headers |= {"If-None-Match": "*"} if new else {}
+        headers |= {"Cloudmesh-Modified": modified} if modified else {}
+        headers |= {"Cloudmesh-Tags": urlencode(tags)} if tags else {}
+        if isinstance(content, bytes):
+            headers["Content-Length"] = str(len(content))
+        elif isinstance(content, io.IOBase) and content.seekable():
+            at = content.tell()
+            headers["Content-Length"] = str(content.seek(0, io.SEEK_END) - at)
+            content.seek(at)
+        answer = self._send("PUT", f"/v1/files/{_quoted(path)}", headers=headers, body=content, allowed=(200, 201))
+        return dict(json.loads(answer.data))
+
+    def put(self, source: str | Path, path: str, *, new: bool = False) -> dict[str, Any]:
+        """Writes a local file into the directory, with its time; `new`: only where there is no file."""
+        with Path(source).open("rb") as file:
+            return self.write(path, file, new=new, modified=str(os.fstat(file.fileno()).st_mtime_ns // 1000))
+
+    def get(self, path: str, target: str | Path) -> Path:
+        """Reads a file of the directory into a local one, which is there whole or not at all."""
+        target = Path(target)
+        part = target.with_name(f".{target.name}.part")
+        try:
+            with part.open("wb") as file:
+                for chunk in self.chunks(path):
+                    file.write(chunk)
+            return part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    # -- the tree
+
+    def mkdir(self, path: str, *, parents: bool = True) -> dict[str, Any]:
+        """Makes a directory."""
+        return self._json("PUT", f"/v1/directories/{_quoted(path)}?parents={str(parents).lower()}", allowed=(200, 201))
+
+    def move(self, source: str, target: str, *, overwrite: bool = False) -> dict[str, Any]:
+        """Renames a file or a directory of any size."""
+        return self._json("POST", "/v1/move", {"from": source, "to": target, "overwrite": overwrite})
+
+    def copy(self, source: str, target: str, *, overwrite: bool = False) -> dict[str, Any]:
+        """Copies a file."""
+        return self._json("POST", "/v1/copy", {"from": source, "to": target, "overwrite": overwrite}, allowed=(201,))
+
+    def delete(self, path: str, *, recursive: bool = False, etag: str = "") -> None:
+        """Moves a file or directory to the trash."""
+        query = "?recursive=true" if recursive else ""
+        headers = {"If-Match": etag} if etag else {}
+        self._send("DELETE", f"/v1/files/{_quoted(path)}{query}", headers=headers, allowed=(204,))
+
+    def restore(self, entry_id: str, path: str = "") -> dict[str, Any]:
+        """Brings something back from the trash, to where it was or to `path`."""
+        return self._json("POST", "/v1/restore", {"id": entry_id} | ({"to": path} if path else {}))
+
+    def set_tags(self, path: str, tags: Mapping[str, str]) -> dict[str, Any]:
+        """Replaces the tags."""
+        return self._json("PUT", f"/v1/tags/{_quoted(path)}", dict(tags))
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._pool.clear()
+
+    # -- requests
+
+    def _authorization(self) -> str:
+        if self._basic:
+            return f"Basic {self._basic}"
+        token = self._token or (TOKEN_FILE.read_text().strip() if TOKEN_FILE.exists() else "")  # it is renewed
+        return f"Bearer {token}" if token else ""
+
+    def _send(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Any = None,
+        allowed: tuple[int, ...] = (200,),
+        stream: bool = False,
+    ) -> urllib3.BaseHTTPResponse:
+        all_headers = dict(headers or {})
+        if who := self._authorization():
+            all_headers["Authorization"] = who
+        if self._process != os.getpid():
+            # after a fork both processes would read from the same connections
+            self._pool, self._process = _pool(), os.getpid()
+        try:
+            answer = self._pool.request(
+                method, self.url + target, headers=all_headers, body=body, preload_content=not stream, redirect=False
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise Transient(f"{self.url} doesn't answer: {error}") from error
+        if answer.status in allowed:
+            return answer
+        raise _error(answer.status, answer.data)
+
+    def _json(
+        self, method: str, target: str, body: Mapping[str, Any] | None = None, allowed: tuple[int, ...] = (200,)
+    ) -> dict[str, Any]:
+        sent = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        return dict(json.loads(self._send(method, target, headers=headers, body=sent, allowed=allowed).data))
+
+    def _pages(self, target: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        asked = dict(query)
+        while True:
+            page = self._json("GET", f"{target}?{urlencode(asked)}")
+            yield from page["entries"]
+            if "after" not in page:
+                return
+            asked["after"] = page["after"]
+
+
+def _pool() -> urllib3.PoolManager:
+    # reads are tried again by the library; writes never are, since nobody knows what a lost answer meant
+    retries = urllib3.Retry(3, backoff_factor=0.3, status_forcelist=(502, 504), allowed_methods=("GET", "HEAD"))
+    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
+    return urllib3.PoolManager(maxsize=16, retries=retries, timeout=timeout)
+
+
+def _quoted(path: str) -> str:
+    # checked here too: libraries resolve `..` in URLs by themselves, and would ask for something else
+    return quote(names.clean_path(path), safe="/")
+
+
+def _error(status: int, body: bytes) -> CloudmeshError:
+    try:
+        problem = json.loads(body)
+        detail, reason = str(problem.get("detail", "")), str(problem.get("reason", ""))
+    except (ValueError, AttributeError):
+        detail, reason = body[:200].decode(errors="replace"), ""
+    if status == 409:
+        return (Exists if reason == "Exists" else Conflict)(detail)
+    kind = _ERRORS.get(status, Transient if status >= 500 else InvalidRequest)
+    return kind(detail or f"the gateway answers {status}")

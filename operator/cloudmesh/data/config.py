@@ -1,0 +1,244 @@
+"""What a gateway is told: the operator writes it as JSON into a Secret, the gateway reads it from the mounted file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+Access = Literal["ReadWrite", "ReadOnly", "Drain"]
+Prefer = Literal["Cheapest", "Nearest", "Fastest", "Balanced", "Sequential", "Random"]
+
+
+class Prices(msgspec.Struct, frozen=True, rename="camel"):
+    """What a store costs, in nano-units of the currency; None where nobody knows: unknown is never free."""
+
+    currency: str = "USD"
+    gib_month: int | None = None
+    thousand_writes: int | None = None
+    thousand_reads: int | None = None
+    gib_egress: int | None = None
+    source: str = ""
+
+
+class StoreConfig(msgspec.Struct, frozen=True, rename="camel"):
+    """One store of the directory.
+
+    Args:
+        name: Name of the DataStore.
+        kind: Member of its spec.
+        settings: That member.
+        credentials: The Secret's data, base64.
+        prefix: Beginning of all keys of this directory in it, with a slash at the end, or empty.
+        access: What it may be used for.
+        domain: Stores of the same one are lost together: for `spread: Provider`.
+        region: Where it is, empty if unknown.
+        capacity: Bytes that it may hold, None for no limit.
+        requests_per_second: Limit.
+        bytes_per_second: Limit.
+        prices: What it costs.
+        mount: Folder of a local store's volume.
+        uid: Of the DataStore.
+    """
+
+    name: str
+    kind: str
+    settings: Mapping[str, Any] = {}
+    credentials: Mapping[str, str] = {}
+    prefix: str = ""
+    access: Access = "ReadWrite"
+    domain: str = ""
+    region: str = ""
+    capacity: int | None = None
+    requests_per_second: int | None = None
+    bytes_per_second: int | None = None
+    prices: Prices = Prices()
+    mount: str = ""
+    uid: str = ""
+
+    def __repr__(self) -> str:
+        return f"StoreConfig({self.name!r}, {self.kind!r})"
+
+
+class Match(msgspec.Struct, frozen=True, rename="camel"):
+    """Which files a rule is for; what is left out matches all.
+
+    Args:
+        path: Pattern of the whole path; `*` within a part, `**` over parts.
+        min_size: Bytes at least.
+        max_size: Bytes at most.
+        older_than_seconds: Not changed for so long.
+        content_type: Media type with `*`, such as `image/*`.
+        tags: Tags that it must have.
+    """
+
+    path: str = "**"
+    min_size: int = 0
+    max_size: int | None = None
+    older_than_seconds: int = 0
+    content_type: str = ""
+    tags: Mapping[str, str] = {}
+
+
+class PlacementRule(msgspec.Struct, frozen=True, rename="camel"):
+    """How files are placed.
+
+    Args:
+        name: For people.
+        match: Which files.
+        copies: Copies wanted.
+        min_copies: Copies without which a write isn't acknowledged, and none is removed.
+        spread: Copies must lie in different stores, providers or regions.
+        prefer: Which stores come first.
+        near: Region that Nearest is near to.
+        only: Stores that may be used, empty for all.
+        but: Stores that may not.
+        weak_copies: Whether copies in weak stores count toward `min_copies`.
+    """
+
+    name: str = "default"
+    match: Match = Match()
+    copies: int = 2
+    min_copies: int = 1
+    spread: Literal["Store", "Provider", "Region"] = "Store"
+    prefer: Prefer = "Balanced"
+    near: str = ""
+    only: tuple[str, ...] = ()
+    but: tuple[str, ...] = ()
+    weak_copies: Literal["Ignore", "Count"] = "Ignore"
+
+
+class AccessRule(msgspec.Struct, frozen=True, rename="camel"):
+    """Who may do what below a path; the first rule that fits decides."""
+
+    path: str = "**"
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    access: Literal["ReadWrite", "ReadOnly", "None"] = "ReadWrite"
+
+
+class AuthConfig(msgspec.Struct, frozen=True, rename="camel"):
+    """Who is let in.
+
+    Args:
+        kubernetes: Tokens of Kubernetes: whoever may `get` (and to change, `update`) virtualdirectories/files.
+        basic: By user name a bcrypt hash.
+        anonymous: What whoever doesn't say who they are may do.
+        rules: Paths.
+    """
+
+    kubernetes: bool = True
+    basic: Mapping[str, str] = {}
+    anonymous: Literal["None", "ReadOnly", "ReadWrite"] = "None"
+    rules: tuple[AccessRule, ...] = ()
+
+    def __repr__(self) -> str:
+        return "AuthConfig(…)"
+
+
+class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):
+    """One directory.
+
+    Args:
+        namespace: Namespace of the VirtualDirectory.
+        name: Its name.
+        uid: Its uid.
+        installation: Id of the installation.
+        stores: Stores, in the user's order.
+        rules: In order; the first that matches a file places it.
+        quota_bytes: Bytes of all files together, None for no limit.
+        quota_files: Files at most, None for no limit.
+        max_monthly_nanos: Money a month at most, None for no limit.
+        currency: Currency of it.
+        keep_versions: Older versions of a file that are kept.
+        trash_seconds: How long what was deleted can be restored.
+        verify_seconds: How often each copy is read and compared; 0 for never.
+        adopt: Files that stores already hold under the prefix appear in the tree.
+        settle_names: After a rename, objects move to their new names when it costs little.
+        auth: Who is let in.
+        web: The web page is served.
+        webdav: WebDAV is served.
+        operator_token: What the operator shows at `/internal/…`.
+        allow_private: Addresses of loopback and link-local networks may be named by stores.
+        emptying: The directory is being deleted with its files: nobody is let in, and all its objects go.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    installation: str
+    stores: tuple[StoreConfig, ...]
+    rules: tuple[PlacementRule, ...] = (PlacementRule(),)
+    quota_bytes: int | None = None
+    quota_files: int | None = None
+    max_monthly_nanos: int | None = None
+    currency: str = "USD"
+    keep_versions: int = 5
+    trash_seconds: int = 2592000
+    verify_seconds: int = 2592000
+    adopt: bool = True
+    settle_names: bool = True
+    auth: AuthConfig = AuthConfig()
+    web: bool = True
+    webdav: bool = True
+    operator_token: str = ""
+    allow_private: bool = False
+    emptying: bool = False
+
+    def __repr__(self) -> str:
+        return f"DirectoryConfig({self.namespace}/{self.name}, {len(self.stores)} stores)"
+
+
+def dump(config: DirectoryConfig) -> bytes:
+    """The JSON of it, the same for the same content."""
+    return msgspec.json.encode(config, order="sorted")
+
+
+def load(text: bytes) -> DirectoryConfig:
+    """Reads it.
+
+    Raises:
+        msgspec.ValidationError: It isn't one.
+    """
+    return msgspec.json.decode(text, type=DirectoryConfig)
+
+
+def fingerprint(text: bytes) -> str:
+    """Hash of a configuration, by which operator and gateway agree on which one is in use; tells nothing of it."""
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+class StoreSummary(msgspec.Struct, frozen=True, rename="camel"):
+    """How one store does, as the gateway sees it."""
+
+    name: str
+    state: Literal["Up", "Slow", "Unknown", "Gone", "Claimed", "Suspicious"]
+    message: str = ""
+    files: int = 0
+    bytes: int = 0
+    latency_ms: int = 0
+    used: int | None = None
+    free: int | None = None
+
+
+class Summary(msgspec.Struct, frozen=True, rename="camel"):
+    """What the gateway answers at `GET /internal/summary`; the operator makes the status of it."""
+
+    config: str
+    """`fingerprint` of the configuration in use."""
+    error: str = ""
+    """Why a newer configuration can't be used."""
+    files: int = 0
+    directories: int = 0
+    bytes: int = 0
+    pending: int = 0
+    corrupted: int = 0
+    stores: tuple[StoreSummary, ...] = ()
+    monthly_nanos: int | None = None
+    currency: str = "USD"
+    entries: int = 0
+    snapshot_at: int = 0
+    emptied: bool = False
+    """All objects are gone, as `emptying` asks for."""

@@ -1,0 +1,68 @@
+"""Fills a catalogue that is new: the directory may be older than it, and what its stores hold is the truth."""
+
+from __future__ import annotations
+
+import logging
+
+from cloudmesh.data.catalog.journal import JOURNAL
+from cloudmesh.data.catalog.ports import Catalog
+from cloudmesh.data.catalog.rebuild import Source, rebuild
+from cloudmesh.data.mesh import HIDDEN, Member, Mesh
+from cloudmesh.engine.errors import CloudmeshError
+
+log = logging.getLogger(__name__)
+
+FILLED = "filled"
+"""Text of a catalogue that was filled once; without it the catalogue is new."""
+
+
+async def fill(catalog: Catalog, mesh: Mesh, now: int) -> str:
+    """Makes a new catalogue of what the stores hold; does nothing with one that isn't new.
+
+    All stores have to answer if one that does holds something of the directory already: what lies in the others alone
+    would look deleted. A directory without any content begins with the stores that are there.
+
+    Returns:
+        What it waits for; empty when it is done.
+    """
+    if await catalog.get(FILLED):
+        return ""
+    if await catalog.children("", limit=1) or await catalog.trash(limit=1):
+        # it was loaded, which is one commit, and the process ended before it could say so
+        await catalog.set(FILLED, "rebuilt")
+        return ""
+    away = [m for m in mesh.members.values() if not m.up]
+    there = mesh.up()
+    try:
+        if not there:
+            return "the catalogue is new, and no store answers: " + _tell(away)
+        if await _is_empty(there):
+            await catalog.set(FILLED, "empty")
+            return ""
+        if away:
+            return "the catalogue is made anew when all stores answer: " + _tell(away)
+        found = await rebuild([Source(m.name, m.config.prefix, m.store) for m in there], catalog, now=now)
+    except CloudmeshError as error:
+        return f"the catalogue can't be made anew yet: {error}"
+    await catalog.set(FILLED, "rebuilt")
+    log.info(
+        "catalogue made anew: %d files, %d directories, %d copies, %d journal records",
+        found.files, found.directories, found.copies, found.records,
+    )  # fmt: skip
+    return ""
+
+
+def _tell(members: list[Member]) -> str:
+    return "; ".join(f"{m.name}: {m.message}" for m in members)
+
+
+async def _is_empty(members: list[Member]) -> bool:
+    """Whether no store holds anything of the directory but its marker."""
+    for member in members:
+        for prefix in (member.config.prefix, member.key(JOURNAL)):
+            page = await member.store.list(prefix, limit=10)
+            if any(prefix.endswith(JOURNAL) or not o.key.startswith(member.key(HIDDEN)) for o in page.objects):
+                return False
+            if page.after and not prefix.endswith(JOURNAL):
+                return False
+    return True

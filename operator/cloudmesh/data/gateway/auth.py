@@ -1,0 +1,268 @@
+"""Who asks, and what they may do: tokens of Kubernetes, names and passwords, path rules.
+
+A Kubernetes token is checked with itself: the gateway asks the API server, as the user, who that is and whether they
+may `get` or `update` virtualdirectories/files of this name. So the gateway needs no rights and no token of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import aiohttp
+import bcrypt
+
+from cloudmesh.data.config import AccessRule, AuthConfig, DirectoryConfig
+from cloudmesh.data.model import Entry
+from cloudmesh.data.placement import path_matches
+from cloudmesh.engine.errors import CloudmeshError, Transient
+
+Verb = Literal["get", "update"]
+KEPT_SECONDS = 60.0
+"""A verdict about a token or password is asked for again after so long."""
+KEPT = 4096
+ASK_SECONDS = 10.0
+LEVELS = {"None": 0, "ReadOnly": 1, "ReadWrite": 2}
+
+
+class Unauthenticated(CloudmeshError):
+    """Nobody knows who asks."""
+
+    reason = "Unauthenticated"
+
+
+class Forbidden(CloudmeshError):
+    """Whoever asks may not."""
+
+    reason = "Forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who asks.
+
+    Args:
+        name: User name; empty for nobody in particular.
+        groups: Groups.
+        level: What may be done at most: 0 nothing, 1 read, 2 write too.
+    """
+
+    name: str
+    groups: frozenset[str]
+    level: int
+
+
+class ApiServer:
+    """The Kubernetes API server, asked with users' own tokens.
+
+    Args:
+        url: Base URL.
+        ca_file: Its certificate authority; empty for the system's.
+    """
+
+    def __init__(self, url: str, ca_file: str = "") -> None:
+        self._url = url
+        self._ca_file = ca_file
+        self._session: aiohttp.ClientSession | None = None
+
+    async def who(self, token: str, namespace: str, name: str) -> User | None:
+        """Who has this token and what they may do with a directory; None if it is no good.
+
+        Raises:
+            Transient: The API server doesn't answer.
+        """
+        try:
+            status, review = await self._post(
+                token, "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+                {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"},
+            )  # fmt: skip
+            if status in (401, 403):
+                return None
+            if status != 201:
+                raise Transient(f"the API server answers {status} to a SelfSubjectReview")
+            info = review["status"]["userInfo"]
+            level = 0
+            for verb, gained in (("get", 1), ("update", 2)):
+                if level == gained - 1 and await self._may(token, namespace, name, verb):
+                    level = gained
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Transient(f"the API server doesn't answer: {type(error).__name__}") from error
+        except (ValueError, LookupError, TypeError) as error:
+            raise Transient(f"the API server's answer isn't one: {type(error).__name__}") from error
+        return User(str(info.get("username", "")), frozenset(info.get("groups") or ()), level)
+
+    async def _may(self, token: str, namespace: str, name: str, verb: str) -> bool:
+        attributes = {
+            "namespace": namespace, "name": name, "verb": verb, "group": "cloudmesh.org",
+            "resource": "virtualdirectories", "subresource": "files",
+        }  # fmt: skip
+        status, answer = await self._post(
+            token, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            {
+                "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": attributes},
+            },
+        )  # fmt: skip
+        if status != 201:
+            raise Transient(f"the API server answers {status} to a SelfSubjectAccessReview")
+        return bool(answer["status"].get("allowed"))
+
+    async def _post(self, token: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if self._session is None:
+            context = ssl.create_default_context(cafile=self._ca_file or None)
+            timeout = aiohttp.ClientTimeout(total=ASK_SECONDS)
+            self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(ssl=context))
+        headers = {"Authorization": f"Bearer {token}"}
+        async with self._session.post(self._url + path, json=body, headers=headers, allow_redirects=False) as answer:
+            return answer.status, await answer.json(content_type=None) if answer.status == 201 else {}
+
+    async def close(self) -> None:
+        """Closes its connections."""
+        if self._session is not None:
+            await self._session.close()
+
+
+class Doorkeeper:
+    """Lets users in.
+
+    Args:
+        config: Gives the directory as it is to be now.
+        api_server: Asked about tokens; None where there is none.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        config: Callable[[], DirectoryConfig],
+        api_server: ApiServer | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._api_server = api_server
+        self._clock = clock
+        self._kept: dict[bytes, tuple[float, AuthConfig, User | None]] = {}
+        self._asking: dict[bytes, asyncio.Lock] = {}
+
+    async def user(self, authorization: str) -> User:
+        """Who sends this `Authorization` header.
+
+        Raises:
+            Unauthenticated: The header is missing, or what it says is no good.
+            Transient: Nobody can say.
+        """
+        auth = self._config().auth
+        if not authorization:
+            level = LEVELS[auth.anonymous]
+            if not level:
+                raise Unauthenticated("say who you are: a Kubernetes token as Bearer, or a name and password as Basic")
+            return User("", frozenset(), level)
+        key = hashlib.sha256(authorization.encode(errors="surrogateescape")).digest()
+        lock = self._asking.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:
+                kept = self._kept.get(key)
+                if kept is None or kept[0] < self._clock() or kept[1] is not auth:
+                    found = await self._ask(authorization, auth)
+                    if len(self._kept) >= KEPT:
+                        self._kept.clear()
+                    kept = self._kept[key] = (self._clock() + KEPT_SECONDS, auth, found)
+        finally:
+            if not lock.locked():
+                self._asking.pop(key, None)
+        if kept[2] is None:
+            raise Unauthenticated("the token or password isn't known here, or has ended")
+        return kept[2]
+
+    async def _ask(self, authorization: str, auth: AuthConfig) -> User | None:
+        scheme, _, value = authorization.partition(" ")
+        if not authorization.isascii():
+            return None
+        match scheme.lower():
+            case "bearer" if auth.kubernetes and self._api_server is not None:
+                config = self._config()
+                return await self._api_server.who(value.strip(), config.namespace, config.name)
+            case "basic" if auth.basic:
+                return await asyncio.to_thread(_basic, value, auth)
+            case _:
+                return None
+
+    def check(self, user: User, path: str, verb: Verb) -> None:
+        """Whether a user may do something with a path.
+
+        Raises:
+            Forbidden: No.
+        """
+        needed = 2 if verb == "update" else 1
+        level = user.level
+        for rule in self._config().auth.rules:
+            if _concerns(rule, user) and (path_matches(rule.path, path) or path_matches(rule.path, f"{path}/")):
+                level = min(level, LEVELS[rule.access])
+                break
+        if level < needed:
+            what = "change" if needed == 2 else "read"
+            raise Forbidden(f"'{user.name or 'anonymous'}' may not {what} '{path or '/'}'")
+
+    def check_below(self, user: User, path: str, entry: Entry | None) -> None:
+        """Whether a user may move or delete all that lies below a path, where the entry is a directory: what a rule
+        keeps from a user must not get another path, or end, with a directory above it.
+
+        Raises:
+            Forbidden: No, or not surely.
+        """
+        if entry is None or entry.kind != "Directory":
+            return
+        for rule in self._config().auth.rules:
+            if not _concerns(rule, user):
+                continue
+            whole = rule.path.endswith("**") and path_matches(rule.path, f"{path}/\0")
+            if LEVELS[rule.access] < 2 and (whole or _reaches_below(rule.path, path)):
+                raise Forbidden(f"'{user.name or 'anonymous'}' may not change all below '{path or '/'}'")
+            if whole:
+                return
+
+    def operator(self, authorization: str) -> None:
+        """Whether it is the operator that asks.
+
+        Raises:
+            Unauthenticated: No.
+        """
+        token = self._config().operator_token
+        if not token or not hmac.compare_digest(
+            authorization.encode(errors="surrogateescape"), f"Bearer {token}".encode()
+        ):
+            raise Unauthenticated("this is for the operator")
+
+
+def _concerns(rule: AccessRule, user: User) -> bool:
+    nobody = not rule.users and not rule.groups
+    return nobody or user.name in rule.users or not user.groups.isdisjoint(rule.groups)
+
+
+def _reaches_below(pattern: str, path: str) -> bool:
+    """Whether a pattern may match something below a path: by what stands before its first wildcard."""
+    literal, inside = re.split(r"[*?]", pattern, maxsplit=1)[0], f"{path}/" if path else ""
+    return literal.startswith(inside) or (literal != pattern and inside.startswith(literal))
+
+
+def _basic(value: str, auth: AuthConfig) -> User | None:
+    try:
+        name, _, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    known = auth.basic.get(name)
+    # as long for a name that isn't known
+    hashed = known or "$2b$10$CwTycUXWue0Thq9StjUM0uJ8i9QzQeFvCl2e2u8lWzjF0f0mUPS3e"
+    try:
+        good = bcrypt.checkpw(password.encode()[:72], hashed.encode())
+    except ValueError:
+        return None
+    return User(name, frozenset(), 2) if good and known else None

@@ -1,0 +1,431 @@
+"""REST: files by path, and what can be asked about them. The document of it is `openapi.py`."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import logging
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from cloudmesh.data import names
+from cloudmesh.data.catalog.ports import Located, Query
+from cloudmesh.data.errors import Changed, InvalidName, Missing
+from cloudmesh.data.gateway import openapi, problems, reading
+from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, Unauthenticated, User, Verb
+from cloudmesh.data.model import Entry, Trashed
+from cloudmesh.data.stores.ports import Presigner
+from cloudmesh.data.tree import Tree
+from cloudmesh.data.upload import SourceFailed
+from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, Transient
+
+log = logging.getLogger(__name__)
+
+PAGE = 1000
+MOST = (1 << 63) - 1
+PIECE = 1 << 20
+"""Bytes that are handed on at a time."""
+PRESIGNED_SECONDS = 300
+ROUTE = r"{path:[\s\S]*}"
+_ID = re.compile("[0-9a-f]{16}")
+Handler = Callable[[web.Request, User], Awaitable[web.StreamResponse]]
+
+
+def told(path: str, entry: Entry) -> dict[str, Any]:
+    """An entry as JSON."""
+    body: dict[str, Any] = {
+        "path": path, "name": entry.name, "kind": entry.kind, "id": entry.id,
+        "modified": reading.when(entry.mtime or entry.created),
+    }  # fmt: skip
+    if entry.kind == "File":
+        body |= {"size": entry.size, "version": entry.version, "etag": entry.etag}
+        body |= {"sha256": entry.sha256} if entry.sha256 else {}
+        body |= {"contentType": entry.content_type} if entry.content_type else {}
+    return body | ({"tags": dict(entry.tags)} if entry.tags else {})
+
+
+class Rest:
+    """The routes.
+
+    Args:
+        tree: The directory.
+        door: Lets users in.
+        waits: Says why nobody is served yet, empty when all are.
+    """
+
+    def __init__(self, tree: Tree, door: Doorkeeper, waits: Callable[[], str] = lambda: "") -> None:
+        self._tree = tree
+        self._door = door
+        self._waits = waits
+
+    def add_to(self, app: web.Application) -> None:
+        """Adds the routes."""
+        route = app.router.add_route
+        for method, path, handler in (
+            ("GET", "/v1/files/" + ROUTE, self.get),
+            ("HEAD", "/v1/files/" + ROUTE, self.get),
+            ("PUT", "/v1/files/" + ROUTE, self.put),
+            ("DELETE", "/v1/files/" + ROUTE, self.delete),
+            ("GET", "/v1/stat/" + ROUTE, self.stat),
+            ("GET", "/v1/list/" + ROUTE, self.listing),
+            ("PUT", "/v1/directories/" + ROUTE, self.mkdir),
+            ("PUT", "/v1/tags/" + ROUTE, self.tags),
+            ("GET", "/v1/where/" + ROUTE, self.where),
+            ("GET", "/v1/why/" + ROUTE, self.why),
+            ("POST", "/v1/move", self.move),
+            ("POST", "/v1/copy", self.copy),
+            ("POST", "/v1/restore", self.restore),
+            ("GET", "/v1/trash", self.trash),
+            ("GET", "/v1/search", self.search),
+            ("GET", "/v1/usage", self.usage),
+        ):
+            route(method, path, self._guard(handler))
+        route("GET", "/openapi.json", self.document)
+
+    def _guard(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            try:
+                if why := self._waits():
+                    raise Transient(why)
+                user = await self._door.user(request.headers.get("Authorization", ""))
+                return await handler(request, user)
+            except Unauthenticated as error:
+                answer = problems.problem(401, error.reason, str(error))
+                answer.headers["WWW-Authenticate"] = 'Bearer realm="cloudmesh", Basic realm="cloudmesh"'
+                return answer
+            except Forbidden as error:
+                return problems.problem(403, error.reason, str(error))
+            except SourceFailed as error:
+                return problems.broken_off(error)
+            except CloudmeshError as error:
+                return problems.of(error)
+
+        return guarded
+
+    def _path(self, request: web.Request, user: User, verb: Verb) -> str:
+        path = reading.path_of(request)
+        self._door.check(user, path, verb)
+        return path
+
+    # -- files
+
+    async def get(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Content of a file, or of a part of it."""
+        path = self._path(request, user, "get")
+        redirect = request.query.get("redirect")
+        if redirect not in (None, "allow"):
+            raise InvalidRequest(f"'redirect' must be allow, not '{redirect[:40]}'")
+        entry = await self._tree.stat(path)
+        if entry.kind == "Directory":
+            raise InvalidName(f"'{path or '/'}' is a directory: ask /v1/list/ for what is in it")
+        headers = {
+            "ETag": entry.etag,
+            "Last-Modified": reading.http_date(entry.mtime),
+            "Accept-Ranges": "bytes",
+            "Content-Type": entry.content_type or "application/octet-stream",
+            # what a user put here must not run as a page of ours
+            "Content-Security-Policy": "sandbox",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "private, no-cache",
+        }
+        if entry.sha256:
+            headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(bytes.fromhex(entry.sha256)).decode()}:"
+        try:
+            reading.condition(request, entry)
+        except reading.Satisfied:
+            return web.Response(status=304, headers=headers)
+        start, stop, status = 0, entry.size, 200
+        asked = request.headers.get("Range", "") if request.method == "GET" else ""
+        if asked and request.headers.get("If-Range", entry.etag) == entry.etag and entry.size:
+            part = reading.span(asked, entry.size)
+            if part is not None:
+                (start, stop), status = part, 206
+                headers["Content-Range"] = f"bytes {start}-{stop - 1}/{entry.size}"
+        headers["Content-Length"] = str(stop - start)
+        if request.method == "HEAD":
+            return web.Response(status=status, headers=headers)
+        if redirect and (url := await self._presigned(entry)):
+            return web.Response(status=307, headers={"Location": url, "ETag": entry.etag})
+        entry, chunks = await self._tree.read(path, start=start, length=stop - start)
+        # ended here whatever happens, so that no store keeps a reader that nobody reads from
+        async with contextlib.aclosing(chunks):
+            if entry.etag != headers["ETag"]:
+                raise Changed("the file was written while it was asked for: ask again")
+            return await self._stream(request, status, headers, chunks)
+
+    async def _stream(
+        self, request: web.Request, status: int, headers: Mapping[str, str], chunks: AsyncGenerator[bytes, None]
+    ) -> web.StreamResponse:
+        # the first piece is there before the status is: a file that can't be read is an error, not an empty answer
+        first = await anext(chunks, b"")
+        if len(first) == int(headers["Content-Length"]):
+            return web.Response(status=status, headers=headers, body=first)
+        response = web.StreamResponse(status=status, headers=headers)
+        await response.prepare(request)
+        await response.write(first)
+        try:
+            async for chunk in chunks:
+                await response.write(chunk)
+        except CloudmeshError as error:
+            # too late for another status: the connection is cut, so that nobody takes the part for the whole
+            log.warning("reading %s broke off: %s", request.rel_url.raw_path, error)
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("no copy could be read to its end") from error
+        await response.write_eof()
+        return response
+
+    async def _presigned(self, entry: Entry) -> str:
+        for copy, member in await self._tree.readable(entry):
+            if isinstance(member.store, Presigner):
+                return await member.store.presign(copy.key, PRESIGNED_SECONDS)
+        return ""
+
+    async def put(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Writes a file."""
+        path = self._path(request, user, "update")
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            return problems.problem(415, "Unsupported", "send the content itself, without a Content-Encoding")
+        old = await self._tree.catalog.entry(path)
+        entry = await self._tree.put(
+            path,
+            self._body(request),
+            size=request.content_length,
+            mtime=reading.micros(text) if (text := request.headers.get("Cloudmesh-Modified")) is not None else None,
+            sha256=reading.digest(request),
+            content_type=reading.content_type(request),
+            tags=reading.tags_of(request.headers.get("Cloudmesh-Tags", "")),
+            if_version=reading.expected(request, old),
+        )
+        headers = {"ETag": entry.etag}
+        return web.json_response(told(path, entry), status=201 if old is None else 200, headers=headers)
+
+    @staticmethod
+    async def _body(request: web.Request) -> AsyncIterator[bytes]:
+        pieces: list[bytes] = []
+        size = 0
+        async for chunk in request.content.iter_any():
+            pieces.append(chunk)
+            size += len(chunk)
+            if size >= PIECE:
+                yield b"".join(pieces)
+                pieces, size = [], 0
+        if pieces:
+            yield b"".join(pieces)
+
+    async def delete(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Moves a file or directory to the trash."""
+        path = self._path(request, user, "update")
+        recursive = reading.flag(request, "recursive")
+        entry = await self._tree.catalog.entry(path)
+        self._door.check_below(user, path, entry)
+        await self._tree.delete(path, recursive=recursive, if_version=reading.expected(request, entry))
+        return web.Response(status=204)
+
+    # -- the tree
+
+    async def stat(self, request: web.Request, user: User) -> web.StreamResponse:
+        """What is at a path."""
+        path = self._path(request, user, "get")
+        return web.json_response(told(path, await self._tree.stat(path)))
+
+    async def listing(self, request: web.Request, user: User) -> web.StreamResponse:
+        """A page of a directory, or of all below it."""
+        path = self._path(request, user, "get")
+        after, limit = request.query.get("after", ""), self._limit(request)
+        recursive = reading.flag(request, "recursive")
+
+        async def more(mark: str) -> list[Located]:
+            if recursive:
+                return await self._tree.walk(path, after=mark, limit=limit)
+            return await self._tree.children(path, after=mark, limit=limit)
+
+        return await self._page(request, user, more, lambda last: last.path if recursive else last.entry.name, after)
+
+    @staticmethod
+    def _limit(request: web.Request) -> int:
+        return reading.number(request, "limit", PAGE, 1, PAGE)
+
+    async def _page(
+        self,
+        request: web.Request,
+        user: User,
+        more: Callable[[str], Awaitable[list[Located]]],
+        mark_of: Callable[[Located], str],
+        after: str,
+    ) -> web.Response:
+        """As many entries as were asked for of those that the user may see: the mark of the next page is one of them,
+        since it would tell a hidden name."""
+        limit, entries, mark = self._limit(request), [], ""
+        while True:
+            found = await more(after)
+            for one in found:
+                if not self._visible(user, one.path):
+                    continue
+                entries.append(told(one.path, one.entry))
+                if len(entries) == limit:
+                    mark = mark_of(one)
+                    break
+            if mark or len(found) < limit:
+                break
+            after = mark_of(found[-1])
+        body: dict[str, Any] = {"entries": entries}
+        headers = {}
+        if mark:
+            body["after"] = mark
+            query = dict(request.query) | {"after": mark}
+            headers["Link"] = f'<{request.rel_url.raw_path}?{urlencode(query)}>; rel="next"'
+        return web.json_response(body, headers=headers)
+
+    def _visible(self, user: User, path: str) -> bool:
+        try:
+            self._door.check(user, path, "get")
+        except Forbidden:
+            return False
+        return True
+
+    async def mkdir(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Makes a directory."""
+        path = self._path(request, user, "update")
+        old = await self._tree.catalog.entry(path)
+        entry = await self._tree.mkdir(path, parents=reading.flag(request, "parents"))
+        return web.json_response(told(path, entry), status=201 if old is None else 200)
+
+    async def tags(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Replaces the tags."""
+        path = self._path(request, user, "update")
+        entry = await self._tree.set_tags(path, reading.checked_tags(await reading.json_of(request)))
+        return web.json_response(told(path, entry))
+
+    async def move(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Renames."""
+        source, target, overwrite = await self._from_to(request, user, "update")
+        entry = await self._tree.catalog.entry(source)
+        self._door.check_below(user, source, entry)
+        self._door.check_below(user, target, entry)
+        self._door.check_below(user, target, await self._tree.catalog.entry(target))
+        entry = await self._tree.move(source, target, overwrite=overwrite)
+        return web.json_response(told(target, entry))
+
+    async def copy(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Copies a file."""
+        source, target, overwrite = await self._from_to(request, user, "get")
+        entry = await self._tree.copy(source, target, overwrite=overwrite)
+        return web.json_response(told(target, entry), status=201)
+
+    async def _from_to(self, request: web.Request, user: User, verb: Verb) -> tuple[str, str, bool]:
+        body = await reading.json_of(request)
+        paths = [body.get("from"), body.get("to")]
+        overwrite = body.get("overwrite", False)
+        if not all(isinstance(p, str) for p in paths) or not isinstance(overwrite, bool):
+            raise InvalidRequest('the body must be like {"from": "a/b", "to": "c/d", "overwrite": false}')
+        source, target = (names.clean_path(str(p)) for p in paths)
+        self._door.check(user, source, verb)
+        self._door.check(user, target, "update")
+        return source, target, overwrite
+
+    # -- trash
+
+    async def trash(self, request: web.Request, user: User) -> web.StreamResponse:
+        """What can be restored."""
+        limit = self._limit(request)
+        found = await self._tree.trash(after=request.query.get("after", ""), limit=limit)
+        body: dict[str, Any] = {
+            "entries": [
+                told(t.path, t.entry) | {"deleted": reading.when(t.at)} for t in found if self._visible(user, t.path)
+            ]
+        }  # fmt: skip
+        if len(found) == limit:
+            body["after"] = found[-1].entry.id
+        return web.json_response(body)
+
+    async def restore(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Brings something back."""
+        body = await reading.json_of(request)
+        entry_id, path = body.get("id"), body.get("to", "")
+        if not isinstance(entry_id, str) or not isinstance(path, str):
+            raise InvalidRequest('the body must be like {"id": "00…", "to": "a/b"}')
+        trashed = await self._trashed(entry_id)
+        for one in (trashed.path, names.clean_path(path) or trashed.path):
+            self._door.check(user, one, "update")
+            self._door.check_below(user, one, trashed.entry)
+        entry = await self._tree.restore(entry_id, path)
+        located = await self._tree.catalog.by_id(entry.id)
+        return web.json_response(told(located.path if located else path, entry))
+
+    async def _trashed(self, entry_id: str) -> Trashed:
+        if _ID.fullmatch(entry_id):
+            found = await self._tree.trash(after=f"{int(entry_id, 16) - 1:016x}" if int(entry_id, 16) else "", limit=1)
+            if found and found[0].entry.id == entry_id:
+                return found[0]
+        raise Missing(f"there is no '{entry_id[:16]}' in the trash")
+
+    # -- questions
+
+    async def where(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Where the copies lie."""
+        path = self._path(request, user, "get")
+        currency = self._tree.mesh.config.currency
+        copies = []
+        for place in await self._tree.where(path):
+            copy = place.copy
+            one: dict[str, Any] = {
+                "store": copy.store, "key": copy.key, "state": copy.state, "up": place.up, "size": copy.size,
+            }  # fmt: skip
+            one |= {"verified": reading.when(copy.verified)} if copy.verified else {}
+            one |= {"error": copy.error} if copy.error else {}
+            if place.monthly is not None:
+                one["monthly"] = {"amount": f"{place.monthly / 10**9:.9f}", "currency": currency}
+            copies.append(one)
+        return web.json_response({"path": path, "copies": copies})
+
+    async def why(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Which rule places a file, and what became of each store."""
+        path = self._path(request, user, "get")
+        chosen = await self._tree.why(path)
+        verdicts = [
+            {"store": v.store, "chosen": v.chosen, "why": v.why} | ({} if v.score is None else {"score": v.score})
+            for v in chosen.verdicts
+        ]
+        rule = {"name": chosen.rule.name, "copies": chosen.rule.copies, "minCopies": chosen.rule.min_copies}
+        return web.json_response({"path": path, "rule": rule, "stores": verdicts})
+
+    async def search(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Files by name, tags, size and time."""
+        query = request.query
+        under = names.clean_path(query.get("under", ""))
+        self._door.check(user, under, "get")
+        wanted = Query(
+            name=reading.name_pattern(request),
+            under=under,
+            tags=reading.tags_of(query.get("tags", "")) or None,
+            min_size=reading.number(request, "minSize", 0, 0, MOST),
+            max_size=reading.number(request, "maxSize", 0, 0, MOST) if "maxSize" in query else None,
+            newer=reading.micros(query["newer"]) if "newer" in query else 0,
+            older=reading.micros(query["older"]) if "older" in query else 0,
+        )
+
+        async def more(mark: str) -> list[Located]:
+            return await self._tree.search(wanted, after=mark, limit=self._limit(request))
+
+        return await self._page(request, user, more, lambda last: last.path, query.get("after", ""))
+
+    async def usage(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Sums, and the state of the stores."""
+        self._door.check(user, "", "get")
+        totals = await self._tree.totals()
+        stores = []
+        for member in self._tree.mesh.members.values():
+            files, size = totals.stores.get(member.name, (0, 0))
+            one = {"name": member.name, "state": member.state, "files": files, "bytes": size}
+            stores.append(one | ({"message": member.message} if member.message else {}))
+        body = {"files": totals.files, "directories": totals.directories, "bytes": totals.bytes}
+        return web.json_response(body | {"pending": totals.pending, "stores": stores})
+
+    async def document(self, _: web.Request) -> web.Response:
+        """The OpenAPI document."""
+        return web.json_response(openapi.document(self._tree.mesh.config.name))

@@ -1,0 +1,286 @@
+"""One gateway: catalogue, stores, mover and doors of one directory, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from cloudmesh.data import config as configs
+from cloudmesh.data.catalog.journal import Journal
+from cloudmesh.data.catalog.sqlite import SqliteCatalog
+from cloudmesh.data.config import DirectoryConfig, StoreSummary, Summary
+from cloudmesh.data.emptying import Emptying
+from cloudmesh.data.filling import fill
+from cloudmesh.data.gateway import problems
+from cloudmesh.data.gateway.auth import ApiServer, Doorkeeper, Unauthenticated
+from cloudmesh.data.gateway.rest import Rest
+from cloudmesh.data.mesh import Mesh
+from cloudmesh.data.mover import Mover
+from cloudmesh.data.placement import monthly_nanos
+from cloudmesh.data.recovery import ALL, Recovery
+from cloudmesh.data.scan import adopt
+from cloudmesh.data.stores.ports import Sweeper
+from cloudmesh.data.tree import Tree, wall
+from cloudmesh.engine.errors import CloudmeshError
+
+log = logging.getLogger(__name__)
+
+CONFIG_SECONDS = 1.0
+RECOVERY_SECONDS = 15.0
+SCAN_SECONDS = 3600.0
+SWEEP_SECONDS = 86400
+MAX_HEADER = 16384
+MAX_LINE = 65536
+"""A path that is too long is told so, up to this."""
+
+
+class Gateway:
+    """One directory's gateway; use with `async with`.
+
+    Args:
+        config_file: Where the operator's configuration is mounted; read again when it changes.
+        folder: Where the catalogue lies.
+        api_server: Asked about users' tokens; None where there is none.
+    """
+
+    def __init__(self, config_file: Path, folder: Path, api_server: ApiServer | None = None) -> None:
+        self._file = config_file
+        self._text = config_file.read_bytes()
+        self._refused = b""
+        self._error = ""
+        self._api_server = api_server
+        self._folder = folder
+        self._config = configs.load(self._text)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._scanning: dict[str, float] = {}
+        self.waits = ""
+        """What the doors wait for; empty when they are open."""
+        self.emptying: Emptying | None = None
+
+    async def __aenter__(self) -> Gateway:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.catalog = SqliteCatalog(self._folder / "catalog.sqlite")
+        await self.catalog.open()
+        self.mesh = Mesh(self._config, self.catalog, clock=time.monotonic, on_change=self._store_changed)
+        self.journal = Journal(self.catalog, self.mesh)
+        self.tree = Tree(self.catalog, self.mesh, self.journal, stir=self._stir)
+        self.mover = Mover(self.tree)
+        self.recovery = Recovery(self.tree)
+        self.door = Doorkeeper(lambda: self.mesh.config, self._api_server)
+        await self.mesh.use(self._config)
+        await self.mesh.settled()
+        if self._config.emptying:
+            self._tasks = [asyncio.create_task(self._forever(self._watch_config()), name="configuration")]
+            await self._end()
+            return self
+        await self._fill()
+        self._tasks = [
+            asyncio.create_task(self._forever(self._watch_config()), name="configuration"),
+            asyncio.create_task(self._forever(self._work()), name="work"),
+        ]
+        return self
+
+    async def _end(self) -> None:
+        """The directory goes, and its files with it: nothing else is done from now on."""
+        self.waits = "the directory is being deleted"
+        if self.emptying is not None:
+            return
+        self.emptying = Emptying(lambda: self.mesh.members.values(), adopted=self.mesh.config.adopt)
+        work = [task for task in self._tasks if task.get_name() == "work"]
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        await self.journal.stop()
+        self._tasks.append(asyncio.create_task(self._forever(self.emptying.run()), name="emptying"))
+
+    async def _fill(self) -> None:
+        self.waits = await fill(self.catalog, self.mesh, wall())
+
+    async def _work(self) -> None:
+        """All that goes on in the background once there is a catalogue."""
+        while self.waits:
+            log.warning("%s", self.waits)
+            await asyncio.sleep(RECOVERY_SECONDS / 5)
+            await self._fill()
+        await self.journal.start()
+        left = await self.recovery.run(ALL)
+        if left:
+            log.warning("%d intents stay open until their stores answer", left)
+        async with asyncio.TaskGroup() as group:
+            for work in (self.mover.run(), self._recover(), self._count(), self._scan()):
+                group.create_task(work)
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.journal.stop()
+        await self.mesh.close()
+        await self.catalog.close()
+        if self._api_server is not None:
+            await self._api_server.close()
+
+    @staticmethod
+    async def _forever(work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            log.critical("background work of the gateway ended", exc_info=True)
+            raise
+
+    def failed(self) -> str:
+        """Why the gateway should be started anew, empty if it shouldn't."""
+        return next((f"{t.get_name()}: {t.exception()!r}" for t in self._tasks if t.done() and not t.cancelled()), "")
+
+    def _stir(self) -> None:
+        self.mover.stir()
+
+    async def _store_changed(self, name: str) -> None:
+        """A store came or went: where files belong may have changed."""
+        await self.catalog.wake(due=wall())
+        self.mover.stir()
+        self._scanning.pop(name, None)
+
+    # -- background
+
+    async def _watch_config(self) -> None:
+        while True:
+            await asyncio.sleep(CONFIG_SECONDS)
+            try:
+                text = await asyncio.to_thread(self._file.read_bytes)
+            except OSError as error:
+                self._refused, self._error = b"", f"the configuration can't be read: {error}"
+                continue
+            if text == self._text:
+                # the one in use is there again
+                self._refused, self._error = b"", ""
+            elif text != self._refused:
+                await self.reconfigure(text)
+
+    async def reconfigure(self, text: bytes) -> None:
+        """Takes a new configuration; one that can't be used is told, and the old one stays."""
+        try:
+            config = configs.load(text)
+            await self.mesh.use(config)
+        except (msgspec.DecodeError, CloudmeshError) as error:
+            self._refused, self._error = text, f"the configuration can't be used: {error}"
+            log.warning("%s", self._error)
+            return
+        self._text, self._error = text, ""
+        log.info("configuration %s is in use", configs.fingerprint(text))
+        if config.emptying:
+            await self._end()
+            return
+        await self.catalog.wake(due=wall())
+        self.mover.stir()
+
+    async def _recover(self) -> None:
+        while True:
+            await asyncio.sleep(RECOVERY_SECONDS)
+            try:
+                await self.recovery.run(wall())
+            except CloudmeshError as error:
+                log.warning("open intents can't be looked at: %s", error)
+
+    async def _count(self) -> None:
+        while True:
+            with contextlib.suppress(CloudmeshError):
+                self.mesh.count((await self.catalog.totals()).stores)
+            await asyncio.sleep(2.0)
+
+    async def _scan(self) -> None:
+        """Adopts what stores hold, when they come up and every hour."""
+        while True:
+            for member in self.mesh.up():
+                last = self._scanning.get(member.name)
+                if last is not None and time.monotonic() - last < SCAN_SECONDS:
+                    continue
+                self._scanning[member.name] = time.monotonic()
+                try:
+                    if self.mesh.config.adopt:
+                        found = await adopt(self.tree, member)
+                        log.info("store %s: %d objects, %d adopted", member.name, found.objects, found.adopted)
+                    if isinstance(member.store, Sweeper) and member.config.access == "ReadWrite":
+                        await member.store.sweep(member.config.prefix, SWEEP_SECONDS)
+                except CloudmeshError as error:
+                    member.doubt(error)
+                    log.warning("the listing of %s failed: %s", member.name, error)
+                self.mover.stir()
+            await asyncio.sleep(1.0)
+
+    # -- doors
+
+    def app(self) -> web.Application:
+        """The web application."""
+        app = web.Application(client_max_size=0, middlewares=[problems.told])
+        Rest(self.tree, self.door, lambda: self.waits).add_to(app)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/internal/summary", self._summary)
+        return app
+
+    async def listen(self, host: str, port: int) -> web.AppRunner:
+        """Opens the doors; `cleanup()` of what is given closes them."""
+        # what a client sends is stored as it is, so nothing is decompressed on the way
+        runner = web.AppRunner(
+            self.app(), access_log=None, max_line_size=MAX_LINE, max_field_size=MAX_HEADER,
+            auto_decompress=False, shutdown_timeout=10,
+        )  # fmt: skip
+        await runner.setup()
+        await web.TCPSite(runner, host, port).start()
+        return runner
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        why = self.failed()
+        return web.Response(status=500 if why else 200, text=why or "ok")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def _summary(self, request: web.Request) -> web.Response:
+        try:
+            self.door.operator(request.headers.get("Authorization", ""))
+        except Unauthenticated as error:
+            return problems.problem(401, error.reason, str(error))
+        return web.Response(body=msgspec.json.encode(await self.summary()), content_type="application/json")
+
+    async def summary(self) -> Summary:
+        """How the directory does."""
+        totals = await self.catalog.totals()
+        stores = tuple(
+            StoreSummary(
+                name=m.name, state=m.state, message=m.message, files=totals.stores.get(m.name, (0, 0))[0],
+                bytes=totals.stores.get(m.name, (0, 0))[1], latency_ms=m.latency_ms,
+                used=m.used_free[0] if m.used_free else None, free=m.used_free[1] if m.used_free else None,
+            )
+            for m in self.mesh.members.values()
+        )  # fmt: skip
+        return Summary(
+            config=configs.fingerprint(self._text), error=self._error or self.waits, files=totals.files,
+            directories=totals.directories, bytes=totals.bytes, pending=totals.pending,
+            corrupted=totals.states.get("Corrupt", 0), stores=stores,
+            monthly_nanos=_monthly(self.mesh.config, totals.stores), currency=self.mesh.config.currency,
+            entries=totals.files + totals.directories,
+            emptied=self.emptying is not None and self.emptying.done,
+        )  # fmt: skip
+
+
+def _monthly(config: DirectoryConfig, held: dict[str, tuple[int, int]] | Any) -> int | None:
+    """What all copies cost a month; None if the price of one isn't known."""
+    total = 0
+    for store in config.stores:
+        cost = monthly_nanos(store.prices, held.get(store.name, (0, 0))[1])
+        if cost is None:
+            return None
+        total += cost
+    return total

@@ -1,0 +1,358 @@
+"""The stores of one directory as they live: whether each answers, whether it is the one it was, how full it is.
+
+A store that doesn't answer is never taken for an empty one. Each prefix carries an identity marker; a store without its
+marker, or with another one, isn't believed: nothing is read from it, written to it or concluded from its listings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, Literal
+
+import msgspec
+
+from cloudmesh.data import names
+from cloudmesh.data.catalog.ports import Catalog
+from cloudmesh.data.config import DirectoryConfig, StoreConfig
+from cloudmesh.data.errors import Exists, InvalidName, Missing, Suspicious
+from cloudmesh.data.placement import StoreView
+from cloudmesh.data.stores.ports import Capacity, Store
+from cloudmesh.data.stores.registry import StoreContext, maker
+from cloudmesh.engine.errors import AuthFailed, CloudmeshError, RateLimited, Transient
+
+log = logging.getLogger(__name__)
+
+State = Literal["Up", "Unknown", "Gone", "Claimed", "Suspicious"]
+
+HIDDEN: Final = ".cloudmesh/"
+"""Part of each prefix that is ours: no path of a user lies in it."""
+MARKER: Final = HIDDEN + "store.json"
+GONE_SECONDS: Final = 60.0
+"""A store that hasn't answered for so long is given up: its files are copied elsewhere."""
+PROBE_SECONDS: Final = (1.0, 10.0)
+"""Between looks at a store that doesn't answer, and at one that does."""
+PROBE_LIMIT: Final = 10.0
+CAPACITY_SECONDS: Final = 300.0
+
+
+class Marker(msgspec.Struct, frozen=True):
+    """Identity of one prefix of a store."""
+
+    id: str
+    installation: str
+    namespace: str
+    name: str
+    uid: str
+
+
+class Member:
+    """One store of the directory.
+
+    Args:
+        config: As it was asked for.
+        store: The store itself.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, config: StoreConfig, store: Store, clock: Callable[[], float]) -> None:
+        self.config = config
+        self.store = store
+        self._clock = clock
+        self.state: State = "Unknown"
+        self.message = "not looked at yet"
+        self.latency_ms = 0
+        self.used_free: tuple[int, int] | None = None
+        self.files, self.bytes = 0, 0
+        self.reserved = 0
+        """Bytes of uploads that are under way."""
+        self._since = clock()
+        self.looked = asyncio.Event()
+        self.doubted = asyncio.Event()
+        self.identify: Callable[[], Awaitable[bool]] | None = None
+        """Looks at the marker."""
+
+    async def absence_counts(self) -> bool:
+        """Whether what the store doesn't have is surely not there: it still has its marker. An unmounted volume and an
+        emptied or exchanged bucket answer too."""
+        if self.identify is not None and not await self.identify():
+            self.doubted.set()
+            return False
+        return self.up
+
+    @property
+    def name(self) -> str:
+        """Name of the DataStore."""
+        return self.config.name
+
+    @property
+    def up(self) -> bool:
+        """It answers and is believed."""
+        return self.state == "Up"
+
+    def view(self) -> StoreView:
+        """What placement sees of it."""
+        free = None if self.used_free is None else max(0, self.used_free[1] - self.reserved)
+        return StoreView(self.config, self.store.info, self.up, self.bytes + self.reserved, free, self.latency_ms)
+
+    def key(self, name: str) -> str:
+        """Key of something of ours in it, such as the marker."""
+        return self.config.prefix + name
+
+    def told(self, state: State, message: str) -> bool:
+        """Takes a result of a look; says whether the state changed."""
+        now = self._clock()
+        given_up = self.state == "Gone" or (self.state == "Unknown" and now - self._since >= GONE_SECONDS)
+        if state == "Unknown" and given_up:
+            state = "Gone"
+        changed = state != self.state
+        if changed:
+            self._since = now
+            log.log(logging.INFO if state == "Up" else logging.WARNING, "store %s is %s: %s", self.name, state, message)
+        self.state, self.message = state, message
+        self.looked.set()
+        return changed
+
+    def doubt(self, error: CloudmeshError) -> None:
+        """A call failed as calls fail when a store is away: look at it at once; until then others are asked first."""
+        away = isinstance(error, Transient | Suspicious | AuthFailed) and not isinstance(error, RateLimited)
+        if self.state == "Up" and away:
+            self.told("Unknown", str(error))
+            self.doubted.set()
+
+
+class Mesh:
+    """All stores of a directory.
+
+    Args:
+        config: The directory.
+        catalog: Keeps the identities of stores.
+        clock: Seconds, monotonic.
+        on_change: Called when a store comes or goes, with its name.
+    """
+
+    def __init__(
+        self,
+        config: DirectoryConfig,
+        catalog: Catalog,
+        *,
+        clock: Callable[[], float],
+        on_change: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._on_change = on_change
+        self.config = config
+        self.members: dict[str, Member] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._broken: dict[str, str] = {}
+
+    async def use(self, config: DirectoryConfig) -> None:
+        """Takes a configuration: stores that are as before go on, others are opened anew.
+
+        Raises:
+            InvalidRequest: A store's settings can't be used: all stays as it was.
+        """
+        wanted = {store.name: store for store in config.stores}
+        kept = {name for name, member in self.members.items() if wanted.get(name) == member.config}
+        made = {
+            name: Member(store_config, make(store_config, config.allow_private), self._clock)
+            for name, store_config in wanted.items()
+            if name not in kept
+        }
+        self.config = config
+        for name in [n for n in self.members if n not in kept]:
+            await self._remove(name)
+        for name, member in made.items():
+            member.identify = partial(self._same, member)
+            self.members[name] = member
+            self._tasks[name] = asyncio.create_task(self._watch(member), name=f"store {name}")
+        # the user's order
+        self.members = {name: self.members[name] for name in wanted}
+
+    async def close(self) -> None:
+        """Ends all."""
+        for name in list(self.members):
+            await self._remove(name)
+
+    async def _remove(self, name: str) -> None:
+        member, task = self.members.pop(name), self._tasks.pop(name)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await member.store.close()
+
+    def views(self) -> list[StoreView]:
+        """What placement sees."""
+        return [member.view() for member in self.members.values()]
+
+    def up(self) -> list[Member]:
+        """Stores that answer."""
+        return [member for member in self.members.values() if member.up]
+
+    async def settled(self, seconds: float = PROBE_LIMIT + 1) -> None:
+        """Waits until each store was looked at once, but not for ever."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(member.looked.wait() for member in self.members.values()))
+
+    def count(self, stores: Mapping[str, tuple[int, int]]) -> None:
+        """Takes the catalogue's counters: files and bytes of each store."""
+        for name, member in self.members.items():
+            member.files, member.bytes = stores.get(name, (0, 0))
+
+    async def _watch(self, member: Member) -> None:
+        asked_room, tell = -CAPACITY_SECONDS, False
+        while True:
+            room = self._clock() - asked_room >= CAPACITY_SECONDS
+            first = not member.looked.is_set()
+            state, message = await self._look(member, room)
+            if room and state == "Up":
+                asked_room = self._clock()
+            changed = member.told(state, message)
+            if self._on_change is not None:
+                try:
+                    # what it was when this process, or the one before it, last knew
+                    seen = await self._catalog.get(f"seen/{member.name}") if first or changed else member.state
+                    tell = tell or (changed if not first else member.state not in (seen, "Unknown"))
+                    if tell:
+                        await self._on_change(member.name)
+                        tell = False
+                    if member.state not in (seen, "Unknown"):
+                        await self._catalog.set(f"seen/{member.name}", member.state)
+                except CloudmeshError as error:
+                    tell = True
+                    log.warning("that store %s is %s can't be acted upon yet: %s", member.name, member.state, error)
+            member.doubted.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PROBE_SECONDS[member.up]):
+                    await member.doubted.wait()
+
+    async def _look(self, member: Member, room: bool) -> tuple[State, str]:
+        try:
+            async with asyncio.timeout(PROBE_LIMIT):
+                probe = await member.store.probe()
+                member.latency_ms = probe.latency_ms
+                state, message = await self._identify(member)
+                if state == "Up" and room and isinstance(member.store, Capacity):
+                    member.used_free = await member.store.capacity()
+                return state, message or probe.message
+        except TimeoutError:
+            return "Unknown", f"no answer within {PROBE_LIMIT:g} s"
+        except CloudmeshError as error:
+            return "Unknown", f"{error.reason}: {error}"
+        except Exception as error:
+            log.exception("looking at store %s failed unexpectedly", member.name)
+            return "Unknown", f"{type(error).__name__}: {error}"
+
+    async def _same(self, member: Member) -> bool:
+        """Whether a store still has the marker on record."""
+        try:
+            async with asyncio.timeout(PROBE_LIMIT):
+                known, found = await self._catalog.get(f"store/{member.name}"), await self._marker(member)
+        except (CloudmeshError, TimeoutError) as error:
+            member.doubt(error if isinstance(error, CloudmeshError) else Transient("no answer"))
+            return False
+        if found is None and not known and member.config.access == "ReadOnly":
+            return True
+        if found is None or found.id != known:
+            member.doubt(Suspicious(f"the marker {member.key(MARKER)} is missing or another one's"))
+            return False
+        return True
+
+    async def _identify(self, member: Member) -> tuple[State, str]:
+        """Compares the marker with the one on record; writes it where the store is new to us."""
+        known = await self._catalog.get(f"store/{member.name}")
+        found = await self._marker(member)
+        if found is None:
+            if known:
+                return "Suspicious", (
+                    f"the marker {member.key(MARKER)} is missing: is this the right place, and is it mounted?"
+                )
+            if member.config.access == "ReadOnly":
+                return "Up", ""
+            found = await self._claim(member)
+        if known and found.id != known:
+            return "Suspicious", f"the marker {member.key(MARKER)} is another one's: this isn't the place it was"
+        config = self.config
+        if (found.installation, found.namespace, found.name) != (config.installation, config.namespace, config.name):
+            return "Claimed", (
+                f"the prefix '{member.config.prefix}' belongs to the directory {found.namespace}/{found.name}"
+                f" of installation {found.installation}: give this directory another `prefix`"
+            )
+        if not known:
+            for other in self.members.values():
+                if other is not member and await self._catalog.get(f"store/{other.name}") == found.id:
+                    return "Claimed", f"it is the same place as store {other.name}: its copies wouldn't be two"
+            await self._catalog.set(f"store/{member.name}", found.id)
+        return "Up", ""
+
+    async def _marker(self, member: Member) -> Marker | None:
+        try:
+            text = b"".join([chunk async for chunk in member.store.read(member.key(MARKER), length=4096)])
+        except Missing:
+            return None
+        try:
+            return msgspec.json.decode(text, type=Marker)
+        except msgspec.DecodeError as error:
+            raise Suspicious(f"the marker {member.key(MARKER)} can't be read: {error}") from error
+
+    async def _claim(self, member: Member) -> Marker:
+        config = self.config
+        marker = Marker(secrets.token_hex(16), config.installation, config.namespace, config.name, config.uid)
+        try:
+            await member.store.write(member.key(MARKER), once(msgspec.json.encode(marker)), if_absent=True)
+        except Exists:
+            log.info("store %s: somebody else claimed the prefix first", member.name)
+        found = await self._marker(member)
+        if found is None:
+            raise Transient(f"the marker {member.key(MARKER)} was written and can't be read")
+        return found
+
+
+async def once(content: bytes) -> AsyncIterator[bytes]:
+    """A content that is in memory, as chunks."""
+    if content:
+        yield content
+
+
+def make(config: StoreConfig, allow_private: bool) -> Store:
+    """Opens a store.
+
+    Raises:
+        InvalidRequest: Its settings can't be used.
+    """
+    context = StoreContext(
+        config.name,
+        config.settings,
+        {key: base64.b64decode(value) for key, value in config.credentials.items()},
+        config.requests_per_second,
+        config.bytes_per_second,
+        config.mount,
+        allow_private,
+    )
+    return maker(config.kind)(context)
+
+
+def own_path(path: str) -> str:
+    """The clean path of something that a user may change.
+
+    Raises:
+        InvalidName: It is the root, lies in our own folder, or can't be held.
+    """
+    clean = names.clean_path(path)
+    if not clean:
+        raise InvalidName("the root can't be changed: name something in it")
+    if clean == HIDDEN[:-1] or clean.startswith(HIDDEN):
+        raise InvalidName(f"'{HIDDEN}' is Cloudmesh's own: choose another name")
+    return clean
+
+
+def strongest(members: Sequence[Member]) -> list[Member]:
+    """Stores that the journal may be written to, in the user's order: strong ones that take writes."""
+    return [m for m in members if m.up and m.store.info.strong and m.config.access == "ReadWrite"]

@@ -1,0 +1,262 @@
+"""Which stores hold a file: the first rule that matches it, then filter, score, rank, explain. Pure."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from cloudmesh.data import names
+from cloudmesh.data.config import Match, PlacementRule, Prefer, Prices, StoreConfig
+from cloudmesh.data.errors import InvalidName
+from cloudmesh.data.model import MICROS
+from cloudmesh.data.stores.ports import StoreInfo
+
+GIB = 1 << 30
+UNKNOWN = 1 << 62
+"""Score of what nobody knows: after all that is known, since unknown is never free."""
+STICKY: frozenset[Prefer] = frozenset({"Balanced", "Fastest", "Random"})
+"""Preferences that change from hour to hour: a store that holds the file already comes first, or files would wander."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What rules see of a file; times in microseconds."""
+
+    path: str
+    size: int
+    mtime: int = 0
+    content_type: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreView:
+    """What placement sees of a store.
+
+    Args:
+        config: As it was asked for.
+        info: What it declares.
+        up: It answers, and what it says is believed.
+        used: Bytes of this directory in it.
+        free: Bytes that it still has room for, None if it doesn't tell.
+        latency_ms: Of a small call.
+    """
+
+    config: StoreConfig
+    info: StoreInfo
+    up: bool = True
+    used: int = 0
+    free: int | None = None
+    latency_ms: int = 0
+
+    @property
+    def domain(self) -> str:
+        """Stores of the same one are lost together."""
+        return self.config.domain or self.info.failure_domain or self.config.name
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one store.
+
+    Args:
+        store: Its name.
+        chosen: It is to hold a copy.
+        score: What it was ranked by, the least first; None if it fell at a filter.
+        why: In words.
+    """
+
+    store: str
+    chosen: bool
+    score: int | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Where a file belongs.
+
+    Args:
+        rule: The rule that matched.
+        stores: Names, the best first; at most `rule.copies`.
+        counting: Those of them whose copies count toward `rule.min_copies`.
+        verdicts: About all stores, in the user's order.
+        changes_at: When another rule may match by age alone, in microseconds; 0 for never.
+    """
+
+    rule: PlacementRule
+    stores: tuple[str, ...]
+    counting: int
+    verdicts: tuple[Verdict, ...] = ()
+    changes_at: int = 0
+
+    @property
+    def enough(self) -> bool:
+        """Whether a write can be acknowledged with these stores."""
+        return self.counting >= self.rule.min_copies
+
+
+@lru_cache(maxsize=1024)
+def _pattern(text: str) -> re.Pattern[str]:
+    wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = [wild.get(token) or re.escape(token) for token in re.split(r"(\*\*/|\*\*|\*|\?)", text)]
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def path_matches(pattern: str, path: str) -> bool:
+    """Whether a path is of a pattern: `*` and `?` stay within a part, `**` goes over parts."""
+    return _pattern(pattern).fullmatch(path) is not None
+
+
+def _matches(match: Match, facts: Facts) -> bool:
+    return (
+        (match.path == "**" or path_matches(match.path, facts.path))
+        and facts.size >= match.min_size
+        and (match.max_size is None or facts.size <= match.max_size)
+        and (not match.content_type or fnmatch.fnmatchcase(facts.content_type, match.content_type))
+        and all(facts.tags.get(key) == value for key, value in match.tags.items())
+    )
+
+
+def rule_of(facts: Facts, rules: Sequence[PlacementRule], now: int) -> tuple[PlacementRule, int]:
+    """The rule that places a file, and when age alone may change that (0 for never); the last rule takes what no other
+    one matches."""
+    changes = 0
+    for rule in rules:
+        if not _matches(rule.match, facts):
+            continue
+        old_at = facts.mtime + rule.match.older_than_seconds * MICROS
+        if rule.match.older_than_seconds and old_at > now:
+            changes = min(changes or old_at, old_at)
+            continue
+        return rule, changes
+    return rules[-1], changes
+
+
+def monthly_nanos(prices: Prices, size: int) -> int | None:
+    """What keeping so many bytes costs a month, None if nobody knows."""
+    return None if prices.gib_month is None else prices.gib_month * size // GIB
+
+
+def _cheapest(view: StoreView, facts: Facts, _: PlacementRule) -> int:
+    prices = view.config.prices
+    if prices.gib_month is None:
+        return UNKNOWN
+    # a small file's requests cost more than its bytes
+    return prices.gib_month * facts.size // GIB + (prices.thousand_writes or 0) // 1000
+
+
+def _balanced(view: StoreView, facts: Facts, _: PlacementRule) -> int:
+    room = view.config.capacity
+    if room is None and view.free is not None:
+        room = view.used + view.free
+    return view.used if not room else (view.used + facts.size) * 1_000_000 // room
+
+
+def _random(view: StoreView, facts: Facts, _: PlacementRule) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{view.config.name}\0{facts.path}".encode(), digest_size=7).digest(), "big")
+
+
+_SCORES: Mapping[Prefer, tuple[str, Callable[[StoreView, Facts, PlacementRule], int]]] = {
+    "Cheapest": ("price", _cheapest),
+    "Nearest": ("nearness", lambda view, _, rule: 0 if rule.near and view.config.region == rule.near else 1),
+    "Fastest": ("latency", lambda view, _, __: view.latency_ms),
+    "Balanced": ("use", _balanced),
+    "Sequential": ("order", lambda _, __, ___: 0),
+    "Random": ("chance", _random),
+}
+
+
+def _falls(view: StoreView, facts: Facts, rule: PlacementRule, holding: bool) -> str:
+    """Why a store can't hold a copy, empty if it can."""
+    config = view.config
+    if (rule.only and config.name not in rule.only) or config.name in rule.but:
+        return f"rule '{rule.name}' leaves it out"
+    if config.access == "Drain":
+        return "it is being emptied (access Drain)"
+    if not view.up:
+        return "it doesn't answer, or isn't believed"
+    if facts.size > view.info.max_size:
+        return f"it takes no files over {view.info.max_size} bytes"
+    if holding:
+        return ""
+    try:
+        names.key_of(config.prefix, facts.path, view.info)
+    except InvalidName as error:
+        return f"it can't hold the name: {error}"
+    if config.access == "ReadOnly":
+        return "it is read-only"
+    if config.capacity is not None and view.used + facts.size > config.capacity:
+        return f"its capacity of {config.capacity} bytes is used up"
+    if view.free is not None and facts.size > view.free:
+        return f"it has {view.free} bytes left"
+    return ""
+
+
+def choose(
+    facts: Facts,
+    rules: Sequence[PlacementRule],
+    stores: Sequence[StoreView],
+    now: int,
+    *,
+    holding: frozenset[str] = frozenset(),
+    explain: bool = False,
+) -> Chosen:
+    """Chooses stores for a file.
+
+    Args:
+        facts: The file.
+        rules: In order; at least one.
+        stores: All stores, in the user's order.
+        now: Microseconds.
+        holding: Stores that hold it whole already; they come first where scores are equal or change all the time.
+        explain: Gives verdicts about all stores too.
+    """
+    rule, changes = rule_of(facts, rules, now)
+    words, score = _SCORES[rule.prefer]
+    ranked: list[tuple[tuple[int, int, int], StoreView, int]] = []
+    fallen: dict[str, str] = {}
+    for order, view in enumerate(stores):
+        held = view.config.name in holding
+        if why := _falls(view, facts, rule, held):
+            fallen[view.config.name] = why
+            continue
+        points = order if rule.prefer == "Sequential" else score(view, facts, rule)
+        stay = 0 if held else 1
+        ranked.append(((stay, points, order) if rule.prefer in STICKY else (points, stay, order), view, points))
+    ranked.sort(key=lambda item: item[0])
+    picked = _spread(rule, [view for _, view, _ in ranked])
+    names = tuple(view.config.name for view in picked)
+    counting = sum(1 for view in picked if view.info.strong or rule.weak_copies == "Count")
+    verdicts: tuple[Verdict, ...] = ()
+    if explain:
+        points_of = {view.config.name: points for _, view, points in ranked}
+        place = {view.config.name: n + 1 for n, (_, view, _) in enumerate(ranked)}
+        verdicts = tuple(
+            Verdict(
+                name, name in names, points_of.get(name),
+                fallen.get(name) or f"{place[name]}. of {len(ranked)} by {words} (rule '{rule.name}')",
+            )
+            for name in (view.config.name for view in stores)
+        )  # fmt: skip
+    return Chosen(rule, names, counting, verdicts, changes)
+
+
+def _spread(rule: PlacementRule, ranked: Sequence[StoreView]) -> list[StoreView]:
+    """The best, each of another domain as long as there are such; then whatever comes next: a copy too near is better
+    than none."""
+    if rule.spread == "Store":
+        return list(ranked[: rule.copies])
+    picked: list[StoreView] = []
+    seen: set[str] = set()
+    for view in ranked:
+        domain = view.domain if rule.spread == "Provider" else view.config.region or view.config.name
+        if domain not in seen and len(picked) < rule.copies:
+            seen.add(domain)
+            picked.append(view)
+    picked += [view for view in ranked if view not in picked][: rule.copies - len(picked)]
+    return picked

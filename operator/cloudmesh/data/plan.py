@@ -1,0 +1,143 @@
+"""What the mover does next with one file: pure, level-based, never more than what is sure to be safe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cloudmesh.data.config import DirectoryConfig
+from cloudmesh.data.model import MICROS, Copy, Work
+from cloudmesh.data.placement import Chosen, StoreView
+
+CHECK = 3600 * MICROS
+"""A copy that was read and isn't whole is read again so much later, if no other one can be read."""
+RETRY = 30 * MICROS
+"""After a failure or while a store is away, a file is looked at again so much later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Makes or renews the copy in a store, from the best of `sources`."""
+
+    store: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Removes the copy in a store.
+
+    Args:
+        store: Where.
+        keep: So many counting copies elsewhere have to be proved first; 0 for what was deleted.
+    """
+
+    store: str
+    keep: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scrub:
+    """Reads a copy and compares its digest."""
+
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """No copy can be read: looks whether this one, which isn't whole by the record, is after all."""
+
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Ends a trashed file that has no copies any more."""
+
+
+Action = Write | Drop | Scrub | Check | Purge
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, and when to look again in any case.
+
+    Args:
+        actions: What to do.
+        due: When to look again, in microseconds; 0: when something changes.
+        pending: The file isn't where it belongs yet.
+    """
+
+    actions: tuple[Action, ...]
+    due: int = 0
+    pending: bool = False
+
+
+def _trash(work: Work, views: Mapping[str, StoreView], config: DirectoryConfig, now: int) -> Plan:
+    end = work.trashed + config.trash_seconds * MICROS
+    if now < end:
+        return Plan((), end)
+    if not work.copies:
+        return Plan((Purge(),), now + RETRY if work.entry.kind == "Directory" else 0)
+    # a store that isn't in the directory any more is not waited for: nobody could ever tell
+    drops = tuple(Drop(c.store, 0) for c in work.copies if c.store not in views or views[c.store].up)
+    return Plan(drops, now + RETRY, pending=True)
+
+
+def readable(work: Work, views: Mapping[str, StoreView]) -> list[Copy]:
+    """Copies of the entry's content in stores that answer, the quickest first."""
+    found = [
+        c for c in work.copies
+        if c.state == "Whole" and c.version == work.entry.version and c.store in views and views[c.store].up
+    ]  # fmt: skip
+    return sorted(found, key=lambda c: views[c.store].latency_ms)
+
+
+def plan(work: Work, chosen: Chosen, stores: Sequence[StoreView], config: DirectoryConfig, now: int) -> Plan:
+    """What to do with a file.
+
+    Args:
+        work: The file with its copies.
+        chosen: Where it belongs.
+        stores: All stores.
+        config: The directory.
+        now: Microseconds.
+    """
+    views = {view.config.name: view for view in stores}
+    if work.trashed:
+        return _trash(work, views, config, now)
+    sources = readable(work, views)
+    whole = {c.store for c in sources}
+    wanted = [name for name in chosen.stores if name not in whole]
+    dues = [chosen.changes_at] if chosen.changes_at else []
+    actions: list[Action] = []
+    if wanted and sources:
+        actions += [Write(name, tuple(c.store for c in sources)) for name in wanted]
+    if not sources:
+        actions += [
+            Check(c.store)
+            for c in work.copies
+            if c.store in views and views[c.store].up and (not c.scrubbed or c.scrubbed + CHECK <= now)
+        ]
+    short = len(chosen.stores) < chosen.rule.copies
+    if short or (wanted and not sources):
+        dues.append(now + RETRY)
+    # a store that is away may be where the file belongs: until it is back or gone from the directory, all copies count
+    if not wanted and chosen.enough and not (short and any(not view.up for view in stores)):
+        actions += [
+            Drop(c.store, chosen.counting)
+            for c in work.copies
+            if c.store not in chosen.stores and c.store in views and views[c.store].up
+            and views[c.store].config.access != "ReadOnly"
+        ]  # fmt: skip
+    dropped = {action.store for action in actions if isinstance(action, Drop)}
+    if config.verify_seconds:
+        for copy in sources:
+            at = max(copy.scrubbed, copy.verified) + config.verify_seconds * MICROS
+            if at <= now:
+                if copy.store not in dropped:
+                    actions.append(Scrub(copy.store))
+            else:
+                dues.append(at)
+    pending = bool(wanted or dropped) or short
+    return Plan(tuple(actions), min(dues) if dues else 0, pending)

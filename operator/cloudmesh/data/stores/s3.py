@@ -1,0 +1,574 @@
+"""S3 and what speaks like it: obstore for the bytes of small objects and of reads, boto3 for all the rest.
+
+Both run in threads of the store's own. obstore's write with a condition takes the whole content at once, so an object
+of more than one part goes up as parts by boto3: at most four at a time, and the condition is tied to the call that
+completes them. Whatever ends a write before that call aborts the upload. Calls that publish or delete are never
+repeated by a library: their outcome is for the caller to look at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import ipaddress
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import partial
+from time import perf_counter
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import obstore
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+from obstore.exceptions import BaseError
+
+from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
+from cloudmesh.data.stores.common import Limits, checked, measured
+from cloudmesh.data.stores.ports import CHUNK, Object, Page, Probe, StoreInfo
+from cloudmesh.data.stores.registry import StoreContext
+from cloudmesh.data.stores.s3_clients import KEY_ID, SECRET_KEY, SESSION_TOKEN, THREADS, boto_client, bytes_client
+from cloudmesh.data.stores.s3_errors import classify, heard
+from cloudmesh.data.stores.threads import Threads, outlast
+from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, Transient
+
+T = TypeVar("T")
+Pieces = list[bytes]
+KNOWN: Final = frozenset({KEY_ID, SECRET_KEY, SESSION_TOKEN, "hosts"})
+PART = 8 << 20
+IN_FLIGHT = 4
+MOST_PARTS = 10_000
+GROW_EVERY = 1_000
+"""Parts after which parts of an upload of unknown size become twice as large: so it can be terabytes."""
+WINDOW = 4 << 20
+"""Bytes that a read asks for at once."""
+AHEAD = 3
+"""Such pieces that come while others are taken."""
+COPY_AT_ONCE = 5 << 30
+CALL_SECONDS = 60.0
+ABANDON_SECONDS = 20.0
+"""How long the end of a failed upload waits for the store."""
+READ_TRIES = 3
+PRESIGN_MOST = 7 * 86400
+CONTROLS = "".join(map(chr, (*range(1, 32), 127)))
+_ERRORS = (
+    BaseError, BotoCoreError, ClientError, ResponseParserError, FileNotFoundError, ValueError, RecursionError,
+)  # fmt: skip
+
+
+class S3Store:
+    """One bucket.
+
+    Args:
+        bucket: Its name.
+        credentials: The two keys, perhaps a session token.
+        endpoint: URL of the API, empty for that of AWS in the region.
+        region: Region that requests are signed for.
+        name: Of the store.
+        limits: Of requests and bytes.
+        part: Bytes of a part, at least 5 MiB.
+        copy_at_once: Largest object that one call may copy.
+        call_seconds: Time within which an answer must come.
+
+    Raises:
+        AuthFailed: A key is missing.
+        InvalidRequest: A credential means nothing here.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        credentials: Mapping[str, bytes],
+        *,
+        endpoint: str = "",
+        region: str = "us-east-1",
+        name: str = "s3",
+        limits: Limits | None = None,
+        part: int = PART,
+        copy_at_once: int = COPY_AT_ONCE,
+        call_seconds: float = CALL_SECONDS,
+    ) -> None:
+        if strange := sorted(set(credentials) - KNOWN):
+            raise InvalidRequest(f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(KNOWN))}")
+        if missing := [key for key in (KEY_ID, SECRET_KEY) if not credentials.get(key, b"").strip()]:
+            raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
+        values = {key: value.decode("utf-8", "replace").strip() for key, value in credentials.items()}
+        self._bucket = bucket
+        self._limits = limits or Limits()
+        self._part = part
+        self._copy_at_once = copy_at_once
+        self._threads = Threads(name, THREADS)
+        self._once = boto_client(values, endpoint, region, call_seconds, tries=1)
+        self._client = boto_client(values, endpoint, region, call_seconds, tries=READ_TRIES)
+        url = self._client.meta.endpoint_url
+        self._writer = bytes_client(bucket, values, url, region, call_seconds, tries=1)
+        self._reader = bytes_client(bucket, values, url, region, call_seconds, tries=READ_TRIES)
+        domain = urlsplit(endpoint).netloc or "aws"
+        self._info = StoreInfo(
+            "s3", "Full", max_key=1024, max_part=1024, max_size=MOST_PARTS * (5 << 30), refuses=CONTROLS,
+            failure_domain=domain,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"S3Store({self._bucket!r})"
+
+    @property
+    def info(self) -> StoreInfo:
+        """What it declares."""
+        return self._info
+
+    # -- looking
+
+    async def probe(self) -> Probe:
+        """Lists one object."""
+        begin = perf_counter()
+        answer = await self._call("the bucket", self._client.list_objects_v2, Bucket=self._bucket, MaxKeys=1)
+        took = perf_counter() - begin
+        told = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date", "")
+        try:
+            # told in whole seconds: half of one is added, half the way is taken off
+            theirs = parsedate_to_datetime(told).timestamp() + 0.5
+            skew = round((theirs - datetime.now(UTC).timestamp() + took / 2) * 1000)
+        except (TypeError, ValueError):
+            skew = None
+        return Probe(round(took * 1000), skew)
+
+    async def stat(self, key: str) -> Object | None:
+        """As the port says; a bare 404 is asked about again, since only a code tells that there is none."""
+        for _ in range(2):
+            try:
+                return (await self._get(key, head=True))[0]
+            except Missing:
+                pass
+            try:
+                await self._get(key, range=(0, 1))
+            except Missing:
+                return None
+            except _BeyondEnd:
+                pass  # it is there, and empty
+        raise Transient(f"{key} comes and goes")
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Page:
+        """As the port says; tags come, attributes don't."""
+        asked: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix, "MaxKeys": min(limit, 1000)}
+        if after:
+            asked["StartAfter"] = after
+        answer = await self._call(f"listing {prefix}", self._client.list_objects_v2, **asked)
+        if "IsTruncated" not in answer or answer.get("Name") != self._bucket:
+            raise Transient(f"listing {prefix}: the answer is no listing")
+        try:
+            found = tuple(
+                Object(each["Key"], int(each["Size"]), str(each.get("ETag", "")), _micros(each["LastModified"]))
+                for each in answer.get("Contents", ())
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Transient(f"listing {prefix}: the answer can't be read") from error
+        if not answer["IsTruncated"]:
+            return Page(found)
+        if not found:
+            raise Transient(f"listing {prefix}: an empty page that isn't the last")
+        return Page(found, found[-1].key)
+
+    async def read(
+        self, key: str, *, start: int = 0, length: int | None = None, if_tag: str = ""
+    ) -> AsyncIterator[bytes]:
+        """As the port says: window by window, each tied to the tag of the first one."""
+        end = None if length is None else start + length
+        coming: deque[asyncio.Task[tuple[Object, Pieces]]] = deque()
+        position, asked, tag = start, start, if_tag
+        try:
+            while end is None or position < end:
+                while len(coming) < (AHEAD if tag and end is not None else 1) and (end is None or asked < end):
+                    stop = asked + WINDOW if end is None else min(end, asked + WINDOW)
+                    coming.append(asyncio.create_task(self._window(key, asked, stop, tag)))
+                    asked = stop
+                try:
+                    found, pieces = await coming[0]
+                except _BeyondEnd:
+                    if position > start:
+                        raise Changed(f"{key} became shorter while it was read") from None
+                    break
+                coming.popleft()
+                tag, end = found.tag, found.size if end is None else min(end, found.size)
+                stop = min(end, position + WINDOW)
+                position += sum(map(len, pieces))
+                if position != stop:
+                    raise Transient(f"{key}: {position} bytes came, not {stop}")
+                for piece in pieces:
+                    await self._limits.moved(len(piece))
+                    yield piece
+            if position == start:  # nothing was there to be read, so nothing was compared
+                seen = await self.stat(key)
+                if seen is None:
+                    raise Missing(f"there is no {key}")
+                if if_tag and seen.tag != if_tag:
+                    raise Changed(f"{key} has the tag {seen.tag}, not {if_tag}")
+        finally:
+            for task in coming:
+                task.cancel()
+                task.add_done_callback(_heed)
+
+    async def _window(self, key: str, begin: int, end: int, tag: str) -> tuple[Object, Pieces]:
+        return await self._get(key, range=(begin, end), if_match=tag or None)
+
+    async def _get(self, key: str, **options: Any) -> tuple[Object, Pieces]:
+        await self._limits.request()
+
+        def get() -> tuple[Object, Pieces]:
+            # what has no value must be left out: a None is sent as an empty header
+            asked: Any = {name: value for name, value in options.items() if value is not None}
+            answer = obstore.get(self._reader, key, options=asked)
+            meta = answer.meta
+            texts = {name: str(text) for name, text in answer.attributes.items() if name == name.lower()}
+            pieces = [] if options.get("head") else list(answer.stream(min_chunk_size=CHUNK))
+            return Object(key, meta["size"], meta["e_tag"] or "", _micros(meta["last_modified"]), texts), pieces
+
+        try:
+            found, pieces = await self._threads.run(get)
+        except _ERRORS as error:
+            raise self._of_read(error, key, head=bool(options.get("head"))) from None
+        if not found.tag:
+            raise Transient(f"{key}: the answer has no entity tag")
+        return found, pieces
+
+    @staticmethod
+    def _of_read(error: Exception, key: str, *, head: bool) -> CloudmeshError:
+        said = heard(error)
+        if said.status == 416:
+            return _BeyondEnd(f"{key} ends before")
+        if said.status == 404 and not said.code:
+            return Missing(f"there is no {key}") if head else Transient(f"{key}: the answer has no word of S3")
+        if isinstance(error, ValueError):
+            return InvalidName(f"{key!r} can't be read: {said.message}")
+        return classify(error, key)
+
+    # -- changing
+
+    async def write(
+        self,
+        key: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        size: int | None = None,
+        if_tag: str = "",
+        if_absent: bool = False,
+        attributes: Mapping[str, str] | None = None,
+    ) -> Object:
+        """As the port says: one call up to the size of a part, an upload of parts above."""
+        texts = checked(attributes)
+        async with aclosing(self._parts(measured(chunks, size, self._info.max_size, self._limits), size)) as parts:
+            head = [part for _ in range(2) if (part := await anext(parts, None)) is not None] or [b""]
+            if len(head) == 1:
+                mode: Any = "create" if if_absent else {"e_tag": if_tag} if if_tag else "overwrite"
+                put = partial(
+                    obstore.put, self._writer, key, head[0], attributes=dict(texts), mode=mode, use_multipart=False
+                )
+                answer = await self._change(key, put, if_absent=if_absent, if_tag=if_tag)
+                return _published(key, len(head[0]), answer.get("e_tag"), texts)
+            if if_tag or if_absent:
+                # what can be known now needn't be told after gigabytes
+                there = await self.stat(key)
+                if if_absent and there is not None:
+                    raise Exists(f"there is a {key}")
+                if if_tag and (there is None or there.tag != if_tag):
+                    raise Changed(f"{key} {'has another tag' if there else 'is gone'}")
+            upload = _Upload(self, key, if_tag=if_tag, if_absent=if_absent)
+            tag = await upload.run(head, parts, texts)
+            return _published(key, upload.size, tag, texts)
+
+    async def _parts(self, chunks: AsyncIterator[bytes], size: int | None) -> AsyncGenerator[bytes, None]:
+        """The content in parts of equal size but for the last; larger ones where their number would be too high."""
+        part = self._part
+        if size is not None:
+            part = max(part, -(-size // MOST_PARTS))
+        gathered: list[bytes] = []
+        held = made = 0
+        async for chunk in chunks:
+            view = memoryview(chunk)
+            while view:
+                taken = view[: part - held]
+                gathered.append(bytes(taken) if len(taken) < len(chunk) else chunk)
+                held, view = held + len(taken), view[len(taken) :]
+                if held == part:
+                    yield b"".join(gathered)
+                    gathered, held, made = [], 0, made + 1
+                    if size is None and made % GROW_EVERY == 0:
+                        part *= 2
+        if held:
+            yield b"".join(gathered)
+
+    async def _change(self, key: str, function: Callable[[], T], *, if_absent: bool = False, if_tag: str = "") -> T:
+        """One call that changes something: what it did is waited for even by whoever is cancelled."""
+        await self._limits.request()
+        try:
+            return await self._threads.finish(function)
+        except _ERRORS as error:
+            found = classify(error, key, if_absent=if_absent)
+            if isinstance(found, Missing) and if_tag:
+                found = Changed(f"{key} is gone")
+            raise found from None
+
+    async def _call(self, what: str, function: Callable[..., dict[str, Any]], **parameters: Any) -> dict[str, Any]:
+        await self._limits.request()
+        try:
+            return await self._threads.run(function, **parameters)
+        except _ERRORS as error:
+            raise classify(error, what) from None
+
+    async def delete(self, key: str, *, if_tag: str = "") -> None:
+        """As the port says; since not all heed the condition, it looks first as well."""
+        if if_tag:
+            there = await self.stat(key)
+            if there is None:
+                return
+            if there.tag != if_tag:
+                raise Changed(f"{key} has the tag {there.tag}, not {if_tag}")
+        more = {"IfMatch": if_tag} if if_tag else {}
+        try:
+            await self._change(key, partial(self._once.delete_object, Bucket=self._bucket, Key=key, **more))
+        except Missing:
+            return
+
+    async def copy(
+        self, source: str, target: str, *, if_tag: str = "", attributes: Mapping[str, str] | None = None
+    ) -> Object:
+        """As the power Copier says."""
+        texts = None if attributes is None else checked(attributes)
+        seen = await self.stat(source)
+        if seen is None:
+            raise Missing(f"there is no {source}")
+        if if_tag and seen.tag != if_tag:
+            raise Changed(f"{source} has the tag {seen.tag}, not {if_tag}")
+        kept = seen.attributes if texts is None else texts
+        origin = {"CopySource": {"Bucket": self._bucket, "Key": source}, "CopySourceIfMatch": seen.tag}
+        if seen.size > self._copy_at_once:
+            upload = _Upload(self, target)
+            ranges = ((at, min(seen.size, at + self._copy_at_once)) for at in range(0, seen.size, self._copy_at_once))
+            return _published(target, seen.size, await upload.copied(ranges, origin, kept), kept)
+        call = partial(
+            self._once.copy_object, Bucket=self._bucket, Key=target, MetadataDirective="REPLACE", Metadata=dict(kept),
+            **origin,
+        )  # fmt: skip
+        answer = await self._change(target, call)
+        return _published(target, seen.size, answer.get("CopyObjectResult", {}).get("ETag"), kept)
+
+    # -- powers
+
+    async def presign(self, key: str, seconds: int) -> str:
+        """As the power Presigner says; at most 7 days."""
+        url = await self._threads.run(
+            self._client.generate_presigned_url,
+            "get_object",
+            Params={"Bucket": self._bucket, "Key": key},
+            ExpiresIn=max(1, min(seconds, PRESIGN_MOST)),
+        )
+        return str(url)
+
+    async def sweep(self, prefix: str, older_than_seconds: int) -> int:
+        """As the power Sweeper says."""
+        old = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
+        count = 0
+        mark: dict[str, str] = {}
+        while True:
+            answer = await self._call(
+                "open uploads", self._client.list_multipart_uploads, Bucket=self._bucket, Prefix=prefix, **mark
+            )
+            for upload in answer.get("Uploads", ()):
+                if upload["Key"].startswith(prefix) and upload["Initiated"] <= old:
+                    count += await self.abort(upload["Key"], upload["UploadId"])
+            if not answer.get("IsTruncated"):
+                return count
+            mark = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer.get("NextUploadIdMarker", "")}
+
+    async def abort(self, key: str, upload: str) -> bool:
+        """Ends an upload without a trace; False if there is none."""
+        try:
+            await self._call(key, self._client.abort_multipart_upload, Bucket=self._bucket, Key=key, UploadId=upload)
+        except CloudmeshError as error:
+            if "NoSuchUpload" in str(error):
+                return False
+            raise
+        return True
+
+    async def close(self) -> None:
+        """Lets go of threads and connections."""
+        self._threads.close()
+        self._client.close()
+        self._once.close()
+
+
+class _BeyondEnd(InvalidRequest):
+    """The range begins where the object has ended."""
+
+
+class _Upload:
+    """One upload of parts, from its begin to its completion or abortion."""
+
+    def __init__(self, store: S3Store, key: str, *, if_tag: str = "", if_absent: bool = False) -> None:
+        self._store = store
+        self._key = key
+        self._if_tag = if_tag
+        self._if_absent = if_absent
+        self._where: dict[str, Any] = {"Bucket": store._bucket, "Key": key}
+        self._tags: dict[int, str] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self.size = 0
+
+    async def run(self, head: Pieces, parts: AsyncIterator[bytes], texts: Mapping[str, str]) -> str:
+        """Sends all parts, first those that are there already, which it takes; gives the tag of the object."""
+        async with _Session(self, texts):
+            number = 0
+            while head:
+                number += 1
+                await self._begin(number, self._send(number, head.pop(0)))
+            async for part in parts:
+                number += 1
+                await self._begin(number, self._send(number, part))
+            return await self._complete()
+
+    async def copied(self, ranges: Any, origin: Mapping[str, Any], texts: Mapping[str, str]) -> str:
+        """Has all ranges copied inside the store; gives the tag of the object."""
+        async with _Session(self, texts):
+            for number, (begin, end) in enumerate(ranges, 1):
+                await self._begin(number, self._fetch(number, begin, end, origin))
+            return await self._complete()
+
+    async def open(self, texts: Mapping[str, str]) -> None:
+        """Begins it."""
+        call = partial(self._store._once.create_multipart_upload, Metadata=dict(texts), **self._where)
+        answer = await self._store._change(self._key, call)
+        self._where["UploadId"] = str(answer["UploadId"])
+
+    async def _begin(self, number: int, work: Any) -> None:
+        """Starts one part when there is room; raises what another one has raised."""
+        if number > MOST_PARTS:
+            work.close()
+            raise InvalidRequest(f"{self._key} has more than {MOST_PARTS} parts")
+        self._running.add(asyncio.ensure_future(work))
+        if len(self._running) >= IN_FLIGHT:
+            await self._wait(asyncio.FIRST_COMPLETED)
+
+    async def _wait(self, until: str) -> None:
+        if not self._running:
+            return
+        done, self._running = await asyncio.wait(self._running, return_when=until)
+        failed = [error for task in done if (error := task.exception()) is not None]
+        if failed:
+            raise failed[0]
+
+    async def _send(self, number: int, part: bytes) -> None:
+        self.size += len(part)
+
+        def send() -> dict[str, Any]:
+            digest = base64.b64encode(hashlib.md5(part, usedforsecurity=False).digest()).decode()
+            call: Any = self._store._client.upload_part
+            answer: dict[str, Any] = call(Body=part, ContentMD5=digest, PartNumber=number, **self._where)
+            return answer
+
+        self._keep(number, (await self._store._change(self._key, send)).get("ETag"))
+
+    async def _fetch(self, number: int, begin: int, end: int, origin: Mapping[str, Any]) -> None:
+        call = partial(
+            self._store._client.upload_part_copy, PartNumber=number, CopySourceRange=f"bytes={begin}-{end - 1}",
+            **self._where, **origin,
+        )  # fmt: skip
+        answer = await self._store._change(self._key, call)
+        self._keep(number, answer.get("CopyPartResult", {}).get("ETag"))
+
+    def _keep(self, number: int, tag: str | None) -> None:
+        if not tag:
+            raise Transient(f"{self._key}: the answer to part {number} has no entity tag")
+        self._tags[number] = tag
+
+    async def _complete(self) -> str:
+        await self._wait(asyncio.ALL_COMPLETED)
+        parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(self._tags.items())]
+        tied = {"IfMatch": self._if_tag} if self._if_tag else {"IfNoneMatch": "*"} if self._if_absent else {}
+        call = partial(
+            self._store._once.complete_multipart_upload, MultipartUpload={"Parts": parts}, **self._where, **tied
+        )
+        answer = await self._store._change(self._key, call, if_absent=self._if_absent, if_tag=self._if_tag)
+        return str(answer.get("ETag") or "")
+
+    async def abandon(self) -> None:
+        """Waits for the parts that are under way, and aborts; what fails here is left for a sweep."""
+        for task in self._running:
+            task.add_done_callback(_heed)
+        if self._running:
+            await asyncio.wait(self._running, timeout=ABANDON_SECONDS)
+        if "UploadId" not in self._where:
+            return
+        with suppress(CloudmeshError, TimeoutError):
+            async with asyncio.timeout(ABANDON_SECONDS):
+                await self._store.abort(self._key, self._where["UploadId"])
+
+
+class _Session:
+    """An open upload, which is aborted whatever ends it before it is complete."""
+
+    def __init__(self, upload: _Upload, texts: Mapping[str, str]) -> None:
+        self._upload = upload
+        self._texts = texts
+
+    async def __aenter__(self) -> None:
+        opening = asyncio.ensure_future(self._upload.open(self._texts))
+        try:
+            await outlast(opening)
+        except BaseException:
+            await outlast(self._upload.abandon())
+            raise
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            await outlast(self._upload.abandon())
+
+
+def _published(key: str, size: int, tag: str | None, texts: Mapping[str, str]) -> Object:
+    if tag:
+        return Object(key, size, tag, 0, texts)
+    raise Transient(f"{key}: the answer has no entity tag")
+
+
+def _heed(task: asyncio.Task[Any]) -> None:
+    """Hears an exception that nobody waits for."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _micros(moment: datetime) -> int:
+    return round(moment.timestamp()) * 1_000_000
+
+
+def make(context: StoreContext) -> S3Store:
+    """The store of a bucket.
+
+    Raises:
+        AuthFailed: The Secret lacks a key.
+        InvalidRequest: The Secret has a key that means nothing, or the endpoint is an address of this machine.
+    """
+    endpoint = str(context.settings.get("endpoint") or "")
+    if endpoint and not context.allow_private and _is_private(urlsplit(endpoint).hostname or ""):
+        raise InvalidRequest(f"{endpoint}: loopback and link-local addresses are refused as endpoints")
+    return S3Store(
+        str(context.settings["bucket"]),
+        context.credentials,
+        endpoint=endpoint,
+        region=str(context.settings.get("region") or "us-east-1"),
+        name=context.name,
+        limits=Limits(context.requests_per_second, context.bytes_per_second),
+    )
+
+
+def _is_private(host: str) -> bool:
+    """Whether it is by its own words an address of loopback or the link; what a name stands for isn't looked up."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast

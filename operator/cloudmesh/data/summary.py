@@ -1,0 +1,264 @@
+"""What a gateway tells the operator, and the status of a VirtualDirectory that is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+import msgspec
+
+from cloudmesh.api import conditions as c
+from cloudmesh.data.config import DirectoryConfig, StoreSummary, Summary
+from cloudmesh.data.resources import gateway_url
+from cloudmesh.data.words import apart, size_text, time_text
+from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Transient
+from cloudmesh.engine.resources import Obj
+
+LIMIT_SECONDS = 5.0
+MOST_BYTES = 1 << 20
+COUNTERS_SECONDS = 300.0
+COUNTERS = (
+    "files", "directories", "bytes", "size", "pendingCopies", "corrupted", "catalog",
+)  # fmt: skip
+MAX_MESSAGE = 1024
+MAX_STORES = 32
+
+
+class Reader(Protocol):
+    """Asks gateways."""
+
+    async def read(self, namespace: str, name: str, token: str) -> Summary:
+        """What the gateway of a directory tells.
+
+        Raises:
+            Transient: It doesn't answer.
+            AuthFailed: It doesn't know the token (yet).
+        """
+
+
+class HttpReader:
+    """Over HTTP, by the directory's Service."""
+
+    async def read(self, namespace: str, name: str, token: str) -> Summary:
+        """See `Reader`."""
+        limit = aiohttp.ClientTimeout(total=LIMIT_SECONDS)
+        headers = {"Authorization": f"Bearer {token}"}
+        url = f"{gateway_url(namespace, name)}/internal/summary"
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=limit) as session,
+                session.get(url, headers=headers, allow_redirects=False) as answer,
+            ):
+                body = await answer.content.read(MOST_BYTES)
+                if answer.status == 401:
+                    raise AuthFailed("the gateway doesn't know the operator's token")
+                if answer.status != 200:
+                    raise Transient(f"the gateway answers {answer.status}")
+                return msgspec.json.decode(body, type=Summary)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Transient(f"the gateway doesn't answer: {type(error).__name__}") from error
+        except msgspec.DecodeError as error:
+            raise Transient(f"the gateway's answer can't be read: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a directory can't be as asked; what was there before goes on."""
+
+    reason: str
+    message: str
+
+    @classmethod
+    def of(cls, error: CloudmeshError, about: str = "") -> Trouble:
+        """An error of the taxonomy."""
+        return cls(error.reason, f"{about}: {error}" if about else str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a reconcile has seen of a directory.
+
+    Args:
+        trouble: Why it can't be as asked; None if it can.
+        summary: What its gateway told; None if it doesn't answer.
+        silence: Why it doesn't.
+        config: What the gateway is to be told; None if nothing ever was.
+        fingerprint: Of that.
+        served: The gateway has answered before.
+    """
+
+    trouble: Trouble | None
+    summary: Summary | None
+    silence: str
+    config: DirectoryConfig | None
+    fingerprint: str
+    served: bool
+
+
+def make_status(obj: Obj, seen: Seen, now: str) -> dict[str, Any]:
+    """The whole status as it should be now; what nobody can tell now stays as it was told last.
+
+    Args:
+        obj: The VirtualDirectory.
+        seen: What was seen.
+        now: RFC 3339 time.
+    """
+    old = obj.get("status") or {}
+    conditions = c.Conditions.of(obj, now)
+    status: dict[str, Any] = {key: old[key] for key in (*COUNTERS, "stores", "url") if key in old}
+    summary = seen.summary
+    if summary is None or seen.config is None:
+        for type_ in (c.STORES_READY, c.PLACED, c.VERIFIED):
+            conditions.put(type_, "Unknown", c.REASON_PENDING, seen.silence or "not known yet")
+    else:
+        status |= _counters(summary)
+        status["stores"] = [_store(store, seen.config) for store in summary.stores[:MAX_STORES]]
+        _parts(conditions, summary)
+    if seen.config is not None:
+        status["url"] = gateway_url(obj["metadata"]["namespace"], obj["metadata"]["name"])
+    _ready(conditions, seen)
+    return {"observedGeneration": conditions.generation, "conditions": conditions.list, **status}
+
+
+def _counters(summary: Summary) -> dict[str, Any]:
+    catalog: dict[str, Any] = {"entries": summary.entries}
+    if summary.snapshot_at:
+        catalog["snapshotAt"] = time_text(summary.snapshot_at)
+    return {
+        "files": summary.files,
+        "directories": summary.directories,
+        "bytes": summary.bytes,
+        "size": size_text(summary.bytes),
+        "pendingCopies": summary.pending,
+        "corrupted": summary.corrupted,
+        "catalog": catalog,
+    }
+
+
+def _store(store: StoreSummary, config: DirectoryConfig) -> dict[str, Any]:
+    prefix = next((s.prefix for s in config.stores if s.name == store.name), "")
+    made: dict[str, Any] = {"name": store.name}
+    if prefix:
+        made["prefix"] = prefix
+    made["state"] = store.state
+    if store.message and store.state != "Up":
+        made["message"] = store.message[:MAX_MESSAGE]
+    return made | {"files": store.files, "bytes": store.bytes}
+
+
+def _told(stores: Sequence[StoreSummary]) -> str:
+    return "; ".join(
+        f"{store.name} is {store.state}" + (f": {store.message}" if store.message else "") for store in stores
+    )
+
+
+def _parts(conditions: c.Conditions, summary: Summary) -> None:
+    away = [store for store in summary.stores if store.state not in ("Up", "Slow")]
+    if not away:
+        conditions.put(c.STORES_READY, "True", c.REASON_AS_SPECIFIED, f"{len(summary.stores)} stores answer")
+    else:
+        wrong = any(store.state in ("Claimed", "Suspicious") for store in away)
+        conditions.put(c.STORES_READY, "False" if wrong else "Unknown", _away_reason(away), _told(away))
+    if summary.pending:
+        # without numbers, which move all the time: `status.pendingCopies` has them
+        conditions.put(c.PLACED, "False", c.REASON_PLACING, "files are being copied, checked or removed")
+    else:
+        conditions.put(c.PLACED, "True", c.REASON_AS_SPECIFIED, "all files lie as the rules want")
+    if summary.corrupted:
+        conditions.put(c.VERIFIED, "False", c.REASON_REPAIRING, "copies read back otherwise than they were written")
+    else:
+        conditions.put(c.VERIFIED, "True", c.REASON_AS_SPECIFIED, "no copy is known to be damaged")
+
+
+def _quota(conditions: c.Conditions, config: DirectoryConfig, summary: Summary) -> str:
+    """Sets WithinQuota; gives what is over, empty if nothing is."""
+    over = ""
+    if config.quota_bytes is not None and summary.bytes > config.quota_bytes:
+        over = f"{size_text(summary.bytes)} of {size_text(config.quota_bytes)} are used"
+    if config.quota_files is not None and summary.files > config.quota_files:
+        over = f"{summary.files} of {config.quota_files} files are there"
+    if config.quota_bytes is None and config.quota_files is None:
+        conditions.remove(c.WITHIN_QUOTA)
+    elif over:
+        conditions.put(c.WITHIN_QUOTA, "False", c.REASON_QUOTA_EXCEEDED, over)
+    else:
+        conditions.put(c.WITHIN_QUOTA, "True", c.REASON_AS_SPECIFIED, "there is room")
+    return over
+
+
+def _away_reason(away: Sequence[StoreSummary]) -> str:
+    states = {store.state for store in away}
+    if "Claimed" in states:
+        return c.REASON_STORE_CLAIMED
+    return c.REASON_SUSPICIOUS_SHRINK if "Suspicious" in states else c.REASON_STORE_UNAVAILABLE
+
+
+def _ready(conditions: c.Conditions, seen: Seen) -> None:
+    summary, config = seen.summary, seen.config
+    over = _quota(conditions, config, summary) if summary is not None and config is not None else ""
+    if seen.trouble is not None:
+        conditions.ready("False", seen.trouble.reason, seen.trouble.message, stalled=True)
+    elif summary is None:
+        reason = c.REASON_GATEWAY_UNAVAILABLE if seen.served else c.REASON_PENDING
+        conditions.ready("Unknown", reason, seen.silence, reconciling=True)
+    elif summary.config != seen.fingerprint and summary.error:
+        conditions.ready("False", "InvalidRequest", f"the gateway: {summary.error}", stalled=True)
+    elif summary.config != seen.fingerprint:
+        told = "the gateway takes up its new configuration"
+        conditions.ready("Unknown", c.REASON_PENDING, told, reconciling=True)
+    elif summary.error:
+        conditions.ready("Unknown", c.REASON_STORE_UNAVAILABLE, f"the gateway: {summary.error}", reconciling=True)
+    elif away := [store for store in summary.stores if store.state not in ("Up", "Slow")]:
+        reason = _away_reason(away)
+        if reason == c.REASON_STORE_CLAIMED:
+            conditions.ready("False", reason, _told(away), stalled=True)
+        else:
+            conditions.ready("Unknown", reason, _told(away), reconciling=True)
+    elif over:
+        conditions.ready("False", c.REASON_QUOTA_EXCEEDED, over, stalled=True)
+    elif summary.corrupted:
+        conditions.ready("False", c.REASON_REPAIRING, "damaged copies are made anew", reconciling=True)
+    else:
+        conditions.ready("True", c.REASON_AS_SPECIFIED, f"it is served, over {len(summary.stores)} stores")
+
+
+def settle(status: dict[str, Any], old: Mapping[str, Any], counted: float, clock: float) -> tuple[dict[str, Any], bool]:
+    """The status to be written now, and whether its counters are new: all at once, or the old ones for a while.
+
+    Args:
+        status: As it should be.
+        old: As it is.
+        counted: When counters were written last, on the loop's clock.
+        clock: Now.
+    """
+    if "files" not in status:
+        return status, False
+    if "files" not in old or _turned(status, old) or (_differ(status, old) and clock >= counted + COUNTERS_SECONDS):
+        return status, True
+    held = {name: value for name, value in status.items() if name not in COUNTERS}
+    known = {store["name"]: store for store in old.get("stores") or ()}
+    held["stores"] = [
+        store | {name: known[store["name"]][name] for name in ("files", "bytes")} if store["name"] in known else store
+        for store in status.get("stores") or ()
+    ]
+    return held | {name: old[name] for name in COUNTERS if name in old}, False
+
+
+def _turned(status: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether a condition came to another result: then the numbers beside it are told as well."""
+    before = {x["type"]: (x["status"], x["reason"]) for x in old.get("conditions") or ()}
+    return any(before.get(x["type"]) != (x["status"], x["reason"]) for x in status["conditions"])
+
+
+def _differ(status: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    numbers = [n for n in COUNTERS if n not in ("size", "catalog")]
+    if any(apart(int(status.get(n, 0)), int(old.get(n, 0))) for n in numbers):
+        return True
+    known = {store["name"]: store for store in old.get("stores") or ()}
+    return any(
+        apart(int(store[n]), int(known.get(store["name"], {}).get(n, 0)))
+        for store in status.get("stores") or ()
+        for n in ("files", "bytes")
+    )

@@ -1,0 +1,313 @@
+"""The directory as people see it: one tree of files, whatever store holds them.
+
+A write is acknowledged when enough stores hold it and the catalogue says so; a rename, deletion or change of tags when
+its journal record is in a store. What a crash leaves open is in the catalogue's intents, see `recovery`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cloudmesh.data import names
+from cloudmesh.data.catalog.journal import Journal
+from cloudmesh.data.catalog.ports import ABSENT, ANY, Catalog, Located, Query
+from cloudmesh.data.errors import Changed, InvalidName, Missing
+from cloudmesh.data.mesh import Member, Mesh, own_path
+from cloudmesh.data.model import MICROS, Copy, CopyState, Entry, Totals, Trashed
+from cloudmesh.data.placement import Chosen, Facts, choose, monthly_nanos
+from cloudmesh.data.writer import Writer
+from cloudmesh.engine.errors import CloudmeshError, NotFound, Transient
+
+log = logging.getLogger(__name__)
+
+VERIFIED = 4 << 20
+"""Files up to this size are compared with their digest before the first byte is given, if they are read whole."""
+WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 0.0)
+"""Seconds between tries to read a file that is being written."""
+
+
+def wall() -> int:
+    """Now, in microseconds."""
+    return time.time_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """One copy for people: its store, state, and what it costs a month in nano-units (None: unknown)."""
+
+    copy: Copy
+    up: bool
+    monthly: int | None
+
+
+class Tree:
+    """One directory.
+
+    Args:
+        catalog: Its catalogue.
+        mesh: Its stores, and how they are used.
+        journal: Its journal.
+        now: Microseconds.
+        stir: Called when the mover has something to do.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        mesh: Mesh,
+        journal: Journal,
+        *,
+        now: Callable[[], int] = wall,
+        stir: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.catalog = catalog
+        self.mesh = mesh
+        self.journal = journal
+        self.now = now
+        self._stir = stir
+        self.writer = Writer(catalog, mesh, now=now, stir=stir)
+        self.put = self.writer.put
+
+    # -- looking
+
+    async def stat(self, path: str) -> Entry:
+        """What is at a path.
+
+        Raises:
+            Missing: Nothing is.
+        """
+        clean = names.clean_path(path)
+        entry = await self.catalog.entry(clean)
+        if entry is None:
+            raise Missing(f"there is no '{clean}'")
+        return entry
+
+    async def children(self, path: str, *, after: str = "", limit: int = 1000, copies: bool = False) -> list[Located]:
+        """Entries of a directory by name, after the name `after`."""
+        return await self.catalog.children(names.clean_path(path), after=after, limit=limit, copies=copies)
+
+    async def walk(self, path: str, *, after: str = "", limit: int = 1000) -> list[Located]:
+        """All below a directory, in order, after the path `after`."""
+        return await self.catalog.walk(names.clean_path(path), after=after, limit=limit)
+
+    async def search(self, query: Query, *, after: str = "", limit: int = 1000) -> list[Located]:
+        """What matches."""
+        return await self.catalog.search(query, after=after, limit=limit)
+
+    async def totals(self) -> Totals:
+        """Sums."""
+        return await self.catalog.totals()
+
+    async def trash(self, *, after: str = "", limit: int = 1000) -> list[Trashed]:
+        """What was deleted and can be restored."""
+        return await self.catalog.trash(after=after, limit=limit)
+
+    async def where(self, path: str) -> list[Where]:
+        """Where the copies of a file lie."""
+        entry = await self.stat(path)
+        found = []
+        for copy in await self.catalog.copies(entry.id):
+            member = self.mesh.members.get(copy.store)
+            cost = None if member is None else monthly_nanos(member.config.prices, copy.size)
+            found.append(Where(copy, member is not None and member.up, cost))
+        return found
+
+    async def why(self, path: str) -> Chosen:
+        """Which rule places a file, and what became of each store."""
+        entry = await self.stat(path)
+        holding = frozenset(c.store for c in await self.catalog.copies(entry.id) if c.state == "Whole")
+        facts = facts_of(names.clean_path(path), entry)
+        return choose(facts, self.mesh.config.rules, self.mesh.views(), self.now(), holding=holding, explain=True)
+
+    # -- reading
+
+    async def read(
+        self, path: str, *, start: int = 0, length: int | None = None
+    ) -> tuple[Entry, AsyncGenerator[bytes, None]]:
+        """A file and its bytes from `start`; when a store fails in the middle, another copy goes on.
+
+        Raises:
+            Missing: There is no such file.
+            InvalidName: It is a directory.
+            Transient: No store that answers has a whole copy.
+        """
+        for wait in WAITS:
+            entry = await self.stat(path)
+            if entry.kind == "Directory":
+                raise InvalidName(f"'{path}' is a directory")
+            stop = entry.size if length is None else min(entry.size, start + length)
+            copies = await self.readable(entry)
+            whole = start == 0 and stop == entry.size <= VERIFIED and entry.sha256
+            stream = self._verified(entry, copies) if whole else self._bytes(entry, copies, start, stop)
+            try:
+                first = await anext(stream, b"")
+            except Transient:
+                # it may be written anew just now: its stores have the new content, the catalogue hasn't yet
+                changing = entry.id in self.writer.live.values() or await self.catalog.entry(names.clean_path(path))
+                if not wait or (changing is not True and changing == entry):
+                    raise
+                await asyncio.sleep(wait)
+            else:
+                return entry, _with(first, stream)
+        raise AssertionError  # the last try raises
+
+    async def readable(self, entry: Entry) -> list[tuple[Copy, Member]]:
+        """Its whole copies in stores that answer, the nearest first."""
+        members = self.mesh.members
+        found = [
+            (copy, members[copy.store])
+            for copy in await self.catalog.copies(entry.id)
+            if copy.state == "Whole" and copy.version == entry.version
+            and copy.store in members and members[copy.store].up
+        ]  # fmt: skip
+        return sorted(found, key=lambda pair: pair[1].latency_ms)
+
+    async def _why_unreadable(self, entry: Entry) -> str:
+        told = []
+        for copy in await self.catalog.copies(entry.id):
+            member = self.mesh.members.get(copy.store)
+            state = "it isn't a store of this directory any more" if member is None else member.message or member.state
+            told.append(f"{copy.store}: copy {copy.state}, {state}")
+        return "; ".join(told) or "there is none"
+
+    async def _verified(self, entry: Entry, copies: Sequence[tuple[Copy, Member]]) -> AsyncGenerator[bytes, None]:
+        """A small file whole, from the first copy that has the digest on record."""
+        failures = [] if copies else [await self._why_unreadable(entry)]
+        for copy, member in copies:
+            try:
+                content = b"".join([chunk async for chunk in member.store.read(copy.key, if_tag=copy.tag)])
+            except CloudmeshError as error:
+                failures.append(f"{copy.store}: {error.reason}: {error}")
+                await self.found_bad(copy, member, error)
+                continue
+            if hashlib.sha256(content).hexdigest() == entry.sha256:
+                if content:
+                    yield content
+                return
+            failures.append(f"{copy.store}: its bytes have another digest than the one on record")
+            await self._mark(copy, "Corrupt", failures[-1])
+        if entry.size:
+            raise Transient(f"no copy of '{entry.name}' could be read: {'; '.join(failures)}")
+
+    async def _bytes(
+        self, entry: Entry, copies: Sequence[tuple[Copy, Member]], start: int, stop: int
+    ) -> AsyncGenerator[bytes, None]:
+        at, failures = start, [] if copies else [await self._why_unreadable(entry)]
+        for copy, member in copies:
+            if at >= stop:
+                return
+            try:
+                async for chunk in member.store.read(copy.key, start=at, length=stop - at, if_tag=copy.tag):
+                    at += len(chunk)
+                    yield chunk
+                if at >= stop:
+                    return
+                failures.append(f"{copy.store}: it ended after {at} of {stop} bytes")
+                await self._mark(copy, "Corrupt", failures[-1])
+            except CloudmeshError as error:
+                failures.append(f"{copy.store}: {error.reason}: {error}")
+                await self.found_bad(copy, member, error)
+        if at < stop:
+            raise Transient(f"no copy of '{entry.name}' could be read to its end: {'; '.join(failures)}")
+
+    async def found_bad(self, copy: Copy, member: Member, error: CloudmeshError) -> None:
+        """A read failed: what that says of the copy or the store is kept, and mended by the mover."""
+        log.warning("read of %s in %s failed: %s", copy.key, copy.store, error)
+        if not isinstance(error, NotFound | Changed):
+            member.doubt(error)
+        elif copy.entry in self.writer.live.values():
+            # a write of ours that is just being committed changes the tag too
+            return
+        elif not isinstance(error, NotFound):
+            await self._mark(copy, "Stale", str(error))
+        elif await member.absence_counts():
+            await self._mark(copy, "Missing", str(error))
+
+    async def _mark(self, copy: Copy, state: CopyState, why: str) -> None:
+        """Keeps what was found of a copy, if its record is still the same, for the mover to mend."""
+        log.warning("copy of %s in %s is %s: %s", copy.key, copy.store, state, why)
+        await self.catalog.put_copies([replace(copy, state=state, error=why)], was=[copy], due=self.now())
+        self._stir()
+
+    # -- the tree
+
+    async def mkdir(self, path: str, *, parents: bool = False) -> Entry:
+        """Makes a directory."""
+        clean = own_path(path)
+        entry = await self.catalog.mkdir(clean, parents=parents)
+        await self.journal.sync()
+        return entry
+
+    async def move(self, source: str, target: str, *, overwrite: bool = False, if_version: int = ANY) -> Entry:
+        """Renames a file or a directory of any size."""
+        entry = await self.catalog.move(own_path(source), own_path(target), overwrite=overwrite, if_version=if_version)
+        await self.journal.sync()
+        self._stir()
+        return entry
+
+    async def copy(self, source: str, target: str, *, overwrite: bool = False) -> Entry:
+        """Copies a file.
+
+        Raises:
+            Exists: There is a target and `overwrite` is False.
+        """
+        entry, chunks = await self.read(source)
+        return await self.put(
+            target, chunks, size=entry.size, mtime=entry.mtime, sha256=entry.sha256, content_type=entry.content_type,
+            tags=entry.tags, if_version=ANY if overwrite else ABSENT,
+        )  # fmt: skip
+
+    async def delete(self, path: str, *, recursive: bool = False, if_version: int = ANY) -> Entry:
+        """Moves something to the trash.
+
+        Raises:
+            Missing: There is nothing.
+        """
+        clean = own_path(path)
+        entry = await self.catalog.delete(clean, recursive=recursive, if_version=if_version)
+        if entry is None:
+            raise Missing(f"there is no '{clean}'")
+        await self.journal.sync()
+        self._stir()
+        return entry
+
+    async def restore(self, entry_id: str, path: str = "") -> Entry:
+        """Brings something back from the trash.
+
+        Raises:
+            Missing: It isn't there, or its time is over and its copies are being removed.
+        """
+        end = self.now() - self.mesh.config.trash_seconds * MICROS
+        # ids are hexadecimal: what begins with all but the last digit is at most sixteen
+        if any(t.at <= end for t in await self.catalog.trash(after=entry_id[:-1], limit=16) if t.entry.id == entry_id):
+            raise Missing(f"'{entry_id}' was deleted too long ago: its copies are being removed")
+        entry = await self.catalog.restore(entry_id, own_path(path) if path else "")
+        await self.journal.sync()
+        self._stir()
+        return entry
+
+    async def set_tags(self, path: str, tags: Mapping[str, str]) -> Entry:
+        """Replaces the tags of a file or directory."""
+        entry = await self.catalog.set_tags(own_path(path), tags)
+        await self.journal.sync()
+        self._stir()
+        return entry
+
+
+async def _with(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with contextlib.aclosing(rest):
+        if first:
+            yield first
+            async for chunk in rest:
+                yield chunk
+
+
+def facts_of(path: str, entry: Entry) -> Facts:
+    """What rules see of an entry."""
+    return Facts(path, entry.size, entry.mtime, entry.content_type, entry.tags)

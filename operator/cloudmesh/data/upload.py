@@ -1,0 +1,239 @@
+"""Writing one content to several stores at once, out of one stream that is read once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloudmesh.data.errors import Changed, Full
+from cloudmesh.data.mesh import Member
+from cloudmesh.data.model import Copy, Intent, Target
+from cloudmesh.data.stores.ports import Object
+from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, Transient
+
+AHEAD = 8
+"""Chunks that a slow store may lie behind the others, each at most as large as the source's."""
+STALL_SECONDS = 60.0
+"""A store that takes nothing for so long is left behind if others are enough."""
+STALLS = 10
+"""So often that time may pass after the last byte before stores are given up that haven't answered."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of an upload.
+
+    Args:
+        size: Bytes.
+        sha256: Digest.
+        whole: Copies that are there.
+        failed: By store, why there is surely none of the new content.
+        unknown: By store, why nobody knows.
+        differs: Stores of those that failed, whose object isn't the one on record.
+        error: The first error of a store, None if there was none.
+    """
+
+    size: int = 0
+    sha256: str = ""
+    whole: list[Copy] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
+    differs: set[str] = field(default_factory=set)
+    error: CloudmeshError | None = None
+
+
+class SourceFailed(Exception):
+    """The content ended before its end; what was the reason is the cause."""
+
+
+class _Lane:
+    """The way to one store."""
+
+    def __init__(
+        self, member: Member, target: Target, write: Callable[[AsyncIterator[bytes]], Coroutine[Any, Any, Object]]
+    ) -> None:
+        self.member = member
+        self.target = target
+        self.queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(AHEAD)
+        self.task: asyncio.Task[Object] = asyncio.create_task(write(self.chunks()))
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        while True:
+            item = await self.queue.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    async def put(self, item: bytes | None) -> bool:
+        """Hands a chunk on; False if the store has ended or stalled."""
+        if self.task.done():
+            return False
+        if not self.queue.full():
+            self.queue.put_nowait(item)
+            return True
+        putting = asyncio.ensure_future(self.queue.put(item))
+        await asyncio.wait({putting, self.task}, timeout=STALL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if putting.done():
+            return True
+        putting.cancel()
+        return False
+
+
+async def upload(
+    intent: Intent, members: Sequence[Member], chunks: AsyncIterable[bytes], limit: Callable[[int], None], now: int
+) -> Outcome:
+    """Writes the content to all targets of an intent, side by side; a store that fails doesn't stop the others.
+
+    Args:
+        intent: Names the targets.
+        members: Their stores, in the same order.
+        chunks: The content.
+        limit: Called with the bytes so far; raises to refuse more.
+        now: Microseconds.
+
+    Raises:
+        SourceFailed: The content broke off, or `limit` refused: every store kept what it had.
+    """
+    attributes = attributes_of(intent)
+    lanes = [_lane(intent, member, target, attributes) for member, target in zip(members, intent.targets, strict=True)]
+    digest, size = hashlib.sha256(), 0
+    going = list(lanes)
+    try:
+        async for chunk in chunks:
+            if not chunk:
+                continue
+            size += len(chunk)
+            limit(size)
+            digest.update(chunk)
+            going = [lane for lane, ok in zip(going, await _spread(going, chunk), strict=True) if ok]
+            if not going:
+                break
+        if going:
+            _compare(intent, size, digest.hexdigest())
+    except BaseException as error:
+        await _abort(lanes)
+        if isinstance(error, asyncio.CancelledError | Full | InvalidRequest):
+            raise
+        raise SourceFailed(str(error)) from error
+    await _spread(going, None)
+    for lane in lanes:
+        if lane not in going:
+            lane.task.cancel()
+    outcome = Outcome(size, digest.hexdigest())
+    try:
+        results = await _ends([lane.task for lane in lanes])
+    except asyncio.CancelledError:
+        await _abort(lanes)
+        raise
+    for lane, result in zip(lanes, results, strict=True):
+        await _settle(outcome, intent, lane, result, now)
+    return outcome
+
+
+def _compare(intent: Intent, size: int, sha256: str) -> None:
+    if intent.size not in (-1, size):
+        raise InvalidRequest(f"{intent.size} bytes were announced, {size} came")
+    if intent.sha256 not in ("", sha256):
+        raise InvalidRequest("the content has another digest than was announced")
+
+
+def _lane(intent: Intent, member: Member, target: Target, attributes: Mapping[str, str]) -> _Lane:
+    info = member.store.info
+
+    def write(chunks: AsyncIterator[bytes]) -> Coroutine[Any, Any, Object]:
+        return member.store.write(
+            target.key,
+            chunks,
+            size=intent.size if intent.size >= 0 else None,
+            if_tag=target.expect if info.conditional == "Full" else "",
+            if_absent=not target.expect and info.conditional != "None",
+            attributes=attributes if info.attributes else None,
+        )
+
+    return _Lane(member, target, write)
+
+
+async def _spread(lanes: Sequence[_Lane], chunk: bytes | None) -> list[bool]:
+    if all(not lane.queue.full() for lane in lanes):
+        return [await lane.put(chunk) for lane in lanes]
+    return list(await asyncio.gather(*(lane.put(chunk) for lane in lanes)))
+
+
+async def _ends(tasks: Sequence[asyncio.Task[Object]]) -> list[Object | BaseException]:
+    """Results of all; a store that doesn't end while others have is left behind."""
+    left: set[asyncio.Task[Object]] = set(tasks)
+    for _ in range(STALLS):
+        ended, left = await asyncio.wait(left, timeout=STALL_SECONDS)
+        if not left:
+            break
+        if not ended and any(task.done() and not task.cancelled() and not task.exception() for task in tasks):
+            break
+    for task in left:
+        task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _abort(lanes: Sequence[_Lane]) -> None:
+    tasks = [lane.task for lane in lanes]
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _settle(outcome: Outcome, intent: Intent, lane: _Lane, result: Object | BaseException, now: int) -> None:
+    member, target = lane.member, lane.target
+    if isinstance(result, Object):
+        outcome.whole.append(written(intent, target, result, now))
+        return
+    error: CloudmeshError
+    if isinstance(result, asyncio.CancelledError):
+        error = Transient(f"it took nothing for {STALL_SECONDS:g} s")
+    elif isinstance(result, CloudmeshError):
+        error = result
+    elif isinstance(result, Exception):
+        error = Transient(f"{type(result).__name__}: {result}")
+    else:
+        raise result
+    member.doubt(error)
+    outcome.error = outcome.error or error
+    told = f"{error.reason}: {error}"
+    # a lost answer to a write that was done looks like a time-out, and a second try of the library like a conflict
+    if isinstance(error, Transient | Changed):
+        try:
+            async with asyncio.timeout(10):
+                seen = await member.store.stat(target.key)
+        except (CloudmeshError, TimeoutError) as second:
+            outcome.unknown[member.name] = f"{told}; then {second}"
+            return
+        if seen is not None and is_of(intent, seen, outcome.size):
+            outcome.whole.append(written(intent, target, seen, now))
+            return
+        if seen is None and not await member.absence_counts():
+            outcome.unknown[member.name] = told
+            return
+        if (seen.tag if seen else "") != target.expect:
+            outcome.differs.add(member.name)
+    outcome.failed[member.name] = told
+
+
+def attributes_of(intent: Intent) -> dict[str, str]:
+    """What is kept with an object, so that the catalogue can be made anew from the stores."""
+    kept = {"id": intent.entry, "version": str(intent.version), "write": intent.id, "mtime": str(intent.mtime)}
+    return kept | ({"sha256": intent.sha256} if intent.sha256 else {})
+
+
+def is_of(intent: Intent, seen: Object, size: int) -> bool:
+    """Whether an object was written by this intent."""
+    return seen.attributes.get("write") == intent.id and size in (-1, seen.size)
+
+
+def written(intent: Intent, target: Target, seen: Object, now: int) -> Copy:
+    """The copy that an intent made."""
+    return Copy(intent.entry, target.store, target.key, intent.version, "Whole", seen.tag, seen.size, now)

@@ -1,0 +1,103 @@
+"""Which directory uses which store, and whether two of them would use the same objects. Pure, over cached objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloudmesh.data.asked import location_of, overlap, prefix_of
+from cloudmesh.engine.resources import Obj
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One directory's part of a store.
+
+    Args:
+        directory: Name of the VirtualDirectory.
+        store: Name of the DataStore.
+        prefix: Beginning of its keys, empty for the whole store.
+        state: As its gateway sees the store; Unknown before it has looked.
+        files: Whole copies in it.
+        bytes: Of those.
+        message: Of the gateway.
+    """
+
+    directory: str
+    store: str
+    prefix: str
+    state: str = "Unknown"
+    files: int = 0
+    bytes: int = 0
+    message: str = ""
+
+
+def uses_of(directory: Mapping[str, Any]) -> list[Use]:
+    """The stores of a directory: those of its spec, then those that are being emptied since they left it."""
+    meta = directory["metadata"]
+    seen = {entry["name"]: entry for entry in (directory.get("status") or {}).get("stores") or ()}
+    asked = {entry["name"]: entry for entry in directory["spec"]["stores"]}
+    found = []
+    for name in [*asked, *(name for name in seen if name not in asked)]:
+        told = seen.get(name, {})
+        prefix = (
+            prefix_of(meta["namespace"], meta["name"], asked[name]) if name in asked else str(told.get("prefix", ""))
+        )
+        found.append(
+            Use(
+                meta["name"], name, prefix, told.get("state", "Unknown"), told.get("files", 0), told.get("bytes", 0),
+                told.get("message", ""),
+            )
+        )  # fmt: skip
+    return found
+
+
+def users_of(store: str, directories: Iterable[Mapping[str, Any]]) -> list[Use]:
+    """Who uses a store, by name of the directory."""
+    found = [use for directory in directories for use in uses_of(directory) if use.store == store]
+    return sorted(found, key=lambda use: use.directory)
+
+
+def _rank(directory: Mapping[str, Any], store: str) -> tuple[int, str, str]:
+    """Who comes first: whose gateway has the store already, then who is older."""
+    meta = directory["metadata"]
+    has = any(
+        entry["name"] == store and entry.get("state") in ("Up", "Slow")
+        for entry in (directory.get("status") or {}).get("stores") or ()
+    )
+    return (0 if has else 1, meta.get("creationTimestamp") or "", meta.get("uid", ""))
+
+
+def claimed(directory: Obj, directories: Iterable[Obj], stores: Mapping[str, Obj]) -> str:
+    """Why a directory can't have one of its prefixes, empty if it can have all.
+
+    Args:
+        directory: The directory.
+        directories: All of its namespace.
+        stores: DataStores of the namespace, by name.
+    """
+    mine = [(use, location_of(stores[use.store])) for use in uses_of(directory) if use.store in stores]
+    for number, (use, place) in enumerate(mine):
+        for other, there in mine[number + 1 :]:
+            if place == there and overlap(use.prefix, other.prefix):
+                return (
+                    f"DataStores '{use.store}' and '{other.store}' are the same place: copies in both would be one"
+                    " object; take one out, or give them prefixes of their own"
+                )
+    for other_directory in directories:
+        if other_directory["metadata"]["uid"] == directory["metadata"]["uid"]:
+            continue
+        for other in uses_of(other_directory):
+            if other.store not in stores:
+                continue
+            there = location_of(stores[other.store])
+            for use, place in mine:
+                if place != there or not overlap(use.prefix, other.prefix):
+                    continue
+                if _rank(other_directory, other.store) < _rank(directory, use.store):
+                    return (
+                        f"the prefix '{use.prefix}' in DataStore '{use.store}' is of VirtualDirectory"
+                        f" '{other.directory}' ('{other.prefix}' in '{other.store}'): use another `prefix`"
+                    )
+    return ""

@@ -1,0 +1,439 @@
+"""Writing a file: choose stores, keep an intent, stream to all of them, commit, or take back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from cloudmesh.data import names
+from cloudmesh.data.catalog.ports import ABSENT, ANY, Catalog
+from cloudmesh.data.config import DirectoryConfig
+from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, ReadOnly, Suspicious
+from cloudmesh.data.mesh import Member, Mesh, own_path
+from cloudmesh.data.model import MICROS, Copy, Entry, Intent, Target
+from cloudmesh.data.placement import Chosen, Facts, choose
+from cloudmesh.data.stores.ports import Object
+from cloudmesh.data.upload import Outcome, upload
+from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient
+
+log = logging.getLogger(__name__)
+
+LEASE = 60 * MICROS
+"""An upload that isn't renewed for so long is somebody's who died."""
+SMALL = 1 << 20
+"""A content whose size isn't told is read so far before its stores are chosen."""
+STAT_SECONDS = 10.0
+WAITS = (0.0, 0.05, 0.2, 0.5)
+"""Seconds between tries to begin a write."""
+WAIT_SECONDS = 10.0
+"""How long a write waits for another one of the same file."""
+
+
+class Writer:
+    """Writes files of one directory.
+
+    Args:
+        catalog: Its catalogue.
+        mesh: Its stores, and how they are used.
+        now: Microseconds.
+        stir: Called when the mover has something to do.
+    """
+
+    def __init__(self, catalog: Catalog, mesh: Mesh, *, now: Callable[[], int], stir: Callable[[], None]) -> None:
+        self.catalog = catalog
+        self.mesh = mesh
+        self.now = now
+        self._stir = stir
+        self._writing: dict[str, asyncio.Lock] = {}
+        self.live: dict[str, str] = {}
+        """Writes that this process works on: intents and their entries."""
+        self.copying: set[str] = set()
+        """Intents that the mover works on."""
+
+    @property
+    def config(self) -> DirectoryConfig:
+        """How the directory is to be."""
+        return self.mesh.config
+
+    async def put(
+        self,
+        path: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        size: int | None = None,
+        mtime: int | None = None,
+        sha256: str = "",
+        content_type: str = "",
+        tags: Mapping[str, str] | None = None,
+        if_version: int = ANY,
+    ) -> Entry:
+        """Writes a file: acknowledged when `minCopies` stores hold it.
+
+        Args:
+            path: Where; directories are made.
+            chunks: The content.
+            size: Bytes, None if unknown.
+            mtime: When it was changed, None for now.
+            sha256: Digest that it must have, empty for any.
+            content_type: Media type.
+            tags: Tags of a new file.
+            if_version: Only over this version, `ABSENT` for a new file only, `ANY` for whatever is there.
+
+        Raises:
+            Changed: `if_version` doesn't fit.
+            InvalidName: The path can't be held, or is a directory.
+            Full: Quota or stores are full.
+            Transient: Not enough stores answer.
+            SourceFailed: The content broke off: what was there is still there.
+        """
+        clean = own_path(path)
+        lock = self._writing.setdefault(clean, asyncio.Lock())
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await lock.acquire()
+        except TimeoutError:
+            raise Conflict(f"'{clean}' is being written by somebody else: try again") from None
+        try:
+            stream, size = await _sized(chunks, size)
+            wish = _Wish(clean, size, mtime, sha256, content_type, dict(tags or {}), if_version)
+            begun = await self._begin_surely(wish)
+            try:
+                return await self._put(begun, stream)
+            finally:
+                self.live.pop(begun.intent.id, None)
+        finally:
+            lock.release()
+            if not lock.locked() and not getattr(lock, "_waiters", None):
+                self._writing.pop(clean, None)
+
+    async def _begin_surely(self, wish: _Wish) -> _Begun:
+        """Begins; tries again where somebody moved or deleted the file just then, or a store turns out to be away."""
+        for wait in WAITS:
+            up = len(self.mesh.up())
+            try:
+                return await self._begin(wish)
+            except Changed:
+                if wish.if_version != ANY:
+                    raise
+            except CloudmeshError as error:
+                if len(self.mesh.up()) >= up and (not isinstance(error, Conflict) or wish.if_version != ANY):
+                    raise
+            await asyncio.sleep(wait)
+        return await self._begin(wish)
+
+    async def _begin(self, wish: _Wish) -> _Begun:
+        now, path, size, mtime, tags = self.now(), wish.path, wish.size, wish.mtime, wish.tags
+        members, under = dict(self.mesh.members), self._under()
+        old = await self.catalog.entry(path)
+        _check(path, old, wish.if_version)
+        left = await self._left(old, size or 0)
+        parent, _, name = path.rpartition("/")
+        entry_id = old.id if old else secrets.token_hex(8)
+        held = {} if old is None else {c.store: c for c in await self.catalog.copies(old.id)}
+        facts = Facts(path, size or 0, mtime or now, wish.content_type, tags or (dict(old.tags) if old else {}))
+        whole = frozenset(c.store for c in held.values() if c.state == "Whole" and old and c.version == old.version)
+        chosen = choose(facts, self.config.rules, self.mesh.views(), now, holding=whole)
+        if not chosen.enough:
+            raise self._not_enough(chosen, path)
+        try:
+            targets = [await self.target(members[s], path, entry_id, held.get(s)) for s in chosen.stores]
+        except KeyError as error:
+            raise Conflict(f"store {error} was just taken out of the directory: try again") from None
+        # a copy may hold the content of a write that failed, under a version that must never mean another one
+        version = max([old.version, *(copy.version for copy in held.values())]) + 1 if old else 1
+        intent = Intent(
+            secrets.token_hex(8), "Put", entry_id, parent, name, version, tuple(targets), now + LEASE, wish.sha256,
+            -1 if size is None else size, mtime or now, wish.content_type, tags,
+        )  # fmt: skip
+        self.live[intent.id] = entry_id
+        try:
+            await self.catalog.begin(intent, if_version=old.version if old else ABSENT)
+        except BaseException:
+            self.live.pop(intent.id, None)
+            raise
+        return _Begun(intent, chosen, old, {t.store: members[t.store] for t in targets}, left, under)
+
+    def _under(self) -> object:
+        """What a choice of stores depends on; the mover looks where it changed while a file was written."""
+        return self.config.rules, self.config.stores, tuple(member.name for member in self.mesh.up())
+
+    async def _put(self, begun: _Begun, chunks: AsyncIterable[bytes]) -> Entry:
+        intent, members = begun.intent, list(begun.members.values())
+        renewing = asyncio.create_task(self._renew(intent.id))
+        size = max(0, intent.size)
+        for member in members:
+            member.reserved += size
+        try:
+            try:
+                outcome = await upload(intent, members, chunks, _limit(begun.left), self.now())
+            finally:
+                for member in members:
+                    member.reserved -= size
+            return await self._conclude(begun, outcome)
+        except BaseException as error:
+            await self._give_up(begun, error)
+            raise
+        finally:
+            renewing.cancel()
+
+    async def _give_up(self, begun: _Begun, error: BaseException) -> None:
+        """Ends an intent that came to nothing, or leaves it to the recovery at once."""
+        with contextlib.suppress(CloudmeshError):
+            # every store was told to keep what it had; one that didn't is found by the recovery
+            if not isinstance(error, _Undecided) and await self._nothing_written(begun):
+                await self.catalog.end(begun.intent.id)
+            else:
+                await self.catalog.renew(begun.intent.id, 0)
+
+    async def _conclude(self, begun: _Begun, outcome: Outcome) -> Entry:
+        """Commits a write that is in enough stores; takes back or keeps what is in too few."""
+        intent, chosen = begun.intent, begun.chosen
+        weak = chosen.rule.weak_copies == "Count"
+        counting = sum(1 for c in outcome.whole if weak or begun.members[c.store].store.info.strong)
+        enough = counting >= chosen.rule.min_copies
+        if not enough:
+            error = outcome.error or self._not_enough(chosen, intent.name)
+            held = {c.store: c for c in await self.catalog.copies(intent.entry)}
+            touched = {c.store for c in outcome.whole} | set(outcome.unknown) | outcome.differs
+            if begun.old is None or not held or await self.proved(begun.old, held.values(), touched):
+                if await self._take_back(begun, outcome, held):
+                    await self.catalog.end(intent.id)
+                    raise error
+                raise _Undecided(str(error)) from error
+            if not outcome.whole:
+                # nothing of the old content may be left either: the intent stays, and its recovery looks again
+                raise _Undecided(str(error)) from error
+        missing = len(outcome.whole) < chosen.rule.copies or bool(outcome.failed) or bool(outcome.unknown)
+        entry = await self.catalog.commit_put(
+            intent.id,
+            size=outcome.size,
+            sha256=outcome.sha256,
+            whole=outcome.whole,
+            failed=outcome.failed | outcome.unknown,
+            due=self.now() if missing or intent.size < 0 or begun.under != self._under() else self._verify_at(chosen),
+        )
+        self._stir()
+        if not enough:
+            raise Transient(
+                f"'{intent.name}' is in {counting} stores instead of {chosen.rule.min_copies}; its old content was"
+                f" overwritten there: {outcome.error}"
+            )
+        return entry
+
+    def _verify_at(self, chosen: Chosen) -> int:
+        verify = self.now() + self.config.verify_seconds * MICROS if self.config.verify_seconds else 0
+        return min(filter(None, (verify, chosen.changes_at)), default=0)
+
+    async def proved(self, entry: Entry, copies: Iterable[Copy], but: Collection[str]) -> list[str]:
+        """Stores that surely hold an entry's content, as they say themselves just now."""
+        found = []
+        for copy in copies:
+            member = self.mesh.members.get(copy.store)
+            if (
+                copy.state != "Whole" or copy.version != entry.version or copy.store in but
+                or member is None or not member.up
+            ):  # fmt: skip
+                continue
+            try:
+                async with asyncio.timeout(STAT_SECONDS):
+                    seen = await member.store.stat(copy.key)
+            except (CloudmeshError, TimeoutError):
+                continue
+            if seen is not None and seen.tag == copy.tag and seen.size == entry.size:
+                found.append(copy.store)
+        return found
+
+    async def _take_back(self, begun: _Begun, outcome: Outcome, held: Mapping[str, Copy]) -> bool:
+        """Removes what a failed write made, so that nothing unknown is left; says whether it could."""
+        intent, clean = begun.intent, True
+        made = {c.store: c for c in outcome.whole}
+        stale = []
+        for target in intent.targets:
+            store, copy = target.store, made.get(target.store)
+            if copy is not None and store not in held:
+                try:
+                    await begun.members[store].store.delete(copy.key, if_tag=copy.tag)
+                    continue
+                except CloudmeshError as error:
+                    begun.members[store].doubt(error)
+                    log.warning("%s in %s could not be taken back: %s", copy.key, store, error)
+            elif copy is None and store not in outcome.unknown and store not in outcome.differs:
+                continue
+            if begun.old is None:
+                clean = clean and copy is None and store not in outcome.unknown
+                continue
+            # it holds the new content, or may: the mover brings back the old one
+            stale.append(leftover(intent, target, held.get(store), copy.tag if copy else ""))
+        if stale:
+            await self.catalog.put_copies(stale, due=self.now())
+            self._stir()
+        return clean
+
+    async def _nothing_written(self, begun: _Begun) -> bool:
+        """Whether no store has anything of an upload that was broken off."""
+        for target in begun.intent.targets:
+            member = begun.members[target.store]
+            try:
+                async with asyncio.timeout(STAT_SECONDS):
+                    seen = await member.store.stat(target.key)
+                    if seen is None and not await member.absence_counts():
+                        return False
+            except (CloudmeshError, TimeoutError):
+                return False
+            if seen is not None and seen.attributes.get("write") == begun.intent.id:
+                return False
+        return True
+
+    async def _renew(self, intent_id: str) -> None:
+        while True:
+            await asyncio.sleep(LEASE / MICROS / 3)
+            await self.catalog.renew(intent_id, self.now() + LEASE)
+
+    async def target(self, member: Member, path: str, entry_id: str, held: Copy | None) -> Target:
+        """Where a file's copy in a store goes, and what must be there: never over something that isn't the file's."""
+        info = member.store.info
+        if held is not None and held.state == "Whole" and held.tag:
+            return Target(member.name, held.key, held.tag)
+        key = held.key if held else names.key_of(member.config.prefix, path, info)
+        other = await self.catalog.at_key(member.name, key)
+        if other is not None and other.entry != entry_id:
+            key = names.key_of(member.config.prefix, f"{path}.~{entry_id}", info)
+        if held is not None or info.conditional == "None" or not self.config.adopt:
+            seen = await self._stat(member, key)
+            ours = seen is None or seen.attributes.get("id") == entry_id
+            if seen is not None and not ours and (held is None or held.tag != seen.tag):
+                # somebody else's: it stays, and comes into the tree as a file of its own
+                key = names.key_of(member.config.prefix, f"{path}.~{entry_id}", info)
+                seen = await self._stat(member, key)
+            return Target(member.name, key, seen.tag if seen else "")
+        return Target(member.name, key)
+
+    @staticmethod
+    async def _stat(member: Member, key: str) -> Object | None:
+        try:
+            seen = await member.store.stat(key)
+        except CloudmeshError as error:
+            member.doubt(error)
+            raise
+        if seen is None and not await member.absence_counts():
+            raise Suspicious(f"store {member.name} isn't believed: {member.message}")
+        return seen
+
+    async def _left(self, old: Entry | None, size: int) -> int | None:
+        """Bytes that a file may have by the quota, None without one."""
+        config = self.config
+        if config.quota_bytes is None and config.quota_files is None:
+            return None
+        totals = await self.catalog.totals()
+        if config.quota_files is not None and old is None and totals.files >= config.quota_files:
+            raise Full(f"the directory's quota of {config.quota_files} files is used up")
+        if config.quota_bytes is None:
+            return None
+        left = config.quota_bytes - totals.bytes + (old.size if old else 0)
+        if size > max(left, old.size if old else 0):
+            raise Full(f"the directory's quota of {config.quota_bytes} bytes would be exceeded by this file")
+        return max(left, size)
+
+    def _not_enough(self, chosen: Chosen, path: str) -> CloudmeshError:
+        facts = Facts(path, 0)
+        told = choose(facts, self.config.rules, self.mesh.views(), self.now(), explain=True)
+        reasons = [f"{v.store}: {v.why}" for v in told.verdicts if not v.chosen]
+        message = (
+            f"rule '{chosen.rule.name}' needs {chosen.rule.min_copies} copies before a write is acknowledged, and"
+            f" {chosen.counting} stores can take one ({'; '.join(reasons) or 'there are no others'})"
+        )
+        if all("doesn't answer" not in reason for reason in reasons):
+            return ReadOnly(message) if any("read-only" in reason for reason in reasons) else Full(message)
+        return Transient(message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What somebody wants to write."""
+
+    path: str
+    size: int | None
+    mtime: int | None
+    sha256: str
+    content_type: str
+    tags: Mapping[str, str]
+    if_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A write whose intent is committed.
+
+    Args:
+        intent: The intent.
+        chosen: Where it goes.
+        old: What was there.
+        members: Stores of its targets, in their order.
+        left: Bytes that it may have by the quota.
+        under: By what its stores were chosen.
+    """
+
+    intent: Intent
+    chosen: Chosen
+    old: Entry | None
+    members: Mapping[str, Member]
+    left: int | None
+    under: object
+
+
+class _Undecided(Transient):
+    """Whether the write has happened is found out by the recovery."""
+
+
+def leftover(intent: Intent, target: Target, held: Copy | None, tag: str) -> Copy:
+    """The record of a copy that holds, or may hold, the content of a write that failed."""
+    copy = held or Copy(intent.entry, target.store, target.key, 0, "Stale")
+    why = "overwritten by a write that failed"
+    return replace(copy, key=target.key, version=intent.version, state="Stale", tag=tag, scrubbed=0, error=why)
+
+
+def _check(path: str, old: Entry | None, if_version: int) -> None:
+    if old is not None and old.kind == "Directory":
+        raise InvalidName(f"'{path}' is a directory")
+    if if_version == ABSENT and old is not None:
+        raise Exists(f"'{path}' is there already")
+    if if_version > 0 and (old is None or old.version != if_version):
+        raise Changed(f"'{path}' is of version {old.version if old else 'none'}, not {if_version}")
+
+
+async def _sized(chunks: AsyncIterable[bytes], size: int | None) -> tuple[AsyncIterable[bytes], int | None]:
+    """The stream, and its size where it is known or small."""
+    if size is not None:
+        return chunks, size
+    iterator, total = aiter(chunks), 0
+    first: list[bytes] = []
+    while total <= SMALL:
+        try:
+            chunk = await anext(iterator)
+        except StopAsyncIteration:
+            return _chain(first, None), total
+        first.append(chunk)
+        total += len(chunk)
+    return _chain(first, iterator), None
+
+
+async def _chain(first: list[bytes], rest: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
+    for chunk in first:
+        yield chunk
+    if rest is not None:
+        async for chunk in rest:
+            yield chunk
+
+
+def _limit(left: int | None) -> Callable[[int], None]:
+    """Refuses more bytes than the quota has, when the size wasn't told before."""
+
+    def check(size: int) -> None:
+        if left is not None and size > left:
+            raise Full(f"the directory's quota would be exceeded by this file: it has room for {left} bytes")
+
+    return check

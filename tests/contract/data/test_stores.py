@@ -1,0 +1,89 @@
+"""Every case of the conformance suite for stores on every store: pass, or n/a for what is not declared."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+from tests.testbed import s3server
+
+from cloudmesh.data.stores.ports import POWERS
+from cloudmesh.testing.stores import CASES, BaseHarness, Case, Harness, run_all, run_case, table
+from cloudmesh.testing.stores.local import LocalHarness
+from cloudmesh.testing.stores.memory import MemoryHarness
+from cloudmesh.testing.stores.s3 import S3Harness
+
+Start = Callable[[asyncio.Runner], AbstractContextManager[Harness]]
+
+
+@contextlib.contextmanager
+def s3(runner: asyncio.Runner) -> Iterator[Harness]:
+    """versitygw behind the fault proxy."""
+    with s3server.s3() as server:
+        harness = S3Harness(server.url, s3server.ACCESS_KEY, s3server.SECRET_KEY)
+        runner.run(harness.start())
+        try:
+            yield harness
+        finally:
+            runner.run(harness.stop())
+
+
+BACK_ENDS: dict[str, Start] = {
+    "memory": lambda _: contextlib.nullcontext(MemoryHarness()),
+    "memory-create": lambda _: contextlib.nullcontext(MemoryHarness("memory-create", "Create")),
+    "memory-weak": lambda _: contextlib.nullcontext(MemoryHarness("memory-weak", "None")),
+    "local": lambda _: contextlib.nullcontext(LocalHarness()),
+    "local-plain": lambda _: contextlib.nullcontext(LocalHarness("local-plain", plain=True)),
+    "s3": s3,
+}
+CELLS = [pytest.param(name, case, id=f"{name}-{case.id}") for name in BACK_ENDS for case in CASES.values()]
+
+
+@pytest.fixture(scope="module")
+def back_end(request: pytest.FixtureRequest) -> Iterator[tuple[Harness, asyncio.Runner]]:
+    """A harness and the event loop that its cases run on."""
+    with asyncio.Runner() as runner, BACK_ENDS[request.param](runner) as harness:
+        yield harness, runner
+
+
+@pytest.mark.parametrize(("back_end", "case"), CELLS, indirect=["back_end"])
+def test_case(back_end: tuple[Harness, asyncio.Runner], case: Case) -> None:
+    harness, runner = back_end
+    result = runner.run(run_case(harness, case))
+    assert result.outcome in ("pass", "n/a"), f"{case.title}\n{result.reason}\n{result.trace}"
+    if result.outcome == "n/a":
+        assert result.reason
+
+
+def test_there_are_enough_cases_and_each_says_something_of_its_own() -> None:
+    assert len(CASES) >= 40
+    titles = [case.title for case in CASES.values()]
+    assert len(set(titles)) == len(titles)
+    assert all(title.endswith(".") and "|" not in title for title in titles)
+    assert {case.power for case in CASES.values()} == {"", *POWERS}
+
+
+def test_only_s3_lacks_neither_network_nor_power_so_nearly_all_cases_really_run_on_it() -> None:
+    harness = S3Harness("http://127.0.0.1:1", "key", "secret")
+    assert set(harness.lacks) == {"read-only", "lag"}
+
+
+def test_what_a_harness_can_not_do_fails() -> None:
+    class Lazy(MemoryHarness):
+        inject = BaseHarness.inject
+
+    with asyncio.Runner() as runner:
+        result = runner.run(run_case(Lazy(), CASES["broken/after"]))
+    assert result.outcome == "FAIL" and "can't inject 'lose'" in result.reason
+
+
+def test_the_table_has_a_row_a_case_and_a_note_for_what_does_not_apply() -> None:
+    with asyncio.Runner() as runner:
+        results = runner.run(run_all(MemoryHarness(), [CASES["write/one"], CASES["write/killed"]]))
+    lines = table(results).splitlines()
+    assert lines[0] == "| case | what must hold | memory |"
+    assert lines[2].startswith("| `write/one` |") and lines[2].endswith("| pass |")
+    assert lines[3].endswith("| n/a (1) |") and lines[-1] == "1. the store is in the process"

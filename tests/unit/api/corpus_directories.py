@@ -1,0 +1,300 @@
+"""DataStores and VirtualDirectories that users may write, good and bad; see `corpus`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.unit.api.corpus import Bad, Spec
+
+_SECRET: Spec = {"credentials": {"secretRef": {"name": "s3"}}}
+
+
+def s3(**fields: Any) -> Spec:
+    """A store of S3 with a Secret."""
+    return {"s3": {"bucket": "lab-data", **fields}, **_SECRET}
+
+
+def local(name: str = "nas", **fields: Any) -> Spec:
+    """A store on a volume."""
+    return {"local": {"persistentVolumeClaimRef": {"name": name}}, **fields}
+
+
+def stores(*names: str) -> list[Spec]:
+    """Stores of a directory."""
+    return [{"name": name} for name in names]
+
+
+def lab(**fields: Any) -> Spec:
+    """A directory over three stores."""
+    return {"stores": stores("aws", "minio", "nas"), **fields}
+
+
+def rule(**fields: Any) -> Spec:
+    """A directory whose only rule has these fields."""
+    return lab(placement={"rules": [{"name": "default", **fields}]})
+
+
+def first(**fields: Any) -> Spec:
+    """A directory whose first rule is for some files only."""
+    return lab(placement={"rules": [{"name": "some", **fields}, {"name": "default"}]})
+
+
+def auth(**fields: Any) -> Spec:
+    return lab(expose={"auth": fields})
+
+
+STORES: dict[str, Spec] = {
+    "s3": s3(),
+    "s3-region": s3(region="us-gov-west-1"),
+    "s3-endpoint": s3(endpoint="https://s3.example.org:9000", region="campus"),
+    "s3-address": s3(endpoint="http://[2001:db8::7]:9000/s3"),
+    "s3-whole": {
+        **s3(endpoint="http://minio.storage.svc:9000"),
+        "access": "Drain",
+        "capacity": "500Gi",
+        "limits": {"requestsPerSecond": 100, "bytesPerSecond": "100Mi"},
+    },
+    "local": local(),
+    "local-read-only": local(access="ReadOnly", capacity=10**9),
+}
+
+_ONE = "`spec` must have exactly one of `local` and `s3`"
+_NEEDS = "`spec.credentials` must be set for `s3`, not for others"
+_ENDPOINT = "must be a URL such as `https://s3.example.org:9000`"
+_BUCKET = "must be a bucket's name such as `lab-data`"
+
+BAD_STORES: dict[str, Bad] = {
+    "no-spec": Bad(None, "spec"),
+    "no-store": Bad({}, "spec", _ONE),
+    "two-stores": Bad({**s3(), **local()}, "spec", _ONE),
+    "credentials-only": Bad({**_SECRET}, "spec", _ONE),
+    "s3-text": Bad({"s3": "lab-data", **_SECRET}, "spec.s3"),
+    "s3-no-bucket": Bad({"s3": {}, **_SECRET}, "spec.s3.bucket"),
+    "s3-no-credentials": Bad({"s3": {"bucket": "lab-data"}}, "spec.credentials", _NEEDS),
+    "local-credentials": Bad({**local(), **_SECRET}, "spec.credentials", _NEEDS),
+    "credentials-empty": Bad({**s3(), "credentials": {}}, "spec.credentials.secretRef"),
+    "credentials-across": Bad(
+        {**s3(), "credentials": {"secretRef": {"name": "kube-system/s3"}}}, "spec.credentials.secretRef.name"
+    ),
+    "bucket-capital": Bad(s3(bucket="Lab"), "spec.s3.bucket", _BUCKET),
+    "bucket-short": Bad(s3(bucket="ab"), "spec.s3.bucket"),
+    "bucket-long": Bad(s3(bucket="a" * 64), "spec.s3.bucket"),
+    "bucket-path": Bad(s3(bucket="lab/data"), "spec.s3.bucket", _BUCKET),
+    "endpoint-host": Bad(s3(endpoint="s3.example.org"), "spec.s3.endpoint", _ENDPOINT),
+    "endpoint-file": Bad(s3(endpoint="file:///etc/passwd"), "spec.s3.endpoint", _ENDPOINT),
+    "endpoint-user": Bad(s3(endpoint="https://key:secret@s3.example.org"), "spec.s3.endpoint", _ENDPOINT),
+    "endpoint-spaces": Bad(s3(endpoint="https://s3.example.org/a b"), "spec.s3.endpoint", _ENDPOINT),
+    "endpoint-empty": Bad(s3(endpoint=""), "spec.s3.endpoint"),
+    "region-name": Bad(s3(endpoint="https://s3.example.org", region="North Virginia"), "spec.s3.region"),
+    "region-nowhere": Bad(s3(region="campus"), "spec.s3.region", "`spec.s3.region` must be one of AWS"),
+    "access": Bad(s3() | {"access": "WriteOnly"}, "spec.access"),
+    "access-boolean": Bad(s3() | {"access": True}, "spec.access"),
+    "capacity-zero": Bad(s3() | {"capacity": 0}, "spec.capacity", "`capacity` must be more than 0"),
+    "capacity-unit": Bad(s3() | {"capacity": "500GB"}, "spec.capacity", "must be a quantity such as `8Gi`"),
+    "capacity-negative": Bad(s3() | {"capacity": "-1Gi"}, "spec.capacity"),
+    "requests": Bad(s3() | {"limits": {"requestsPerSecond": 0}}, "spec.limits.requestsPerSecond"),
+    "bytes": Bad(s3() | {"limits": {"bytesPerSecond": "0"}}, "spec.limits.bytesPerSecond", "must be more than 0"),
+    "local-no-claim": Bad({"local": {}}, "spec.local.persistentVolumeClaimRef"),
+    "local-nameless": Bad({"local": {"persistentVolumeClaimRef": {}}}, "spec.local.persistentVolumeClaimRef.name"),
+    "local-name": Bad(local("a/b"), "spec.local.persistentVolumeClaimRef.name"),
+}
+
+UNKNOWN_STORES: dict[str, tuple[Spec, str]] = {
+    "unknown-store": ({**s3(), "azureBlob": {}}, "spec.azureBlob"),
+    "unknown-host-path": ({"local": {**local()["local"], "path": "/"}}, "spec.local.path"),
+    "unknown-inline-key": (
+        {**s3(), "credentials": {**_SECRET["credentials"], "accessKey": "AKIA"}}, "spec.credentials.accessKey"
+    ),
+    "unknown-namespace": (
+        {**s3(), "credentials": {"secretRef": {"name": "a", "namespace": "kube-system"}}},
+        "spec.credentials.secretRef.namespace",
+    ),
+}  # fmt: skip
+
+DIRECTORIES: dict[str, Spec] = {
+    "smallest": {"stores": stores("nas")},
+    "two": {"stores": stores("aws", "nas")},
+    "prefixes": {
+        "stores": [
+            {"name": "aws", "prefix": "lab/data/"}, {"name": "nas", "prefix": "/"},
+            {"name": "minio", "prefix": "_a.b-c/..d/"},
+        ]
+    },
+    "whole": lab(
+        placement={
+            "rules": [
+                {
+                    "name": "raw",
+                    "match": {"path": "raw/**", "minSize": "1Gi", "maxSize": "1Ti"},
+                    "copies": 2,
+                    "minCopies": 2,
+                    "spread": "Provider",
+                    "prefer": "Fastest",
+                },
+                {
+                    "name": "near",
+                    "match": {"contentType": "image/*", "tags": {"project": "apollo"}},
+                    "prefer": "Nearest",
+                    "near": {"region": "us-east-1"},
+                    "stores": {"except": ["nas"]},
+                },
+                {
+                    "name": "cold",
+                    "match": {"path": "**/*.csv", "olderThanSeconds": 7776000},
+                    "copies": 1,
+                    "stores": {"only": ["nas"]},
+                },
+                {"name": "default", "copies": 3, "spread": "Region"},
+            ]
+        },
+        quota={"size": "1Ti", "files": 1000000},
+        versions={"trashSeconds": 0},
+        verify={"everySeconds": 0},
+        adopt="None",
+        deletionPolicy="Delete",
+        catalog={"sqlite": {"storage": "10Gi", "storageClassName": "fast"}},
+        expose={
+            "auth": {
+                "kubernetes": "Disabled",
+                "basic": {"secretRef": {"name": "users"}},
+                "anonymous": "ReadOnly",
+                "rules": [
+                    {"path": "private/**", "users": ["ada@example.org"], "access": "ReadWrite"},
+                    {"path": "private/**", "access": "None"},
+                    {"groups": ["system:authenticated"], "access": "ReadOnly"},
+                ],
+            }
+        },
+    ),
+    "catalogue-default": lab(catalog={"sqlite": {}}),
+    "sizes-equal": first(match={"minSize": 1024, "maxSize": "1Ki"}),
+}  # fmt: skip
+
+_RULES = "spec.placement.rules"
+_PREFIX = "`prefix` must end with '/'"
+_PARTS = "no part of `prefix` may be '.', '..' or '.cloudmesh'"
+_LAST = "the last of `rules` must be without `match`"
+_COPIES = "`copies` must not be more than the stores that the rule may use"
+_NAMED = "`stores` of a rule must be named in `spec.stores`"
+_NEAR = "`near` must be set when `prefer` is 'Nearest', and only then"
+
+
+def _prefix(text: str) -> Spec:
+    return {"stores": [{"name": "nas", "prefix": text}]}
+
+
+BAD_DIRECTORIES: dict[str, Bad] = {
+    "no-spec": Bad(None, "spec"),
+    "no-stores": Bad({}, "spec.stores"),
+    "stores-empty": Bad({"stores": []}, "spec.stores"),
+    "stores-many": Bad({"stores": stores(*(f"s{i}" for i in range(17)))}, "spec.stores"),
+    "stores-twice": Bad({"stores": stores("aws", "aws")}, "spec.stores[1]"),
+    "stores-nameless": Bad({"stores": [{"prefix": "lab/"}]}, "spec.stores[0].name"),
+    "stores-across": Bad({"stores": stores("other/aws")}, "spec.stores[0].name"),
+    "stores-text": Bad({"stores": ["aws"]}, "spec.stores[0]"),
+    "prefix-open": Bad(_prefix("lab"), "spec.stores[0].prefix", _PREFIX),
+    "prefix-slash": Bad(_prefix("/lab/"), "spec.stores[0].prefix", _PREFIX),
+    "prefix-twice": Bad(_prefix("lab//"), "spec.stores[0].prefix", _PREFIX),
+    "prefix-empty": Bad(_prefix(""), "spec.stores[0].prefix"),
+    "prefix-up": Bad(_prefix("lab/../other/"), "spec.stores[0].prefix", _PARTS),
+    "prefix-ours": Bad(_prefix(".cloudmesh/lab/"), "spec.stores[0].prefix", _PARTS),
+    "prefix-long": Bad(_prefix("a" * 512 + "/"), "spec.stores[0].prefix"),
+    "rules-empty": Bad(lab(placement={"rules": []}), _RULES),
+    "rules-twice": Bad(
+        lab(placement={"rules": [{"name": "a"}, {"name": "a"}]}), "spec.placement.rules[1]"
+    ),
+    "rules-nameless": Bad(lab(placement={"rules": [{"copies": 1}]}), "spec.placement.rules[0].name"),
+    "rules-last": Bad(rule(match={"path": "raw/**"}), _RULES, _LAST),
+    "copies-zero": Bad(rule(copies=0), "spec.placement.rules[0].copies"),
+    "copies-text": Bad(rule(copies="2"), "spec.placement.rules[0].copies"),
+    "copies-many": Bad(rule(copies=4), _RULES, _COPIES),
+    "copies-only": Bad(rule(copies=2, stores={"only": ["nas"]}), _RULES, _COPIES),
+    "copies-except": Bad(rule(copies=3, stores={"except": ["nas"]}), _RULES, _COPIES),
+    "min-copies": Bad(
+        rule(copies=1, minCopies=2), "spec.placement.rules[0].minCopies", "`minCopies` must not be more than `copies`"
+    ),
+    "min-copies-default": Bad(
+        rule(minCopies=3), "spec.placement.rules[0].minCopies", "`minCopies` must not be more than `copies`"
+    ),
+    "min-copies-stores": Bad(
+        {"stores": stores("nas"), "placement": {"rules": [{"name": "a", "minCopies": 2}]}},
+        _RULES,
+        "`minCopies` must not be more than the stores that the rule may use",
+    ),
+    "spread": Bad(rule(spread="Zone"), "spec.placement.rules[0].spread"),
+    "prefer": Bad(rule(prefer="cheapest"), "spec.placement.rules[0].prefer"),
+    "near-missing": Bad(rule(prefer="Nearest"), "spec.placement.rules[0].near", _NEAR),
+    "near-alone": Bad(rule(near={"region": "us-east-1"}), "spec.placement.rules[0].near", _NEAR),
+    "near-empty": Bad(rule(prefer="Nearest", near={}), "spec.placement.rules[0].near.region"),
+    "choice-empty": Bad(
+        rule(stores={}), "spec.placement.rules[0].stores", "must have exactly one of `only` and `except`"
+    ),
+    "choice-both": Bad(
+        rule(stores={"only": ["nas"], "except": ["aws"]}),
+        "spec.placement.rules[0].stores",
+        "must have exactly one of `only` and `except`",
+    ),
+    "choice-strange": Bad(rule(copies=1, stores={"only": ["swift"]}), _RULES, _NAMED),
+    "choice-strange-except": Bad(rule(stores={"except": ["swift"]}), _RULES, _NAMED),
+    "match-path": Bad(first(match={"path": "/raw/**"}), "spec.placement.rules[0].match.path", "`path` must be"),
+    "match-path-line": Bad(first(match={"path": "raw\n"}), "spec.placement.rules[0].match.path"),
+    "match-sizes": Bad(
+        first(match={"minSize": "2Gi", "maxSize": "1Gi"}),
+        "spec.placement.rules[0].match.minSize",
+        "`minSize` must not be more than `maxSize`",
+    ),
+    "match-size": Bad(first(match={"minSize": "big"}), "spec.placement.rules[0].match.minSize"),
+    "match-age": Bad(first(match={"olderThanSeconds": 0}), "spec.placement.rules[0].match.olderThanSeconds"),
+    "match-type": Bad(first(match={"contentType": "csv"}), "spec.placement.rules[0].match.contentType"),
+    "match-tag": Bad(
+        first(match={"tags": {"a b": "x"}}),
+        "spec.placement.rules[0].match.tags",
+        "`tags` must have names such as 'project' as keys",
+    ),
+    "quota-empty": Bad(lab(quota={}), "spec.quota", "`quota` must have at least one of `size` and `files`"),
+    "quota-zero": Bad(lab(quota={"size": "0"}), "spec.quota.size", "`size` must be more than 0"),
+    "quota-files": Bad(lab(quota={"files": 0}), "spec.quota.files"),
+    "trash": Bad(lab(versions={"trashSeconds": -1}), "spec.versions.trashSeconds"),
+    "verify": Bad(lab(verify={"everySeconds": "30d"}), "spec.verify.everySeconds"),
+    "adopt": Bad(lab(adopt=True), "spec.adopt"),
+    "deletion": Bad(lab(deletionPolicy="Orphan"), "spec.deletionPolicy"),
+    "catalog-empty": Bad(lab(catalog={}), "spec.catalog.sqlite"),
+    "catalog-storage": Bad(
+        lab(catalog={"sqlite": {"storage": 0}}), "spec.catalog.sqlite.storage", "`storage` must be more than 0"
+    ),
+    "auth-kubernetes": Bad(auth(kubernetes=True), "spec.expose.auth.kubernetes"),
+    "auth-anonymous": Bad(auth(anonymous="Everything"), "spec.expose.auth.anonymous"),
+    "auth-basic": Bad(auth(basic={}), "spec.expose.auth.basic.secretRef"),
+    "auth-access": Bad(auth(rules=[{"path": "a"}]), "spec.expose.auth.rules[0].access"),
+    "auth-path": Bad(auth(rules=[{"path": "/a", "access": "None"}]), "spec.expose.auth.rules[0].path", "`path` must"),
+    "auth-user": Bad(auth(rules=[{"users": ["a b"], "access": "None"}]), "spec.expose.auth.rules[0].users[0]"),
+}  # fmt: skip
+
+UNKNOWN_DIRECTORIES: dict[str, tuple[Spec, str]] = {
+    "unknown-keep": (lab(versions={"keep": 5}), "spec.versions.keep"),
+    "unknown-policy": (lab(policyRef={"name": "a"}), "spec.policyRef"),
+    "unknown-image": (lab(image="evil"), "spec.image"),
+    "unknown-namespace": (
+        {"stores": [{"name": "aws", "namespace": "kube-system"}]}, "spec.stores[0].namespace"
+    ),
+}  # fmt: skip
+
+CHANGES: dict[str, tuple[str, Spec, Spec, str]] = {
+    "bucket": ("DataStore", s3(), s3(bucket="other"), "`spec.s3.bucket` can't be changed"),
+    "store-kind": ("DataStore", s3(), local(), "`spec` can't be changed to another kind of store"),
+    "claim": ("DataStore", local(), local("b"), "`spec.local.persistentVolumeClaimRef` can't be changed"),
+    "prefix": ("VirtualDirectory", _prefix("a/"), _prefix("b/"), "`spec.stores[].prefix` can't be changed"),
+    "prefix-taken-out": (
+        "VirtualDirectory", _prefix("a/"), {"stores": stores("nas")}, "`spec.stores[].prefix` can't be changed"
+    ),
+    "storage": (
+        "VirtualDirectory", lab(), lab(catalog={"sqlite": {"storage": "6Gi"}}),
+        "`spec.catalog.sqlite.storage` can't be changed",
+    ),
+}  # fmt: skip
+FINE_CHANGES: dict[str, tuple[str, Spec, Spec]] = {
+    "store-endpoint": ("DataStore", s3(endpoint="http://a.example.org"), s3(endpoint="http://b.example.org")),
+    "drain": ("DataStore", local(), local(access="Drain")),
+    "fewer-stores": ("VirtualDirectory", lab(), {"stores": stores("nas", "aws")}),
+    "rules": ("VirtualDirectory", lab(), rule(copies=1)),
+}

@@ -1,0 +1,214 @@
+"""From specs to what a gateway is told, and who may use which part of a store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.api.corpus_directories import DIRECTORIES, STORES, lab
+from tests.unit.api.kinds import made
+
+from cloudmesh.api.virtualdirectory import VirtualDirectory
+from cloudmesh.data import config as configs
+from cloudmesh.data.asked import directory_config, location_of, overlap, prefix_of, store_config, users_in
+from cloudmesh.data.config import AccessRule, DirectoryConfig, Match, PlacementRule, StoreConfig
+from cloudmesh.data.resources import make_deployment
+from cloudmesh.data.using import claimed
+from cloudmesh.data.words import apart, size_text, time_text
+from cloudmesh.engine import InvalidRequest
+
+BCRYPT = "$2b$12$" + "x" * 53
+
+
+def directory(spec: dict[str, Any], name: str = "lab", **meta: Any) -> dict[str, Any]:
+    obj = made("VirtualDirectory", name, spec)
+    obj["metadata"] |= {"namespace": "ns", "uid": f"uid-{name}", "creationTimestamp": "2026-01-01T00:00:00Z", **meta}
+    return obj
+
+
+def store(spec: dict[str, Any], name: str = "aws", **meta: Any) -> dict[str, Any]:
+    obj = made("DataStore", name, spec)
+    obj["metadata"] |= {"namespace": "ns", "uid": f"uid-{name}", **meta}
+    return obj
+
+
+def told(spec: dict[str, Any]) -> DirectoryConfig:
+    read = VirtualDirectory.model_validate(directory(spec))
+    stores = [StoreConfig(name=asked.name, kind="s3") for asked in read.spec.stores]
+    return directory_config(
+        read, stores, installation="i", token="t", users={"ada": BCRYPT}, allow_private=False
+    )  # fmt: skip
+
+
+def at(endpoint: str) -> dict[str, Any]:
+    return {"s3": {"bucket": "lab", "endpoint": endpoint}}
+
+
+def of_store(spec: dict[str, Any], **meta: Any) -> StoreConfig:
+    asked = VirtualDirectory.model_validate(directory({"stores": [{"name": "aws"}]})).spec.stores[0]
+    return store_config(asked, "ns", "lab", store(spec, **meta), {"key": b"value"})
+
+
+def test_defaults_of_a_directory() -> None:
+    found = told({"stores": [{"name": "one"}]})
+    assert found.rules == (PlacementRule(name="default", copies=1),)
+    assert told(DIRECTORIES["two"]).rules == (PlacementRule(name="default", copies=2),)
+    assert (found.trash_seconds, found.verify_seconds, found.adopt) == (2592000, 2592000, True)
+    assert (found.quota_bytes, found.quota_files, found.emptying) == (None, None, False)
+    assert (found.auth.kubernetes, found.auth.anonymous, found.auth.basic) == (True, "None", {"ada": BCRYPT})
+
+
+def test_all_of_a_directory() -> None:
+    found = told(DIRECTORIES["whole"])
+    raw, near, cold, rest = found.rules
+    assert raw == PlacementRule(
+        "raw", Match("raw/**", 1 << 30, 1 << 40), copies=2, min_copies=2, spread="Provider", prefer="Fastest"
+    )
+    assert (near.prefer, near.near, near.but, near.copies) == ("Nearest", "us-east-1", ("nas",), 2)
+    assert near.match == Match(content_type="image/*", tags={"project": "apollo"})
+    assert (cold.match.older_than_seconds, cold.only, cold.copies) == (7776000, ("nas",), 1)
+    assert (rest.copies, rest.spread) == (3, "Region")
+    assert (found.quota_bytes, found.quota_files) == (1 << 40, 1000000)
+    assert (found.trash_seconds, found.verify_seconds, found.adopt) == (0, 0, False)
+    assert (found.auth.kubernetes, found.auth.anonymous) == (False, "ReadOnly")
+    assert found.auth.rules[1:] == (
+        AccessRule("private/**", access="None"),
+        AccessRule("**", groups=("system:authenticated",), access="ReadOnly"),
+    )
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_what_is_told_can_be_read_again(name: str) -> None:
+    found = told(DIRECTORIES[name])
+    text = configs.dump(found)
+    assert configs.load(text) == found
+    assert configs.fingerprint(text) == configs.fingerprint(configs.dump(told(DIRECTORIES[name])))
+
+
+def test_copies_never_exceed_what_a_rule_may_use() -> None:
+    spec = lab(placement={"rules": [{"name": "a", "stores": {"except": ["aws", "minio"]}}]})
+    assert told(spec).rules[0].copies == 1
+
+
+def test_a_bucket() -> None:
+    found = of_store(STORES["s3-whole"], labels={"region": "campus"})
+    assert found.settings == {
+        "endpoint": "http://minio.storage.svc:9000", "region": "us-east-1", "bucket": "lab-data"
+    }  # fmt: skip
+    assert (found.access, found.capacity, found.requests_per_second) == ("Drain", 500 << 30, 100)
+    assert found.bytes_per_second == 100 << 20
+    assert (found.domain, found.region, found.mount) == ("minio.storage.svc", "campus", "")
+    assert (found.prefix, found.credentials, found.uid) == ("ns/lab/", {"key": "dmFsdWU="}, "uid-aws")
+    assert (of_store(STORES["s3"]).domain, of_store(STORES["s3"]).region) == ("amazonaws.com", "us-east-1")
+
+
+def test_a_volume() -> None:
+    found = of_store(STORES["local"])
+    assert (found.kind, found.mount, found.domain, found.region) == ("local", "/stores/aws", "cluster", "")
+    assert found.settings == {"persistentVolumeClaimRef": {"name": "nas"}}
+
+
+def test_two_stores_on_one_volume_mount_it_once_as_a_volume() -> None:
+    config = DirectoryConfig(
+        "ns", "lab", "u", "i",
+        tuple(
+            StoreConfig(n, "local", {"persistentVolumeClaimRef": {"name": "nas"}}, mount=f"/stores/{n}")
+            for n in ("one", "two")
+        ),
+    )  # fmt: skip
+    spec = make_deployment(directory(lab()), config, "image")["spec"]["template"]["spec"]
+    assert [v["name"] for v in spec["volumes"]] == ["config", "ca", "catalog", "tmp", "store-0"]
+    mounts = [m for m in spec["containers"][0]["volumeMounts"] if m["name"] == "store-0"]
+    assert [m["mountPath"] for m in mounts] == ["/stores/one", "/stores/two"]
+
+
+def test_prefixes() -> None:
+    assert prefix_of("ns", "lab", {}) == "ns/lab/"
+    assert prefix_of("ns", "lab", {"prefix": "a/b/"}) == "a/b/"
+    assert prefix_of("ns", "lab", {"prefix": "/"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ("", "a/", True), ("a/", "a/", True), ("a/", "a/b/", True), ("a/b/", "a/", True), ("a/", "ab/", False),
+        ("a/b/", "a/c/", False),
+    ],
+)  # fmt: skip
+def test_overlap(one: str, other: str, both: bool) -> None:
+    assert overlap(one, other) is overlap(other, one) is both
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (STORES["s3"], STORES["s3"], True),
+        (STORES["s3"], STORES["s3-endpoint"], False),
+        (STORES["s3"], {"s3": {"bucket": "other"}}, False),
+        (at("http://A.org/"), at("http://a.org"), True),
+        (at("http://a.org:80"), at("http://a.org"), True),
+        (at("http://a.org:81"), at("http://a.org"), False),
+        (at("http://a.org/x"), at("http://a.org/y"), False),
+        (at("http://[2001:db8::7]:9000"), at("http://[2001:DB8::7]:9000/"), True),
+        (STORES["local"], STORES["local-read-only"], True),
+        (STORES["local"], STORES["s3"], False),
+    ],
+)
+def test_the_same_place(one: dict[str, Any], other: dict[str, Any], same: bool) -> None:
+    assert (location_of(store(one, "a")) == location_of(store(other, "b"))) is same
+
+
+def test_who_comes_first() -> None:
+    stores = {"aws": store(STORES["s3"])}
+    spec = {"stores": [{"name": "aws", "prefix": "data/"}]}
+    old, young = directory(spec), directory(spec, "young", creationTimestamp="2026-02-01T00:00:00Z")
+    assert claimed(old, [old, young], stores) == ""
+    assert "VirtualDirectory 'lab'" in claimed(young, [old, young], stores)
+    # whose gateway has the store already keeps it
+    young["status"] = {"stores": [{"name": "aws", "prefix": "data/", "state": "Up"}]}
+    assert claimed(young, [old, young], stores) == ""
+    assert "VirtualDirectory 'young'" in claimed(old, [old, young], stores)
+
+
+def test_what_is_being_emptied_is_still_claimed() -> None:
+    stores = {"aws": store(STORES["s3"]), "nas": store(STORES["local"], "nas")}
+    leaving = directory({"stores": [{"name": "nas"}]})
+    leaving["status"] = {"stores": [{"name": "aws", "prefix": "data/", "state": "Up", "files": 3}]}
+    young = directory({"stores": [{"name": "aws", "prefix": "data/"}]}, "young")
+    assert "VirtualDirectory 'lab'" in claimed(young, [leaving, young], stores)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ada", "line 1"), ("ada:secret", "line 1"), (f"ada:{BCRYPT}\n:{BCRYPT}", "line 2"),
+        (f"ada:{BCRYPT}x", "line 1"), ("ada:$apr1$abc$def", "line 1"),
+    ],
+)  # fmt: skip
+def test_users_that_cannot_be_read(text: str, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message) as caught:
+        users_in({"htpasswd": text.encode()}, "users")
+    assert "secret" not in str(caught.value)
+
+
+def test_users() -> None:
+    assert users_in({"htpasswd": f"\n# all\nada:{BCRYPT}\nbob:{BCRYPT}".encode()}, "users") == dict.fromkeys(
+        ("ada", "bob"), BCRYPT
+    )
+    with pytest.raises(InvalidRequest, match="`htpasswd`"):
+        users_in({}, "users")
+
+
+def test_the_secrets_of_a_configuration_are_in_no_text() -> None:
+    found = told(DIRECTORIES["whole"])
+    assert BCRYPT not in repr(found)
+    assert "dmFsdWU" not in repr(of_store(STORES["s3"]))
+
+
+def test_words() -> None:
+    texts = [size_text(n) for n in (0, 1023, 1024, 1536, 10 << 30, (1 << 40) - 1, 1 << 60)]
+    assert texts == ["0", "1023", "1Ki", "1.5Ki", "10Gi", "1024Gi", "1Ei"]
+    assert time_text(1_767_225_600_999_999) == "2026-01-01T00:00:00Z"
+    assert [apart(*pair) for pair in ((0, 0), (1, 0), (1000, 1010), (1000, 1011), (5, 4))] == [
+        False, True, False, True, True
+    ]  # fmt: skip
