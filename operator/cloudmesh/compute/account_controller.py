@@ -17,8 +17,7 @@ from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PRICE_SHEET
 from cloudmesh.compute.ports import Provider
 from cloudmesh.compute.prices import Catalogue, next_change, price_offers
-from cloudmesh.compute.providers.kubernetes.news import listen
-from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT, DEFAULT_ACCOUNT_NAME, Context, choose
+from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT, DEFAULT_ACCOUNT_NAME, Context, choose, listen
 from cloudmesh.compute.redact import PUBLIC, Redactor
 from cloudmesh.compute.settings import ComputeSettings
 from cloudmesh.compute.surveyor import Surveyor

@@ -12,7 +12,7 @@ from typing import Any
 from cloudmesh.compute.endpoints import ANYWHERE, Guard
 from cloudmesh.compute.ports import Provider, ProviderInfo
 from cloudmesh.compute.redact import PUBLIC, Redactor
-from cloudmesh.engine import CloudmeshError, InvalidRequest, Kube, Unsupported
+from cloudmesh.engine import CloudmeshError, Engine, InvalidRequest, Kube, Unsupported
 
 GROUP = "cloudmesh.compute"
 BUILT_IN: Mapping[str, str] = {
@@ -22,6 +22,8 @@ BUILT_IN: Mapping[str, str] = {
     "ssh": "cloudmesh.compute.providers.ssh:make",
 }
 """Kind, and `module:function` that makes its provider; imported when the first account needs it."""
+NEWS = ("cloudmesh.compute.providers.kubernetes.news:listen",)
+"""`module:function` of those that hear of their machines before they are listed."""
 PLUGIN = "plugin"
 """Member of CloudAccount.spec that names a provider that isn't built in, with `name` and `settings`."""
 DEFAULT_ACCOUNT_NAME = "pods"
@@ -63,6 +65,12 @@ class Context:
 Maker = Callable[[Context], Provider]
 
 
+def listen(engine: Engine, hint: Callable[[str, str], None]) -> None:
+    """Gives a hint, with namespace and name of a CloudAccount, when its machines changed; before the engine starts."""
+    for target in NEWS:
+        _load(target)(engine, hint)
+
+
 def known_kinds() -> tuple[str, ...]:
     """All kinds that can be served, built in and plugged in."""
     return tuple(sorted({*BUILT_IN, *plugged_in()}))
@@ -100,8 +108,7 @@ def find_maker(kind: str) -> Maker:
     """
     try:
         if (target := BUILT_IN.get(kind)) is not None:
-            module, _, function = target.partition(":")
-            maker: Maker = getattr(importlib.import_module(module), function)
+            maker: Maker = _load(target)
             return maker
         for point in _entry_points():
             if point.name == kind:
@@ -109,6 +116,11 @@ def find_maker(kind: str) -> Maker:
     except Exception as error:
         raise Unsupported(f"the provider {kind!r} can't be loaded: {error}") from error
     raise Unsupported(f"there is no provider {kind!r}; known are {', '.join(known_kinds())}")
+
+
+def _load(target: str) -> Any:
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 def _make_plugged_in(kind: str, maker: Maker, context: Context) -> Provider:
