@@ -153,7 +153,7 @@ class Sieve:
         table, kinds = self._table, purchases(pool)
         return [
             Step("Image", self._memo(("Image", pool.image), lambda: _with_image(table, pool.image)),
-                 lambda o: f"image {pool.image} can't be had"),
+                 lambda o: _says_image(pool.image, o)),
             Step("PublicAddress", self._memo(("PublicAddress", pool.public_address), lambda: self._public(pool)),
                  lambda o: f"account {o.account} has no addresses of the internet: see `spec.network.mode`"),
             Step("Region", self._memo(("Region", pool.regions), lambda: _one_of(table, "region", pool.regions)),
@@ -344,7 +344,15 @@ def _with_disk(table: OfferTable, gib: int) -> Mask | None:
 
 
 def _with_image(table: OfferTable, image: str) -> Mask | None:
-    return table.images.where(lambda images: images is None or image in images) if image else None
+    return table.images.where(lambda images: images is None or image in images)
+
+
+def _says_image(image: str, offer: Offer) -> str:
+    known = ", ".join(sorted(filter(None, offer.images or ())))
+    there = f"account {offer.account} has {known or 'no image'} for {offer.arch}"
+    return (
+        f"image {image} can't be had: {there}" if image else f"the pool names no image, and there's no default: {there}"
+    )
 
 
 def _paid(table: OfferTable, kinds: tuple[str, ...]) -> Mask | None:

@@ -62,7 +62,8 @@ class Offer:
         free: Machines that still fit, None if unknown.
         quota: Name of the quota that it counts against, empty for none: one that was hit takes out all its offers.
         start_seconds: Observed time to Ready, None if never observed.
-        images: Image aliases that can be had with it, None where all of the account's can.
+        images: Image aliases that can be had with it, None where all of the account's can; the empty one among them
+            where a machine needs to name none.
         network: Machines with the same non-empty value reach each other directly.
     """
 

@@ -88,7 +88,7 @@ class MemoryCloud:
         self.resources = Resources()
         self.key = key
         self.images: dict[str, str] = {"debian-12": "amd64", "ubuntu-24.04": "amd64", "debian-12-arm64": "arm64"}
-        """Image ids and their architectures; the first is the default."""
+        """Image ids and their architectures; the first of each is its default."""
         self.quotas: dict[tuple[str, str], int] = {}
         """Thousandths of vCPU that may be in use, by region and name of the quota."""
         self.calls: Counter[str] = Counter()
@@ -218,7 +218,7 @@ class MemoryCloud:
         Raises:
             CloudError: No room, over the quota, nonsense, or the token or name is taken.
         """
-        order = dataclasses.replace(order, image=order.image or next(iter(self.images)))
+        order = dataclasses.replace(order, image=order.image or self._default(order))
         if order.client_token and self.habits.native_tokens:
             for made in self._shelf.by_token(order.client_token):
                 if not order.same_as(made):
@@ -237,6 +237,10 @@ class MemoryCloud:
                 raise CloudError("InsufficientCapacity", f"no room for {row.type} {row.purchase} in {row.zone}")
         return self._make(order, row, failure="InsufficientCapacity" if late else "")
 
+    def _default(self, order: Order) -> str:
+        row = self.stock.rows.get((order.type, order.region, order.zone, order.purchase))
+        return next(image for image, arch in self.images.items() if row is None or arch == row.arch)
+
     def _check_order(self, order: Order) -> Row:
         row = self.stock.rows.get((order.type, order.region, order.zone, order.purchase))
         if row is None:
@@ -249,6 +253,8 @@ class MemoryCloud:
             raise CloudError("NotOffered", f"{order.type} {order.purchase} isn't sold in {order.zone or 'no zone'!r}")
         if order.image not in self.images:
             raise CloudError("InvalidParameter", f"there is no image {order.image!r}")
+        if (arch := self.images[order.image]) != row.arch:
+            raise CloudError("InvalidParameter", f"{order.image!r} is for {arch}, and {order.type} is {row.arch}")
         limit = self.quotas.get((row.region, row.quota))
         if limit is not None:
             used = sum(

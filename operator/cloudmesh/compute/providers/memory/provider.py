@@ -124,9 +124,13 @@ class MemoryProvider:
             else None,
             free=row.free if row.tell_free else None,
             quota=row.quota,
-            images=frozenset(image for image, arch in self.cloud.images.items() if arch == row.arch),
+            images=self._images(row.arch),
             network=f"{self._account}/{row.region}",
         )
+
+    def _images(self, arch: str) -> frozenset[str]:
+        found = {image for image, each in self.cloud.images.items() if each == arch}
+        return frozenset(found | {""} if found else found)
 
     async def list_nodes(self, scope: Scope) -> Listing:
         """All nodes that carry the scope's tags, also those that ended a moment ago if the cloud still shows them."""
