@@ -25,7 +25,7 @@ from cloudmesh.policy import bits
 from cloudmesh.policy.bits import Bits, pack
 from cloudmesh.policy.blocks import QUOTA, blocked_rows, still_held
 from cloudmesh.policy.model import Alternative, Block, Needs, Offer, PoolRequest, Rejection, Request, say_id
-from cloudmesh.policy.offers import UNPRICED, Ints, Mask, OfferTable, Rows
+from cloudmesh.policy.offers import UNKNOWN_COST, UNPRICED, Ints, Longs, Mask, OfferTable, Rows
 from cloudmesh.policy.rules import rule_mask
 
 ROOM = ("Blocked", "Free", "AccountLimit", "Quota")
@@ -66,6 +66,33 @@ class Sifted:
     rejected: tuple[Rejection, ...]
     wanted: int
     over_quota: bool
+
+    def costs(self, table: OfferTable, currency: str, picked: Rows | None = None) -> Longs:
+        """Nano-units per hour of a machine of each row with its disk, see `OfferTable.costs`.
+
+        Args:
+            table: The table.
+            currency: Currency to compare in.
+            picked: Indexes of the rows that are asked for; None for all.
+        """
+        rows = self.rows if picked is None else self.rows[picked]
+        bare = table.costs(currency)[rows]
+        if not self.with_disks(table):
+            return bare
+        sizes = np.array([alternative.needs.disk_gib for alternative in self.pool.alternatives], dtype=np.int64)
+        gib = sizes[self.alternative if picked is None else self.alternative[picked]]
+        return np.where(bare == UNKNOWN_COST, bare, bare + table.disk_costs(rows, gib))
+
+    def with_disks(self, table: OfferTable) -> bool:
+        """Whether disks count in its costs."""
+        return table.bills_disks and any(alternative.needs.disk_gib for alternative in self.pool.alternatives)
+
+    def in_order(self, table: OfferTable) -> bool:
+        """Whether its rows are in order of the cost."""
+        if not table.one_currency:
+            return False
+        sizes = {alternative.needs.disk_gib for alternative in self.pool.alternatives}
+        return not self.with_disks(table) or (len(sizes) == 1 and table.one_disk_price)
 
 
 class Sieve:

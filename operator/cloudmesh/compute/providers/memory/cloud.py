@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import heapq
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from cloudmesh.compute.providers.memory.meter import Meter
 from cloudmesh.compute.providers.memory.resources import Holding, Resources
 from cloudmesh.compute.providers.memory.shelf import Shelf
 from cloudmesh.compute.providers.memory.stock import Row, Stock
+from cloudmesh.policy.model import HOURS_A_MONTH
 
 T = TypeVar("T")
 
@@ -91,6 +93,8 @@ class MemoryCloud:
         """Image ids and their architectures; the first of each is its default."""
         self.quotas: dict[tuple[str, str], int] = {}
         """Thousandths of vCPU that may be in use, by region and name of the quota."""
+        self.gib_month_nanos = 0
+        """What a GiB of a disk costs a month; to be set before there are machines."""
         self.calls: Counter[str] = Counter()
         """How often each operation was asked for."""
         self._clock = clock
@@ -192,7 +196,7 @@ class MemoryCloud:
     def _set(self, instance: Instance, state: NodeState, when: float, **changes: object) -> Instance:
         changed = instance.with_(state=state, **changes)
         self._shelf.put(changed)
-        self.meter.change(instance.id, when, self._row(changed).hourly_nanos if state in BILLED else 0)
+        self.meter.change(instance.id, when, self._rate(changed))
         return changed
 
     def _end(self, instance: Instance, when: float) -> None:
@@ -206,6 +210,11 @@ class MemoryCloud:
             self._later(self.habits.ended_seconds, instance.id, "forget")
         else:
             self._shelf.remove(instance)
+
+    def _rate(self, instance: Instance) -> int:
+        """Nano-units per hour: the machine unless it's stopped, and its disk as long as there is one."""
+        disk = instance.disk_gib * self.gib_month_nanos / HOURS_A_MONTH if instance.ended is None else 0
+        return (self._row(instance).hourly_nanos if instance.state in BILLED else 0) + math.ceil(disk)
 
     def _row(self, instance: Instance) -> Row:
         return self.stock.rows[(instance.type, instance.region, instance.zone, instance.purchase)]
@@ -292,7 +301,7 @@ class MemoryCloud:
             failure=failure,
         )
         self._shelf.put(instance)
-        self.meter.start(instance.id, order.client_token, order.tags, now, row.hourly_nanos)
+        self.meter.start(instance.id, order.client_token, order.tags, now, self._rate(instance))
         if not instance.listed:
             self._later(habits.list_lag_seconds, instance.id, "list")
         if habits.boot_seconds > 0:

@@ -119,7 +119,7 @@ class MemoryProvider:
             gpu_model=row.gpu_model,
             gpu_count=row.gpu_count,
             # A price of nothing is a price that nobody knows.
-            price=Price(row.hourly_nanos, "USD", source, as_of, "fetched")
+            price=Price(row.hourly_nanos, "USD", source, as_of, "fetched", self.cloud.gib_month_nanos or None)
             if row.told and row.hourly_nanos > 0
             else None,
             free=row.free if row.tell_free else None,
