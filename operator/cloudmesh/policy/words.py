@@ -48,7 +48,10 @@ def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n:
     many = f"of {len(sifted.rows)}"
     if offer.price and nanos != UNPRICED and (gib := pool.alternatives[item.alternative].needs.disk_gib):
         disk = (with_disk(offer, gib).price or offer.price).disk
-        price += f" and {say_money(disk, offer.price.currency)} for the disk" if disk else ", disk not counted"
+        if disk:
+            price += f" and {say_money(disk, offer.price.currency)} for the disk"
+        elif offer.price.gib_month is None:
+            price += ", disk not counted"
     if request.policy.mode == "Cheapest" or choice.by_price:
         cheaper = _cheaper(request, table, sifted, task, item)
         rank = f"cheapest {many}" if not cheaper else f"cheapest but {cheaper} {many}"
