@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from cloudmesh.compute.endpoints import ANYWHERE, Guard
+from cloudmesh.compute.identity import WorkloadIdentity
 from cloudmesh.compute.ports import Provider, ProviderInfo
 from cloudmesh.compute.redact import PUBLIC, Redactor
 from cloudmesh.engine import CloudmeshError, Engine, InvalidRequest, Kube, Unsupported
@@ -43,6 +44,7 @@ class Context:
             plug-in its `settings`.
         images: Image aliases and the cloud's own ids, as the account maps them.
         credentials: Data of the account's Secret.
+        identity: Stands in the place of a Secret, if the account asks for it.
         kube: The API server of this installation, for providers whose machines live in it.
         defaults: The installation's own settings for this kind, such as the image of Pod machines.
         guard: Makes connections to hosts that the account names, and refuses those that lead inside this cluster; a
@@ -56,6 +58,7 @@ class Context:
     spec: Mapping[str, Any]
     images: Mapping[str, str] = field(default_factory=dict)
     credentials: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    identity: WorkloadIdentity | None = None
     kube: Kube | None = None
     defaults: Mapping[str, str] = field(default_factory=dict)
     guard: Guard = ANYWHERE
