@@ -387,7 +387,7 @@ def test_install_upgrade_uninstall_install(
     values = {
         # Beside the release that other tests share: nothing that is cluster-wide, and no Pod that runs.
         "watchNamespaces": [free_namespace],
-        "rbac": {"aggregateRoles": False, "guardApprovals": False},
+        "rbac": {"aggregateRoles": False, "guardApprovals": False, "guardNamespaces": False},
         "operator": {"nodeSelector": {"cloudmesh.org/nowhere": "x"}},
         "builder": {"nodeSelector": {"cloudmesh.org/nowhere": "x"}},
         "registry": {
