@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 from tests.unit.compute.machine_scene import NAMESPACES, Scene, now, scene
@@ -120,6 +123,25 @@ async def test_endpoints_of_this_cluster_are_refused(s: Scene) -> None:
         assert s.contexts == []
 
 
+@contextlib.contextmanager
+def logged() -> Iterator[list[str]]:
+    """All that is logged, with tracebacks and whatever is given beside the message."""
+    told: list[str] = []
+
+    class Teller(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(f"{self.format(record)} {vars(record)}")
+
+    root, handler, level = logging.getLogger(), Teller(logging.DEBUG), logging.getLogger().level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield told
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+
+
 @scene
 async def test_no_secret_is_ever_told(s: Scene) -> None:
     put_secret(s)
@@ -127,9 +149,15 @@ async def test_no_secret_is_ever_told(s: Scene) -> None:
     s.cloud.faults.add(Fault("refuse", "RunInstance", code="InternalError", message=f"bad key {KEY}", times=1))
     s.cloud.faults.add(Fault("refuse", "RunInstance", code="InvalidParameter", message=f"bad key {KEY}", times=1))
     s.add_machine(cluster=s.add_cluster())
-    async with s.operator() as (engine, accounts):
-        await s.until(lambda: s.condition()[1] == "InvalidRequest")
-        await s.settle()
+    s.cloud.faults.add(Fault("refuse", "Terminate*", code="InvalidParameter", message=f"bad key {KEY}", times=1))
+    strand(s, 1)
+    with logged() as logs:
+        async with s.operator() as (engine, accounts):
+            await s.until(lambda: s.condition()[1] == "InvalidRequest")
+            await s.until(lambda: any("an orphan can't be collected" in line for line in logs))
+            await s.settle()
+        assert "[redacted]" in str(logs)
+        assert not [line for line in logs if KEY in line or base64.b64encode(KEY.encode()).decode() in line]
         everything = json.dumps([s.api.all(kind) for kind in (VIRTUAL_MACHINE, CLOUD_ACCOUNT)]) + str(s.events())
         assert "[redacted]" in everything
         assert KEY not in everything
