@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
-import logging
-from collections.abc import Iterator
 from typing import Any
 
-from tests.unit.compute.machine_scene import NAMESPACES, Scene, now, scene
+from tests.unit.compute.machine_scene import NAMESPACES, Scene, logged, now, scene
 
 from cloudmesh.compute.account_controller import ensure_default_account
 from cloudmesh.compute.accounts import Account
@@ -121,25 +118,6 @@ async def test_endpoints_of_this_cluster_are_refused(s: Scene) -> None:
         await s.settle()
         assert [ready(s, f"a{n}") for n in range(len(hosts))] == [("False", "InvalidRequest")] * len(hosts)
         assert s.contexts == []
-
-
-@contextlib.contextmanager
-def logged() -> Iterator[list[str]]:
-    """All that is logged, with tracebacks and whatever is given beside the message."""
-    told: list[str] = []
-
-    class Teller(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            told.append(f"{self.format(record)} {vars(record)}")
-
-    root, handler, level = logging.getLogger(), Teller(logging.DEBUG), logging.getLogger().level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    try:
-        yield told
-    finally:
-        root.setLevel(level)
-        root.removeHandler(handler)
 
 
 @scene
