@@ -308,7 +308,7 @@ class CloudAccountSpec(Model):
     """How the operator proves who it is."""
     images: Images = Field(default_factory=dict)
     """Aliases of images and the cloud's own ids, such as `ubuntu-24.04: ami-0abc`; of aws, machines whose pool names no
-    image get that of the alias `default`."""
+    image get that of the alias `default`; of kubernetes, images of Pods, best named by digest."""
     limits: AccountLimits = AccountLimits()
     """What the account is used for at most."""
     price_sheet_ref: LocalReference | None = None
