@@ -38,7 +38,7 @@ test: $(VENV)/.done ## all gates and tests, with the time each part took
 bench: $(VENV)/.done ## measure beside a peer: make bench NAME=function-deploy
 	@$(PY) -m benchmarks $(NAME)
 
-images: $(VENV)/.done ## operator, builder and registry as OCI archives in build/images
+images: $(VENV)/.done ## operator, builder, registry and machine as OCI archives in build/images
 	@$(PY) -m images build
 
 quick: $(VENV)/.done ## the fast gates and the unit tests: what to run after each change

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from tests import install
 from tests.e2e.functions import Functions
+from tests.e2e.leaks import Secrets, find, logs
 from tests.testbed.kubectl import TestCluster
 
 
 @pytest.fixture(scope="session")
-def cloudmesh(cluster: TestCluster) -> TestCluster:
-    """The cluster with the chart of this checkout installed and ready."""
+def cloudmesh(cluster: TestCluster) -> Iterator[TestCluster]:
+    """The cluster with the chart of this checkout installed and ready; in the end no secret is in its logs."""
     install.build_images()
-    install.install(cluster.info)
-    return cluster
+    secrets = Secrets(cluster)
+    try:
+        install.install(cluster.info)
+        yield cluster
+        told = logs(cluster, install.NAMESPACE)
+    finally:
+        secrets.close()
+    assert any("cloudmesh-operator" in name and log for name, log in told.items()), "no log to look at"
+    assert any("cloudmesh-signing" in name for name in secrets.needles.values()), "no secret to look for"
+    leaks = {name: found for name, log in told.items() if (found := find(log, secrets.needles))}
+    assert not leaks, "secrets are in logs"
+    print(f"none of {len(secrets.needles)} secrets is in {sum(map(len, told.values()))} characters of {len(told)} logs")
 
 
 @pytest.fixture(scope="module")

@@ -135,6 +135,25 @@ def test_no_secret_is_made_by_a_template(cluster: TestCluster) -> None:
     }
 
 
+def test_a_token_for_clouds_is_there_only_where_namespaces_may_use_it(cluster: TestCluster) -> None:
+    def operator(*arguments: str) -> tuple[dict[str, str], list[Any], list[Any]]:
+        spec = pods(render(cluster, *arguments))["operator"]
+        (container,) = spec["containers"]
+        env = {each["name"]: each.get("value", "") for each in container["env"] if "IDENTITY" in each["name"]}
+        mounts = [each for each in container["volumeMounts"] if each["name"] == "identity"]
+        return env, mounts, [volume["projected"] for volume in spec["volumes"] if "projected" in volume]
+
+    assert operator() == ({}, [], [])
+    folder = "/var/run/secrets/cloudmesh.org/identity"
+    token = {"audience": "sts.example.org", "expirationSeconds": 3600, "path": "token"}
+    value = "accounts.workloadIdentity"
+    assert operator("--set", f"{value}.namespaces={{lab,physics}},{value}.audience=sts.example.org") == (
+        {"CLOUDMESH_IDENTITY_NAMESPACES": "lab physics", "CLOUDMESH_IDENTITY_TOKEN_FILE": f"{folder}/token"},
+        [{"name": "identity", "mountPath": folder, "readOnly": True}],
+        [{"sources": [{"serviceAccountToken": token}]}],
+    )
+
+
 def test_crds_are_the_generated_ones_and_kept(cluster: TestCluster) -> None:
     rendered = by_kind(render(cluster), "CustomResourceDefinition")
     generated = {}
@@ -368,7 +387,7 @@ def test_install_upgrade_uninstall_install(
     values = {
         # Beside the release that other tests share: nothing that is cluster-wide, and no Pod that runs.
         "watchNamespaces": [free_namespace],
-        "rbac": {"aggregateRoles": False, "guardApprovals": False},
+        "rbac": {"aggregateRoles": False, "guardApprovals": False, "guardNamespaces": False},
         "operator": {"nodeSelector": {"cloudmesh.org/nowhere": "x"}},
         "builder": {"nodeSelector": {"cloudmesh.org/nowhere": "x"}},
         "registry": {

@@ -151,3 +151,93 @@ def test_files_that_pages_name_exist(page: str) -> None:
 
 def test_the_folder_operator_is_no_package() -> None:
     assert not (ROOT / "operator/__init__.py").exists(), "it would shadow the standard library's `operator`"
+
+
+# -- providers -----------------------------------------------------------------------------------------------------
+
+PROVIDERS = OURS / "compute/providers"
+KINDS = {p.name for p in PROVIDERS.iterdir() if (p / "__init__.py").exists()}
+NAMES = re.compile(r"(?<![a-z])(?i:aws|ec2|amazon|boto3?|botocore|moto)(?![a-z])")
+"""Words that stand for one provider wherever they are; names of the others are words of Kubernetes and SSH too."""
+MAY_NAME = {
+    "api/cloudaccount.py": "the members of its spec",
+    "compute/providers/registry.py": "the table of providers",
+    "compute/prices/build.py": "makes the packaged prices, and isn't run by the operator",
+    "compute/__main__.py": "an example in the help",
+    "compute/endpoints.py": "the address of a metadata service",
+    "engine/logs.py": "libraries whose logs hold what is sent",
+}
+
+
+def _words(tree: ast.AST) -> list[tuple[int, str]]:
+    """Line and text of all identifiers and strings, but for those that only document."""
+    said = [(n.lineno, n.value) for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    documents = {(n.value.lineno, n.value.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)
+                 and isinstance(n.value, ast.Constant)}  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            said.append((node.lineno, node.id))
+        elif isinstance(node, ast.Attribute):
+            said.append((node.lineno, node.attr))
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            said.append((node.lineno, node.name))
+        elif isinstance(node, ast.ImportFrom):
+            said += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+        elif isinstance(node, ast.Import):
+            said += [(node.lineno, alias.name) for alias in node.names]
+    return [found for found in said if found not in documents]
+
+
+def _providers_named(source: str) -> list[str]:
+    """Where a module knows one provider: by its name, its folder, or a look at the kind of an account."""
+    tree = ast.parse(source)
+    folder = re.compile(rf"compute\.providers\.({'|'.join(KINDS)})\b")
+    found = [f"{line}: {text[:60]}" for line, text in _words(tree) if NAMES.search(text) or folder.search(text)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            # the right side of `in` is asked for a member, not which one it is
+            asked = sides[:1] if isinstance(node.ops[0], ast.In | ast.NotIn) else sides
+            asks = any(getattr(s, "attr", getattr(s, "id", "")) == "kind" for s in asked)
+            if asks and any(isinstance(c, ast.Constant) and c.value in KINDS for s in sides for c in ast.walk(s)):
+                found.append(f"{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def test_no_provider_is_named_outside_its_folder() -> None:
+    """What one cloud needs is a declaration or a power that any provider may have."""
+    found = {}
+    for path in sorted(OURS.rglob("*.py")):
+        name = str(path.relative_to(OURS))
+        if not name.startswith(("compute/providers/", "testing/")) or name == "compute/providers/registry.py":
+            found[name] = _providers_named(path.read_text())
+    assert {name for name, named in found.items() if named and name not in MAY_NAME} == set(), found
+    assert [name for name in MAY_NAME if not found[name]] == [], "needs no exception"
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_no_provider_knows_another(kind: str) -> None:
+    others = re.compile(rf"compute\.providers\.({'|'.join(KINDS - {kind})})\b")
+    for path in (PROVIDERS / kind).rglob("*.py"):
+        assert not [w for _, w in _words(ast.parse(path.read_text())) if others.search(w)], path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from cloudmesh.compute.providers.kubernetes.news import listen",
+        "from cloudmesh.compute.providers import x\nif info.kind == 'memory': pass",
+        "if kind in ('ssh', 'memory'): pass",
+        "x = 'see EC2'",
+        "class AwsThing: pass",
+        "import botocore.session",
+    ],
+)
+def test_a_provider_that_is_named_is_found(line: str) -> None:
+    assert len(_providers_named(f'"""Of aws."""\nmemory = bootstrap == "ssh"\n{line}\n')) == 1
+
+
+def test_the_core_of_a_provider_is_short() -> None:
+    cores = {p: len(p.read_text().splitlines()) for p in PROVIDERS.glob("*/core.py")}
+    assert len(cores) >= 3
+    assert not [str(p.relative_to(OURS)) for p, n in cores.items() if n > 400], "powers have modules of their own"

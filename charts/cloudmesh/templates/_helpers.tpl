@@ -245,6 +245,12 @@ pull.yml: |
   value: {{ .Values.machine.prices.currency }}
 - name: CLOUDMESH_ALLOW_PRIVATE_ENDPOINTS
   value: {{ .Values.accounts.allowPrivateEndpoints | quote }}
+{{- with .Values.accounts.workloadIdentity.namespaces }}
+- name: CLOUDMESH_IDENTITY_NAMESPACES
+  value: {{ join " " . | quote }}
+- name: CLOUDMESH_IDENTITY_TOKEN_FILE
+  value: /var/run/secrets/cloudmesh.org/identity/token
+{{- end }}
 {{- end }}
 
 {{/* Environment variables of the builder, without those of builder.env. */}}

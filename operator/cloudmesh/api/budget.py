@@ -44,7 +44,7 @@ class BudgetSpec(Model):
     selector: LabelSelector = LabelSelector()
     """Labels of the VirtualClusters, and of VirtualMachines that belong to none, that are charged; empty: all."""
     hard: Literal["Enforce", "Warn"] = "Enforce"
-    """Enforce: what would cost more is suspended or deleted, and nothing starts; Warn: it is told only."""
+    """Enforce: what would cost more is stopped or deleted, disks at last too, and nothing starts; Warn: only told."""
     alerts_at_percent: Annotated[
         list[Annotated[int, Field(ge=1, le=1000)]], Field(max_length=16, json_schema_extra=SET), Unique
     ] = Field(default=[50, 90])

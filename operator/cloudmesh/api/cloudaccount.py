@@ -42,6 +42,7 @@ HostKey = Annotated[
 _REGION = r"^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$"
 UserName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z_][-a-z0-9_.]*$")]
 HostName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9:]([-A-Za-z0-9.:]*[A-Za-z0-9])?$")]
+_ROLE = r"^arn:aws[-a-z]*:iam::[0-9]{12}:role/[-A-Za-z0-9+=,.@_/]+$"
 _IMAGE = r"^[A-Za-z0-9][-A-Za-z0-9_.]*$"
 _SETTING = r"^[a-z][A-Za-z0-9]*$"
 
@@ -243,11 +244,26 @@ def _credentials_rule() -> Rule:
     )
 
 
-class Credentials(Model):
-    """How the operator proves who it is."""
+class WorkloadIdentity(Model):
+    """The operator's own identity, in namespaces that the installation names for it."""
 
-    secret_ref: LocalReference
+    role_arn: Annotated[
+        str,
+        Field(min_length=1, max_length=2048, pattern=_ROLE),
+        Shape(_ROLE, "must be the ARN of a role, such as `arn:aws:iam::123456789012:role/cloudmesh`"),
+    ]
+    """The role to assume: it must trust the operator's service account."""
+
+
+class Credentials(Model):
+    """How the operator proves who it is: exactly one of `secretRef` and `workloadIdentity`."""
+
+    RULES: ClassVar = (exactly_one("spec.credentials", "secretRef", "workloadIdentity"),)
+
+    secret_ref: LocalReference | None = None
     """A Secret of type `cloudmesh.org/credentials`, or for ssh of type `kubernetes.io/ssh-auth`."""
+    workload_identity: WorkloadIdentity | None = None
+    """No Secret, but the operator's own identity; for aws only, without `endpoint`."""
 
 
 class AccountLimits(Model):
@@ -270,6 +286,12 @@ class CloudAccountSpec(Model):
             holds=lambda _: True,
         ),
         _credentials_rule(),
+        Rule(
+            cel="!has(self.credentials) || !has(self.credentials.workloadIdentity) || has(self.aws)",
+            message="`spec.credentials.workloadIdentity` can be set for `aws` only",
+            holds=lambda a: a.credentials is None or a.credentials.workload_identity is None or a.aws is not None,
+            field_path=".credentials",
+        ),
     )
 
     aws: Aws | None = None
@@ -285,7 +307,8 @@ class CloudAccountSpec(Model):
     credentials: Credentials | None = None
     """How the operator proves who it is."""
     images: Images = Field(default_factory=dict)
-    """Aliases of images and the cloud's own ids, such as `ubuntu-24.04: ami-0abc`."""
+    """Aliases of images and the cloud's own ids, such as `ubuntu-24.04: ami-0abc`; of aws, machines whose pool names no
+    image get that of the alias `default`; of kubernetes, images of Pods, best named by digest."""
     limits: AccountLimits = AccountLimits()
     """What the account is used for at most."""
     price_sheet_ref: LocalReference | None = None

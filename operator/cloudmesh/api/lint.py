@@ -150,7 +150,7 @@ def _lint_object(path: str, name: str, node: dict[str, Any]) -> Iterator[str]:
     if name.endswith("Ref") and "namespace" in properties:
         yield "a reference must stay in its namespace"
     inner = any(member.get("default") is not None for member in properties.values())
-    whole = "default" in node or node.get("required") or path in UNION_MEMBERS
+    whole = "default" in node or node.get("required") or path in UNION_MEMBERS or path.endswith("[]")
     if inner and not whole and path.count(".") == 1 and path[:5] == "spec.":
         yield "must have a default, or the defaults of its members never apply (`UNION_MEMBERS` holds unions)"
 

@@ -39,12 +39,20 @@ class PriceItem(Model):
             holds=lambda i: i.valid_from is None or i.valid_to is None or i.valid_from < i.valid_to,
             field_path=".validFrom",
         ),
+        Rule(
+            cel="has(self.hourly) || has(self.storagePerGibMonth)",
+            message="`hourly`, `storagePerGibMonth` or both must be given",
+            holds=lambda i: i.hourly is not None or i.storage_per_gib_month is not None,
+            field_path=".hourly",
+        ),
     )
 
     match: PriceMatch = PriceMatch()
     """Which offers the price is for; left out, all."""
-    hourly: Money
-    """Price of one machine and hour; 0 is a price."""
+    hourly: Money | None = None
+    """Price of one machine and hour; 0 is a price. Left out, the item is about disks only."""
+    storage_per_gib_month: Money | None = None
+    """Price of a GiB of a machine's disk for a month of 730 hours; left out, this item doesn't tell it."""
     valid_from: UtcTime | None = None
     """Time from which the price holds, such as `2026-01-01T00:00:00Z`."""
     valid_to: UtcTime | None = None
@@ -52,7 +60,7 @@ class PriceItem(Model):
 
 
 class PriceSheetSpec(Model):
-    """The prices; the first item that matches an offer and is valid gives its price."""
+    """The prices; the first item that matches an offer, is valid and tells the price in question gives it."""
 
     currency: Currency = "USD"
     """Currency of all items, as an ISO 4217 code."""

@@ -43,6 +43,8 @@ class Quote(Model):
     """Hash of offers, counts and prices, for annotation `cloudmesh.org/approved-quote`."""
     hourly: HourlyCost | None = None
     """What one hour of the whole cluster costs; left out when a price isn't known."""
+    disk_hourly: Charge | None = None
+    """How much of it is for disks; left out where they aren't counted."""
     made_at: Timestamp | None = None
     """When the quote was made."""
     expires_at: Timestamp | None = None
@@ -73,7 +75,9 @@ class PlacementDecision(Model):
     count: Count
     """How many machines."""
     hourly: Charge | None = None
-    """What an hour of one costs; left out when nobody knows."""
+    """What an hour of one costs, with its disk; left out when nobody knows."""
+    disk_hourly: Charge | None = None
+    """How much of it is for the disk; left out where that isn't counted."""
     why: Text | None = None
     """Why this offer, in a few words."""
 

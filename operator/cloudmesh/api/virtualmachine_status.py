@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cloudmesh.api.fields import ATOMIC, Conditions, Generation, LabelValue, Text, Timestamp, Word, by_key
-from cloudmesh.api.machines import Drift, HourlyPrice, ProviderID
+from cloudmesh.api.machines import Charge, Drift, HourlyPrice, ProviderID
 from cloudmesh.api.schema import Model
 
 CreateToken = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9-]+$")]
@@ -90,7 +90,7 @@ class VirtualMachineStatus(Model):
     restarted_at: Word | None = None
     """The value of annotation `cloudmesh.org/restarted-at` that was acted on."""
     started_at: Timestamp | None = None
-    """When the machine began to cost."""
+    """When the machine began to cost; of one that is stopped, and whose disk costs, when it stopped."""
     ended_at: Timestamp | None = None
     """When the machine was seen gone, and no longer costs."""
     charge: Charged | None = None
@@ -101,6 +101,10 @@ class VirtualMachineStatus(Model):
     """What it cost under other labels before, until all Budgets concerned have booked it; oldest first."""
     hourly_price: HourlyPrice | None = None
     """What one hour costs, as it was when the machine was made; left out while nobody knows."""
+    disk_hourly: Charge | None = None
+    """What one hour of its disk costs besides, in the same currency; left out while nobody knows."""
+    billing: Literal["Machine", "DiskOnly"] | None = None
+    """What costs since `startedAt`: `DiskOnly` while the machine is stopped; left out, the machine and its disk."""
     current_price: HourlyPrice | None = None
     """What its offer costs now, where that is another price. A spot machine costs the lower of both."""
     drift: Annotated[list[Drift], Field(max_length=32, json_schema_extra=by_key("field"))] = Field(default_factory=list)

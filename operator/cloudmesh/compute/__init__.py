@@ -17,7 +17,7 @@ A reconciler observes and carries out; what it decides is in pure modules, which
 | `jobs` | ClusterJob: sweep, plan, rounds over machines |
 | `bootstrap`, `ssh`, `reach`, `runner`, `access`, `probes` | logins, set-up and commands on machines |
 | `ports`, `tokens`, `providers`, `rate` | the port to clouds, and those that are built in |
-| `endpoints`, `redact` | where credentials may go, and where they mustn't show |
+| `identity`, `endpoints`, `redact` | who an account is, where credentials may go, and where they mustn't show |
 | `flights`, `owned`, `clocks`, `kinds`, `settings` | tools of all |
 | `command`, `__main__` | offers, prices and quotes without a cluster: `python -m cloudmesh.compute` |
 """

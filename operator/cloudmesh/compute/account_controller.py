@@ -14,11 +14,11 @@ from cloudmesh.compute.account_status import Counted, make_status, settle, total
 from cloudmesh.compute.accounts import Account, Accounts, secret_of, shared
 from cloudmesh.compute.endpoints import hosts_of
 from cloudmesh.compute.failures import FailureMemory
+from cloudmesh.compute.identity import WorkloadIdentity, identity_of
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PRICE_SHEET
 from cloudmesh.compute.ports import Provider
 from cloudmesh.compute.prices import Catalogue, next_change, price_offers
-from cloudmesh.compute.providers.kubernetes.news import listen
-from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT, DEFAULT_ACCOUNT_NAME, Context, choose
+from cloudmesh.compute.providers.registry import DEFAULT_ACCOUNT, DEFAULT_ACCOUNT_NAME, Context, choose, listen
 from cloudmesh.compute.redact import PUBLIC, Redactor
 from cloudmesh.compute.settings import ComputeSettings
 from cloudmesh.compute.surveyor import Surveyor
@@ -121,18 +121,20 @@ class AccountReconciler:
         meta, spec = obj["metadata"], obj["spec"]
         kind, member = choose(spec)
         credentials = await self._credentials(obj, kind, member)
+        identity = identity_of(obj, hosts_of(kind, member), self._accounts.settings)
         images = spec.get("images") or {}
-        fingerprint = (kind, _frozen(member), _frozen(images), secret_of(obj), tuple(sorted(credentials.items())))
+        proof = (_frozen(spec.get("credentials") or {}), tuple(sorted(credentials.items())))
+        fingerprint = (kind, _frozen(member), _frozen(images), *proof)
         if account is None or account.uid != meta["uid"]:
             scope = await self._accounts.scope(meta["namespace"], meta["name"])
-            provider = self._make(obj, kind, member, images, credentials, scope.installation)
+            provider = self._make(obj, kind, member, images, credentials, identity, scope.installation)
             account = Account(self._accounts, obj, scope, provider, FailureMemory.from_status(obj.get("status") or {}))
             account.held = has_finalizer(obj, names.FINALIZER_IN_USE) and not secret_of(obj)
             account.fingerprint = fingerprint
             self._accounts.put(account)
             self._accounts.wake_users(account)
         elif account.fingerprint != fingerprint:
-            provider = self._make(obj, kind, member, images, credentials, account.scope.installation)
+            provider = self._make(obj, kind, member, images, credentials, identity, account.scope.installation)
             self._surveyor.retire(account.provider)
             account.use(provider)
             account.fingerprint, account.held = fingerprint, False
@@ -158,6 +160,7 @@ class AccountReconciler:
         member: Mapping[str, Any],
         images: Mapping[str, str],
         credentials: Mapping[str, bytes],
+        identity: WorkloadIdentity | None,
         installation: str,
     ) -> Provider:
         meta, settings = obj["metadata"], self._accounts.settings
@@ -174,6 +177,7 @@ class AccountReconciler:
                 spec=member,
                 images=images,
                 credentials=credentials,
+                identity=identity,
                 kube=self._engine.kube,
                 defaults=settings.defaults(),
                 guard=self._accounts.guard,

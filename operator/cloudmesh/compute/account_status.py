@@ -48,7 +48,9 @@ def total(machines: Iterable[Mapping[str, Any]]) -> Totals:
             continue
         running += 1
         if (price := status.get("hourlyPrice")) is not None:
-            hourly[price["currency"]] = hourly.get(price["currency"], 0) + to_nanos(price["amount"])
+            machine = 0 if status.get("billing") == "DiskOnly" else to_nanos(price["amount"])
+            own = machine + to_nanos(status.get("diskHourly", "0"))
+            hourly[price["currency"]] = hourly.get(price["currency"], 0) + own
     return Totals(running, hourly)
 
 

@@ -135,6 +135,7 @@ class Count:
         reserved: What the next hour costs, with what is being made or is promised.
         unknown: Machines whose price nobody knows: they aren't counted.
         foreign: Machines priced in another currency: they aren't counted either.
+        disks: What an hour of the disks costs, of all machines that there are: the least, when all are stopped.
         limit_at: Second at which spent and reserved pass the amount if nothing changes, None if never or passed.
     """
 
@@ -144,6 +145,7 @@ class Count:
     reserved: int
     unknown: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
+    disks: int = 0
     limit_at: int | None = None
 
     @property
@@ -180,6 +182,7 @@ def count(
         reserved=reserved,
         unknown=tuple(sorted(m.name for m in machines if m.hourly is None and m.ended is None and m.started)),
         foreign=tuple(sorted(m.name for m in machines if m.hourly is not None and m.currency != currency)),
+        disks=sum(m.disk for m in own if m.ended is None and m.started is not None),
         limit_at=now + left * HOUR // hourly + 1 if hourly > 0 and left >= 0 else None,
     )
 

@@ -35,6 +35,8 @@ class Machine:
         hourly: Nano-units per hour, None if nobody knows.
         currency: Currency of the price.
         coming: It may still be made, or runs: an hour of it is reserved.
+        disk: What of `hourly` is for its disk, in whatever run.
+        resting: It is stopped, and only its disk costs.
     """
 
     uid: str
@@ -45,6 +47,8 @@ class Machine:
     hourly: int | None
     currency: str = "USD"
     coming: bool = True
+    disk: int = 0
+    resting: bool = False
 
     @property
     def session(self) -> str:
@@ -66,15 +70,18 @@ def read_machine(obj: Obj) -> Machine:
     price = status.get("hourlyPrice") or _quoted((meta.get("annotations") or {}).get(ANNOTATION_QUOTED, ""))
     known = "amount" in price and price.get("confidence") != "unknown"
     started, ended = status.get("startedAt"), status.get("endedAt")
+    disk, resting = to_nanos(status.get("diskHourly", "0")), status.get("billing") == "DiskOnly"
     return Machine(
         uid=meta["uid"],
         name=meta["name"],
         cluster=(spec.get("clusterRef") or {}).get("name", ""),
         started=to_seconds(started) if started else None,
         ended=to_seconds(ended) if ended else None,
-        hourly=to_nanos(str(price["amount"])) if known else None,
+        hourly=disk + (0 if resting else to_nanos(str(price["amount"]))) if known else None,
         currency=price.get("currency", "USD"),
         coming=bool(started) or not (meta.get("deletionTimestamp") or is_failed(status)),
+        disk=disk,
+        resting=resting,
     )
 
 
@@ -243,6 +250,7 @@ class BudgetVerdict:
     Args:
         allowed: The extra hourly cost may begin now.
         exceeded: What runs must be suspended, or else deleted.
+        by_disks: It is exceeded by the disks alone: machines must be deleted, those that are stopped too.
         remaining_nanos: Hourly cost that may still be added, None without a Budget that forbids.
         budget: Name of the Budget that decides, empty if none forbids.
         message: Why, for a condition; empty when all is well.
@@ -253,6 +261,7 @@ class BudgetVerdict:
     remaining_nanos: int | None
     budget: str = ""
     message: str = ""
+    by_disks: bool = False
 
 
 def verdict(budgets: Sequence[Obj], labels: Mapping[str, str], extra_hourly_nanos: int, currency: str) -> BudgetVerdict:
@@ -275,8 +284,8 @@ def verdict(budgets: Sequence[Obj], labels: Mapping[str, str], extra_hourly_nano
     return worst
 
 
-def _rank(found: BudgetVerdict) -> tuple[bool, bool, int]:
-    return (not found.exceeded, found.allowed, found.remaining_nanos or 0)
+def _rank(found: BudgetVerdict) -> tuple[bool, bool, bool, int]:
+    return (not found.by_disks, not found.exceeded, found.allowed, found.remaining_nanos or 0)
 
 
 def _one(budget: Obj, extra: int, currency: str) -> BudgetVerdict:
@@ -292,7 +301,11 @@ def _one(budget: Obj, extra: int, currency: str) -> BudgetVerdict:
     left = amount - to_nanos(status["spent"]) - to_nanos(status.get("reserved", "0"))
     if left < 0:
         message = f"Budget '{name}': {_sum(status, own)} is more than {to_text(amount)} {own}"
-        return BudgetVerdict(False, True, 0, name, message)
+        disks = to_nanos(status.get("disks", "0"))
+        by_disks = disks > 0 and amount - to_nanos(status["spent"]) < disks
+        if by_disks:
+            message += f"; disks alone cost {rounded(disks)} an hour"
+        return BudgetVerdict(False, True, 0, name, message, by_disks)
     if extra > left:
         message = (
             f"Budget '{name}': {rounded(extra)} {own} for the next hour is more than the {rounded(left)} left of "

@@ -117,7 +117,8 @@ class Budgets:
                 if there:
                     more[asker] = there
                 reserved = base.reserved + sum(max(0, wanted - groups.get(name, 0)) for name, wanted in more.items())
-                status = status | {"spent": to_text(base.spent), "reserved": to_text(reserved)}
+                disks = {"disks": to_text(base.disks)} if base.disks else {}
+                status = status | {"spent": to_text(base.spent), "reserved": to_text(reserved)} | disks
             fresh.append(budget | {"status": status})
         return fresh
 

@@ -184,7 +184,7 @@ class ClusterReconciler:
     def _observe(self, memory: Memory, obj: Obj, there: Machines, would: Plan, now_text: str) -> Pass:
         """What there is, and what is needed."""
         now = to_seconds(now_text)
-        life, budget = self._lifecycle(memory, obj, there, would, now)
+        life, budget, no_disks = self._lifecycle(memory, obj, there, would, now)
         needed = would
         if life.state != "Run":
             needed = plan(
@@ -194,19 +194,21 @@ class ClusterReconciler:
                 state=life.state,
                 reason=life.why or c.REASON_LIFETIME_EXCEEDED,
                 powers=self._powers(memory.asked.namespace, there) if life.state == "Rest" else None,
+                no_disks=no_disks,
             )
         memory.tripping = frozenset(p.pool.name for p in needed.pools if p.checkup.tripped)
         return Pass(memory, obj, there, needed, life, now, now_text, budget)
 
     def _lifecycle(
         self, memory: Memory, obj: Obj, there: Machines, would: Plan, now: int
-    ) -> tuple[lifecycle.Lifecycle, str]:
-        """What it shall be, and which Budget forbids more, in words."""
+    ) -> tuple[lifecycle.Lifecycle, str, bool]:
+        """What it shall be, which Budget forbids more, in words, and whether it forbids disks too."""
         asked, status = memory.asked, obj.get("status") or {}
         ready = c.find_condition(status.get("conditions") or (), c.READY) or {}
         as_asked = ready.get("status") == "True" and ready.get("reason") == c.REASON_AS_SPECIFIED
         ready_since = max(to_seconds(ready["lastTransitionTime"]), memory.led_at) if as_asked else None
-        exceeded, fits, message = self._offers.within(memory, obj, there, would)
+        verdict, fits, message = self._offers.within(memory, obj, there, would)
+        exceeded = verdict.exceeded
         busy = self._is_busy(memory, now)
         decided = lifecycle.decide(
             asked,
@@ -218,7 +220,7 @@ class ClusterReconciler:
             exceeded=exceeded,
             fits=fits,
         )
-        return decided, message if exceeded or decided.why == OVER_BUDGET else ""
+        return decided, message if exceeded or decided.why == OVER_BUDGET else "", verdict.by_disks
 
     def _is_busy(self, memory: Memory, now: int) -> bool:
         """Whether somebody uses the cluster right now; looked at only where that matters."""

@@ -129,7 +129,7 @@ def make_cost(members: Iterable[Member], books: Books, running: int, currency: s
         running: What the others have cost so far.
         currency: Used where no price tells one.
     """
-    billed = [m for m in members if m.billed]
+    billed = [m for m in members if m.billed or m.resting]
     prices = [price for m in billed if (price := m.running) is not None]
     hourly = sum(p.nanos for p in prices)
     cost: dict[str, Any] = {

@@ -174,4 +174,4 @@ class Memory:
 
 def numbers(members: Iterable[Member]) -> int:
     """Nano-units per hour of all that is billed at the moment."""
-    return sum(price.nanos for m in members if m.billed and (price := m.running) is not None)
+    return sum(price.nanos for m in members if (m.billed or m.resting) and (price := m.running) is not None)

@@ -14,7 +14,7 @@ from cloudmesh.api.placementpolicy import PlacementPolicy
 from cloudmesh.compute.accounts import Account, Accounts
 from cloudmesh.compute.approved import approve, read_approved
 from cloudmesh.compute.asked import Asked
-from cloudmesh.compute.budget_plan import selects
+from cloudmesh.compute.budget_plan import BudgetVerdict, selects
 from cloudmesh.compute.budgets import Budgets
 from cloudmesh.compute.cluster_accounts import choose as choose_accounts
 from cloudmesh.compute.cluster_memory import Machines, Memory
@@ -89,20 +89,20 @@ class Offers:
 
     # -- Budgets -----------------------------------------------------------------------------------------------------
 
-    def within(self, memory: Memory, obj: Obj, there: Machines, would: Plan) -> tuple[bool, bool, str]:
-        """Whether a Budget is exceeded, whether there is room for all that would run, and what forbids it."""
+    def within(self, memory: Memory, obj: Obj, there: Machines, would: Plan) -> tuple[BudgetVerdict, bool, str]:
+        """What the Budgets say, whether there is room for all that would run, and what forbids it."""
         if not self._engine.cache.count(BUDGET):
-            return False, True, ""
+            return BudgetVerdict(allowed=True, exceeded=False, remaining_nanos=None), True, ""
         asked, labels = memory.asked, _labels(obj)
         currency = self._currency(asked, labels, there.members)
         quote = self.held(memory, obj)
         # an hour of these is reserved already
-        counted = {run.uid for run in there.runs if run.ended is None and run.coming}
+        counted = {run.uid for run in there.runs if run.ended is None and run.coming and not run.resting}
         extra = sum(m.nanos or 0 for p in would.pools for m in p.stay if m.uid not in counted)
         extra += sum((line.nanos or 0) * line.count for line in (owed(quote, would) if quote is not None else ()))
         now = self._budgets.ask(asked.namespace, asked.name, labels, 0, currency)
         later = self._budgets.ask(asked.namespace, asked.name, labels, extra, currency) if now.allowed else now
-        return now.exceeded, later.allowed, now.message or later.message
+        return now, later.allowed, now.message or later.message
 
     def uncounted(self, asked: Asked, obj: Obj, members: Sequence[Member]) -> str:
         """Which Budget doesn't count the machines, as they are priced in another currency; empty for none."""

@@ -62,7 +62,9 @@ class Birth:
         if self._is_full(case):
             limit = f"`spec.limits.machines` of CloudAccount '{account.name}' is {account.limit_machines}"
             return await self._refuse(case, QuotaExceeded(limit), known=True)
-        price = statuses.price_of(offer)
+        prices: statuses.Status = {}
+        statuses.note_price(prices, offer, case.wanted.disk_gib)
+        price = statuses.whole_price(prices)
         if not case.wanted.adopt and (budget := hands.over_budget(case, price, runs=False)):
             await hands.write(case, statuses.over_budget(old, case.generation, now, budget))
             return Done(requeue_after=LOOK_AGAIN_SECONDS)
@@ -71,7 +73,7 @@ class Birth:
             obj = await hands.engine.finalizers.ensure(VIRTUAL_MACHINE, case.obj)
             if (obj.get("status") or {}).get("createToken") and not old.get("createToken"):
                 return await self._look_live(case)
-            status = statuses.stamped(old, case.generation, now, token=case.wanted.token, price=price)
+            status = statuses.stamped(old, case.generation, now, token=case.wanted.token, prices=prices)
             if life.holds and old.get("createToken"):
                 # what is in its way stands there until it is gone, and its time to start begins then
                 status |= {"conditions": old.get("conditions") or [], "createRequestedAt": now}

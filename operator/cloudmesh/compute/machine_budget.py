@@ -20,7 +20,7 @@ def forbidden(
     Args:
         engine: Access to the Budgets.
         obj: The VirtualMachine.
-        price: Its `hourlyPrice`, None if nobody knows it.
+        price: Its `hourlyPrice` with its disk, None if nobody knows it.
         labels: Those by which Budgets select it.
         runs: It runs already: only a Budget that is exceeded ends that.
     """
@@ -38,7 +38,23 @@ def forbidden(
         ]
         return f"Budget '{names[0]}': nobody knows the price of the machine" if names else ""
     machine = read_machine(obj)
-    is_counted = runs or (machine.hourly is not None and machine.ended is None and machine.coming)
+    stands = machine.hourly is not None and machine.ended is None and machine.coming
+    is_counted = runs or (stands and not machine.resting)
     extra = 0 if is_counted else to_nanos(price["amount"])
     found = shared(engine).claim(namespace, meta["uid"], labels, extra, price["currency"])
     return found.message if found.exceeded or not (runs or found.allowed) else ""
+
+
+def forbids_disk(engine: Engine, obj: Obj, labels: Mapping[str, str]) -> str:
+    """Why not even the disk of a machine may stay, whether it runs or is stopped; empty if it may.
+
+    Args:
+        engine: Access to the Budgets.
+        obj: The VirtualMachine.
+        labels: Those by which Budgets select it.
+    """
+    meta, machine = obj["metadata"], read_machine(obj)
+    if not engine.cache.count(BUDGET) or not machine.disk:
+        return ""
+    found = shared(engine).ask(meta["namespace"], meta["uid"], labels, 0, machine.currency)
+    return found.message if found.by_disks else ""

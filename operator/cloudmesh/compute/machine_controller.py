@@ -200,8 +200,10 @@ class MachineReconciler:
             return Done(requeue_after=2 * account.info.poll_seconds)
         booked, budget = hands.booked(case), statuses.Refusal()
         if wanted.power == "Running":
-            budget = hands.over_budget(case, old.get("hourlyPrice"), runs=node.state not in statuses.REST)
-        if budget and "StartStop" not in account.powers:  # one that only sleeps is billed on
+            budget = hands.over_budget(case, statuses.whole_price(old), runs=node.state not in statuses.REST)
+        too_much = hands.over_by_disks(case)
+        budget = budget or too_much
+        if too_much or (budget and "StartStop" not in account.powers):  # one that only sleeps is billed on
             await hands.write(case, statuses.over_budget(old, case.generation, hands.now(), budget))
             return await self._end.delete(case, node)
         if budget:
@@ -211,8 +213,7 @@ class MachineReconciler:
             network=hands.calls.network(account, wanted), booked=booked, budget=budget,
         )  # fmt: skip
         status = living.status
-        if "hourlyPrice" not in status and (price := statuses.price_of(hands.calls.offer(account, wanted))):
-            status["hourlyPrice"] = price
+        statuses.note_price(status, hands.calls.offer(account, wanted), wanted.disk_gib)
         if account.priced is not None:  # else its offers aren't read yet
             status.pop("currentPrice", None)
         if now_price := statuses.moved_price(status.get("hourlyPrice"), account.offer(wanted.offer_id)):
@@ -234,7 +235,8 @@ class MachineReconciler:
         if double := next((other for other in account.nodes.extras(wanted.token) if other.id != node.id), None):
             self._end.delete_double(case, node, double)
             return Done()
-        return self._act(case, node, living.power, restart, booked=booked)
+        done = self._act(case, node, living.power, restart, booked=booked)
+        return Done(requeue_after=BOOKING_SECONDS) if statuses.turns(status) and not done.requeue_after else done
 
     def _sight(self, case: Case, node: Node) -> statuses.Sight:
         hands, account = self._hands, case.account

@@ -15,7 +15,7 @@ from cloudmesh.compute.cluster_cost import awaits_booking
 from cloudmesh.compute.flights import Flights
 from cloudmesh.compute.guests import guests_of
 from cloudmesh.compute.kinds import BUDGET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
-from cloudmesh.compute.machine_budget import forbidden
+from cloudmesh.compute.machine_budget import forbidden, forbids_disk
 from cloudmesh.compute.machine_calls import Calls
 from cloudmesh.compute.machine_plan import Outcome, Wanted
 from cloudmesh.compute.probes import Probes
@@ -188,6 +188,16 @@ class Hands:
             if (refusal := guests.refuse(case.obj, parent, price)) is not None:
                 return refusal
         return statuses.Refusal(forbidden(self.engine, case.obj, price, labels_of(case.obj, parent), runs=runs))
+
+    def over_by_disks(self, case: Case) -> statuses.Refusal:
+        """Why not even the disk of a machine may stay that no cluster answers for; empty if it may."""
+        cluster = case.wanted.cluster
+        if "diskHourly" not in case.status:
+            return statuses.Refusal()
+        parent = self.engine.cache.get(VIRTUAL_CLUSTER, case.key.namespace, cluster) if cluster else None
+        if cluster and _is_made_by(case.obj, cluster, parent):
+            return statuses.Refusal()
+        return statuses.Refusal(forbids_disk(self.engine, case.obj, labels_of(case.obj, parent)))
 
     def booked(self, case: Case) -> bool:
         """Whether neither its cluster nor a Budget waits to book what a session cost."""

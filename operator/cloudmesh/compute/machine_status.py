@@ -11,7 +11,7 @@ from cloudmesh.compute.machine_plan import Wanted
 from cloudmesh.compute.machines import REASON_FAILED, REASON_GONE, REASON_PREEMPTED
 from cloudmesh.compute.ports import Node, ProviderInfo
 from cloudmesh.compute.prices.money import to_nanos, to_text
-from cloudmesh.policy.model import Offer
+from cloudmesh.policy.model import Offer, with_disk
 
 Status = dict[str, Any]
 Power = Literal["", "start", "stop", "suspend", "resume"]
@@ -92,6 +92,29 @@ def price_of(offer: Offer) -> Status | None:
     }
 
 
+def note_price(status: Status, offer: Offer, gib: int) -> None:
+    """Adds `hourlyPrice` and `diskHourly` where the status lacks them and they are known.
+
+    Args:
+        status: A machine's status; changed.
+        offer: Its offer.
+        gib: The disk that is chosen for it, 0 for none.
+    """
+    if "hourlyPrice" not in status and (price := price_of(offer)) is not None:
+        status["hourlyPrice"] = price
+    known, held = with_disk(offer, gib).price, status.get("hourlyPrice")
+    if "diskHourly" not in status and held and known is not None and known.disk and known.currency == held["currency"]:
+        status["diskHourly"] = to_text(known.disk)
+
+
+def whole_price(status: Mapping[str, Any]) -> Status | None:
+    """`hourlyPrice` with the disk in its amount, None if nobody knows it."""
+    price = status.get("hourlyPrice")
+    if price is None:
+        return None
+    return {**price, "amount": to_text(to_nanos(price["amount"]) + to_nanos(status.get("diskHourly", "0")))}
+
+
 def moved_price(held: Mapping[str, Any] | None, offer: Offer | None) -> Status | None:
     """What a machine's offer costs now, None if that is what it was made at, or nobody knows.
 
@@ -116,16 +139,14 @@ def is_charged_more(held: Mapping[str, Any], now: Mapping[str, Any], purchase: s
     return to_nanos(now["amount"]) > to_nanos(held["amount"]) and not capped
 
 
-def stamped(old: Mapping[str, Any], generation: int, now: str, *, token: str, price: Status | None) -> Status:
+def stamped(old: Mapping[str, Any], generation: int, now: str, *, token: str, prices: Mapping[str, Any]) -> Status:
     """The status before the first call: the token, and Pending."""
     conditions = c.Conditions(old, generation, now)
     conditions.ready("Unknown", c.REASON_PENDING, "the cloud is being asked for the machine", reconciling=True)
     conditions.put(c.CREATED, "Unknown", c.REASON_PENDING, "asked for")
     status = _kept(old, generation, conditions) | {"createToken": token, "state": "Pending"}
     status.setdefault("createRequestedAt", now)
-    if price is not None:
-        status["hourlyPrice"] = price
-    return status
+    return status | dict(prices)
 
 
 def over_budget(old: Mapping[str, Any], generation: int, now: str, refusal: Refusal) -> Status:
@@ -395,16 +416,29 @@ def _addresses(status: Status, node: Node, info: ProviderInfo, network: str) -> 
 
 
 def _session(status: Status, node: Node, now: str, *, booked: bool) -> None:
-    """It costs from when it was made, or started again, until it is seen stopped."""
-    if node.state == "Stopped":
+    """It costs from when it was made, or started again, until it is seen stopped; its disk may cost from then.
+
+    The next run begins when the one before is booked.
+    """
+    stopped, rests = node.state == "Stopped", status.get("billing") == "DiskOnly"
+    up = node.state in ("Pending", "Running", "Suspended")
+    if "endedAt" in status:
+        if stopped and not rests and booked and "diskHourly" in status:
+            status |= {"startedAt": status.pop("endedAt"), "billing": "DiskOnly"}
+        elif up and booked:
+            ended = status.pop("endedAt")
+            status["startedAt"] = ended if rests else now
+            status.pop("billing", None)
+    elif up if rests else stopped:
         if "startedAt" in status:
-            status.setdefault("endedAt", now)
-    elif "endedAt" in status:
-        if booked and node.state in ("Pending", "Running", "Suspended"):
-            del status["endedAt"]
-            status["startedAt"] = now
-    else:
+            status["endedAt"] = now
+    elif not rests:
         starts(status, node, now)
+
+
+def turns(status: Mapping[str, Any]) -> bool:
+    """Whether a machine that there is waits for the booking of one run to begin the next."""
+    return "endedAt" in status and "diskHourly" in status
 
 
 def starts(status: Status, node: Node, now: str) -> None:

@@ -50,7 +50,7 @@ class MachineView:
         deleting: Its deletion was asked for.
         started_at: RFC 3339 time from which it is paid, empty before.
         ended_at: RFC 3339 time at which it was seen gone, empty before.
-        hourly_nanos: Price in nano-units per hour, None if unknown.
+        hourly_nanos: Price in nano-units per hour with its disk, None if unknown.
         currency: Of the price.
         drift: What differs from what was asked for, by field: expected and found.
     """
@@ -156,7 +156,7 @@ def view(obj: Obj) -> MachineView:
         deleting=bool(meta.get("deletionTimestamp")),
         started_at=status.get("startedAt", ""),
         ended_at=status.get("endedAt", ""),
-        hourly_nanos=to_nanos(price["amount"]) if price else None,
+        hourly_nanos=to_nanos(price["amount"]) + to_nanos(status.get("diskHourly", "0")) if price else None,
         currency=price["currency"] if price else "USD",
         drift={item["field"]: (item["expected"], item["found"]) for item in status.get("drift") or ()},
     )

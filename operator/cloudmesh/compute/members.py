@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cloudmesh.policy.model import Offer, Price
@@ -39,7 +39,8 @@ class Member:
         asked_at: When the cloud was first asked for it; 0 for never.
         was_up: It was seen to work before; False if that isn't known.
         made: The cloud has it.
-        billed: It costs by the hour at the moment.
+        billed: It runs, and costs by the hour at the moment.
+        resting: It is stopped, and only its disk costs.
         failed: Reason why it can't work any more, empty otherwise.
         message: The same in a sentence.
         clash: What has its name, or one that it needs, in words; it is made as soon as that is gone.
@@ -71,6 +72,7 @@ class Member:
     was_up: bool = False
     made: bool = False
     billed: bool = False
+    resting: bool = False
     failed: str = ""
     message: str = ""
     clash: str = ""
@@ -90,13 +92,15 @@ class Member:
 
     @property
     def nanos(self) -> int | None:
-        """Its price per hour, None if nobody knows it."""
+        """Its price per hour with its disk, None if nobody knows it."""
         return self.offer.price.nanos if self.offer.price is not None else None
 
     @property
     def running(self) -> Price | None:
         """What an hour of it costs at the moment: as spot what the market asks, and never more than it was made at."""
         made, now = self.offer.price, self.price_now
+        if self.resting and made is not None:
+            return replace(made, nanos=made.disk)
         if self.offer.purchase != "Spot" or made is None or now is None or made.currency != now.currency:
             return made
         return min(made, now, key=lambda price: price.nanos)

@@ -69,6 +69,7 @@ def plan(
     reason: str = "Suspended",
     powers: Mapping[str, frozenset[str] | None] | None = None,
     tripped: Mapping[str, int] | None = None,
+    no_disks: bool = False,
 ) -> Plan:
     """The plan.
 
@@ -80,11 +81,12 @@ def plan(
         reason: Why it rests or ends; for the removals.
         powers: By account what its machines can; None where that isn't known at the moment.
         tripped: By pool when so many machines were last ill that none was replaced.
+        no_disks: It rests, and there is no money for the disks of machines either.
     """
     if state == "End":
         return Plan(state, delete=tuple(Removal(m, reason) for m in members if not m.deleting))
     if state == "Rest":
-        return _rest(members, reason, powers or {})
+        return _rest(members, reason, powers or {}, no_disks=no_disks)
     pools = []
     names = {pool.name for pool in asked.pools}
     delete = [Removal(m, "PoolRemoved") for m in members if m.pool not in names and not m.deleting]
@@ -105,7 +107,9 @@ def plan(
     )
 
 
-def _rest(members: Sequence[Member], reason: str, powers: Mapping[str, frozenset[str] | None]) -> Plan:
+def _rest(
+    members: Sequence[Member], reason: str, powers: Mapping[str, frozenset[str] | None], *, no_disks: bool
+) -> Plan:
     delete: list[Removal] = []
     power: list[tuple[Member, str]] = []
     for member in members:
@@ -114,6 +118,8 @@ def _rest(members: Sequence[Member], reason: str, powers: Mapping[str, frozenset
         able = powers.get(member.offer.account)
         if member.failed or (reason == BUDGET and member.power == "Suspended"):
             delete.append(Removal(member, reason))
+        elif no_disks and (price := member.offer.price) is not None and price.disk:
+            delete.append(Removal(member, BUDGET, "there is no money for its disk"))
         elif member.power != "Running":
             continue
         elif not member.made:

@@ -20,7 +20,7 @@ from cloudmesh.compute.members import Member
 from cloudmesh.compute.plan import Plan
 from cloudmesh.compute.prices.moments import to_seconds, to_time
 from cloudmesh.compute.prices.money import to_nanos, to_text
-from cloudmesh.policy.model import Decision, Offer, offer_id
+from cloudmesh.policy.model import Decision, Offer, offer_id, with_disk
 
 Obj = Mapping[str, Any]
 
@@ -53,6 +53,7 @@ class Line:
         currency: Of the price, empty without.
         as_of: Age of the price, empty if unknown.
         why: The scheduler's reason; no part of the hash.
+        disk: What of `nanos` is for the disk.
     """
 
     pool: str
@@ -68,6 +69,7 @@ class Line:
     currency: str = ""
     as_of: str = ""
     why: str = ""
+    disk: int = 0
 
     @property
     def offer_id(self) -> str:
@@ -120,6 +122,11 @@ class Quote:
             return None
         return sum((line.nanos or 0) * line.count for line in self.lines)
 
+    @property
+    def disks(self) -> int:
+        """How much of it is for disks."""
+        return sum(line.disk * line.count for line in self.lines)
+
 
 def _hash(quote: Quote) -> str:
     lines = [
@@ -143,10 +150,11 @@ def lines_of(members: Sequence[Member], decisions: Sequence[Decision]) -> tuple[
             price.currency if price is not None else "",
             price.as_of if price is not None else "",
             why,
+            price.disk if price is not None else 0,
         )  # fmt: skip
         count[line.key] += number
         old = kept.get(line.key)
-        kept[line.key] = line if old is None or (why and not old.why) else old
+        kept[line.key] = line if old is None or (why and not old.why) or line.disk > old.disk else old
 
     for member in members:
         add(member.pool, member.alternative, member.counts_as, member.offer, 1, "")
@@ -215,13 +223,14 @@ def go_on(
     out: list[Decision] = []
     for p in plan.pools:
         need = p.whole
-        known = {a.name for a in p.pool.alternatives}
+        known = {a.name: a.needs.disk_gib for a in p.pool.alternatives}
         for line in left:
             if line.pool != p.pool.name or need <= 0:
                 continue
             found = offer(line.account, line.offer_id)
             if found is None or not usable(found) or line.alternative not in known:
                 return None
+            found = with_disk(found, known[line.alternative])
             nanos = found.price.nanos if found.price is not None else None
             cheaper = approved and nanos is not None and line.nanos is not None and nanos <= line.nanos
             if nanos != line.nanos and not cheaper:
@@ -306,11 +315,12 @@ def _ask(quote: Quote, approval: str, approved: str, beside: str) -> str:
     if len(quote.lines) > MAX_LINES:
         return f"the quote has {len(quote.lines)} lines, at most {MAX_LINES} can be approved: split the cluster"
     hourly = "unknown" if quote.hourly is None else f"{to_text(quote.hourly)} {quote.currency}".strip()
+    disks = f", {to_text(quote.disks)} of it for disks" if quote.disks and quote.hourly is not None else ""
     wrong = ""
     if approval not in ("", approved, quote.hash):
         wrong = f"approved {_short(approval)} is not the quote {_short(quote.hash)} of now; "
     return (
-        f"{wrong}the quote costs {hourly} per hour{beside} and waits until {to_time(quote.expires_at)}: "
+        f"{wrong}the quote costs {hourly} per hour{disks}{beside} and waits until {to_time(quote.expires_at)}: "
         f"set annotation cloudmesh.org/approved-quote to {quote.hash}"
     )
 
@@ -377,6 +387,8 @@ def to_status(quote: Quote) -> Published:
         told["question"] = quote.question
     if quote.hourly is not None and quote.currency:
         told["hourly"] = {"amount": to_text(quote.hourly), "currency": quote.currency}
+        if quote.disks:
+            told["diskHourly"] = to_text(quote.disks)
     if quote.cheapest is not None:
         told["cheapestAlternative"] = {
             "hourly": to_text(quote.cheapest),
@@ -399,6 +411,8 @@ def to_status(quote: Quote) -> Published:
             entry["zone"] = line.zone
         if line.nanos is not None:
             entry["hourly"] = to_text(line.nanos)
+        if line.disk:
+            entry["diskHourly"] = to_text(line.disk)
         if line.why:
             entry["why"] = line.why[:room]
         decisions.append(entry)
@@ -419,7 +433,7 @@ def from_status(asked: Asked, status: Obj) -> Quote | None:
                 d["pool"], d["alternative"], counts.get((d["pool"], d["alternative"]), 1), d["account"], d["type"],
                 d.get("region", ""), d.get("zone", ""), d["purchase"], d["count"],
                 to_nanos(d["hourly"]) if "hourly" in d else None, currency if "hourly" in d else "", "",
-                d.get("why", ""),
+                d.get("why", ""), to_nanos(d.get("diskHourly", "0")),
             )
             for d in decisions
         )  # fmt: skip

@@ -145,6 +145,8 @@ def read_member(obj: Obj, *, was_up: bool = False) -> Member:
     made_at = to_seconds(meta["creationTimestamp"]) if meta.get("creationTimestamp") else 0
     since = ready.get("lastTransitionTime")
     power_since, asked = annotations.get(ANNOTATION_POWER_SINCE), status.get("createRequestedAt")
+    costs = bool(status.get("startedAt")) and not status.get("endedAt")
+    rests = status.get("billing") == "DiskOnly"
     truth: Truth = ready.get("status", "Unknown")
     return Member(
         name=meta["name"],
@@ -164,7 +166,8 @@ def read_member(obj: Obj, *, was_up: bool = False) -> Member:
         asked_at=to_seconds(asked) if asked else 0,
         was_up=was_up or truth == "True",
         made=bool(status.get("providerID")) and status.get("state") != "Deleted",
-        billed=bool(status.get("startedAt")) and not status.get("endedAt"),
+        billed=costs and not rests,
+        resting=costs and rests,
         failed=failed,
         message=message,
         clash=message if ready.get("reason") == c.REASON_NAME_CONFLICT and not failed else "",
@@ -175,12 +178,12 @@ def read_member(obj: Obj, *, was_up: bool = False) -> Member:
         at_rest=status.get("state") in AT_REST,
         failures=_number(annotations.get(ANNOTATION_FAILURES, "")),
         drift=tuple(d["field"] for d in status.get("drift") or ()),
-        price_now=_price(status.get("currentPrice")),
+        price_now=_price(status.get("currentPrice"), status),
     )
 
 
 def _offer(spec: Obj, status: Obj, quoted: str) -> Offer:
-    offer, price = spec["offer"], _price(status.get("hourlyPrice"))
+    offer, price = spec["offer"], _price(status.get("hourlyPrice"), status)
     if price is None and quoted:
         amount, _, currency = quoted.partition(" ")
         price = Price(to_nanos(amount), currency, "quote", "", "static")
@@ -194,11 +197,13 @@ def _offer(spec: Obj, status: Obj, quoted: str) -> Offer:
     )
 
 
-def _price(told: Obj | None) -> Price | None:
+def _price(told: Obj | None, status: Obj) -> Price | None:
+    """A price of the status, with its disk."""
     if not told or told.get("confidence") == "unknown":
         return None
     known = told.get("confidence", "unknown")
-    return Price(to_nanos(told["amount"]), told["currency"], told["source"], told["asOf"], known)
+    disk = to_nanos(status.get("diskHourly", "0"))
+    return Price(to_nanos(told["amount"]) + disk, told["currency"], told["source"], told["asOf"], known, disk=disk)
 
 
 def _number(text: str) -> int:

@@ -25,6 +25,8 @@ class ComputeSettings:
         pod_currency: Currency of both.
         allow_private_endpoints: Whether loopback and link-local endpoints may stand in a CloudAccount.
         forbidden_hosts: Hosts of this cluster that no endpoint may name.
+        identity_namespaces: Namespaces whose CloudAccounts may use the operator's own identity.
+        identity_token_file: Its token for clouds, empty if there is none.
     """
 
     machine_image: str = "cloudmesh.local/machine"
@@ -33,6 +35,8 @@ class ComputeSettings:
     pod_currency: str = "USD"
     allow_private_endpoints: bool = False
     forbidden_hosts: tuple[str, ...] = _API_SERVER_NAMES
+    identity_namespaces: frozenset[str] = frozenset()
+    identity_token_file: str = ""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> ComputeSettings:
@@ -46,6 +50,8 @@ class ComputeSettings:
             pod_currency=environ.get("CLOUDMESH_POD_CURRENCY") or default.pod_currency,
             allow_private_endpoints=environ.get("CLOUDMESH_ALLOW_PRIVATE_ENDPOINTS", "").lower() == "true",
             forbidden_hosts=(*_API_SERVER_NAMES, *((host,) if host else ())),
+            identity_namespaces=frozenset(environ.get("CLOUDMESH_IDENTITY_NAMESPACES", "").split()),
+            identity_token_file=environ.get("CLOUDMESH_IDENTITY_TOKEN_FILE", ""),
         )
 
     def defaults(self) -> Mapping[str, str]:

@@ -165,8 +165,7 @@ class Chooser:
 
     def _ranked_below(self, sifted: tuple[Sifted, ...], rest: int) -> Choice | None:
         """The mode's choice among offers that cost so many times the cheapest at most, as many as the limit allows."""
-        column = self._table.costs(self._request.currency)
-        units = [column[s.rows] / s.units for s in sifted]
+        units = [s.costs(self._table, self._request.currency) / s.units for s in sifted]
         ratios = [unit / max(1.0, float(unit.min(initial=np.inf))) for unit in units]
         low, high = 1.0, max((float(r.max(initial=1.0)) for r in ratios), default=1.0)
         best: Choice | None = None
@@ -210,7 +209,7 @@ def _networks(request: Request, table: OfferTable, sifted: Sequence[Sifted]) -> 
         if not need:
             continue
         unit = np.full(len(least), np.inf)
-        np.minimum.at(unit, table.network.codes[s.rows], table.costs(request.currency)[s.rows] / s.units)
+        np.minimum.at(unit, table.network.codes[s.rows], s.costs(table, request.currency) / s.units)
         lacking += np.isinf(unit)
         least += np.where(np.isinf(unit), 0.0, unit * need)
     order = [

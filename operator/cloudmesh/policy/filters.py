@@ -25,7 +25,7 @@ from cloudmesh.policy import bits
 from cloudmesh.policy.bits import Bits, pack
 from cloudmesh.policy.blocks import QUOTA, blocked_rows, still_held
 from cloudmesh.policy.model import Alternative, Block, Needs, Offer, PoolRequest, Rejection, Request, say_id
-from cloudmesh.policy.offers import UNPRICED, Ints, Mask, OfferTable, Rows
+from cloudmesh.policy.offers import UNKNOWN_COST, UNPRICED, Ints, Longs, Mask, OfferTable, Rows
 from cloudmesh.policy.rules import rule_mask
 
 ROOM = ("Blocked", "Free", "AccountLimit", "Quota")
@@ -66,6 +66,33 @@ class Sifted:
     rejected: tuple[Rejection, ...]
     wanted: int
     over_quota: bool
+
+    def costs(self, table: OfferTable, currency: str, picked: Rows | None = None) -> Longs:
+        """Nano-units per hour of a machine of each row with its disk, see `OfferTable.costs`.
+
+        Args:
+            table: The table.
+            currency: Currency to compare in.
+            picked: Indexes of the rows that are asked for; None for all.
+        """
+        rows = self.rows if picked is None else self.rows[picked]
+        bare = table.costs(currency)[rows]
+        if not self.with_disks(table):
+            return bare
+        sizes = np.array([alternative.needs.disk_gib for alternative in self.pool.alternatives], dtype=np.int64)
+        gib = sizes[self.alternative if picked is None else self.alternative[picked]]
+        return np.where(bare == UNKNOWN_COST, bare, bare + table.disk_costs(rows, gib))
+
+    def with_disks(self, table: OfferTable) -> bool:
+        """Whether disks count in its costs."""
+        return table.bills_disks and any(alternative.needs.disk_gib for alternative in self.pool.alternatives)
+
+    def in_order(self, table: OfferTable) -> bool:
+        """Whether its rows are in order of the cost."""
+        if not table.one_currency:
+            return False
+        sizes = {alternative.needs.disk_gib for alternative in self.pool.alternatives}
+        return not self.with_disks(table) or (len(sizes) == 1 and table.one_disk_price)
 
 
 class Sieve:
@@ -153,7 +180,7 @@ class Sieve:
         table, kinds = self._table, purchases(pool)
         return [
             Step("Image", self._memo(("Image", pool.image), lambda: _with_image(table, pool.image)),
-                 lambda o: f"image {pool.image} can't be had"),
+                 lambda o: _says_image(pool.image, o)),
             Step("PublicAddress", self._memo(("PublicAddress", pool.public_address), lambda: self._public(pool)),
                  lambda o: f"account {o.account} has no addresses of the internet: see `spec.network.mode`"),
             Step("Region", self._memo(("Region", pool.regions), lambda: _one_of(table, "region", pool.regions)),
@@ -344,7 +371,15 @@ def _with_disk(table: OfferTable, gib: int) -> Mask | None:
 
 
 def _with_image(table: OfferTable, image: str) -> Mask | None:
-    return table.images.where(lambda images: images is None or image in images) if image else None
+    return table.images.where(lambda images: images is None or image in images)
+
+
+def _says_image(image: str, offer: Offer) -> str:
+    known = ", ".join(sorted(filter(None, offer.images or ())))
+    there = f"account {offer.account} has {known or 'no image'} for {offer.arch}"
+    return (
+        f"image {image} can't be had: {there}" if image else f"the pool names no image, and there's no default: {there}"
+    )
 
 
 def _paid(table: OfferTable, kinds: tuple[str, ...]) -> Mask | None:

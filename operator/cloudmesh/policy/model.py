@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 NANO = 10**9
+HOURS_A_MONTH: int = 730
+"""What price lists call a month."""
 
 Purchase = Literal["OnDemand", "Spot"]
 Confidence = Literal["declared", "fetched", "static", "unknown"]
@@ -23,11 +25,13 @@ class Price:
     """What one hour of a machine costs.
 
     Args:
-        nanos: Nano-units of the currency per hour; 0 only where somebody declared it.
+        nanos: Nano-units of the currency per hour; 0 only where somebody declared it. With `disk` in it.
         currency: ISO 4217 code.
         source: Where it comes from, such as `PriceSheet/campus` or `catalogue`.
         as_of: RFC 3339 time of the source.
         confidence: How far to trust it.
+        gib_month: Nano-units for a GiB of a disk that is chosen, and a month; None where nobody knows.
+        disk: What of `nanos` is for the disk; 0 in an offer, where no disk is chosen yet.
     """
 
     nanos: int
@@ -35,6 +39,8 @@ class Price:
     source: str
     as_of: str
     confidence: Confidence
+    gib_month: int | None = None
+    disk: int = 0
 
 
 def offer_id(account: str, type_: str, region: str, zone: str, purchase: str) -> str:
@@ -62,7 +68,8 @@ class Offer:
         free: Machines that still fit, None if unknown.
         quota: Name of the quota that it counts against, empty for none: one that was hit takes out all its offers.
         start_seconds: Observed time to Ready, None if never observed.
-        images: Image aliases that can be had with it, None where all of the account's can.
+        images: Image aliases that can be had with it, None where all of the account's can; the empty one among them
+            where a machine needs to name none.
         network: Machines with the same non-empty value reach each other directly.
     """
 
@@ -88,6 +95,18 @@ class Offer:
     def id(self) -> str:
         """Its identity, see `offer_id`."""
         return offer_id(self.account, self.type, self.region, self.zone, self.purchase)
+
+
+def with_disk(offer: Offer, gib: int) -> Offer:
+    """An offer with a disk of so many GiB in its price, if somebody knows what disks cost; 0 for none that is chosen.
+
+    A part of a nano-unit counts whole.
+    """
+    price = offer.price
+    if price is None or not gib or not price.gib_month:
+        return offer
+    disk = -(-gib * price.gib_month // HOURS_A_MONTH)
+    return replace(offer, price=replace(price, nanos=price.nanos + disk, disk=disk))
 
 
 def say_id(offer_id: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudmesh.policy.model import Offer
+from cloudmesh.policy.model import HOURS_A_MONTH, Offer
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
@@ -105,6 +105,7 @@ class OfferTable:
         gpu_count: GPUs.
         disk_gib: GiB, 0 if unknown or chosen freely.
         nanos: Price per hour in nano-units, `UNPRICED` if unknown.
+        gib_month: Price of a GiB of a disk and month in nano-units, 0 if unknown.
         free: Machines that still fit, `UNLIMITED` if unknown.
         start_seconds: Observed time to Ready, -1 if never observed.
         confidence: Index into `CONFIDENCE`.
@@ -129,6 +130,7 @@ class OfferTable:
     gpu_count: Ints
     disk_gib: Ints
     nanos: Longs
+    gib_month: Longs
     free: Ints
     start_seconds: Ints
     confidence: Ints
@@ -181,6 +183,7 @@ class OfferTable:
             gpu_count=_ints(given["gpu_count"]),
             disk_gib=_ints(given["disk_gib"]),
             nanos=np.fromiter(map(prices.__getitem__, ids), dtype=np.int64, count=len(ids)),
+            gib_month=np.array([(price.gib_month or 0) if price else 0 for price in given["price"]], dtype=np.int64),
             free=_ints([UNLIMITED if free is None else max(0, min(free, _MAX)) for free in given["free"]]),
             start_seconds=_ints([-1 if start is None else start for start in given["start_seconds"]]),
             confidence=_ints([CONFIDENCE.index(price.confidence) if price else 0 for price in given["price"]]),
@@ -236,6 +239,21 @@ class OfferTable:
     @cached_property
     def _costs(self) -> dict[str, Longs]:
         return {}
+
+    def disk_costs(self, rows: Rows, gib: Longs) -> Longs:
+        """Nano-units per hour of a disk of so many GiB for each of these rows, 0 where nobody knows."""
+        return -(-gib * self.gib_month[rows] // HOURS_A_MONTH)
+
+    @cached_property
+    def bills_disks(self) -> bool:
+        """Whether some row's disks have a price."""
+        return bool(self.gib_month.any())
+
+    @cached_property
+    def one_disk_price(self) -> bool:
+        """Whether a GiB costs the same in all rows that have a price."""
+        priced = self.gib_month[self.nanos != UNPRICED]
+        return not len(priced) or bool((priced == priced[0]).all())
 
     @cached_property
     def one_currency(self) -> bool:

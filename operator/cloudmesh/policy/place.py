@@ -9,7 +9,7 @@ import numpy as np
 
 from cloudmesh.policy.choose import Choice, Chooser, pinned_nanos
 from cloudmesh.policy.filters import Sieve, Sifted
-from cloudmesh.policy.model import Decision, Placement, Policy, PoolRequest, Request
+from cloudmesh.policy.model import Decision, Placement, Policy, PoolRequest, Request, with_disk
 from cloudmesh.policy.offers import UNKNOWN_COST, OfferTable
 from cloudmesh.policy.problem import Task
 from cloudmesh.policy.scores import Plugin
@@ -86,7 +86,8 @@ def assemble(request: Request, table: OfferTable, sifted: Sequence[Sifted], choi
             item = task.items[n]
             alternative = task.pool.alternatives[item.alternative]
             why = say_why(request, table, choice, number, n)
-            decisions.append(Decision(task.pool.name, alternative.name, item.units, table.offer(item.row), count, why))
+            offer = with_disk(table.offer(item.row), alternative.needs.disk_gib)
+            decisions.append(Decision(task.pool.name, alternative.name, item.units, offer, count, why))
             known = known and item.cost != UNKNOWN_COST
     reason, message = explain(request, table, choice, held)
     return Placement(

@@ -234,7 +234,7 @@ def make_task(
         places[place] = places.get(place, 0) + pin.count
         accounts[account] = accounts.get(account, 0) + pin.count
     if picked is None:
-        picked = np.argsort(table.costs(currency)[sifted.rows], kind="stable")
+        picked = np.argsort(sifted.costs(table, currency), kind="stable")
     rows = sifted.rows[picked]
     items = tuple(
         map(
@@ -242,7 +242,7 @@ def make_task(
             rows.tolist(),
             sifted.units[picked].tolist(),
             sifted.alternative[picked].tolist(),
-            table.costs(currency)[rows].tolist(),
+            sifted.costs(table, currency, picked).tolist(),
             table.spot[rows].tolist(),
             table.account.codes[rows].tolist(),
             table.place.codes[rows].tolist(),

@@ -62,7 +62,7 @@ class View:
     @cached_property
     def unit(self) -> Floats:
         """Cost of a unit by row."""
-        return self.table.costs(self.request.currency)[self.sifted.rows] / np.maximum(1, self.sifted.units)
+        return self.sifted.costs(self.table, self.request.currency) / np.maximum(1, self.sifted.units)
 
     @cached_property
     def room(self) -> NDArray[np.int64]:

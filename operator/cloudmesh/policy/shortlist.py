@@ -61,7 +61,7 @@ class Picker:
         else:
             kept = self._cheapest()
         picked = np.concatenate(kept)
-        cost = self.table.costs(self.currency)[rows[picked]]
+        cost = self.sifted.costs(self.table, self.currency, picked)
         if self.keys is None:
             return picked[np.lexsort((rows[picked], cost))]
         unit = cost / self.sifted.units[picked]
@@ -71,7 +71,7 @@ class Picker:
     def _cheapest(self) -> list[Rows]:
         """The cheapest of each kind; as a rule they are among the first of all."""
         size = len(self.sifted.rows)
-        looked = FIRST if self.table.one_currency else size
+        looked = FIRST if self.sifted.in_order(self.table) else size
         while True:
             kept = [self._enough(mine) for mine in self._kinds(min(looked, size))]
             caps = self.resources.caps
@@ -83,9 +83,9 @@ class Picker:
         """Of the first so many, those that count alike and are paid alike, each in order of the price."""
         pool, rows = self.sifted.pool, self.sifted.rows[:most]
         every = np.arange(len(rows))
-        if not self.table.one_currency:
-            # Rows are in order of the bare numbers, whatever the currency.
-            every = np.argsort(self.table.costs(self.currency)[rows], kind="stable")
+        if not self.sifted.in_order(self.table):
+            # Rows are in order of the bare numbers, whatever the currency and the disk.
+            every = np.argsort(self.sifted.costs(self.table, self.currency, every), kind="stable")
         sizes = sorted({alternative.counts_as for alternative in pool.alternatives})
         spot = self.table.spot[rows[every]] if pool.above_base != "OnDemand" else None
         for size in sizes:
@@ -158,7 +158,7 @@ class Picker:
         for mine in kinds:
             domain, rows = self._domain(mine), self.sifted.rows[mine]
             units = self.sifted.units[mine]
-            np.minimum.at(least, domain, table.costs(self.currency)[rows] / units)
+            np.minimum.at(least, domain, self.sifted.costs(table, self.currency, mine) / units)
             if self.keys is not None:
                 np.minimum.at(key, domain, self.keys[mine])
             if pool.colocate != "None":

@@ -9,7 +9,7 @@ import numpy as np
 
 from cloudmesh.policy.choose import Choice
 from cloudmesh.policy.filters import Sifted
-from cloudmesh.policy.model import Rejection, Request, say_id
+from cloudmesh.policy.model import Rejection, Request, say_id, with_disk
 from cloudmesh.policy.modes import MODES
 from cloudmesh.policy.money import say_money
 from cloudmesh.policy.offers import UNPRICED, OfferTable
@@ -26,10 +26,9 @@ _FALLS = {
 
 def _cheaper(request: Request, table: OfferTable, sifted: Sifted, task: Task, item: Item) -> int:
     """Offers that serve the pool at a lower cost of a unit."""
-    column, rows = table.costs(request.currency), sifted.rows
-    if len(task.sizes) == 1 and table.one_currency:
-        return bisect_left(rows, item.cost, key=column.__getitem__)
-    return int(np.count_nonzero(column[rows] / sifted.units < item.cost / item.units))
+    if len(task.sizes) == 1 and table.one_currency and not sifted.with_disks(table):
+        return bisect_left(sifted.rows, item.cost, key=table.costs(request.currency).__getitem__)
+    return int(np.count_nonzero(sifted.costs(table, request.currency) / sifted.units < item.cost / item.units))
 
 
 def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n: int) -> str:
@@ -47,6 +46,12 @@ def say_why(request: Request, table: OfferTable, choice: Choice, number: int, n:
     nanos, offer = int(table.nanos[item.row]), table.offer(item.row)
     price = say_money(nanos, offer.price.currency) if offer.price and nanos != UNPRICED else "no known price"
     many = f"of {len(sifted.rows)}"
+    if offer.price and nanos != UNPRICED and (gib := pool.alternatives[item.alternative].needs.disk_gib):
+        disk = (with_disk(offer, gib).price or offer.price).disk
+        if disk:
+            price += f" and {say_money(disk, offer.price.currency)} for the disk"
+        elif offer.price.gib_month is None:
+            price += ", disk not counted"
     if request.policy.mode == "Cheapest" or choice.by_price:
         cheaper = _cheaper(request, table, sifted, task, item)
         rank = f"cheapest {many}" if not cheaper else f"cheapest but {cheaper} {many}"

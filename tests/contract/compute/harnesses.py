@@ -125,8 +125,8 @@ SOME = (
     "create/lost-answer", "create/next-process", "create/no-retries", "create/other-order", "create/tags",
     "delete/foreign", "delete/lost-answer", "delete/twice", "drift/resized", "drift/stopped", "errors/auth-list",
     "errors/capacity", "errors/capacity-late", "errors/quota", "errors/unknown-image", "errors/unknown-type",
-    "find/filter-ignored", "list/filter-ignored", "list/limited", "list/middle-page-fails", "list/pages",
-    "secrets/errors", "secrets/log", "start-stop/round-trip", "tags/odd",
+    "find/filter-ignored", "images/architecture", "list/filter-ignored", "list/limited", "list/middle-page-fails",
+    "list/pages", "secrets/errors", "secrets/log", "start-stop/round-trip", "tags/odd",
 )  # fmt: skip
 SOME_SSH = (
     "check/good", "check/bad-credentials", "create/burst-with-lost-answers", "create/cancelled", "create/concurrent",

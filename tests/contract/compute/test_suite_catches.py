@@ -276,7 +276,7 @@ def buys_spot_on_demand(provider: Any) -> None:
     around(provider, "ensure_node", create)
 
 
-@defect("create/image", "errors/unknown-image")
+@defect("create/image", "errors/unknown-image", "images/architecture")
 def takes_any_image(provider: Any) -> None:
     async def create(old: Any, spec: Any) -> Any:
         return await old(dataclasses.replace(spec, image="ubuntu-24.04"))

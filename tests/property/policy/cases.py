@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 from cloudmesh.policy.model import (
@@ -84,6 +86,29 @@ def make_request(chance: random.Random, pools: int, accounts: int = 4, most: int
     )
 
 
+def with_disks(chance: random.Random, offers: list[Offer], request: Request) -> tuple[list[Offer], Request]:
+    """The same where some alternatives want disks, and most accounts know what these cost."""
+    month = {f"a{n}": chance.choice([None, 40_000_000, 80_000_000, 300_000_000]) for n in range(4)}
+    offers = [
+        replace(o, price=replace(o.price, gib_month=month[o.account])) if o.price is not None else o for o in offers
+    ]
+    pools = []
+    for pool in request.pools:
+        sized = [
+            replace(a, needs=replace(a.needs, disk_gib=chance.choice([0, 50, 200, 1000]))) for a in pool.alternatives
+        ]
+        pools.append(replace(pool, alternatives=tuple(sized)))
+    return offers, replace(request, pools=tuple(pools))
+
+
+def as_told(offer: Offer, gib: int) -> Offer:
+    """An offer with a disk in its price."""
+    if offer.price is None or not offer.price.gib_month or not gib:
+        return offer
+    disk = math.ceil(gib * offer.price.gib_month / 730)
+    return replace(offer, price=replace(offer.price, nanos=offer.price.nanos + disk, disk=disk))
+
+
 def suits(offer: Offer, pool: PoolRequest, needs: Needs) -> bool:
     """Whether an offer is what an alternative of a pool asks for."""
     low, high = needs.vcpu
@@ -148,7 +173,9 @@ def check(request: Request, offers: Iterable[Offer], placement: Placement) -> No
     total = Counter[str]()
     for decision in placement.decisions:
         assert decision.count > 0
-        assert known[decision.offer.id] == decision.offer
+        pool = next(p for p in request.pools if p.name == decision.pool)
+        needs = next(a.needs for a in pool.alternatives if a.name == decision.alternative)
+        assert as_told(known[decision.offer.id], needs.disk_gib) == decision.offer
         assert decision.why
         total[decision.offer.id] += decision.count
     for name, count in total.items():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.property.policy.cases import check, make_offers, make_request
+from tests.property.policy.cases import check, make_offers, make_request, with_disks
 
 from cloudmesh.policy.exact import optimum, polish
 from cloudmesh.policy.filters import Sieve
@@ -81,6 +81,14 @@ def test_every_placement_keeps_every_limit_and_says_what_it_lacks(seed: int, mod
 
 @QUICK
 @given(SEEDS, MODES)
+def test_disks_count_in_every_limit(seed: int, mode: Mode) -> None:
+    offers, request = with_disks(random.Random(seed), *make_case(seed))
+    request = with_mode(request, mode)
+    check(request, offers, place(request, OfferTable.from_offers(offers), plugin=cheap_types))
+
+
+@QUICK
+@given(SEEDS, MODES)
 def test_the_answer_does_not_depend_on_the_order_of_the_offers(seed: int, mode: Mode) -> None:
     offers, request = make_case(seed)
     request = with_mode(request, mode)
@@ -141,11 +149,14 @@ def lacks(placement: Placement) -> int:
 
 
 @pytest.mark.parametrize("polished", [False, True], ids=["greedy", "polished"])
-def test_the_cheapest_is_within_one_percent_of_the_optimum(polished: bool) -> None:
+@pytest.mark.parametrize("disks", [False, True], ids=["machines", "disks"])
+def test_the_cheapest_is_within_one_percent_of_the_optimum(polished: bool, disks: bool) -> None:
     gaps = []
     for seed in range(110):
         chance = random.Random(seed)
         offers, request = make_offers(chance, 60), make_request(chance, 3, most=12)
+        if disks:
+            offers, request = with_disks(chance, offers, request)
         table = OfferTable.from_offers(offers)
         placement = place(request, table)
         if polished:

@@ -8,6 +8,7 @@ from tests.unit.api.corpus import Bad, Spec
 
 _REF = {"name": "x"}
 _SECRET: Spec = {"credentials": {"secretRef": {"name": "aws"}}}
+_ROLE: Spec = {"credentials": {"workloadIdentity": {"roleArn": "arn:aws:iam::123456789012:role/cloudmesh"}}}
 _HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJvYXQgcm93cyBnZW50bHkgZG93biB0aGUgc3RyZWFt"
 
 
@@ -55,6 +56,11 @@ ACCOUNTS: dict[str, Spec] = {
     },
     "aws-narrow": aws(instanceTypes=["m5.large", "c6g.medium"], subnetIds=["subnet-0123456789abcdef0"]),
     "aws-government": aws(region="us-gov-west-1"),
+    "aws-role": {**aws(), **_ROLE},
+    "aws-role-path": {
+        **aws(),
+        "credentials": {"workloadIdentity": {"roleArn": "arn:aws-us-gov:iam::123456789012:role/lab/Cm+1@x"}},
+    },
     "ssh": host(),
     "ssh-whole": host(port=2222, arch="arm64", gpu={"model": "A100", "count": 4}, zone="rack-1"),
     "ssh-address": host(address="2001:db8::1"),
@@ -65,6 +71,7 @@ ACCOUNTS: dict[str, Spec] = {
 
 _ONE_CLOUD = "`spec` must have exactly one of `aws`, `kubernetes`, `memory`, `plugin` and `ssh`"
 _NEEDS = "`spec.credentials` must be set for `aws` and `ssh`, may be for `plugin`, and can't be for others"
+_ONE_PROOF = "`spec.credentials` must have exactly one of `secretRef` and `workloadIdentity`"
 _ZONES = "`spec.aws.zones` must be zones of `spec.aws.region`"
 _HOST = "spec.ssh.hosts[0]"
 _REGION = "must be a region such as `us-east-1`"
@@ -79,7 +86,31 @@ BAD_ACCOUNTS: dict[str, Bad] = {
     "memory-credentials": Bad({"memory": {}, **_SECRET}, "spec.credentials", _NEEDS),
     "aws-no-credentials": Bad({"aws": {"region": "us-east-1"}}, "spec.credentials", _NEEDS),
     "ssh-no-credentials": Bad({"ssh": host()["ssh"]}, "spec.credentials", _NEEDS),
-    "credentials-empty": Bad({**aws(), "credentials": {}}, "spec.credentials.secretRef"),
+    "credentials-empty": Bad({**aws(), "credentials": {}}, "spec.credentials", _ONE_PROOF),
+    "credentials-two": Bad(
+        {**aws(), "credentials": {**_SECRET["credentials"], **_ROLE["credentials"]}}, "spec.credentials", _ONE_PROOF
+    ),
+    "role-nothing": Bad(
+        {**aws(), "credentials": {"workloadIdentity": {}}}, "spec.credentials.workloadIdentity.roleArn"
+    ),
+    "role-name": Bad(
+        {**aws(), "credentials": {"workloadIdentity": {"roleArn": "cloudmesh"}}},
+        "spec.credentials.workloadIdentity.roleArn",
+        "must be the ARN of a role",
+    ),
+    "role-user": Bad(
+        {**aws(), "credentials": {"workloadIdentity": {"roleArn": "arn:aws:iam::123456789012:user/me"}}},
+        "spec.credentials.workloadIdentity.roleArn",
+    ),
+    "ssh-role": Bad(
+        {**host(), **_ROLE}, "spec.credentials", "`spec.credentials.workloadIdentity` can be set for `aws`"
+    ),
+    "plugin-role": Bad(
+        {"plugin": {"name": "a"}, **_ROLE},
+        "spec.credentials",
+        "`spec.credentials.workloadIdentity` can be set for `aws`",
+    ),
+    "pods-role": Bad({**pods(), **_ROLE}, "spec.credentials", _NEEDS),
     "credentials-text": Bad({**aws(), "credentials": "aws"}, "spec.credentials"),
     "credentials-nameless": Bad({**aws(), "credentials": {"secretRef": {}}}, "spec.credentials.secretRef.name"),
     "credentials-other-namespace": Bad(
@@ -194,7 +225,8 @@ SHEETS: dict[str, Spec] = {
                 "validFrom": "2026-01-01T00:00:00Z",
                 "validTo": "2027-01-01T00:00:00Z",
             },
-            {"hourly": 1},
+            {"hourly": 1, "storagePerGibMonth": "0.08"},
+            {"match": {"account": "aws"}, "storagePerGibMonth": "0.08"},
         ],
     },
 }  # fmt: skip
@@ -206,7 +238,13 @@ BAD_SHEETS: dict[str, Bad] = {
     "items-many": Bad({"items": [{"hourly": 1}] * 1001}, "spec.items"),
     "currency": Bad({**item(), "currency": "EURO"}, "spec.currency"),
     "currency-lower": Bad({**item(), "currency": "eur"}, "spec.currency", "capital letters, such as `USD`"),
-    "no-hourly": Bad({"items": [{"match": {"type": "a"}}]}, "spec.items[0].hourly"),
+    "no-price": Bad(
+        {"items": [{"match": {"type": "a"}}]},
+        "spec.items[0].hourly",
+        "`hourly`, `storagePerGibMonth` or both must be given",
+    ),
+    "storage-number": Bad(item(storagePerGibMonth=0.08), "spec.items[0].storagePerGibMonth"),
+    "storage-negative": Bad(item(storagePerGibMonth="-1"), "spec.items[0].storagePerGibMonth"),
     "hourly-number": Bad(item(hourly=0.12), "spec.items[0].hourly"),
     "hourly-negative": Bad(item(hourly="-0.12"), "spec.items[0].hourly"),
     "hourly-comma": Bad(item(hourly="0,12"), "spec.items[0].hourly"),
@@ -399,4 +437,5 @@ FINE_CHANGES: dict[str, tuple[str, Spec, Spec]] = {
     ),
     "plugin-credentials": ("CloudAccount", {"plugin": {"name": "a"}}, {"plugin": {"name": "a"}, **_SECRET}),
     "credentials": ("CloudAccount", aws(), {**aws(), "credentials": {"secretRef": {"name": "other"}}}),
+    "credentials-role": ("CloudAccount", aws(), {**aws(), **_ROLE}),
 }

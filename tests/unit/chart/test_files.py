@@ -103,6 +103,10 @@ def test_values_files_are_valid(file: Path) -> None:
         ("registry.external.push", "registry.example.org/X"),
         ("networkPolicy.builderEgressCIDRs", ["everywhere"]),
         ("metrics.serviceMonitor.interval", 30),
+        ("accounts.workloadIdentity.namespaces", "lab"),
+        ("accounts.workloadIdentity.namespaces", ["lab physics"]),
+        ("accounts.workloadIdentity.namespaces", ["*"]),
+        ("accounts.workloadIdentity.audience", ""),
         ("unknown", {}),
     ],
 )

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime
-from collections.abc import AsyncIterator, Callable, Coroutine
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from cloudmesh.compute.account_controller import AccountReconciler
@@ -261,6 +262,25 @@ class Scene:
     async def settle(self, seconds: float = 600.0, quiet: float = 8.0) -> None:
         """Waits until nothing is written any more."""
         await self.world.settle(seconds=seconds, quiet_seconds=quiet)
+
+
+@contextlib.contextmanager
+def logged() -> Iterator[list[str]]:
+    """All that is logged, with tracebacks and whatever is given beside the message."""
+    told: list[str] = []
+
+    class Teller(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(f"{self.format(record)} {vars(record)}")
+
+    root, handler, level = logging.getLogger(), Teller(logging.DEBUG), logging.getLogger().level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield told
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
 
 
 class Crashing:

@@ -7,7 +7,7 @@ import base64
 import json
 from typing import Any
 
-from tests.unit.compute.machine_scene import NAMESPACES, Scene, now, scene
+from tests.unit.compute.machine_scene import NAMESPACES, Scene, logged, now, scene
 
 from cloudmesh.compute.account_controller import ensure_default_account
 from cloudmesh.compute.accounts import Account
@@ -127,9 +127,15 @@ async def test_no_secret_is_ever_told(s: Scene) -> None:
     s.cloud.faults.add(Fault("refuse", "RunInstance", code="InternalError", message=f"bad key {KEY}", times=1))
     s.cloud.faults.add(Fault("refuse", "RunInstance", code="InvalidParameter", message=f"bad key {KEY}", times=1))
     s.add_machine(cluster=s.add_cluster())
-    async with s.operator() as (engine, accounts):
-        await s.until(lambda: s.condition()[1] == "InvalidRequest")
-        await s.settle()
+    s.cloud.faults.add(Fault("refuse", "Terminate*", code="InvalidParameter", message=f"bad key {KEY}", times=1))
+    strand(s, 1)
+    with logged() as logs:
+        async with s.operator() as (engine, accounts):
+            await s.until(lambda: s.condition()[1] == "InvalidRequest")
+            await s.until(lambda: any("an orphan can't be collected" in line for line in logs))
+            await s.settle()
+        assert "[redacted]" in str(logs)
+        assert not [line for line in logs if KEY in line or base64.b64encode(KEY.encode()).decode() in line]
         everything = json.dumps([s.api.all(kind) for kind in (VIRTUAL_MACHINE, CLOUD_ACCOUNT)]) + str(s.events())
         assert "[redacted]" in everything
         assert KEY not in everything

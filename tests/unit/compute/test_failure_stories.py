@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.unit.compute import cluster_scene
 from tests.unit.compute.machine_scene import Scene, scene
 
-from cloudmesh.compute.asked import Pool, Share
-from cloudmesh.compute.health import check_up
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PRICE_SHEET, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.providers.memory import Fault
 from cloudmesh.compute.providers.memory.instance import Page
-from cloudmesh.compute.reading import read_member
 from cloudmesh.compute.tokens import TAG_UID
 from cloudmesh.policy.model import Alternative, Needs, PoolRequest, Request
 from cloudmesh.policy.place import place
@@ -242,30 +240,29 @@ def _place(s: Scene) -> str:
     return f"/{offer['type']}/{offer['region']}/{offer['zone']}/{offer['purchase']}"
 
 
-@scene
-async def test_11_no_storm_of_replacements(s: Scene) -> None:
-    s.add_account()
-    cluster = s.add_cluster()
-    for number in range(10):
-        s.add_machine(f"m{number}", cluster=cluster, ordinal=number)
+@cluster_scene.scene
+async def test_11_no_storm_of_replacements(s: cluster_scene.Scene) -> None:
+    s.cluster(replicas=10)
     async with s.operator():
-        await s.until(lambda: all(s.is_ready(f"m{n}") for n in range(10)))
+        await s.until(lambda: s.said() == ("True", "AsSpecified"))
+        await s.settle()
         # a listing that is complete and empty, once: nothing is gone
-        before = s.api.store.writes[:]
+        before = len(s.api.store.writes)
         real, empty = s.cloud.list_instances, [Page(())]
         s.cloud.list_instances = lambda *args: empty.pop() if empty else real(*args)  # type: ignore[method-assign]
         await s.until(lambda: not empty)
         await asyncio.sleep(120.0)
-        assert [w for w in s.api.store.writes[len(before) :] if w[1] == VIRTUAL_MACHINE] == []
+        assert [w for w in s.api.store.writes[before:] if w[1] in (VIRTUAL_MACHINE, VIRTUAL_CLUSTER)] == []
         assert len(s.living()) == 10
-        # most of the machines fail at once: the pool's breaker holds
+        # most of the machines fail at once: those that are told first may be replaced, up to maxUnhealthy; then the
+        # pool's breaker holds
         for machine in s.living()[:8]:
             s.cloud.change(machine.id, state="Failed")
-        await s.until(lambda: sum(s.condition(name=f"m{n}") == ("False", "Failed") for n in range(10)) == 8)
-        pool = Pool("p", 10, (Alternative("any", Needs()),))
-        assert pool.health.most == Share(40, percent=True)
-        members = [read_member(s.get(VIRTUAL_MACHINE, f"m{n}"), was_up=True) for n in range(10)]
-        found = check_up(pool, members, 2**31)
-        assert found.tripped
-        assert found.replace == ()
-        assert len(s.api.all(VIRTUAL_MACHINE)) == 10
+        await s.until(lambda: s.said("Healthy") == ("False", "TooManyUnhealthy"))
+        await s.settle()
+        made, held = len(s.cloud.meter.lines), {m["metadata"]["uid"] for m in s.machines()}
+        assert made <= 10 + 4
+        await asyncio.sleep(3600.0)
+        assert s.said("Healthy") == ("False", "TooManyUnhealthy")
+        assert {m["metadata"]["uid"] for m in s.machines()} == held
+        assert len(s.cloud.meter.lines) == made

@@ -140,6 +140,24 @@ def test_unknown_is_never_free() -> None:
     )
 
 
+def test_what_disks_cost_is_declared_beside_any_price_in_the_same_currency() -> None:
+    told = Offer("aws", "x1", price=price(5))
+    disks = sheet({"match": {"account": "aws"}, "storagePerGibMonth": "0.08"})
+    found = priced(told, disks)
+    assert found is not None and (found.nanos, found.source, found.gib_month) == (5, "provider", 80_000_000)
+    both = sheet({"match": {"type": "x*"}, "hourly": 1}, {"hourly": 2, "storagePerGibMonth": "0.1"})
+    found = priced(told, both, disks)
+    assert found is not None and (found.nanos, found.gib_month) == (NANO, 100_000_000)
+    free = priced(told, sheet({"storagePerGibMonth": 0}))
+    assert free is not None and free.gib_month == 0
+    foreign = priced(told, sheet({"storagePerGibMonth": "0.08"}, currency="EUR"))
+    assert foreign is not None and foreign.gib_month is None
+    assert priced(Offer("aws", "x1"), disks) is None, "who knows the disk doesn't know the machine"
+    late = sheet({"storagePerGibMonth": "0.08", "validFrom": "2027-01-01T00:00:00Z"})
+    later = priced(told, late)
+    assert later is not None and later.gib_month is None
+
+
 def test_nothing_may_be_declared() -> None:
     assert priced(Offer("pods", "small", price=price(0, "declared"))) == price(0, "declared")
     found = priced(Offer("pods", "small"), sheet({"hourly": 0}))

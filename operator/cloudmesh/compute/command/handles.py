@@ -132,6 +132,10 @@ def _credentials(
 ) -> dict[str, bytes]:
     hosts = hosts_of(kind, member)
     guard.check_hosts(hosts)
+    if "workloadIdentity" in (obj["spec"].get("credentials") or {}):
+        raise NeedsCluster(
+            "`workloadIdentity` is the operator's own: this command has no token of it, use a Secret here"
+        )
     name = secret_of(obj)
     if not name:
         return {}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
-from cloudmesh.policy.model import NANO
+from cloudmesh.policy.model import HOURS_A_MONTH, NANO
+
+__all__ = ["HOUR", "HOURS_A_MONTH", "MoneyError", "cost", "from_list", "rounded", "to_nanos", "to_text"]
 
 HOUR: int = 3600
-HOURS_A_MONTH: int = 730
-"""What price lists call a month."""
 
 _MAX_DIGITS = 40
 _PLAIN = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")

@@ -32,14 +32,18 @@ class Item:
         region: Pattern of the region, empty for any.
         zone: Pattern of the zone, empty for any.
         purchase: How it is paid, empty for both.
-        price: What it costs.
+        price: What the machine costs, None if the item is about disks only.
+        gib_month: Nano-units for a GiB of its disk and a month, None if the item doesn't tell.
+        currency: Of both.
     """
 
     type: str
     region: str
     zone: str
     purchase: str
-    price: Price
+    price: Price | None
+    gib_month: int | None
+    currency: str
 
     def holds_for(self, offer: Offer) -> bool:
         """Whether it is the price of an offer."""
@@ -71,15 +75,21 @@ def items_for(account: str, sheets: Sequence[Mapping[str, Any]], now: str) -> li
         spec, meta = sheet.get("spec") or {}, sheet["metadata"]
         for item in spec.get("items") or ():
             match = item.get("match") or {}
-            if "hourly" not in item or not matches(match.get("account", ""), account) or not is_valid(item, now):
+            if not matches(match.get("account", ""), account) or not is_valid(item, now):
                 continue
-            price = Price(
-                nanos=to_nanos(str(item["hourly"])),
-                currency=spec.get("currency", "USD"),
-                source=f"PriceSheet/{meta['name']}",
-                as_of=item.get("validFrom") or meta.get("creationTimestamp") or now,
-                confidence="declared",
+            currency = spec.get("currency", "USD")
+            price = (
+                Price(
+                    nanos=to_nanos(str(item["hourly"])),
+                    currency=currency,
+                    source=f"PriceSheet/{meta['name']}",
+                    as_of=item.get("validFrom") or meta.get("creationTimestamp") or now,
+                    confidence="declared",
+                )
+                if "hourly" in item
+                else None
             )
+            storage = item.get("storagePerGibMonth")
             found.append(
                 Item(
                     type=match.get("type", ""),
@@ -87,6 +97,8 @@ def items_for(account: str, sheets: Sequence[Mapping[str, Any]], now: str) -> li
                     zone=match.get("zone", ""),
                     purchase=match.get("purchase", ""),
                     price=price,
+                    gib_month=to_nanos(str(storage)) if storage is not None else None,
+                    currency=currency,
                 )
             )
     return found

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from cloudmesh.compute.identity import WorkloadIdentity
 from cloudmesh.compute.ports import Provider, ProviderInfo
 from cloudmesh.compute.redact import PUBLIC, Redactor
-from cloudmesh.engine import CloudmeshError, InvalidRequest, Kube, Unsupported
+from cloudmesh.engine import CloudmeshError, Engine, InvalidRequest, Kube, Unsupported
 from cloudmesh.engine.endpoints import ANYWHERE, Guard
 
 GROUP = "cloudmesh.compute"
@@ -22,6 +23,8 @@ BUILT_IN: Mapping[str, str] = {
     "ssh": "cloudmesh.compute.providers.ssh:make",
 }
 """Kind, and `module:function` that makes its provider; imported when the first account needs it."""
+NEWS = ("cloudmesh.compute.providers.kubernetes.news:listen",)
+"""`module:function` of those that hear of their machines before they are listed."""
 PLUGIN = "plugin"
 """Member of CloudAccount.spec that names a provider that isn't built in, with `name` and `settings`."""
 DEFAULT_ACCOUNT_NAME = "pods"
@@ -41,6 +44,7 @@ class Context:
             plug-in its `settings`.
         images: Image aliases and the cloud's own ids, as the account maps them.
         credentials: Data of the account's Secret.
+        identity: Stands in the place of a Secret, if the account asks for it.
         kube: The API server of this installation, for providers whose machines live in it.
         defaults: The installation's own settings for this kind, such as the image of Pod machines.
         guard: Makes connections to hosts that the account names, and refuses those that lead inside this cluster; a
@@ -54,6 +58,7 @@ class Context:
     spec: Mapping[str, Any]
     images: Mapping[str, str] = field(default_factory=dict)
     credentials: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    identity: WorkloadIdentity | None = None
     kube: Kube | None = None
     defaults: Mapping[str, str] = field(default_factory=dict)
     guard: Guard = ANYWHERE
@@ -61,6 +66,12 @@ class Context:
 
 
 Maker = Callable[[Context], Provider]
+
+
+def listen(engine: Engine, hint: Callable[[str, str], None]) -> None:
+    """Gives a hint, with namespace and name of a CloudAccount, when its machines changed; before the engine starts."""
+    for target in NEWS:
+        _load(target)(engine, hint)
 
 
 def known_kinds() -> tuple[str, ...]:
@@ -100,8 +111,7 @@ def find_maker(kind: str) -> Maker:
     """
     try:
         if (target := BUILT_IN.get(kind)) is not None:
-            module, _, function = target.partition(":")
-            maker: Maker = getattr(importlib.import_module(module), function)
+            maker: Maker = _load(target)
             return maker
         for point in _entry_points():
             if point.name == kind:
@@ -109,6 +119,11 @@ def find_maker(kind: str) -> Maker:
     except Exception as error:
         raise Unsupported(f"the provider {kind!r} can't be loaded: {error}") from error
     raise Unsupported(f"there is no provider {kind!r}; known are {', '.join(known_kinds())}")
+
+
+def _load(target: str) -> Any:
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 def _make_plugged_in(kind: str, maker: Maker, context: Context) -> Provider:

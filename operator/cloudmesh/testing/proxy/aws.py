@@ -17,6 +17,8 @@ The rules that it adds, each from AWS's own guides:
 10. Start, stop, reboot and a change of type need an instance that hasn't ended, and a type that there is; a start sets
     the launch time anew.
 11. A second TerminateInstances succeeds like the first, also for an instance with network interfaces of its own.
+12. RunInstances needs an image of the architecture of the type: InvalidParameterValue else.
+13. AssumeRoleWithWebIdentity isn't signed, and takes known tokens only: InvalidIdentityToken else.
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ _TERMINATED = (
     b'<TerminateInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><instancesSet/>'
     b"</TerminateInstancesResponse>"
 )
+STS_VERSION = "2011-06-15"
+UNSIGNED = frozenset({"AssumeRoleWithWebIdentity"})
 TOKEN_OPERATIONS = frozenset({"RunInstances", "CreateVolume"})
 
 
@@ -71,6 +75,7 @@ class AwsDialect:
         ending_seconds: How long a terminated instance is shutting down.
         repeats: Each page but the first begins with the last item of the one before.
         ignore_filters: Answer lists as if no filter was sent, as some emulators do.
+        web_tokens: Tokens of workloads that are believed, empty for all.
     """
 
     access_keys: frozenset[str] = frozenset()
@@ -80,6 +85,7 @@ class AwsDialect:
     ending_seconds: float = 0.0
     repeats: bool = False
     ignore_filters: bool = False
+    web_tokens: frozenset[str] = frozenset()
     tokens: dict[tuple[str, str, str, str], _Kept] = field(default_factory=dict)
     young: dict[str, float] = field(default_factory=dict)
     """Moment from which an instance is seen."""
@@ -102,7 +108,7 @@ class AwsDialect:
     def read(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Call:
         """Names the operation and decodes its parameters."""
         form = parse_form(body)
-        service = self._service(headers)
+        service = "sts" if form.get("Version") == STS_VERSION else self._service(headers)
         try:
             parameters = decode(service, form)
         except UnknownParameter as error:
@@ -116,7 +122,7 @@ class AwsDialect:
         entry = Xml.SubElement(Xml.SubElement(root, "Errors"), "Error")
         Xml.SubElement(entry, "Code").text = code
         Xml.SubElement(entry, "Message").text = message
-        if self._service(call.headers) == "sts":
+        if call.operation in UNSIGNED or self._service(call.headers) == "sts":
             root = Xml.Element("ErrorResponse")
             entry = Xml.SubElement(root, "Error")
             Xml.SubElement(entry, "Type").text = "Sender" if status < 500 else "Receiver"
@@ -128,11 +134,17 @@ class AwsDialect:
     async def serve(self, call: Call, upstream: Upstream) -> Answer:
         """Answers a call."""
         key = self._credential(call.headers)[0]
+        if call.operation in UNSIGNED:
+            if self.web_tokens and call.parameters["WebIdentityToken"] not in self.web_tokens:
+                return self.error(call, 400, "InvalidIdentityToken", "Couldn't verify the token's signature")
+            return await upstream(call)
         if self.access_keys and key not in self.access_keys:
             message = "AWS was not able to validate the provided access credentials"
             return self.error(call, 401, "AuthFailure", message)
         if call.operation == "Invalid":
             return self.error(call, 400, "UnknownParameter", str(call.parameters["message"]))
+        if call.operation == "RunInstances" and (refused := await self._mismatch(call, upstream)) is not None:
+            return refused
         if call.operation in TOKEN_OPERATIONS and call.parameters.get("ClientToken"):
             return await self._once(call, upstream)
         if call.operation in _LISTS:
@@ -164,12 +176,35 @@ class AwsDialect:
             message = f"The instance {', '.join(ended)} is not in a state from which it can be changed"
             return self.error(call, 400, "IncorrectInstanceState", message) if ended else None
         if call.operation == "ModifyInstanceAttribute" and (type_ := call.parameters.get("InstanceType")):
-            form = {"Action": "DescribeInstanceTypes", "Version": "2016-11-15", "InstanceType.1": type_["Value"]}
-            known = await upstream(
-                Call("DescribeInstanceTypes", call.method, call.target, {}, call.headers, _form(form))
-            )
+            known = await upstream(_internal(call, "DescribeInstanceTypes", (type_["Value"],), "InstanceType"))
             return known if known.status != 200 else None
         return None
+
+    async def _mismatch(self, call: Call, upstream: Upstream) -> Answer | None:
+        """The refusal of an image that the type can't run; the emulator takes any."""
+        type_, image = str(call.parameters.get("InstanceType") or ""), str(call.parameters.get("ImageId") or "")
+        found = []
+        for operation, thing, name, tag in (
+            ("DescribeInstanceTypes", type_, "InstanceType", "supportedArchitectures"),
+            ("DescribeImages", image, "ImageId", "architecture"),
+        ):
+            if not thing:
+                return None  # a launch template has it, or the emulator refuses
+            answer = await upstream(_internal(call, operation, (thing,), name))
+            if answer.status != 200:
+                return answer
+            root = _parse(answer.body)
+            told = list(root.iter(_space(root) + tag))
+            found.append([leaf.text or "" for element in told for leaf in (list(element) or [element])])
+        types, images = found
+        if not types or not images or images[0] in types:
+            return None
+        message = (
+            f"The architecture '{types[-1]}' of the specified instance type does not match the architecture "
+            f"'{images[0]}' of the specified AMI. Specify an instance type and an AMI that have matching "
+            "architectures, and try again."
+        )
+        return self.error(call, 400, "InvalidParameterValue", message)
 
     # -- create once -------------------------------------------------------------------------------------------------
 
@@ -370,9 +405,9 @@ def _text(root: Xml.Element) -> bytes:
     return text
 
 
-def _internal(call: Call, operation: str, ids: tuple[str, ...]) -> Call:
+def _internal(call: Call, operation: str, ids: tuple[str, ...], name: str = "InstanceId") -> Call:
     """A call of the proxy's own, with the signature of the one that it serves."""
-    form = {"Action": operation, "Version": "2016-11-15"} | {f"InstanceId.{n}": i for n, i in _numbered(ids)}
+    form = {"Action": operation, "Version": "2016-11-15"} | {f"{name}.{n}": i for n, i in _numbered(ids)}
     return Call(operation, call.method, call.target, {}, call.headers, _form(form))
 
 

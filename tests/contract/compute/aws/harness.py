@@ -26,6 +26,8 @@ from cloudmesh.testing.proxy import Call, FaultProxy
 from cloudmesh.testing.proxy.aws import AwsDialect
 
 IMAGE, OTHER_IMAGE = "ami-1e749f67", "ami-12c6146b"
+ARM_IMAGE = "ami-0e9271c829888680e"
+IMAGES = {"suite": IMAGE, "other": OTHER_IMAGE}
 GOOD, BAD = "AKIASUITEGOOD", "AKIASUITEBAD"
 GOOD_SECRET, BAD_SECRET = "good-secret-5f1c9d", "bad-secret-77be02"
 READ_SECONDS = 4
@@ -112,6 +114,8 @@ class AwsHarness(BaseHarness):
     def _reset(self) -> None:
         with urllib.request.urlopen(urllib.request.Request(self._moto + "/moto-api/reset", method="POST"), timeout=30):
             pass
+        # one of the account's own, since those that are listed of others' are all for x86_64
+        self._ec2.copy_image(Name="suite-arm64", SourceImageId=ARM_IMAGE, SourceRegion="us-east-1")
 
     async def shut(self) -> None:
         """Closes what the case opened; a request that the service doesn't know fails the case."""
@@ -129,6 +133,7 @@ class AwsHarness(BaseHarness):
             self._scope.account,
             "uid",
             {"region": "us-east-1", "endpoint": self.proxy.url, "instanceTypes": ["t3.micro", "t3.small", "m5.large"]},
+            images=IMAGES,
             credentials={"aws_access_key_id": key.encode(), "aws_secret_access_key": secret.encode()},
             defaults={"readSeconds": str(READ_SECONDS), "createSeconds": str(CREATE_SECONDS), "diskSeconds": "1"},
         )

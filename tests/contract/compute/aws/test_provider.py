@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import dataclasses
 import json
-from collections.abc import AsyncIterator
+import socketserver
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import pytest_asyncio
 from botocore.exceptions import (
@@ -162,13 +167,66 @@ async def test_a_stranger_is_never_adopted_where_filters_are_ignored(ec2: AwsPro
     assert listing.nodes == ()
 
 
-async def test_the_environment_and_files_give_no_credentials(aws: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "environment")
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "environment")
-    monkeypatch.setenv("AWS_PROFILE", "absent")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+class Metadata(socketserver.ThreadingTCPServer):
+    """Stands where a metadata service would give credentials, and counts who asks."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.asked = 0
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        self.asked += 1
+        return False
+
+
+@pytest.fixture
+def lures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """Credentials wherever AWS's own library looks for them; tells which were taken."""
+    marker, home, other = tmp_path / "process-ran", tmp_path / "home", tmp_path / "other"
+    keys = "aws_access_key_id = AKIAFILE\naws_secret_access_key = file\naws_session_token = file\n"
+    process = f"credential_process = /bin/touch {marker}\nregion = eu-west-1\nendpoint_url = http://127.0.0.1:1\n"
+    for folder in (home / ".aws", other):
+        folder.mkdir(parents=True)
+        (folder / "credentials").write_text(f"[default]\n{keys}[lure]\n{keys}")
+        (folder / "config").write_text(f"[default]\n{process}[profile lure]\n{process}")
+    (home / ".boto").write_text(f"[Credentials]\n{keys}")
+    metadata = Metadata()
+    url = f"http://127.0.0.1:{metadata.server_address[1]}"
+    for name, value in {
+        "HOME": str(home),
+        "AWS_SHARED_CREDENTIALS_FILE": str(other / "credentials"),
+        "AWS_CONFIG_FILE": str(other / "config"),
+        "BOTO_CONFIG": str(home / ".boto"),
+        "AWS_PROFILE": "lure",
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": url,
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{url}/container",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+    def taken() -> list[str]:
+        ran = ["process"] if marker.exists() else []
+        return ran + ["metadata"] * metadata.asked
+
+    yield taken
+    metadata.shutdown()
+    metadata.server_close()
+
+
+@pytest.mark.parametrize("environment", [True, False], ids=["environment", "files"])
+async def test_the_environment_and_files_give_no_credentials(
+    aws: FaultProxy, lures: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, environment: bool
+) -> None:
+    if environment:  # else the library would go on to files, process and metadata
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "environment")
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "environment")
     provider = make(context(aws))
     await provider.check()
     await provider.close()
@@ -183,6 +241,27 @@ async def test_the_environment_and_files_give_no_credentials(aws: FaultProxy, mo
         make(dataclasses.replace(context(aws), credentials={**CREDENTIALS, "credential_process": b"/bin/sh"}))
     with pytest.raises(InvalidRequest, match=r"spec\.aws\.region"):
         make(dataclasses.replace(context(aws), spec={}))
+    assert lures() == []
+
+
+@pytest.mark.parametrize("source", ["files", "process", "metadata"])
+def test_the_lures_do_lure_the_library_itself(
+    lures: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    if source == "files":
+        assert boto3.session.Session().get_credentials().access_key == "AKIAFILE"
+        assert lures() == []
+        return
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    if source == "metadata":
+        monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+        monkeypatch.delenv("AWS_PROFILE")
+        monkeypatch.delenv("BOTO_CONFIG")
+        monkeypatch.setenv("HOME", "/nowhere")
+        monkeypatch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    with contextlib.suppress(Exception):  # what they give is nonsense
+        boto3.session.Session().get_credentials()
+    assert set(lures()) == {source}
 
 
 async def test_a_group_holds_exactly_the_rules_of_its_cluster(ec2: AwsProvider) -> None:

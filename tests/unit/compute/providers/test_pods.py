@@ -56,7 +56,7 @@ def test_offers_are_the_sizes_at_exact_prices() -> None:
     assert large.price.nanos == NANO * 24 // 1000
     assert (small.price.currency, small.price.confidence, small.price.as_of) == ("USD", "declared", DAY)
     assert small.id == "pods/small///OnDemand"
-    assert small.images == frozenset({"debian-12"})
+    assert small.images == frozenset({"", "debian-12"})
 
 
 def test_a_price_of_nothing_is_declared_and_a_missing_one_is_unknown() -> None:
@@ -116,7 +116,7 @@ def test_images_are_aliases_of_the_account() -> None:
     account = settings(images={"science": "registry.example/science@sha256:1"})
     assert account.image("") == account.image("debian-12") == "cloudmesh.local/machine:1"
     assert account.image("science") == account.image("registry.example/science@sha256:1")
-    assert account.offers()[0].images == frozenset({"debian-12", "science"})
+    assert account.offers()[0].images == frozenset({"", "debian-12", "science"})
     with pytest.raises(InvalidRequest, match=r"ubuntu-24\.04.*debian-12, science"):
         account.image("ubuntu-24.04")
 

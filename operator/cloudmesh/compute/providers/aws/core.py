@@ -13,6 +13,7 @@ from cloudmesh.compute.ports import Access, Complete, Finding, Listing, Node, No
 from cloudmesh.compute.prices.money import to_text
 from cloudmesh.compute.providers.aws.check import CHANGES, LOOKS, Examples, knows_dry_run, not_tried, try_all
 from cloudmesh.compute.providers.aws.errors import Denied
+from cloudmesh.compute.providers.aws.images import DEFAULT, read_images
 from cloudmesh.compute.providers.aws.nodes import from_tags, root_volume, to_node, to_tags
 from cloudmesh.compute.providers.aws.offers import read_offers
 from cloudmesh.compute.providers.aws.powers.base import Power, Subnets
@@ -80,6 +81,11 @@ class AwsCore(Power):
     def __repr__(self) -> str:
         return f"<aws account {self.account} in {self.session.region}>"
 
+    @property
+    def default_image(self) -> str:
+        """Id of what machines are made of that name no image, empty if the account has none."""
+        return self._images.get(DEFAULT, "")
+
     async def close(self) -> None:
         """Closes connections."""
         self.session.close()
@@ -88,6 +94,8 @@ class AwsCore(Power):
         """Who we are, and each call that the powers need, tried without effect."""
         identity = await self.session.identity()
         found = [Finding("credentials", True, f"account {identity.get('Account')}, {identity.get('Arn')}")]
+        with contextlib.suppress(CloudmeshError):  # the look at images tells
+            found.append((await read_images(self.session, self._images)).finding())
         examples = await self._examples()
         found += await try_all(self.session, LOOKS, examples, dry=False)
         if self.trusted or await knows_dry_run(self.session):
@@ -125,7 +133,8 @@ class AwsCore(Power):
         subnets = await self.subnets()
         zones = self._zones or tuple(subnets.by_zone)
         network = f"{self.session.region}/{subnets.vpc or 'default'}"
-        return await read_offers(self.session, self.account, zones=zones, types=self._types, network=network)
+        images = await read_images(self.session, self._images)
+        return await read_offers(self.session, self.account, images, zones=zones, types=self._types, network=network)
 
     async def list_nodes(self, scope: Scope) -> Listing:
         """All of the scope's instances; EC2 shows those that ended for about an hour more."""
@@ -202,14 +211,16 @@ class AwsCore(Power):
     async def _request(self, spec: NodeSpec) -> dict[str, Any]:
         if spec.offer.region != self.session.region:
             raise InvalidRequest(f"the region {spec.offer.region!r} isn't the account's, {self.session.region!r}")
-        if not spec.image:
-            raise InvalidRequest("the image has no id in this account: set spec.images of the CloudAccount")
+        if not (image := spec.image or self.default_image):
+            raise InvalidRequest(
+                f"no image is named, and spec.images of the CloudAccount has none of the alias {DEFAULT!r}"
+            )
         tags = to_tags({**spec.tags, **spec.scope.tags(), TAG_TOKEN: spec.token, TAG_UID: spec.uid})
         kinds = ["instance", "volume", *(["spot-instances-request"] if spec.offer.purchase == "Spot" else [])]
         subnet = (await self.subnets()).by_zone.get(spec.offer.zone, "")
         groups = [group] if (group := spec.ground.get("securityGroupId", "")) else []
         request: dict[str, Any] = {
-            "ImageId": spec.image,
+            "ImageId": image,
             "InstanceType": spec.offer.type,
             "MinCount": 1,
             "MaxCount": 1,
@@ -229,7 +240,7 @@ class AwsCore(Power):
         ]
         if spec.disk_gib:
             disk = {"VolumeSize": spec.disk_gib, "VolumeType": "gp3", "DeleteOnTermination": True}
-            request["BlockDeviceMappings"] = [{"DeviceName": await self._root_device(spec.image), "Ebs": disk}]
+            request["BlockDeviceMappings"] = [{"DeviceName": await self._root_device(image), "Ebs": disk}]
         if spec.offer.purchase == "Spot":
             options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
             if (price := spec.offer.price) is not None and price.currency == "USD" and price.confidence == "fetched":

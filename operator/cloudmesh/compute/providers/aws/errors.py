@@ -32,6 +32,7 @@ AUTH: Final = frozenset(
         "AuthFailure", "UnauthorizedOperation", "InvalidClientTokenId", "ExpiredToken", "ExpiredTokenException",
         "RequestExpired", "OptInRequired", "SignatureDoesNotMatch", "MissingAuthenticationToken", "AccessDenied",
         "AccessDeniedException", "UnrecognizedClientException", "InvalidAccessKeyId", "PendingVerification", "Blocked",
+        "InvalidIdentityToken", "IDPRejectedClaim",
     }
 )  # fmt: skip
 DENIED: Final = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
@@ -120,6 +121,8 @@ def of_code(code: str, text: str, status: int = 0) -> CloudmeshError:
     code = code.removeprefix("Client.").removeprefix("Server.")
     if code == "DryRunOperation":
         return DryRunPassed(text)
+    if code == "IDPCommunicationError":  # AWS couldn't ask who signed the token
+        return Transient(text)
     if code in DENIED:
         return Denied(text)
     if code in AUTH:

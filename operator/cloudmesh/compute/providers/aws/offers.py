@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from cloudmesh.compute.providers.aws.images import ARCHITECTURES, Images
 from cloudmesh.compute.providers.aws.session import Session, filters
 from cloudmesh.policy.model import NANO, Offer, Price
 
-_ARCH = {"x86_64": "amd64", "arm64": "arm64"}
 PLATFORM = "Linux/UNIX"
 _STANDARD = "acdhimrtz"
 _QUOTAS: Mapping[str, frozenset[str]] = {
@@ -27,13 +27,20 @@ _QUOTAS: Mapping[str, frozenset[str]] = {
 
 
 async def read_offers(
-    session: Session, account: str, *, zones: Sequence[str] = (), types: Sequence[str] = (), network: str = ""
+    session: Session,
+    account: str,
+    images: Images,
+    *,
+    zones: Sequence[str] = (),
+    types: Sequence[str] = (),
+    network: str = "",
 ) -> list[Offer]:
     """All offers of a region.
 
     Args:
         session: The region.
         account: Name of the CloudAccount.
+        images: What machines can be made of.
         zones: Only these zones, empty for all.
         types: Only these machine types, empty for all of the current generation.
         network: Name of the network that all machines get into.
@@ -51,7 +58,7 @@ async def read_offers(
         if shape is None or (zones and zone not in zones):
             continue
         for arch in _architectures(shape):
-            base = _offer(shape, account, session.region, zone, arch, network)
+            base = _offer(shape, account, session.region, zone, arch, network, images.of(arch))
             if "on-demand" in shape.get("SupportedUsageClasses", ("on-demand",)):
                 found.append(base())
             if (price := spot.get((type_, zone))) is not None:
@@ -105,10 +112,12 @@ def quota_of(type_: str) -> str:
 
 def _architectures(shape: Mapping[str, Any]) -> list[str]:
     told = shape.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
-    return [_ARCH[name] for name in told if name in _ARCH][:1]
+    return [ARCHITECTURES[name] for name in told if name in ARCHITECTURES][:1]
 
 
-def _offer(shape: Mapping[str, Any], account: str, region: str, zone: str, arch: str, network: str) -> Any:
+def _offer(
+    shape: Mapping[str, Any], account: str, region: str, zone: str, arch: str, network: str, images: frozenset[str]
+) -> Any:
     gpus = shape.get("GpuInfo", {}).get("Gpus", [])
     type_ = str(shape["InstanceType"])
 
@@ -124,6 +133,7 @@ def _offer(shape: Mapping[str, Any], account: str, region: str, zone: str, arch:
             gpu_model=str(gpus[0].get("Name", "")) if gpus else "",
             gpu_count=sum(int(gpu.get("Count", 0)) for gpu in gpus),
             quota=quota_of(type_) + ("-spot" if more.get("purchase") == "Spot" else ""),
+            images=images,
             network=network,
             **more,
         )

@@ -1,4 +1,4 @@
-"""Calls of EC2: credentials of the account's Secret only, every call in a thread, with a limit, errors classified."""
+"""Calls of EC2: credentials of the account's Secret or role only, each in a thread, with a limit, errors classified."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import boto3
 import botocore.session
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
@@ -17,6 +19,7 @@ from botocore.parsers import ResponseParserError
 
 from cloudmesh.compute.providers.aws.connections import connect_by, refusal
 from cloudmesh.compute.providers.aws.errors import classify
+from cloudmesh.compute.providers.aws.roles import assumed
 from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import AuthFailed, InvalidRequest, Transient
 
@@ -27,12 +30,29 @@ LIST_SECONDS = 120.0
 _SAFE_KEYS = frozenset({KEY_ID, SECRET_KEY, SESSION_TOKEN, "hosts"})
 
 
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What the operator's own token is good for.
+
+    Args:
+        arn: The role.
+        name: Name of its sessions.
+        token_file: File with the token.
+        seconds: How long a session lasts.
+    """
+
+    arn: str
+    name: str
+    token_file: str
+    seconds: int
+
+
 class Session:
     """One region of one account.
 
     Args:
         region: Region of all calls.
-        credentials: Data of the Secret: the two keys, perhaps a session token; other keys are refused.
+        proof: A role; or data of the Secret: the two keys, perhaps a session token; other keys are refused.
         endpoint: Another URL than AWS's own, empty for that.
         read_seconds: How long an answer may take.
         create_seconds: How long that of RunInstances may take.
@@ -46,32 +66,30 @@ class Session:
     def __init__(
         self,
         region: str,
-        credentials: Mapping[str, bytes],
+        proof: Mapping[str, bytes] | Role,
         endpoint: str = "",
         read_seconds: float = READ_SECONDS,
         create_seconds: float = CREATE_SECONDS,
         guard: Guard = ANYWHERE,
     ) -> None:
-        if strange := sorted(set(credentials) - _SAFE_KEYS):
-            raise InvalidRequest(
-                f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(_SAFE_KEYS))}"
-            )
-        missing = [key for key in (KEY_ID, SECRET_KEY) if not credentials.get(key)]
-        if missing:
-            raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
         self.region = region
         self._guard = guard
         self._closed = False
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
-        values = {key: value.decode().strip() for key, value in credentials.items()}
-        self._ec2 = self._client("ec2", values, endpoint, read_seconds)
-        self._slow = self._client("ec2", values, endpoint, create_seconds)
-        self._sts = self._client("sts", values, endpoint, read_seconds)
+        self._unsigned: Any = None
+        credentials = self._of_role(proof, endpoint, read_seconds) if isinstance(proof, Role) else _of_secret(proof)
+        self._ec2 = self._client("ec2", credentials, endpoint, read_seconds)
+        self._slow = self._client("ec2", credentials, endpoint, create_seconds)
+        self._sts = self._client("sts", credentials, endpoint, read_seconds)
 
     def __repr__(self) -> str:
         return f"Session(region={self.region!r})"
 
-    def _client(self, service: str, values: Mapping[str, str], endpoint: str, read_seconds: float) -> Any:
+    def _of_role(self, role: Role, endpoint: str, read_seconds: float) -> Credentials:
+        self._unsigned = self._client("sts", None, endpoint, read_seconds)
+        return assumed(self._unsigned, role.arn, role.name, role.token_file, role.seconds)
+
+    def _client(self, service: str, credentials: Credentials | None, endpoint: str, read_seconds: float) -> Any:
         # a core session of its own: no file, no environment and no metadata service is asked for credentials or regions
         core = botocore.session.Session(
             session_vars={
@@ -80,9 +98,7 @@ class Session:
                 "credentials_file": (None, None, "/dev/null", None),
             }
         )
-        core._credentials = Credentials(  # type: ignore[attr-defined]  # botocore's own setter asks the chain
-            values[KEY_ID], values[SECRET_KEY], values.get(SESSION_TOKEN) or None, method="cloudmesh"
-        )
+        core._credentials = credentials  # type: ignore[attr-defined]  # botocore's own setter asks the chain
         options: dict[str, Any] = {
             # a repeat is the caller's decision: it knows the token
             "retries": {"total_max_attempts": 1, "mode": "standard"},
@@ -91,6 +107,8 @@ class Session:
             "max_pool_connections": THREADS,
             "ignore_configured_endpoint_urls": True,
         }
+        if credentials is None:
+            options["signature_version"] = UNSIGNED  # nor is the chain asked then
         session: Any = boto3.session.Session(botocore_session=core, region_name=self.region)
         client = session.client(service, endpoint_url=endpoint or None, config=Config(**options))
         connect_by(client, self._guard)
@@ -151,6 +169,17 @@ class Session:
         self._ec2.close()
         self._slow.close()
         self._sts.close()
+        if self._unsigned is not None:
+            self._unsigned.close()
+
+
+def _of_secret(data: Mapping[str, bytes]) -> Credentials:
+    if strange := sorted(set(data) - _SAFE_KEYS):
+        raise InvalidRequest(f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(_SAFE_KEYS))}")
+    if missing := [key for key in (KEY_ID, SECRET_KEY) if not data.get(key)]:
+        raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
+    values = {key: value.decode().strip() for key, value in data.items()}
+    return Credentials(values[KEY_ID], values[SECRET_KEY], values.get(SESSION_TOKEN) or None, method="cloudmesh")
 
 
 def filters(values: Mapping[str, str | Sequence[str]]) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ class Settings:
                 milli_vcpu=size.milli_vcpu,
                 memory_mib=size.memory_mib,
                 price=self.prices[size.name],
-                images=frozenset({DEFAULT_IMAGE, *self.images}),
+                images=frozenset({"", DEFAULT_IMAGE, *self.images}),
                 network=NETWORK,
             )
             for size in self.sizes.values()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import heapq
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from cloudmesh.compute.providers.memory.meter import Meter
 from cloudmesh.compute.providers.memory.resources import Holding, Resources
 from cloudmesh.compute.providers.memory.shelf import Shelf
 from cloudmesh.compute.providers.memory.stock import Row, Stock
+from cloudmesh.policy.model import HOURS_A_MONTH
 
 T = TypeVar("T")
 
@@ -88,9 +90,11 @@ class MemoryCloud:
         self.resources = Resources()
         self.key = key
         self.images: dict[str, str] = {"debian-12": "amd64", "ubuntu-24.04": "amd64", "debian-12-arm64": "arm64"}
-        """Image ids and their architectures; the first is the default."""
+        """Image ids and their architectures; the first of each is its default."""
         self.quotas: dict[tuple[str, str], int] = {}
         """Thousandths of vCPU that may be in use, by region and name of the quota."""
+        self.gib_month_nanos = 0
+        """What a GiB of a disk costs a month; to be set before there are machines."""
         self.calls: Counter[str] = Counter()
         """How often each operation was asked for."""
         self._clock = clock
@@ -192,7 +196,7 @@ class MemoryCloud:
     def _set(self, instance: Instance, state: NodeState, when: float, **changes: object) -> Instance:
         changed = instance.with_(state=state, **changes)
         self._shelf.put(changed)
-        self.meter.change(instance.id, when, self._row(changed).hourly_nanos if state in BILLED else 0)
+        self.meter.change(instance.id, when, self._rate(changed))
         return changed
 
     def _end(self, instance: Instance, when: float) -> None:
@@ -207,6 +211,11 @@ class MemoryCloud:
         else:
             self._shelf.remove(instance)
 
+    def _rate(self, instance: Instance) -> int:
+        """Nano-units per hour: the machine unless it's stopped, and its disk as long as there is one."""
+        disk = instance.disk_gib * self.gib_month_nanos / HOURS_A_MONTH if instance.ended is None else 0
+        return (self._row(instance).hourly_nanos if instance.state in BILLED else 0) + math.ceil(disk)
+
     def _row(self, instance: Instance) -> Row:
         return self.stock.rows[(instance.type, instance.region, instance.zone, instance.purchase)]
 
@@ -218,7 +227,7 @@ class MemoryCloud:
         Raises:
             CloudError: No room, over the quota, nonsense, or the token or name is taken.
         """
-        order = dataclasses.replace(order, image=order.image or next(iter(self.images)))
+        order = dataclasses.replace(order, image=order.image or self._default(order))
         if order.client_token and self.habits.native_tokens:
             for made in self._shelf.by_token(order.client_token):
                 if not order.same_as(made):
@@ -237,6 +246,10 @@ class MemoryCloud:
                 raise CloudError("InsufficientCapacity", f"no room for {row.type} {row.purchase} in {row.zone}")
         return self._make(order, row, failure="InsufficientCapacity" if late else "")
 
+    def _default(self, order: Order) -> str:
+        row = self.stock.rows.get((order.type, order.region, order.zone, order.purchase))
+        return next(image for image, arch in self.images.items() if row is None or arch == row.arch)
+
     def _check_order(self, order: Order) -> Row:
         row = self.stock.rows.get((order.type, order.region, order.zone, order.purchase))
         if row is None:
@@ -249,6 +262,8 @@ class MemoryCloud:
             raise CloudError("NotOffered", f"{order.type} {order.purchase} isn't sold in {order.zone or 'no zone'!r}")
         if order.image not in self.images:
             raise CloudError("InvalidParameter", f"there is no image {order.image!r}")
+        if (arch := self.images[order.image]) != row.arch:
+            raise CloudError("InvalidParameter", f"{order.image!r} is for {arch}, and {order.type} is {row.arch}")
         limit = self.quotas.get((row.region, row.quota))
         if limit is not None:
             used = sum(
@@ -286,7 +301,7 @@ class MemoryCloud:
             failure=failure,
         )
         self._shelf.put(instance)
-        self.meter.start(instance.id, order.client_token, order.tags, now, row.hourly_nanos)
+        self.meter.start(instance.id, order.client_token, order.tags, now, self._rate(instance))
         if not instance.listed:
             self._later(habits.list_lag_seconds, instance.id, "list")
         if habits.boot_seconds > 0:

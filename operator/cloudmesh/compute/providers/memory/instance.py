@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from cloudmesh.compute.ports import NodeState
 
 BILLED: frozenset[NodeState] = frozenset(("Pending", "Running", "Stopping", "Suspended", "Deleting", "Failed"))
-"""A stopped machine costs its disk only, which is free here; one that failed costs until somebody deletes it."""
+"""A stopped machine costs its disk only; one that failed costs until somebody deletes it."""
 
 
 class CloudError(Exception):

@@ -119,14 +119,18 @@ class MemoryProvider:
             gpu_model=row.gpu_model,
             gpu_count=row.gpu_count,
             # A price of nothing is a price that nobody knows.
-            price=Price(row.hourly_nanos, "USD", source, as_of, "fetched")
+            price=Price(row.hourly_nanos, "USD", source, as_of, "fetched", self.cloud.gib_month_nanos or None)
             if row.told and row.hourly_nanos > 0
             else None,
             free=row.free if row.tell_free else None,
             quota=row.quota,
-            images=frozenset(image for image, arch in self.cloud.images.items() if arch == row.arch),
+            images=self._images(row.arch),
             network=f"{self._account}/{row.region}",
         )
+
+    def _images(self, arch: str) -> frozenset[str]:
+        found = {image for image, each in self.cloud.images.items() if each == arch}
+        return frozenset(found | {""} if found else found)
 
     async def list_nodes(self, scope: Scope) -> Listing:
         """All nodes that carry the scope's tags, also those that ended a moment ago if the cloud still shows them."""

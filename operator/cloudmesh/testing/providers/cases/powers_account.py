@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import replace
 from typing import Any
 
-from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient
+from cloudmesh.engine.errors import CloudmeshError, Conflict, InvalidRequest, Transient
 from cloudmesh.testing.providers.case import Bench, case, need, refused
 from cloudmesh.testing.providers.harness import KEY
 
@@ -114,6 +114,17 @@ async def images(bench: Bench) -> None:
         "one lacks a column",
     )
     need(bench.harness.image in [image["id"] for image in found], "the suite's image isn't there")
+
+
+@case("images/architecture", "An image that the machine's type can't run is InvalidRequest.", power="Images")
+async def architecture(bench: Bench) -> None:
+    offers, images = await bench.offers(), await power(bench).list_images()
+    known = {image["arch"] for image in images}
+    need({offer.arch for offer in offers} <= known, f"there are images for {', '.join(sorted(known))} only")
+    for other in sorted(known - {offers[0].arch}):
+        spec = await bench.spec(image=next(image["id"] for image in images if image["arch"] == other))
+        await refused(InvalidRequest, bench.provider.ensure_node(spec), f"an image for {other}")
+        await bench.none(spec.token)
 
 
 @case(

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from cloudmesh.compute.providers.aws.images import ARCHITECTURES
 from cloudmesh.compute.providers.aws.powers.base import Power
 from cloudmesh.compute.providers.aws.session import filters
+
+IMAGE_OWNERS = ("self", "136693071363", "099720109477")
+"""Whose images are listed: the account's own, Debian's and Canonical's, as both publish their numbers
+(https://wiki.debian.org/Cloud/AmazonEC2Image, https://documentation.ubuntu.com/aws/). Anybody may publish an image
+under their names. An alias of the account may stand for an image of any owner."""
 
 
 class Catalogue(Power):
@@ -13,16 +19,14 @@ class Catalogue(Power):
 
     async def list_images(self) -> Sequence[Mapping[str, str]]:
         """The account's own images and those of Debian and Canonical."""
-        owners = ["self", "136693071363", "099720109477"]
         items = await self.session.pages(
-            "describe_images", "Images", Owners=owners, Filters=filters({"state": "available"})
+            "describe_images", "Images", Owners=list(IMAGE_OWNERS), Filters=filters({"state": "available"})
         )
-        arch = {"x86_64": "amd64"}
         return [
             {
                 "id": str(item["ImageId"]),
                 "name": str(item.get("Name", "")),
-                "arch": arch.get(str(item.get("Architecture")), str(item.get("Architecture", ""))),
+                "arch": ARCHITECTURES.get(str(item.get("Architecture")), str(item.get("Architecture", ""))),
             }
             for item in items
         ]
