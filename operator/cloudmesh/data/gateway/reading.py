@@ -255,7 +255,11 @@ async def json_of(request: web.Request) -> dict[str, Any]:
 
     Raises:
         InvalidRequest: It is something else, or too much.
+        web.HTTPUnsupportedMediaType: It doesn't say that it is JSON: a form on a stranger's page can send all but that
+            with the password that a browser keeps.
     """
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType
     raw = bytearray()
     async for chunk in request.content.iter_any():
         raw += chunk
