@@ -150,7 +150,7 @@ class Mesh:
         self.config = config
         self.members: dict[str, Member] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._broken: dict[str, str] = {}
+        self._naming = asyncio.Lock()
 
     async def use(self, config: DirectoryConfig) -> None:
         """Takes a configuration: stores that are as before go on, others are opened anew.
@@ -286,10 +286,12 @@ class Mesh:
                 f" of installation {found.installation}: give this directory another `prefix`"
             )
         if not known:
-            for other in self.members.values():
-                if other is not member and await self._catalog.get(f"store/{other.name}") == found.id:
-                    return "Claimed", f"it is the same place as store {other.name}: its copies wouldn't be two"
-            await self._catalog.set(f"store/{member.name}", found.id)
+            # one after the other: two that are looked at side by side may be one
+            async with self._naming:
+                for other in self.members.values():
+                    if other is not member and await self._catalog.get(f"store/{other.name}") == found.id:
+                        return "Claimed", f"it is the same place as store {other.name}: its copies wouldn't be two"
+                await self._catalog.set(f"store/{member.name}", found.id)
         return "Up", ""
 
     async def _marker(self, member: Member) -> Marker | None:
