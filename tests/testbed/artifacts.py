@@ -149,14 +149,14 @@ def run(arguments: list[str], *, cwd: Path, env: dict[str, str] | None = None, t
 # --- Debian packages -------------------------------------------------------------------------------------------------
 
 
-def _pinned_packages() -> list[str]:
+def _pinned_packages(names: Path) -> list[str]:
     """The list's lines: `NAME=VERSION`."""
-    lines = (HERE / "packages.txt").read_text().splitlines()
+    lines = names.read_text().splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _download(folder: Path) -> None:
-    pinned = _pinned_packages()
+def _download(folder: Path, names: Path) -> None:
+    pinned = _pinned_packages(names)
     newest = [f"{package.partition('=')[0]}/{SUITE}" for package in pinned]
     apt = ["apt-get", "-q", "-o", "APT::Sandbox::User=root"]
     with contextlib.suppress(TestbedError):
@@ -170,7 +170,7 @@ def _download(folder: Path) -> None:
     try:
         run([*apt, "download", *pinned], cwd=folder, timeout=900)
     except TestbedError:
-        say(f"  note: the mirror has other versions than tests/testbed/packages.txt; those of {SUITE} are taken")
+        say(f"  note: the mirror has other versions than tests/testbed/{names.name}; those of {SUITE} are taken")
         for archive in folder.glob("*.deb"):
             archive.unlink()
         try:
@@ -179,13 +179,18 @@ def _download(folder: Path) -> None:
             raise TestbedError(f"apt must know a source of the Debian suite {SUITE}, main: {error}") from None
 
 
-def _build_packages(work: Path) -> None:
+def _unpack(work: Path, names: Path) -> None:
+    """Downloads the packages of a list, and unpacks them in `root/`."""
     with tempfile.TemporaryDirectory(dir=work) as downloads:
-        _download(Path(downloads))
+        _download(Path(downloads), names)
         archives = sorted(Path(downloads).glob("*.deb"))
         for archive in archives:
             run(["dpkg-deb", "-x", str(archive), str(work / "root")], cwd=work, timeout=300)
         (work / "resolved.txt").write_text("".join(f"{archive.name}\n" for archive in archives))
+
+
+def _build_packages(work: Path) -> None:
+    _unpack(work, HERE / "packages.txt")
     # What the packages' own scripts would have linked.
     for name in ("iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"):
         link = work / "root/usr/sbin" / name
@@ -197,6 +202,15 @@ def packages() -> Path:
     """Folder with the unpacked Debian packages in `root/`, and what was resolved in `resolved.txt`."""
     fingerprint = _fingerprint([HERE / "packages.txt"], SUITE, "links-1")
     return _part("packages", fingerprint, _build_packages, "Debian packages")
+
+
+def dav_clients() -> tuple[Path, dict[str, str]]:
+    """Folder of the Debian packages with clients of WebDAV, and the environment to run their commands in."""
+    names = HERE / "dav-packages.txt"
+    part = _part("dav", _fingerprint([names], SUITE), lambda work: _unpack(work, names), "WebDAV clients (Debian)")
+    libraries = part / "root/usr/lib" / _debian_triple()
+    base = part / "root/lib" / _debian_triple()
+    return part / "root", {**os.environ, "LD_LIBRARY_PATH": f"{libraries}:{base}"}
 
 
 # --- Go --------------------------------------------------------------------------------------------------------------

@@ -152,6 +152,16 @@ def checked_tags(tags: Mapping[str, Any]) -> dict[str, str]:
     return dict(tags)
 
 
+def users_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags that are users' own: a door keeps its under names with a colon, which no user's has."""
+    return {name: value for name, value in tags.items() if ":" not in name}
+
+
+def doors_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The others."""
+    return {name: value for name, value in tags.items() if ":" in name}
+
+
 # -- conditions
 
 
