@@ -274,6 +274,8 @@ class Expose(Model):
 
     auth: Auth = Auth()
     """Who is let in."""
+    webdav: Literal["Enabled", "Disabled"] = "Enabled"
+    """WebDAV under `/dav/`: for file managers, and programs that know it."""
 
 
 def _usable(rule: PlacementRule, stores: list[DirectoryStore]) -> int:

@@ -204,7 +204,7 @@ def directory_config(
             ),
         ),
         web=False,
-        webdav=False,
+        webdav=spec.expose.webdav == "Enabled",
         operator_token=token,
         allow_private=allow_private,
     )
