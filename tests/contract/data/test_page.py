@@ -7,9 +7,12 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 from tests.browser import Browser, chromium
 from tests.testbed import artifacts
 from tests.unit.data.gateway_scene import PASSWORD, Served, basic, until
+
+from cloudmesh.data.config import Prices
 
 EVIL = "<img src=x onerror=document.title='evil'>&amp;.txt"
 
@@ -92,6 +95,12 @@ async def test_people_work_with_their_files(tmp_path: Path) -> None:
             for store in ("one", "two"):
                 await _sees(browser, store, "#dialog")
             await _sees(browser, "unknown", "#dialog")
+            prices = Prices(gib_month=23 * 10**6, currency="USD")
+            stores = tuple(msgspec.structs.replace(store, prices=prices) for store in served.config.stores)
+            served.reconfigure(stores=stores)
+            await browser.click("Close", "#dialog")
+            await browser.click(f"Details of {EVIL}")
+            await _sees(browser, "USD a month", "#dialog")
             found["details"] = await browser.violations(axe)
             await browser.picture(pictures / "details.png")
             await browser.click("Download", "#dialog")

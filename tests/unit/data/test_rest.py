@@ -479,7 +479,7 @@ def test_times_that_are_refused(served: Served, when: str) -> None:
 
 def test_unknown_routes_and_methods(served: Served) -> None:
     assert served.ask("GET", "/v2/files/a").problem == (404, "NotFound")
-    assert served.ask("GET", "/").problem == (404, "NotFound")
+    assert served.ask("GET", "/v1").problem == (404, "NotFound")
     answer = served.ask("POST", "/v1/files/a", b"")
     assert answer.problem == (405, "MethodNotAllowed")
     assert answer.headers["Allow"] == "DELETE,GET,HEAD,PUT"

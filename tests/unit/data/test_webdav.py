@@ -107,6 +107,8 @@ def test_a_path_rule_holds_and_hides(tmp_path: Path) -> None:
         ):
             answer = served.ask(method, path, headers=headers, user="bob")
             assert answer.status == 403, (method, path, answer.status, answer.body)
+        assert served.ask("LOCK", "/dav/open", LOCKINFO % b"shared", user="bob").status == 403
+        assert served.ask("LOCK", "/dav/open", LOCKINFO % b"shared", {"Depth": "0"}, user="bob").status == 200
         assert served.ask("COPY", "/dav/open", headers={"Destination": "/dav/new"}, user="bob").status == 201
         listed = served.ask("GET", "/v1/list/new?recursive=true").json["entries"]
         assert [one["path"] for one in listed] == ["new/b"], "what is hidden from a user isn't copied for them"

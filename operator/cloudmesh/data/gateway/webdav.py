@@ -460,6 +460,9 @@ class WebDav(Rest):
             await self._parent(path)
             self._free(shown.tokens, user, path, member=True)
         deep = depth == "infinity" and (old is None or old.kind == "Directory")
+        if deep:
+            # nobody is kept out of what the owner of the lock may not change
+            self._door.check_below(user, path, old)
         self._conflict(path, deep=deep, shared=shared)
         try:
             lock = await self.locks.add(path, deep=deep, shared=shared, user=user.name, owner=owner, seconds=seconds)
