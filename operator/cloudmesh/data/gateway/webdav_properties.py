@@ -1,4 +1,4 @@
-"""Properties of WebDAV: what a client asks for, what there is, what it changes. Pure."""
+"""Properties of WebDAV: what a client asks for, what there is, what it changes."""
 
 from __future__ import annotations
 
