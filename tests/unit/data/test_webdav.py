@@ -14,6 +14,7 @@ import pytest
 from tests.unit.data.gateway_scene import AUTH, Answer, Served, basic, until
 
 from cloudmesh.data.config import AccessRule, AuthConfig
+from cloudmesh.engine.errors import Transient
 
 LOCKINFO = (
     b'<D:lockinfo xmlns:D="DAV:"><D:lockscope><D:%s/></D:lockscope><D:locktype><D:write/></D:locktype>'
@@ -391,6 +392,18 @@ def test_there_are_only_so_many_locks(served: Served, monkeypatch: pytest.Monkey
     assert served.ask("LOCK", "/dav/d", LOCKINFO % b"exclusive").status == 507
     assert served.ask("GET", "/dav/d").status == 404
     lock(served, "/dav/e", user="bob")
+
+
+def test_a_lock_that_nobody_was_told_of_isnt_there(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.ask("PUT", "/dav/a", b"1")
+
+    async def fails(*_: object) -> None:
+        raise Transient("the catalogue doesn't answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(served.gateway.catalog, "set", fails)
+        assert served.ask("LOCK", "/dav/a", LOCKINFO % b"exclusive").status == 503
+    assert served.ask("PUT", "/dav/a", b"2").status == 204
 
 
 # -- copies and moves

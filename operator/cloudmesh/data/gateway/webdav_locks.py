@@ -149,7 +149,12 @@ class Locks:
         token = uuid.UUID(bytes=secrets.token_bytes(16), version=4).urn
         lock = Lock(token, path, deep, shared, user, owner, seconds, self._now() + seconds * MICROS)
         self._put(lock)
-        await self._keep([lock])
+        try:
+            await self._keep([lock])
+        except BaseException:
+            # nobody was told its token
+            self._drop(lock)
+            raise
         return lock
 
     async def renew(self, lock: Lock, seconds: int) -> Lock:
