@@ -12,10 +12,12 @@ A page's blocks of `console`, `yaml`, `toml` and `python` are taken in order, in
 The folder has links to `build`, `charts` and `manifests` of the checkout, since some pages are read in one. Two things
 are changed in commands and in output, so that a test may run beside others: the namespace `tutorial` is one of the
 test's own, and the local ports 8001 and 8080 are free ones. A page that makes no namespace begins in an empty one.
+Where a page has an S3 server, `https://s3.example.org` with its key, one of the test's own stands for it, in files too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import shutil
@@ -24,13 +26,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
+from types import MappingProxyType
 
 import pytest
 from tests import install
+from tests.testbed import s3server
 from tests.testbed.kubectl import TestCluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -39,6 +43,7 @@ PAGES = (
     "README.md",
     "docs/tutorials/function.md",
     "docs/tutorials/cluster.md",
+    "docs/tutorials/your-first-directory.md",
     "docs/how-to/install.md",
     "docs/how-to/debug-a-function.md",
     "docs/how-to/pin-and-roll-back.md",
@@ -51,16 +56,23 @@ PAGES = (
     "docs/reference/account-kubernetes.md",
     "docs/reference/account-memory.md",
     "docs/explanation/jobs.md",
+    "docs/how-to/keep-files-in-s3.md",
+    "docs/how-to/use-a-directory-from-python.md",
+    "docs/how-to/let-people-in.md",
+    "docs/how-to/when-a-store-is-lost.md",
 )
 ELSEWHERE = (
     "docs/how-to/write-a-provider.md",
     "docs/how-to/write-a-policy.md",
+    "docs/how-to/write-a-store.md",
     "docs/reference/account-aws.md",
     "docs/reference/account-ssh.md",
     "docs/explanation/cost.md",
 )
-"""Followed by test_write_a_provider.py and test_account_pages.py of tests/contract/compute, test_guide.py of
-tests/unit/policy and test_cost_pages.py of tests/unit/compute, since they need no cluster."""
+"""Followed by test_write_a_provider.py and test_account_pages.py of tests/contract/compute, test_write_a_store.py of
+tests/contract/data, test_guide.py of tests/unit/policy and test_cost_pages.py of tests/unit/compute, since they need no
+cluster."""
+S3 = "https://s3.example.org"
 SECONDS = 120.0
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"Save\s+this\s+as\s+`([\w-]+\.\w+)`[^`]*:\s*$")
@@ -196,32 +208,37 @@ def _free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def follow(page: Path, folder: Path, environment: dict[str, str], changes: dict[str, str], *, text: str = "") -> int:
+def follow(
+    page: Path,
+    folder: Path,
+    environment: dict[str, str],
+    changes: dict[str, str],
+    *,
+    places: Mapping[str, str] = MappingProxyType({}),
+    text: str = "",
+) -> int:
     """Does what a page says.
 
     Args:
         page: the Markdown file.
         folder: an empty folder to do it in.
         environment: of the shell.
-        changes: word of the page -> word of this run.
+        changes: word of the page -> word of this run, in commands and output.
+        places: the same, in files too.
         text: what to follow instead of the file's text.
 
     Returns:
         How many commands were run.
     """
-    words = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in changes) or r"(?!)")
-
-    def changed(text: str) -> str:
-        return words.sub(lambda match: changes[match[0]], text)
-
+    everywhere = {**places, **changes}
     shell, count = Shell(folder, environment), 0
     try:
         for step in read_steps(page, text or page.read_text()):
             where = f"{page.relative_to(install.ROOT)}:{step.line}"
             if step.file:
-                (folder / step.file).write_text(step.text)
+                (folder / step.file).write_text(_changed(step.text, places))
                 continue
-            command, expected = changed(step.command), changed(step.output)
+            command, expected = (_changed(part, everywhere) for part in (step.command, step.output))
             status, output = shell.run(command)
             assert status == 0, f"{where}: `{command}` ended with status {status}:\n{output}"
             assert pattern(expected).fullmatch(_plain(output)), (
@@ -231,6 +248,11 @@ def follow(page: Path, folder: Path, environment: dict[str, str], changes: dict[
     finally:
         shell.close()
     return count
+
+
+def _changed(text: str, words: Mapping[str, str]) -> str:
+    found = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in words) or r"(?!)")
+    return found.sub(lambda match: words[match[0]], text)
 
 
 def _plain(output: str) -> str:
@@ -266,6 +288,13 @@ def test_page_says_what_happens(page: str, cluster: TestCluster, environment: di
         config = ["--kubeconfig", environment["KUBECONFIG"]]
         cluster.kubectl(*config, "config", "set-context", "--current", f"--namespace={namespace}")
     try:
-        assert follow(install.ROOT / page, folder, environment, changes) >= 3
+        with contextlib.ExitStack() as stack:
+            places = {}
+            if S3 in (install.ROOT / page).read_text():
+                assert cluster.info.host_address, "Pods must reach servers of this host"
+                server = stack.enter_context(s3server.s3(cluster.info.host_address, "lab"))
+                places = {S3: server.url, S3.removeprefix("https://"): server.host}
+                places |= {"AKIAEXAMPLE": s3server.ACCESS_KEY, "EXAMPLESECRET": s3server.SECRET_KEY}
+            assert follow(install.ROOT / page, folder, environment, changes, places=places) >= 3
     finally:
         cluster.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")

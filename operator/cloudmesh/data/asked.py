@@ -203,8 +203,8 @@ def directory_config(
                 for rule in auth.rules
             ),
         ),
-        web=False,
-        webdav=False,
+        web=spec.expose.web == "Enabled",
+        webdav=spec.expose.webdav == "Enabled",
         operator_token=token,
         allow_private=allow_private,
     )

@@ -19,7 +19,7 @@ import msgspec
 
 from cloudmesh.data import names
 from cloudmesh.data.catalog.ports import Catalog
-from cloudmesh.data.config import DirectoryConfig, StoreConfig
+from cloudmesh.data.config import DirectoryConfig, StoreConfig, fingerprint
 from cloudmesh.data.errors import Exists, InvalidName, Missing, Suspicious
 from cloudmesh.data.placement import StoreView
 from cloudmesh.data.stores.ports import Capacity, Store
@@ -150,7 +150,8 @@ class Mesh:
         self.config = config
         self.members: dict[str, Member] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._broken: dict[str, str] = {}
+        self._naming = asyncio.Lock()
+        self._untold = False
 
     async def use(self, config: DirectoryConfig) -> None:
         """Takes a configuration: stores that are as before go on, others are opened anew.
@@ -174,6 +175,23 @@ class Mesh:
             self._tasks[name] = asyncio.create_task(self._watch(member), name=f"store {name}")
         # the user's order
         self.members = {name: self.members[name] for name in wanted}
+        await self._tell(config)
+
+    async def _tell(self, config: DirectoryConfig) -> None:
+        """All files are due where files are placed otherwise than this catalogue last heard, perhaps from a process
+        that ended before it could act."""
+        placing = msgspec.json.encode(
+            [config.rules, [(s.name, s.access, s.capacity, s.domain, s.region, s.prices) for s in config.stores],
+             config.trash_seconds, config.verify_seconds]
+        )  # fmt: skip
+        mark = fingerprint(placing)
+        try:
+            if await self._catalog.get("placing") != mark:
+                await self._catalog.wake(due=1)
+                await self._catalog.set("placing", mark)
+        except CloudmeshError as error:
+            log.warning("that files are placed otherwise can't be acted upon yet: %s", error)
+            self._untold = True
 
     async def close(self) -> None:
         """Ends all."""
@@ -220,9 +238,9 @@ class Mesh:
                     # what it was when this process, or the one before it, last knew
                     seen = await self._catalog.get(f"seen/{member.name}") if first or changed else member.state
                     tell = tell or (changed if not first else member.state not in (seen, "Unknown"))
-                    if tell:
+                    if tell or self._untold:
                         await self._on_change(member.name)
-                        tell = False
+                        tell = self._untold = False
                     if member.state not in (seen, "Unknown"):
                         await self._catalog.set(f"seen/{member.name}", member.state)
                 except CloudmeshError as error:
@@ -286,10 +304,12 @@ class Mesh:
                 f" of installation {found.installation}: give this directory another `prefix`"
             )
         if not known:
-            for other in self.members.values():
-                if other is not member and await self._catalog.get(f"store/{other.name}") == found.id:
-                    return "Claimed", f"it is the same place as store {other.name}: its copies wouldn't be two"
-            await self._catalog.set(f"store/{member.name}", found.id)
+            # one after the other: two that are looked at side by side may be one
+            async with self._naming:
+                for other in self.members.values():
+                    if other is not member and await self._catalog.get(f"store/{other.name}") == found.id:
+                        return "Claimed", f"it is the same place as store {other.name}: its copies wouldn't be two"
+                await self._catalog.set(f"store/{member.name}", found.id)
         return "Up", ""
 
     async def _marker(self, member: Member) -> Marker | None:

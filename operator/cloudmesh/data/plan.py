@@ -133,7 +133,9 @@ def plan(work: Work, chosen: Chosen, stores: Sequence[StoreView], config: Direct
     dropped = {action.store for action in actions if isinstance(action, Drop)}
     if config.verify_seconds:
         for copy in sources:
-            at = max(copy.scrubbed, copy.verified) + config.verify_seconds * MICROS
+            last = max(copy.scrubbed, copy.verified)
+            # a clock that was far ahead for a while puts nothing off
+            at = now if last > now + CHECK else last + config.verify_seconds * MICROS
             if at <= now:
                 if copy.store not in dropped:
                     actions.append(Scrub(copy.store))

@@ -144,7 +144,8 @@ class Writer:
         except KeyError as error:
             raise Conflict(f"store {error} was just taken out of the directory: try again") from None
         # a copy may hold the content of a write that failed, under a version that must never mean another one
-        version = max([old.version, *(copy.version for copy in held.values())]) + 1 if old else 1
+        dead = [i.version for i in await self.catalog.intents(until=0) if i.entry == entry_id]
+        version = max([old.version, *(copy.version for copy in held.values()), *dead]) + 1 if old else 1
         intent = Intent(
             secrets.token_hex(8), "Put", entry_id, parent, name, version, tuple(targets), now + LEASE, wish.sha256,
             -1 if size is None else size, mtime or now, wish.content_type, tags,

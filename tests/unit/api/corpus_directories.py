@@ -262,6 +262,8 @@ BAD_DIRECTORIES: dict[str, Bad] = {
     "catalog-storage": Bad(
         lab(catalog={"sqlite": {"storage": 0}}), "spec.catalog.sqlite.storage", "`storage` must be more than 0"
     ),
+    "web": Bad(lab(expose={"web": True}), "spec.expose.web"),
+    "webdav": Bad(lab(expose={"webdav": "ReadOnly"}), "spec.expose.webdav"),
     "auth-kubernetes": Bad(auth(kubernetes=True), "spec.expose.auth.kubernetes"),
     "auth-anonymous": Bad(auth(anonymous="Everything"), "spec.expose.auth.anonymous"),
     "auth-basic": Bad(auth(basic={}), "spec.expose.auth.basic.secretRef"),

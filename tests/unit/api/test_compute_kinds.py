@@ -204,7 +204,7 @@ def test_defaults_of_a_directory() -> None:
         "adopt": "Existing",
         "deletionPolicy": "Retain",
         "catalog": {"sqlite": {"storage": "5Gi"}},
-        "expose": {"auth": {"kubernetes": "Enabled", "anonymous": "None"}},
+        "expose": {"auth": {"kubernetes": "Enabled", "anonymous": "None"}, "web": "Enabled", "webdav": "Enabled"},
     }
 
 

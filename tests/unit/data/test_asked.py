@@ -199,6 +199,15 @@ def test_users() -> None:
         users_in({}, "users")
 
 
+def test_doors_are_open_unless_they_are_closed() -> None:
+    found = told(lab())
+    assert (found.web, found.webdav) == (True, True)
+    found = told(lab() | {"expose": {"web": "Disabled"}})
+    assert (found.web, found.webdav) == (False, True)
+    found = told(lab() | {"expose": {"webdav": "Disabled"}})
+    assert (found.web, found.webdav) == (True, False)
+
+
 def test_the_secrets_of_a_configuration_are_in_no_text() -> None:
     found = told(DIRECTORIES["whole"])
     assert BCRYPT not in repr(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import time
 from collections.abc import Iterator
@@ -322,7 +323,8 @@ def test_a_client_that_goes_away_changes_nothing(served: Served, chunked: bool) 
 def test_coded_content_is_refused(served: Served) -> None:
     assert served.ask("PUT", "/v1/files/gz", b"x", {"Content-Encoding": "gzip"}).problem == (415, "Unsupported")
     assert served.ask("PUT", "/v1/files/gz", b"x", {"Content-Encoding": "identity"}).status == 201
-    bomb = served.ask("PUT", "/v1/tags/gz", b"\x1f\x8b\x08\0", {"Content-Encoding": "gzip"})
+    told = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    bomb = served.ask("PUT", "/v1/tags/gz", gzip.compress(b"{}"), told)
     assert bomb.problem == (400, "InvalidRequest")
 
 
@@ -398,6 +400,39 @@ def test_media_types_can_carry_no_header(served: Served) -> None:
     assert served.ask("GET", "/v1/files/mt2").headers["Content-Type"] == "application/octet-stream"
 
 
+@pytest.mark.parametrize("told", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+def test_what_a_form_on_another_page_can_send(served: Served, told: str) -> None:
+    put(served, "form")
+    headers = {"Content-Type": told} if told else {}
+    for target in ("/v1/move", "/v1/copy"):
+        answer = served.ask("POST", target, b'{"from": "form", "to": "stolen"}', headers)
+        assert answer.problem == (415, "UnsupportedMediaType")
+    assert served.ask("GET", "/v1/stat/stolen").status == 404
+    answer = served.ask("GET", "/v1/stat/form", headers={"Origin": "https://elsewhere.example"})
+    assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
+
+
+def test_a_link_of_the_store_itself(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(served, "linked")
+    assert served.ask("GET", "/v1/files/linked?redirect=allow").status == 200
+    asked = []
+
+    async def presign(key: str, seconds: int) -> str:
+        asked.append((key, seconds))
+        return f"https://store.example/{key}?signed"
+
+    for member in served.gateway.mesh.members.values():
+        monkeypatch.setattr(member.store, "presign", presign, raising=False)
+    answer = served.ask("GET", "/v1/files/linked?redirect=allow")
+    assert (answer.status, answer.headers["Location"]) == (307, "https://store.example/linked?signed")
+    assert asked == [("linked", 300)]
+    # only for who asks for it
+    assert served.ask("GET", "/v1/files/linked").body == b"content"
+    assert served.ask("GET", "/v1/files/linked?redirect=yes").problem == (400, "InvalidRequest")
+    assert served.ask("GET", "/v1/files/linked?redirect=allow", user="").status == 401
+    assert served.ask("HEAD", "/v1/files/linked?redirect=allow").status == 200
+
+
 BODIES = {
     "deep": b'{"a":' * 100_000, "list": b"[]", "cut": b'{"a": "b"', "no text": b"\xff\xfe{}", "number": b"1" * 5000,
     "much": b'{"a": "' + b"x" * (1 << 20) + b'"}', "none": b"", "nested": b"[" * 1_000_000,
@@ -409,7 +444,8 @@ BODIES = {
 def test_json_that_is_refused(served: Served, body: bytes) -> None:
     put(served, "json")
     for method, target in (("PUT", "/v1/tags/json"), ("POST", "/v1/move"), ("POST", "/v1/restore")):
-        assert served.ask(method, target, body).problem == (400, "InvalidRequest")
+        answer = served.ask(method, target, body, {"Content-Type": "application/json"})
+        assert answer.problem == (400, "InvalidRequest")
     assert "tags" not in served.ask("GET", "/v1/stat/json").json
 
 
@@ -443,7 +479,7 @@ def test_times_that_are_refused(served: Served, when: str) -> None:
 
 def test_unknown_routes_and_methods(served: Served) -> None:
     assert served.ask("GET", "/v2/files/a").problem == (404, "NotFound")
-    assert served.ask("GET", "/").problem == (404, "NotFound")
+    assert served.ask("GET", "/v1").problem == (404, "NotFound")
     answer = served.ask("POST", "/v1/files/a", b"")
     assert answer.problem == (405, "MethodNotAllowed")
     assert answer.headers["Allow"] == "DELETE,GET,HEAD,PUT"

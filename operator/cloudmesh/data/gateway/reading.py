@@ -152,6 +152,16 @@ def checked_tags(tags: Mapping[str, Any]) -> dict[str, str]:
     return dict(tags)
 
 
+def users_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags that are users' own: a door keeps its under names with a colon, which no user's has."""
+    return {name: value for name, value in tags.items() if ":" not in name}
+
+
+def doors_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The others."""
+    return {name: value for name, value in tags.items() if ":" in name}
+
+
 # -- conditions
 
 
@@ -255,7 +265,11 @@ async def json_of(request: web.Request) -> dict[str, Any]:
 
     Raises:
         InvalidRequest: It is something else, or too much.
+        web.HTTPUnsupportedMediaType: It doesn't say that it is JSON: a form on a stranger's page can send all but that
+            with the password that a browser keeps.
     """
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType
     raw = bytearray()
     async for chunk in request.content.iter_any():
         raw += chunk

@@ -45,7 +45,8 @@ def told(path: str, entry: Entry) -> dict[str, Any]:
         body |= {"size": entry.size, "version": entry.version, "etag": entry.etag}
         body |= {"sha256": entry.sha256} if entry.sha256 else {}
         body |= {"contentType": entry.content_type} if entry.content_type else {}
-    return body | ({"tags": dict(entry.tags)} if entry.tags else {})
+    tags = reading.users_tags(entry.tags)
+    return body | ({"tags": tags} if tags else {})
 
 
 class Rest:
@@ -298,7 +299,9 @@ class Rest:
     async def tags(self, request: web.Request, user: User) -> web.StreamResponse:
         """Replaces the tags."""
         path = self._path(request, user, "update")
-        entry = await self._tree.set_tags(path, reading.checked_tags(await reading.json_of(request)))
+        tags = reading.checked_tags(await reading.json_of(request))
+        old = await self._tree.catalog.entry(path)
+        entry = await self._tree.set_tags(path, reading.doors_tags(old.tags if old else {}) | tags)
         return web.json_response(told(path, entry))
 
     async def move(self, request: web.Request, user: User) -> web.StreamResponse:

@@ -21,7 +21,9 @@ from cloudmesh.data.emptying import Emptying
 from cloudmesh.data.filling import fill
 from cloudmesh.data.gateway import problems
 from cloudmesh.data.gateway.auth import ApiServer, Doorkeeper, Unauthenticated
+from cloudmesh.data.gateway.page import Page
 from cloudmesh.data.gateway.rest import Rest
+from cloudmesh.data.gateway.webdav import WebDav
 from cloudmesh.data.mesh import Mesh
 from cloudmesh.data.mover import Mover
 from cloudmesh.data.placement import monthly_nanos
@@ -224,6 +226,10 @@ class Gateway:
         """The web application."""
         app = web.Application(client_max_size=0, middlewares=[problems.told])
         Rest(self.tree, self.door, lambda: self.waits).add_to(app)
+        self.webdav = WebDav(self.tree, self.door, lambda: self.waits)
+        self.webdav.add_to(app)
+        self.page = Page(self.tree, self.door, lambda: self.waits)
+        self.page.add_to(app)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/internal/summary", self._summary)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
 
+import msgspec
+
 from cloudmesh.data.catalog import sqlite_read as read
 from cloudmesh.data.catalog.ports import ABSENT, ANY
 from cloudmesh.data.config import Match, PlacementRule
@@ -91,6 +93,7 @@ class Model:
         self._harmed: set[str] = set()
         self._number = 0
         self._late = 0.0
+        self._furthest = 0
 
     def close(self) -> None:
         """Ends it."""
@@ -109,8 +112,7 @@ class Model:
             dead = asyncio.create_task(self.world.faults.dead.wait())
             await asyncio.wait({task, dead}, return_when=asyncio.FIRST_COMPLETED)
             dead.cancel()
-            if task.done() and not self.world.faults.dead.is_set():
-                await task
+            if task.done() and not self.world.faults.dead.is_set() and task.exception() is None:
                 return
             self.tally.deaths += 1
             await self.world.die()
@@ -326,14 +328,13 @@ class Model:
             ),
         )  # fmt: skip
 
-        async def use() -> None:
-            for store in self.world.names:
-                wanted = "Drain" if store == drain else "ReadWrite"
-                if next(c for c in self.world.config.stores if c.name == store).access != wanted:
-                    await self.world.access(store, wanted)
-            await self.world.use(rules=rules)
-
-        self.run(use)
+        stores = tuple(
+            msgspec.structs.replace(store, access="Drain" if store.name == drain else "ReadWrite")
+            for store in self.world.config.stores
+        )
+        # the operator has written it before the process hears of it
+        self.world.config = msgspec.structs.replace(self.world.config, rules=rules, stores=stores)
+        self.run(self.world.use)
 
     # -- what goes wrong
 
@@ -421,6 +422,7 @@ class Model:
         self.read(path)
 
         async def scrub() -> None:
+            self._past_all_clocks()
             await self.world.use(verify_seconds=60)
             await asyncio.sleep(100)
             await self.world.settle()
@@ -450,7 +452,8 @@ class Model:
                         self.log.append(f"  {other.content[:8]!r} -> {error!r}"[:160])
             await world.settle()
             if self._harmed:
-                # what nobody read is found when copies are compared
+                # what nobody read is found when copies are compared; by a clock that is past all that were set
+                self._past_all_clocks()
                 await world.use(verify_seconds=60)
                 await asyncio.sleep(100)
                 await world.settle()
@@ -467,6 +470,10 @@ class Model:
         self._flying.clear()
         self._harmed.clear()
         self.run(self._check)
+
+    def _past_all_clocks(self) -> None:
+        self._furthest += 4300 * MICROS
+        self.world.skew = self._furthest
 
     def _unsettled(self) -> str:
         def look(db: read.DB) -> Any:
@@ -576,6 +583,8 @@ async def snapshot(catalog: InlineCatalog) -> Mapping[str, Any]:
         )  # fmt: skip
     for thing in await catalog.trash(limit=100000):
         located = await catalog.by_id(thing.entry.id)
-        held = sorted((c.store, c.key, c.version, c.state) for c in located.copies) if located else []
+        # the mover hasn't looked at what failed writes may have left of it
+        there = [c for c in located.copies if c.state == "Whole"] if located else []
+        held = sorted((c.store, c.key, c.version, c.tag) for c in there)
         found[f"trash {thing.entry.id}"] = (thing.path, thing.at, thing.entry.kind, thing.entry.size, held)
     return found

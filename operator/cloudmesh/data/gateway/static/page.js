@@ -1,0 +1,434 @@
+// The page of a directory: one module over REST, nothing to build.
+
+const $ = (id) => document.getElementById(id);
+const state = { path: "", after: "", view: 0, uploads: 0 };
+
+// Text only, so that no name can be markup.
+function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+const button = (text, onclick, kind = "", label) =>
+  h("button", { type: "button", class: kind || undefined, onclick, "aria-label": label }, text);
+const encoded = (path) => path.split("/").map(encodeURIComponent).join("/");
+const join = (folder, name) => (folder ? `${folder}/${name}` : name);
+const parent = (path) => path.split("/").slice(0, -1).join("/");
+const sizes = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+function bytes(count) {
+  let at = 0;
+  while (count >= 1024 && at < sizes.length - 1) {
+    count /= 1024;
+    at += 1;
+  }
+  return `${at && count < 10 ? count.toFixed(1) : Math.round(count)} ${sizes[at]}`;
+}
+
+const time = (text) => new Date(text).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+function money(cost) {
+  if (!cost) return "unknown";
+  const amount = Number(cost.amount);
+  return `${amount === 0 || amount >= 0.01 ? amount.toFixed(2) : amount.toPrecision(2)} ${cost.currency} a month`;
+}
+
+function say(text) {
+  $("wrong").textContent = "";
+  $("said").textContent = text;
+}
+
+function fail(error) {
+  if (error.status === 401) return login();
+  // behind a dialog nobody would see it
+  close();
+  $("said").textContent = "";
+  $("wrong").textContent = error.message;
+  return undefined;
+}
+
+const guarded = (work) => (...given) => Promise.resolve(work(...given)).catch(fail);
+
+// -- asking
+
+const authorization = () => sessionStorage.getItem("authorization");
+
+function headers(more = {}) {
+  const known = authorization();
+  return known ? { ...more, Authorization: known } : more;
+}
+
+class Refused extends Error {
+  constructor(status, problem) {
+    super(problem?.detail || `the gateway answers ${status}`);
+    this.status = status;
+  }
+}
+
+async function ask(method, address, body) {
+  const given = { method, headers: headers(body ? { "Content-Type": "application/json" } : {}), credentials: "omit" };
+  if (body) given.body = JSON.stringify(body);
+  let answer;
+  try {
+    answer = await fetch(address, given);
+  } catch {
+    throw new Refused(0, { detail: "the gateway doesn't answer: try again" });
+  }
+  const told = answer.status === 204 ? null : await answer.json().catch(() => null);
+  if (!answer.ok) throw new Refused(answer.status, told);
+  return told;
+}
+
+// -- who
+
+function login() {
+  sessionStorage.removeItem("authorization");
+  for (const id of ["view", "nav", "uploads", "usage"]) $(id).hidden = true;
+  $("dialog").close();
+  $("login").hidden = false;
+  $("user").focus();
+}
+
+async function enter(event) {
+  event.preventDefault();
+  const [user, password, token] = ["user", "password", "token"].map((id) => $(id).value);
+  const pair = new TextEncoder().encode(`${user}:${password}`);
+  const basic = `Basic ${btoa(String.fromCharCode(...pair))}`;
+  sessionStorage.setItem("authorization", token.trim() ? `Bearer ${token.trim()}` : basic);
+  try {
+    await ask("GET", "/v1/trash?limit=1");
+  } catch (error) {
+    login();
+    $("wrong").textContent = error.message;
+    return;
+  }
+  for (const id of ["password", "token"]) $(id).value = "";
+  say("");
+  await show();
+}
+
+// -- views
+
+async function show() {
+  $("login").hidden = true;
+  for (const id of ["view", "nav"]) $(id).hidden = false;
+  const hash = decodeURIComponent(location.hash.slice(1));
+  const trash = hash === "trash";
+  state.view += 1;
+  state.path = trash ? "" : hash.replace(/^\/+|\/+$/g, "");
+  state.after = "";
+  $("tools").hidden = trash;
+  for (const link of $("nav").querySelectorAll("a")) {
+    if ((link.hash === "#trash") === trash) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  $("place").replaceChildren(...(trash ? ["Trash"] : crumbs()));
+  const [head, load] = trash ? [["Name", "Was in", "Deleted", "Action"], trashed] : [["Name", "Size", "Modified", "Action"], entries];
+  const body = h("tbody");
+  const titles = head.map((title, at) => h("th", { scope: "col", class: at === 2 ? "wide" : undefined }, title));
+  $("list").replaceChildren(h("table", { "aria-labelledby": "place" }, h("thead", {}, h("tr", {}, ...titles)), body));
+  const view = state.view;
+  const page = async () => {
+    const told = await ask("GET", load.address());
+    if (view !== state.view) return;
+    body.append(...told.entries.map(load.row));
+    state.after = told.after || "";
+    $("more").hidden = !state.after;
+    $("more").onclick = guarded(page);
+    if (!body.childElementCount) body.append(h("tr", {}, h("td", { colspan: 4 }, "There is nothing here.")));
+  };
+  $("more").hidden = true;
+  await page();
+  usage();
+}
+
+const again = guarded(show);
+
+function crumbs() {
+  const found = [h("a", { href: "#/" }, "All files")];
+  let at = "";
+  for (const part of state.path ? state.path.split("/") : []) {
+    at = join(at, part);
+    found.push(" / ", h("a", { href: `#/${encoded(at)}` }, part));
+  }
+  found.at(-1).setAttribute("aria-current", "location");
+  return found;
+}
+
+const pages = (address) => `${address}?limit=200${state.after ? `&after=${encodeURIComponent(state.after)}` : ""}`;
+
+const entries = {
+  address: () => pages(`/v1/list/${encoded(state.path)}`),
+  row(entry) {
+    const folder = entry.kind === "Directory";
+    const open = folder
+      ? h("a", { href: `#/${encoded(entry.path)}` }, `${entry.name}/`)
+      : button(entry.name, guarded(() => details(entry)), "name");
+    return h("tr", {},
+      h("td", { class: "long" }, open),
+      h("td", { class: "number" }, folder ? "" : bytes(entry.size)),
+      h("td", { class: "wide number" }, time(entry.modified)),
+      h("td", {}, button("Details", guarded(() => details(entry)), "", `Details of ${entry.name}`)));
+  },
+};
+
+const trashed = {
+  address: () => pages("/v1/trash"),
+  row(entry) {
+    const name = entry.path.split("/").at(-1);
+    const restore = guarded(async () => {
+      await ask("POST", "/v1/restore", { id: entry.id });
+      await show();
+      say(`${entry.path} is back`);
+    });
+    return h("tr", {},
+      h("td", { class: "long" }, entry.kind === "Directory" ? `${name}/` : name),
+      h("td", { class: "long" }, `/${parent(entry.path)}`),
+      h("td", { class: "wide number" }, time(entry.deleted)),
+      h("td", {}, button("Restore", restore, "", `Restore ${name}`)));
+  },
+};
+
+async function usage() {
+  try {
+    const told = await ask("GET", "/v1/usage");
+    const stores = told.stores.map((store) => `${store.name} ${store.state}`).join(", ");
+    $("usage").textContent = `${told.files} ${told.files === 1 ? "file" : "files"}, ${bytes(told.bytes)}; ${told.pending} wait for copies. Stores: ${stores}.`;
+    $("usage").hidden = false;
+  } catch {
+    $("usage").hidden = true;
+  }
+}
+
+// -- dialogs
+
+function dialog(title, ...content) {
+  $("dialog").replaceChildren(h("h2", { id: "dialog-title" }, title), ...content);
+  if (!$("dialog").open) $("dialog").showModal();
+}
+
+const close = () => $("dialog").close();
+
+// A text, or null.
+function prompted(title, label, value) {
+  return new Promise((resolve) => {
+    const input = h("input", { id: "answer", value, autocomplete: "off", required: true });
+    const form = h("form", { method: "dialog" },
+      h("label", { for: "answer" }, label), input,
+      h("div", { class: "buttons" }, h("button", { class: "first" }, "OK"), button("Cancel", close)));
+    let found = null;
+    form.addEventListener("submit", () => { found = input.value.trim(); });
+    $("dialog").addEventListener("close", () => resolve(found || null), { once: true });
+    dialog(title, form);
+    input.select();
+  });
+}
+
+function confirmed(title, text, verb) {
+  return new Promise((resolve) => {
+    let found = false;
+    const sure = () => { found = true; close(); };
+    $("dialog").addEventListener("close", () => resolve(found), { once: true });
+    dialog(title, h("p", {}, text), h("div", { class: "buttons" }, button(verb, sure, "bad"), button("Cancel", close)));
+  });
+}
+
+const facts = (pairs) => h("dl", {}, ...pairs.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+
+function table(label, head, rows) {
+  const cells = (row) => row.map((cell, at) => h(at ? "td" : "th", at ? { class: at === 2 ? "long" : undefined } : { scope: "row" }, cell));
+  return h("table", { class: "scroll", "aria-label": label },
+    h("thead", {}, h("tr", {}, ...head.map((one) => h("th", { scope: "col" }, one)))),
+    h("tbody", {}, ...rows.map((row) => h("tr", {}, ...cells(row)))));
+}
+
+async function details(entry) {
+  const folder = entry.kind === "Directory";
+  const parts = [];
+  if (folder) {
+    parts.push(facts([["Path", `/${entry.path}`], ["Modified", time(entry.modified)]]));
+  } else {
+    const at = encoded(entry.path);
+    const [where, why] = await Promise.all([ask("GET", `/v1/where/${at}`), ask("GET", `/v1/why/${at}`)]);
+    parts.push(facts([
+      ["Path", `/${entry.path}`], ["Size", bytes(entry.size)], ["Modified", time(entry.modified)],
+      ["Type", entry.contentType || "unknown"], ["SHA-256", entry.sha256 || "not known yet"],
+    ]));
+    const copies = where.copies.map((copy) => [
+      copy.store, copy.up ? copy.state : `${copy.state}, the store doesn't answer`, copy.key, money(copy.monthly),
+    ]);
+    parts.push(h("h3", {}, "Where its copies lie"), table("Copies", ["Store", "State", "Object", "Cost"], copies));
+    const rule = `Rule '${why.rule.name}': ${why.rule.copies} copies, at least ${why.rule.minCopies} before a write is done.`;
+    const stores = why.stores.map((store) => [store.store, store.chosen ? "chosen" : "not chosen", store.why]);
+    parts.push(h("h3", {}, "Why there"), h("p", {}, rule), table("Stores", ["Store", "Verdict", "Reason"], stores));
+  }
+  dialog(entry.name, ...parts, h("div", { class: "buttons" },
+    folder ? null : button("Download", guarded(() => download(entry)), "first"),
+    button("Rename", guarded(() => rename(entry))),
+    button("Delete", guarded(() => remove(entry)), "bad"),
+    button("Close", close)));
+}
+
+// -- changes
+
+async function download(entry) {
+  const { url } = await ask("POST", "/page/ticket", { path: entry.path });
+  close();
+  // the browser itself fetches it, so that a large file needn't lie in memory
+  const link = h("a", { href: url, download: entry.name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+}
+
+async function rename(entry) {
+  const to = await prompted(`Rename ${entry.name}`, "New name, or path from the top with a slash at its beginning", entry.name);
+  if (!to || to === entry.name) return;
+  const target = to.startsWith("/") ? to.slice(1) : join(parent(entry.path), to);
+  await ask("POST", "/v1/move", { from: entry.path, to: target });
+  await show();
+  say(`${entry.name} is now /${target}`);
+}
+
+async function remove(entry) {
+  const text = `${entry.path}${entry.kind === "Directory" ? " and all in it" : ""} goes to the trash.`;
+  if (!(await confirmed(`Delete ${entry.name}?`, text, "Delete"))) return;
+  await ask("DELETE", `/v1/files/${encoded(entry.path)}${entry.kind === "Directory" ? "?recursive=true" : ""}`);
+  await show();
+  say(`${entry.name} is in the trash`);
+}
+
+async function make() {
+  const name = await prompted("New folder", "Name", "");
+  if (!name) return;
+  await ask("PUT", `/v1/directories/${encoded(join(state.path, name))}`);
+  await show();
+  say(`${name} is made`);
+}
+
+// -- uploads
+
+const waiting = [];
+const AT_ONCE = 2;
+
+function add(file, path, replace = false) {
+  const bar = h("progress", { max: 1, value: 0, "aria-label": `Upload of ${path}` });
+  const told = h("span", {}, "waits");
+  const line = h("li", {}, h("span", { class: "what" }, `/${path} (${bytes(file.size)})`), bar, told);
+  const one = { file, path, bar, told, line, replace, request: null };
+  one.stop = button("Cancel", () => {
+    if (one.request) one.request.abort();
+    else waiting.splice(waiting.indexOf(one), 1);
+    ended(one, "cancelled");
+  }, "", `Cancel the upload of ${path}`);
+  line.append(one.stop);
+  $("queue").prepend(line);
+  $("uploads").hidden = false;
+  waiting.push(one);
+  next();
+}
+
+function ended(one, text, more) {
+  one.told.textContent = text;
+  one.stop.remove();
+  one.bar.hidden = true;
+  if (more) one.line.append(more);
+}
+
+function next() {
+  while (state.uploads < AT_ONCE && waiting.length) send(waiting.shift());
+}
+
+function send(one) {
+  state.uploads += 1;
+  const request = new XMLHttpRequest();
+  one.request = request;
+  request.open("PUT", `/v1/files/${encoded(one.path)}`);
+  const given = { "Content-Type": one.file.type || "application/octet-stream", "Cloudmesh-Modified": `${one.file.lastModified}000` };
+  if (!one.replace) given["If-None-Match"] = "*";
+  for (const [name, value] of Object.entries(headers(given))) request.setRequestHeader(name, value);
+  request.upload.onprogress = (event) => {
+    one.bar.max = event.total || 1;
+    one.bar.value = event.loaded;
+    one.told.textContent = event.loaded === event.total ? "is being stored" : `${Math.floor((100 * event.loaded) / event.total)} %`;
+  };
+  request.onloadend = () => {
+    state.uploads -= 1;
+    if (request.status === 200 || request.status === 201) {
+      ended(one, "done");
+      say(`${one.path} is stored`);
+      if (!waiting.length && !state.uploads && !$("view").hidden) again();
+    } else if (!one.replace && (request.status === 409 || request.status === 412)) {
+      const replace = button("Replace", () => {
+        one.line.remove();
+        add(one.file, one.path, true);
+      }, "bad", `Replace ${one.path}`);
+      ended(one, "there is a file of this name", replace);
+    } else if (request.status === 401) {
+      ended(one, "not logged in");
+      login();
+    } else if (one.stop.isConnected) {
+      let detail = "";
+      try { detail = JSON.parse(request.responseText).detail; } catch { detail = "the connection broke off"; }
+      ended(one, detail);
+      fail(new Error(`${one.path}: ${detail}`));
+    }
+    next();
+  };
+  request.send(one.file);
+}
+
+async function walk(entry, folder) {
+  const path = join(folder, entry.name);
+  if (entry.isFile) {
+    add(await new Promise((good, bad) => { entry.file(good, bad); }), path);
+    return;
+  }
+  const reader = entry.createReader();
+  for (;;) {
+    const found = await new Promise((good, bad) => { reader.readEntries(good, bad); });
+    if (!found.length) return;
+    for (const one of found) await walk(one, path);
+  }
+}
+
+function drop(event) {
+  event.preventDefault();
+  $("view").classList.remove("over");
+  if ($("tools").hidden) return undefined;
+  const folder = state.path;
+  const found = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!found.length) {
+    for (const file of event.dataTransfer.files) add(file, join(folder, file.name));
+    return undefined;
+  }
+  return Promise.all(found.map((entry) => walk(entry, folder)));
+}
+
+// -- begin
+
+$("login").addEventListener("submit", guarded(enter));
+$("leave").addEventListener("click", login);
+$("make").addEventListener("click", guarded(make));
+$("choose").addEventListener("click", () => $("files").click());
+$("files").addEventListener("change", () => {
+  for (const file of $("files").files) add(file, join(state.path, file.name));
+  $("files").value = "";
+});
+addEventListener("dragover", (event) => {
+  event.preventDefault();
+  $("view").classList.add("over");
+});
+addEventListener("dragleave", () => $("view").classList.remove("over"));
+addEventListener("drop", guarded(drop));
+addEventListener("hashchange", () => {
+  say("");
+  again();
+});
+again();

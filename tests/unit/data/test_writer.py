@@ -1,0 +1,354 @@
+"""Writes that fail, break off, meet each other, and die: old content or new content, never neither and never a mix."""
+
+import asyncio
+import itertools
+
+import pytest
+from tests.unit.data.virtual import virtual
+
+from cloudmesh.data.catalog.ports import ABSENT
+from cloudmesh.data.config import PlacementRule, StoreConfig
+from cloudmesh.data.errors import Changed, Exists, InvalidName
+from cloudmesh.data.upload import SourceFailed
+from cloudmesh.engine.errors import CloudmeshError, Conflict, InvalidRequest, Transient
+from cloudmesh.testing.directories.world import Fault, Killed, World, chunked
+
+OLD, NEW, THIRD = b"old content " * 50, b"new content, longer " * 60, b"third " * 10
+WAYS = ("fine", "before", "after", "stat", "full")
+"""How a store answers a write: well; not at all; done, and the answer lost; the same and silent when asked; refused."""
+
+
+def spoil(w: World, store: str, way: str) -> None:
+    if way in ("before", "after", "stat"):
+        w.faults.planned.append(Fault(store, "publish", "before" if way == "before" else "after", key="lab/f"))
+    if way == "stat":
+        w.faults.planned.append(Fault(store, "stat", key="lab/f", times=3))
+    if way == "full":
+        w.place(store).room = w.place(store).used
+
+
+@pytest.mark.parametrize("least", [1, 2])
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize(("one", "two"), list(itertools.product(WAYS, WAYS)))
+def test_write_whose_stores_fail(tmp_path, one, two, fresh, least):
+    @virtual("ab", rules=(PlacementRule(prefer="Sequential", copies=2, min_copies=least),))
+    async def run(w: World):
+        if not fresh:
+            await w.put("f", OLD)
+        spoil(w, "a", one)
+        spoil(w, "b", two)
+        try:
+            await w.put("f", NEW)
+            acknowledged = True
+        except CloudmeshError:
+            acknowledged = False
+        if not acknowledged and not fresh and "stat" not in (one, two):
+            assert await w.read("f") in (OLD, NEW)
+        w.faults.clear()
+        for name in w.names:
+            w.place(name).room = None
+        await w.back()
+        await w.settle()
+        there = {one.path for one in await w.tree.walk("")}
+        if acknowledged:
+            assert await w.read("f") == NEW
+        elif not fresh:
+            assert await w.read("f") in (OLD, NEW)
+        if there:
+            assert w.holders(await w.read("f")) == "ab"
+        else:
+            assert fresh
+            assert not w.objects("a")
+            assert not w.objects("b")
+        if "fine" in (one, two) and least == 1:
+            assert acknowledged
+        # and anybody can write again
+        await w.put("f", THIRD)
+        await w.settle()
+        assert (w.holders(THIRD), w.holders(OLD), w.holders(NEW)) == ("ab", "", "")
+
+    run(tmp_path)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_death_at_every_call_of_a_write(tmp_path, fresh):
+    outcomes = set()
+
+    async def at(w: World, number: int) -> bool:
+        """Whether the process died in the write at that call."""
+        if not fresh:
+            await w.put("f", OLD)
+        await w.settle()
+        w.faults.kill_after = number
+        task = asyncio.create_task(w.put("f", NEW))
+        dead = asyncio.create_task(w.faults.dead.wait())
+        await asyncio.wait({task, dead}, return_when=asyncio.FIRST_COMPLETED)
+        died = not task.done() or isinstance(task.exception(), Killed)
+        dead.cancel()
+        w.faults.clear()
+        await w.restart()
+        await w.back()
+        await w.settle()
+        there = [one.path for one in await w.tree.walk("")]
+        content = await w.read("f") if there else None
+        assert content in ((None, NEW) if fresh else (OLD, NEW))
+        assert died or content == NEW
+        if content is not None:
+            assert w.holders(content) == "ab"
+        assert len(w.objects("a")) + len(w.objects("b")) == (2 if there else 0)
+        assert w.objects("c") == {}
+        outcomes.add(content)
+        return died
+
+    for number in range(200):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        died = []
+
+        @virtual()
+        async def run(w: World, number: int = number, died: list[bool] = died):
+            died.append(await at(w, number))
+
+        run(folder)
+        if not died[0]:
+            break
+    assert 10 < number < 100
+    assert outcomes == {None if fresh else OLD, NEW}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@virtual()
+async def test_content_that_breaks_off(w: World, fresh: bool):
+    if not fresh:
+        await w.put("f", OLD)
+
+    async def broken():
+        yield b"half of it"
+        raise ConnectionResetError("the client went away")
+
+    with pytest.raises(SourceFailed):
+        await w.tree.put("f", broken(), size=1000)
+    with pytest.raises(InvalidRequest):
+        await w.tree.put("f", chunked(NEW), size=len(NEW) + 1)
+    with pytest.raises(InvalidRequest):
+        await w.tree.put("f", chunked(NEW), size=len(NEW), sha256="0" * 64)
+    assert await w.catalog.intents(until=1 << 62) == []
+    if fresh:
+        assert await w.tree.walk("") == []
+        assert w.objects("a") == {}
+    else:
+        assert await w.read("f") == OLD
+    await w.put("f", NEW)
+    assert await w.read("f") == NEW
+
+
+@virtual()
+async def test_writer_that_is_cancelled_blocks_nobody(w: World):
+    async def endless():
+        while True:
+            yield b"x" * 100
+            await asyncio.sleep(1)
+
+    task = asyncio.create_task(w.tree.put("f", endless(), size=1 << 20))
+    await asyncio.sleep(5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await w.put("f", NEW)
+    assert await w.read("f") == NEW
+
+
+@virtual()
+async def test_two_writers(w: World):
+    contents = [b"%d " % n * 100 for n in range(10)]
+    results = await asyncio.gather(*(w.put("f", c) for c in contents), return_exceptions=True)
+    written = [r for r in results if not isinstance(r, BaseException)]
+    assert len(written) == 10
+    await w.settle()
+    last = max(written, key=lambda entry: entry.version)
+    assert (await w.tree.stat("f")).sha256 == last.sha256
+    assert w.holders(await w.read("f")) == "ab"
+    # of those that all want to be the first, one is
+    results = await asyncio.gather(*(w.put("g", c, if_version=ABSENT) for c in contents), return_exceptions=True)
+    assert sum(isinstance(r, Exists) for r in results) == 9
+    version = (await w.tree.stat("g")).version
+    results = await asyncio.gather(*(w.put("g", c, if_version=version) for c in contents), return_exceptions=True)
+    assert sum(isinstance(r, Changed) for r in results) == 9
+
+
+@virtual()
+async def test_a_writer_waits_for_a_slow_one_but_not_for_ever(w: World):
+    async def slow():
+        yield b"x"
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(w.tree.put("f", slow(), size=1))
+    await asyncio.sleep(1)
+    with pytest.raises(Conflict, match="being written"):
+        await w.put("f", NEW)
+    await task
+    await w.put("f", NEW)
+
+
+@virtual()
+async def test_reading_while_it_is_overwritten(w: World):
+    await w.put("f", OLD)
+    seen = set()
+
+    async def read_on():
+        for _ in range(200):
+            seen.add(await w.read("f"))
+            await asyncio.sleep(0.01)
+
+    async def write_on():
+        for number in range(20):
+            await w.put("f", OLD if number % 2 else NEW)
+            await asyncio.sleep(number % 3 / 10)
+
+    await asyncio.gather(read_on(), read_on(), write_on())
+    assert seen == {OLD, NEW}
+    await w.settle()
+    assert w.holders(OLD) == "ab"
+
+
+@virtual()
+async def test_directory_renamed_and_deleted_while_files_are_written(w: World):
+    await w.put("d/there", OLD)
+
+    async def slow(content):
+        yield content[:3]
+        await asyncio.sleep(5)
+        yield content[3:]
+
+    tasks = [
+        asyncio.create_task(w.tree.put("d/there", slow(NEW), size=len(NEW))),
+        asyncio.create_task(w.tree.put("d/new", slow(THIRD), size=len(THIRD))),
+    ]
+    await asyncio.sleep(1)
+    await w.tree.move("d", "e")
+    await asyncio.gather(*tasks)
+    assert (await w.read("e/there"), await w.read("e/new")) == (NEW, THIRD)
+    task = asyncio.create_task(w.tree.put("e/more", slow(OLD), size=len(OLD)))
+    await asyncio.sleep(1)
+    gone = await w.tree.delete("e", recursive=True)
+    await task
+    assert await w.tree.walk("") == []
+    await w.tree.restore(gone.id)
+    assert (await w.read("e/there"), await w.read("e/more")) == (NEW, OLD)
+    await w.settle()
+    assert [w.holders(c) for c in (OLD, NEW, THIRD)] == ["ab"] * 3
+
+
+@virtual()
+async def test_name_is_free_though_a_dead_write_waits_for_a_store(w: World):
+    w.faults.planned.append(Fault("a", "publish", "after", error=None))
+
+    async def put():
+        with pytest.raises(asyncio.CancelledError):
+            await w.put("f", OLD)
+
+    task = asyncio.create_task(put())
+    await asyncio.sleep(1)
+    w.faults.down.add("a")
+    await w.restart()
+    await asyncio.sleep(30)
+    task.cancel()
+    await w.put("f", NEW)
+    assert await w.read("f") == NEW
+    w.faults.clear()
+    await w.back()
+    await w.settle()
+    assert await w.read("f") == NEW
+    assert w.holders(OLD) == ""
+    assert len(w.objects("a")) + len(w.objects("b")) + len(w.objects("c")) == 2
+
+
+@virtual()
+async def test_store_that_hangs_is_left_behind(w: World):
+    w.faults.planned.append(Fault("a", "publish", error=None, key="lab/f"))
+    await w.put("f", NEW)
+    assert await w.read("f") == NEW
+    await w.settle()
+    assert len(w.holders(NEW)) == 2
+
+
+@virtual()
+async def test_clock_that_is_set_ends_no_write(w: World):
+    async def slow():
+        yield NEW[:3]
+        await asyncio.sleep(40)
+        yield NEW[3:]
+
+    task = asyncio.create_task(w.tree.put("f", slow(), size=len(NEW)))
+    await asyncio.sleep(1)
+    w.skew = 10**10
+    await task
+    assert await w.read("f") == NEW
+    w.skew = -(10**10)
+    await w.put("g", OLD)
+    await w.settle()
+    assert (w.holders(OLD), w.holders(NEW)) == ("ab", "ab")
+
+
+@virtual()
+async def test_version_of_a_failed_write_never_means_another_content(w: World):
+    await w.use(rules=(PlacementRule(prefer="Sequential", copies=2, min_copies=2),))
+    await w.put("f", OLD)
+    w.faults.planned.append(Fault("a", "publish", "after", key="lab/f"))
+    w.faults.planned.append(Fault("a", "stat", key="lab/f", times=-1))
+    w.faults.planned.append(Fault("b", "publish", key="lab/f"))
+    with pytest.raises(Transient):
+        await w.put("f", NEW)
+    w.faults.down.add("a")
+    w.faults.planned.clear()
+    await asyncio.sleep(100)
+    entry = await w.put("f", THIRD)
+    there = w.place("a").objects["lab/f"]
+    assert there.content == NEW
+    assert int(there.object.attributes["version"]) < entry.version
+    await w.journal.flush()
+    w.faults.clear()
+    anew, _ = await w.rebuilt(w.folder / "anew.sqlite")
+    copies = {c.store: c.state for c in await anew.copies(entry.id)}
+    assert copies["a"] == "Stale"
+    anew.drop()
+
+
+@virtual()
+async def test_put_begins_though_the_mover_is_dropping(w: World):
+    """A copy that is just being removed is none that a failed write may fall back on."""
+    await w.use(rules=(PlacementRule(prefer="Sequential", copies=3, min_copies=2),))
+    await w.put("f", OLD)
+    w.faults.planned.append(Fault("c", "delete", error=None, key="lab/f"))
+    await w.use(rules=(PlacementRule(prefer="Sequential", copies=2, min_copies=2),))
+    await asyncio.sleep(2)
+    assert "c:Deleting" in await w.states("f")
+    w.faults.planned.append(Fault("b", "publish", key="lab/f"))
+    with pytest.raises(Transient):
+        await w.put("f", NEW)
+    await w.restart()
+    w.faults.clear()
+    await w.back()
+    await w.settle()
+    assert await w.read("f") in (OLD, NEW)
+    assert w.holders(await w.read("f")) == "ab"
+
+
+LONG = "n" * 300
+
+
+@virtual([StoreConfig("a", "memory"), StoreConfig("b", "memory"), StoreConfig("c", "memory")])
+async def test_names(w: World):
+    for name in ("", "/", "a/../b", ".cloudmesh/store.json", ".cloudmesh", "x\0y", "a//b", "n" * 1025):
+        with pytest.raises(InvalidName):
+            await w.put(name, OLD)
+    for name in ("ü", "u\u0308", "a.", "A", LONG, "deep/" * 100 + "f", "%0A", "new\nline", "d/.cloudmesh/x"):
+        await w.put(name, OLD)
+        assert await w.read(name) == OLD
+    assert await w.read("u\u0308") == await w.read("ü")
+    await w.put("empty", b"")
+    assert await w.read("empty") == b""
+    with pytest.raises(InvalidName):
+        await w.put("d", OLD)
+    with pytest.raises(InvalidName):
+        await w.put("A/below", OLD)

@@ -1,0 +1,36 @@
+"""Tests of a whole directory on a virtual clock: `virtual` runs an async test with a World that has begun."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from cloudmesh.testing.directories.world import World
+from cloudmesh.testing.virtualtime import run_virtual
+
+
+def virtual(stores: Any = "abc", **config: Any) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Any]:
+    """Decorates `async def test(w, …)`; other arguments are pytest's."""
+
+    def decorate(function: Callable[..., Coroutine[Any, Any, None]]) -> Any:
+        def test(tmp_path: Path, **given: Any) -> None:
+            async def main() -> None:
+                world = World(tmp_path, stores, **config)
+                try:
+                    await world.start()
+                    await function(world, **given)
+                finally:
+                    await world.end()
+
+            run_virtual(main(), seed=1)
+
+        test.__name__, test.__doc__ = function.__name__, function.__doc__
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        path = inspect.Parameter("tmp_path", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        test.__signature__ = inspect.Signature([path, *parameters])  # type: ignore[attr-defined]
+        test.pytestmark = getattr(function, "pytestmark", [])  # type: ignore[attr-defined]
+        return test
+
+    return decorate
