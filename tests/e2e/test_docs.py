@@ -67,11 +67,13 @@ ELSEWHERE = (
     "docs/how-to/write-a-store.md",
     "docs/reference/account-aws.md",
     "docs/reference/account-ssh.md",
+    "docs/reference/store-local.md",
+    "docs/reference/store-s3.md",
     "docs/explanation/cost.md",
 )
-"""Followed by test_write_a_provider.py and test_account_pages.py of tests/contract/compute, test_write_a_store.py of
-tests/contract/data, test_guide.py of tests/unit/policy and test_cost_pages.py of tests/unit/compute, since they need no
-cluster."""
+"""Followed by test_write_a_provider.py and test_account_pages.py of tests/contract/compute, test_write_a_store.py and
+test_store_pages.py of tests/contract/data, test_guide.py of tests/unit/policy and test_cost_pages.py of
+tests/unit/compute, since they need no cluster."""
 S3 = "https://s3.example.org"
 SECONDS = 120.0
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

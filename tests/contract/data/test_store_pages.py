@@ -1,0 +1,71 @@
+"""The pages of the stores: what they tell to write is read, and the stores that it makes hold files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, s3
+
+from cloudmesh.api.datastore import DataStore
+from cloudmesh.api.virtualdirectory import VirtualDirectory
+from cloudmesh.data.stores.registry import StoreContext, maker
+
+PAGES = Path(__file__).resolve().parents[3] / "docs/reference"
+KEYS = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
+
+
+def documents(page: str) -> list[dict[str, Any]]:
+    """All objects that a page writes out."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", (PAGES / page).read_text(), re.MULTILINE | re.DOTALL)
+    found = [document for block in blocks for document in yaml.safe_load_all(block)]
+    for document in found:
+        model: Any = {"DataStore": DataStore, "VirtualDirectory": VirtualDirectory}.get(document["kind"])
+        if model is not None:
+            model.model_validate(document, extra="forbid")
+    return found
+
+
+async def content() -> AsyncIterator[bytes]:
+    yield b"kept"
+
+
+async def holds_a_file(kind: str, context: StoreContext) -> None:
+    store = maker(kind)(context)
+    try:
+        await store.probe()
+        await store.write("physics/notes/a.txt", content(), if_absent=True)
+        assert b"".join([chunk async for chunk in store.read("physics/notes/a.txt")]) == b"kept"
+    finally:
+        await store.close()
+
+
+async def test_s3() -> None:
+    found = documents("store-s3.md")
+    stores = {d["metadata"]["name"]: d for d in found if d["kind"] == "DataStore"}
+    assert set(stores) == {"aws", "campus"}
+    told = re.findall(r"--from-literal=(\w+)=", (PAGES / "store-s3.md").read_text())
+    assert set(told) == set(KEYS)
+    (secret,) = [d["stringData"] for d in found if d["kind"] == "Secret"]
+    assert set(secret) == {*KEYS, "hosts"}
+    assert urlsplit(stores["campus"]["spec"]["s3"]["endpoint"]).hostname == secret["hosts"]
+    for store in stores.values():
+        spec = store["spec"]["s3"]
+        with s3("127.0.0.1", spec["bucket"]) as server:
+            settings = {"region": "us-east-1"} | spec | {"endpoint": server.url}
+            keys = {name: value.encode() for name, value in KEYS.items()}
+            context = StoreContext(store["metadata"]["name"], settings, keys, allow_private=True)
+            await holds_a_file("s3", context)
+
+
+async def test_local(tmp_path: Path) -> None:
+    found = {d["kind"]: d for d in documents("store-local.md")}
+    assert found["VirtualDirectory"]["spec"]["stores"] == [{"name": found["DataStore"]["metadata"]["name"]}]
+    spec = found["DataStore"]["spec"]["local"]
+    assert spec["persistentVolumeClaimRef"]["name"] == found["PersistentVolumeClaim"]["metadata"]["name"]
+    await holds_a_file("local", StoreContext("files", spec, mount=str(tmp_path)))
+    assert (tmp_path / "physics/notes/a.txt").read_bytes() == b"kept"
