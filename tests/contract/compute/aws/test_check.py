@@ -30,7 +30,7 @@ def provider(aws: FaultProxy, **spec: Any) -> AwsProvider:
 
 
 async def check(ec2: AwsProvider) -> dict[str, Finding]:
-    found = await ec2.check()
+    found = [finding for finding in await ec2.check() if finding.subject != "images"]  # see test_images.py
     assert len({finding.subject for finding in found}) == len(found) == 1 + len(LOOKS) + len(CHANGES)
     return {finding.subject: finding for finding in found}
 

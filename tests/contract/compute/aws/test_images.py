@@ -72,6 +72,24 @@ async def test_a_check_names_the_alias_that_stands_for_nothing(
     assert words in finding.message
 
 
+@pytest.mark.parametrize(
+    ("images", "type_", "image"),
+    [
+        ({"gone": NOBODYS, "arm": ARM_IMAGE}, "t4g.micro", ARM_IMAGE),
+        ({"arm": ARM_IMAGE, "x86": IMAGE}, "t3.micro", IMAGE),
+    ],
+)
+async def test_a_check_tries_machines_with_a_type_and_an_image_that_go_together(
+    aws: FaultProxy, images: dict[str, str], type_: str, image: str
+) -> None:
+    ec2 = provider(aws, images)
+    findings = {finding.subject: finding for finding in await ec2.check()}
+    await ec2.close()
+    assert findings["RunInstances"].ok, findings["RunInstances"].message
+    (tried,) = [call.parameters for call, _ in aws.calls if call.operation == "RunInstances"]
+    assert (tried["InstanceType"], tried["ImageId"]) == (type_, image)
+
+
 async def test_a_machine_that_names_no_image_is_made_of_the_default(aws: FaultProxy) -> None:
     ec2 = provider(aws, {"default": IMAGE})
     spec = dataclasses.replace(await spec_of(ec2, "plain"), image="")

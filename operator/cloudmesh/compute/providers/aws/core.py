@@ -13,7 +13,7 @@ from cloudmesh.compute.ports import Access, Complete, Finding, Listing, Node, No
 from cloudmesh.compute.prices.money import to_text
 from cloudmesh.compute.providers.aws.check import CHANGES, LOOKS, Examples, knows_dry_run, not_tried, try_all
 from cloudmesh.compute.providers.aws.errors import Denied
-from cloudmesh.compute.providers.aws.images import DEFAULT, read_images
+from cloudmesh.compute.providers.aws.images import DEFAULT, Images, read_images
 from cloudmesh.compute.providers.aws.nodes import from_tags, root_volume, to_node, to_tags
 from cloudmesh.compute.providers.aws.offers import read_offers
 from cloudmesh.compute.providers.aws.powers.base import Power, Subnets
@@ -94,15 +94,17 @@ class AwsCore(Power):
         """Who we are, and each call that the powers need, tried without effect."""
         identity = await self.session.identity()
         found = [Finding("credentials", True, f"account {identity.get('Account')}, {identity.get('Arn')}")]
+        images = Images({}, {})
         with contextlib.suppress(CloudmeshError):  # the look at images tells
-            found.append((await read_images(self.session, self._images)).finding())
-        examples = await self._examples()
+            images = await read_images(self.session, self._images)
+            found.append(images.finding())
+        examples = await self._examples(images)
         found += await try_all(self.session, LOOKS, examples, dry=False)
         if self.trusted or await knows_dry_run(self.session):
             return found + await try_all(self.session, CHANGES, examples, dry=True)
         return found + not_tried(CHANGES, "the endpoint doesn't know dry runs, and nothing else has no effect")
 
-    async def _examples(self) -> Examples:
+    async def _examples(self, images: Images) -> Examples:
         """What calls are tried with; things of ours only where a dry run is one for sure."""
         subnets, group = Subnets({}, ""), ""
         with contextlib.suppress(CloudmeshError):  # the look at subnets tells
@@ -116,11 +118,12 @@ class AwsCore(Power):
                 groups = await self.session.pages("describe_security_groups", "SecurityGroups", Filters=wanted)
                 group = next((str(g["GroupId"]) for g in groups if self._scope.holds(from_tags(g.get("Tags")))), "")
         zone, subnet = next(iter(subnets.by_zone.items()), ((*self._zones, f"{self.session.region}a")[0], ""))
+        type_, image = images.example(self._images, (*self._types, "t3.micro", "t4g.micro"))
         return Examples(
             {key: value for key, value in self._scope.tags().items() if value},
             zone,
-            (*self._types, "t3.micro")[0],
-            next(iter(self._images.values()), ""),
+            type_,
+            image,
             subnet,
             subnets.vpc,
             self._subnet_ids,

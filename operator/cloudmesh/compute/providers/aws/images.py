@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudmesh.compute.ports import Finding
@@ -12,6 +13,9 @@ DEFAULT = "default"
 """Alias of what a machine is made of that names no image."""
 ARCHITECTURES: Mapping[str, str] = {"x86_64": "amd64", "arm64": "arm64"}
 """EC2's words for the architectures that machines have here."""
+
+_GRAVITON = re.compile(r"a1\.|[a-z]+[0-9]+g")
+"""Names of types with AWS's own processors, such as t4g.micro and c7gn.large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,15 @@ class Images:
         """Aliases that machines of an architecture can be made of; the empty one stands for a default."""
         found = {alias for alias, each in self.arch.items() if each == arch}
         return frozenset(found | {""} if DEFAULT in found else found)
+
+    def example(self, ids: Mapping[str, str], types: Sequence[str]) -> tuple[str, str]:
+        """A machine type and the id of an image that go together, by the type's name; whatever there is if none do."""
+        for type_ in types:
+            arch = "arm64" if _GRAVITON.match(type_) else "amd64"
+            for alias, each in self.arch.items():
+                if each == arch:
+                    return type_, ids[alias]
+        return types[0], next(iter(ids.values()), "")
 
     def finding(self) -> Finding:
         """What a check says of it; an image that lacks takes nothing from the others."""
