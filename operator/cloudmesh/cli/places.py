@@ -1,0 +1,185 @@
+"""Either side of a transfer: a folder of this machine, or a path of a directory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from cloudmesh.data import names
+from cloudmesh.data.client import Vdir
+from cloudmesh.data.errors import InvalidName, Missing
+from cloudmesh.engine.errors import CloudmeshError, InvalidRequest
+
+PIECE = 1 << 20
+_START = datetime(1970, 1, 1, tzinfo=UTC)
+Refused = Callable[[str, str], None]
+"""Is told of a file that can't be taken: its name and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of a side.
+
+    Args:
+        path: Below the side's own, in NFC.
+        size: Bytes.
+        modified: Microseconds.
+        sha256: Where it is known without reading.
+        at: Where the side has it, if that isn't `path`.
+    """
+
+    path: str
+    size: int
+    modified: int
+    sha256: str = ""
+    at: str = ""
+
+
+class Place(Protocol):
+    """A side."""
+
+    def kind(self) -> str:
+        """`File`, `Directory`, or empty for nothing."""
+
+    def files(self, refused: Refused) -> Iterator[File]:
+        """All files; of a file itself, that one with the path ''."""
+
+    def sha256(self, file: File) -> str:
+        """The sum of the content."""
+
+    def delete(self, file: File) -> None:
+        """Removes a file."""
+
+
+class Local:
+    """A file or folder of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def kind(self) -> str:
+        """What is there."""
+        return "Directory" if self.root.is_dir() else "File" if os.path.lexists(self.root) else ""
+
+    def path(self, file: File) -> Path:
+        """Where a file lies; of one that isn't there yet, where it will."""
+        path = file.at or names.clean_path(file.path)  # a name like `..` must not lead out of the folder
+        return self.root / path if path else self.root
+
+    def files(self, refused: Refused) -> Iterator[File]:
+        """All regular files; folders that are links are left out."""
+        if self.kind() != "Directory":
+            yield self._file("", "")
+            return
+
+        def failed(error: OSError) -> None:
+            refused(os.path.relpath(error.filename, self.root), error.strerror or "can't be read")
+
+        seen: set[str] = set()
+        for folder, folders, found in os.walk(self.root, onerror=failed):
+            folders.sort()
+            for name in sorted(found):
+                at = os.path.relpath(Path(folder) / name, self.root)
+                try:
+                    file = self._file(names.clean_path(at), at)
+                    if file.path in seen:
+                        raise InvalidName("another file has the same name, written with other characters")
+                    seen.add(file.path)
+                except (CloudmeshError, OSError) as error:
+                    refused(at, reason(error))
+                else:
+                    yield file
+
+    def _file(self, path: str, at: str) -> File:
+        whole = self.root / at if at else self.root
+        found = whole.stat()
+        if not whole.is_file():
+            raise InvalidRequest("is no regular file")
+        return File(path, found.st_size, found.st_mtime_ns // 1000, at=at)
+
+    def sha256(self, file: File) -> str:
+        """The sum of the content."""
+        with self.path(file).open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+
+    def delete(self, file: File) -> None:
+        """Removes a file."""
+        self.path(file).unlink()
+
+
+class Remote:
+    """A path of a directory."""
+
+    def __init__(self, vdir: Vdir, root: str) -> None:
+        self.vdir, self.root = vdir, root
+
+    def kind(self) -> str:
+        """What is there."""
+        if not self.root:
+            return "Directory"
+        try:
+            return str(self.vdir.stat(self.root)["kind"])
+        except Missing:
+            return ""
+
+    def path(self, file: File) -> str:
+        """Where a file lies."""
+        return "/".join(part for part in (self.root, file.path) if part)
+
+    def files(self, refused: Refused) -> Iterator[File]:
+        """All files."""
+        if self.kind() == "File":
+            yield _told(self.vdir.stat(self.root), "")
+            return
+        cut = len(self.root) + 1 if self.root else 0
+        for entry in self.vdir.list(self.root, recursive=True):
+            if entry["kind"] == "File":
+                yield _told(entry, str(entry["path"])[cut:])
+
+    def sha256(self, file: File) -> str:
+        """The sum of the content: the one that the gateway knows, else of what it gives."""
+        if file.sha256:
+            return file.sha256
+        digest = hashlib.sha256()
+        for piece in self.vdir.chunks(self.path(file)):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def delete(self, file: File) -> None:
+        """Moves a file to the trash."""
+        self.vdir.delete(self.path(file))
+
+
+def _told(entry: dict[str, object], path: str) -> File:
+    since = datetime.fromisoformat(str(entry["modified"])) - _START
+    return File(path, int(str(entry["size"])), since // timedelta(microseconds=1), str(entry.get("sha256", "")))
+
+
+def reason(error: Exception) -> str:
+    """Why, in words."""
+    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
+
+
+def write(source: Place, file: File, target: Place, at: File) -> None:
+    """Copies one file, with its time; it is there whole or as it was before."""
+    if isinstance(source, Local):
+        if isinstance(target, Remote):
+            target.vdir.put(source.path(file), target.path(at))
+            return
+        raise InvalidRequest("one side must be a directory")
+    if not isinstance(source, Remote):
+        raise InvalidRequest("one side must be a directory")
+    if isinstance(target, Local):
+        path = target.path(at)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source.vdir.get(source.path(file), path)
+        os.utime(path, ns=(file.modified * 1000, file.modified * 1000))
+    elif isinstance(target, Remote) and target.vdir is source.vdir:
+        source.vdir.copy(source.path(file), target.path(at), overwrite=True)
+    elif isinstance(target, Remote):
+        target.vdir.write(target.path(at), source.vdir.chunks(source.path(file)), modified=str(file.modified))

@@ -1,0 +1,198 @@
+"""`cms vdir`: one VirtualDirectory."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from cloudmesh.cli import connection, output, sides, transfer
+from cloudmesh.cli.connection import UsageError
+
+Nouns = Any  # what argparse gives for subparsers has no public type
+Run = Callable[[argparse.Namespace], int]
+ENTRY = ("kind", "size", "modified", "path")
+
+
+def add_to(nouns: Nouns) -> None:
+    """Adds the noun."""
+    noun = nouns.add_parser("vdir", help="one VirtualDirectory", description=__doc__)
+    verbs = noun.add_subparsers(metavar="VERB", required=True)
+    shared = [connection.options(), output.options()]
+
+    def verb(name: str, run: Run, text: str, *words: str, more: tuple[argparse.ArgumentParser, ...] = ()) -> Any:
+        made = verbs.add_parser(name, help=text, description=text, parents=[*shared, *more])
+        for word in words:
+            if word.endswith("?"):
+                made.add_argument(word[:-1].lower(), metavar=word[:-1], nargs="?", default="")
+            else:
+                made.add_argument(word.lower(), metavar=word)
+        made.set_defaults(run=run)
+        return made
+
+    verb("ls", ls, "What is in a directory", "PATH?").add_argument("--recursive", action="store_true")
+    for name, run in (("put", copy), ("get", copy)):
+        made = verb(
+            name, run, f"Copies a file or folder {'in' if name == 'put' else 'out'}", more=(transfer.options(),)
+        )
+        made.add_argument("source", metavar="SOURCE")
+        made.add_argument("target", metavar="TARGET", **({} if name == "put" else {"nargs": "?", "default": "."}))
+        made.add_argument("--recursive", action="store_true", help="a folder with all below it")
+        made.set_defaults(verb=name)
+    verb("mkdir", mkdir, "Makes a directory and those above it", "PATH")
+    for name, run, text in (("mv", move, "Renames a file or directory"), ("cp", duplicate, "Copies a file")):
+        verb(name, run, text, "SOURCE", "TARGET").add_argument("--overwrite", action="store_true")
+    verb("rm", remove, "Moves a file or directory to the trash", "PATH").add_argument(
+        "--recursive", action="store_true"
+    )
+    made = verb("search", search, "Finds files by the pattern of their names", "PATTERN", "PATH?")
+    made.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE")
+    verb("where", where, "Where the copies of a file lie", "PATH")
+    verb("why", why, "Why they lie there", "PATH")
+    verb("trash", trash, "What can be restored", "DIRECTORY?")
+    verb("restore", restore, "Brings something back from the trash", "ID", "PATH?")
+    made = verb("tags", tags, "Shows the tags of a file, or replaces them", "PATH")
+    made.add_argument("tags", metavar="KEY=VALUE", nargs="*")
+    made.add_argument("--none", action="store_true", help="takes all tags away")
+    verb("usage", usage, "How much there is", "DIRECTORY?")
+    verb("status", status, "How the stores are", "DIRECTORY?")
+
+
+def _at(chosen: argparse.Namespace, word: str) -> tuple[Any, str]:
+    name, path = connection.at(chosen, word)
+    return connection.connect(chosen, name), path
+
+
+def _whole(chosen: argparse.Namespace) -> Any:
+    word = chosen.directory.removesuffix("/").removesuffix(":")
+    return connection.connect(chosen, connection.named(chosen, word))
+
+
+def _two(chosen: argparse.Namespace) -> tuple[Any, str, str]:
+    (name, source), (other, target) = (connection.at(chosen, word) for word in (chosen.source, chosen.target))
+    if name != other:
+        raise UsageError("both paths must be of one directory; `cms storage copy` copies between two")
+    return connection.connect(chosen, name), source, target
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    pairs = dict(word.partition("=")[::2] for word in words if "=" in word)
+    if len(pairs) != len(words):
+        raise UsageError("tags must be written as KEY=VALUE, each key once")
+    return pairs
+
+
+def ls(chosen: argparse.Namespace) -> int:
+    """What is in a directory; a file is its own entry."""
+    vdir, path = _at(chosen, chosen.path)
+    if path and (entry := vdir.stat(path))["kind"] == "File":
+        output.show(chosen.output, ENTRY, [entry])
+    else:
+        output.show(chosen.output, ENTRY, vdir.list(path, recursive=chosen.recursive))
+    return 0
+
+
+def copy(chosen: argparse.Namespace) -> int:
+    """Copies in or out."""
+    words = {"source": chosen.source, "target": chosen.target}
+    inside, outside = ("target", "source") if chosen.verb == "put" else ("source", "target")
+    if connection.remote(words[outside]):
+        raise UsageError(f"the {outside} of {chosen.verb} is on this machine: write ./ before its name")
+    name, path = connection.at(chosen, words[inside])
+    slash = "/" if path and words[inside].endswith("/") else ""
+    words[inside] = f"{name}:/{path}{slash}"
+    return sides.transfer(chosen, words["source"], words["target"], transfer.wish(chosen), recursive=chosen.recursive)
+
+
+def mkdir(chosen: argparse.Namespace) -> int:
+    """Makes a directory."""
+    vdir, path = _at(chosen, chosen.path)
+    output.show(chosen.output, ENTRY, [vdir.mkdir(path)])
+    return 0
+
+
+def move(chosen: argparse.Namespace) -> int:
+    """Renames."""
+    vdir, source, target = _two(chosen)
+    output.show(chosen.output, ENTRY, [vdir.move(source, target, overwrite=chosen.overwrite)])
+    return 0
+
+
+def duplicate(chosen: argparse.Namespace) -> int:
+    """Copies a file."""
+    vdir, source, target = _two(chosen)
+    output.show(chosen.output, ENTRY, [vdir.copy(source, target, overwrite=chosen.overwrite)])
+    return 0
+
+
+def remove(chosen: argparse.Namespace) -> int:
+    """Moves to the trash."""
+    vdir, path = _at(chosen, chosen.path)
+    vdir.delete(path, recursive=chosen.recursive)
+    return 0
+
+
+def search(chosen: argparse.Namespace) -> int:
+    """Finds files."""
+    vdir, path = _at(chosen, chosen.path)
+    query = {"under": path} if path else {}
+    if chosen.tag:
+        query["tags"] = connection.encoded(_pairs(chosen.tag))
+    output.show(chosen.output, ENTRY, vdir.search(chosen.pattern, **query))
+    return 0
+
+
+def where(chosen: argparse.Namespace) -> int:
+    """Where the copies lie."""
+    vdir, path = _at(chosen, chosen.path)
+    output.show(chosen.output, ("store", "state", "up", "size", "verified", "key"), vdir.where(path)["copies"])
+    return 0
+
+
+def why(chosen: argparse.Namespace) -> int:
+    """Why they lie there."""
+    vdir, path = _at(chosen, chosen.path)
+    told = vdir.why(path)
+    if chosen.output == "table":
+        output.tell("table", {"rule": told["rule"]})
+        output.show("table", ("store", "chosen", "why"), told["stores"])
+    else:
+        output.tell(chosen.output, told)
+    return 0
+
+
+def trash(chosen: argparse.Namespace) -> int:
+    """What can be restored."""
+    output.show(chosen.output, ("id", "deleted", "kind", "size", "path"), _whole(chosen).trash())
+    return 0
+
+
+def restore(chosen: argparse.Namespace) -> int:
+    """Brings something back, to where it was or to another path."""
+    vdir, path = _at(chosen, chosen.path)
+    output.show(chosen.output, ENTRY, [vdir.restore(chosen.id, path)])
+    return 0
+
+
+def tags(chosen: argparse.Namespace) -> int:
+    """Shows or replaces the tags."""
+    if chosen.tags and chosen.none:
+        raise UsageError("--none takes all tags away: name none with it")
+    pairs = _pairs(chosen.tags)
+    vdir, path = _at(chosen, chosen.path)
+    entry = vdir.set_tags(path, pairs) if pairs or chosen.none else vdir.stat(path)
+    output.tell(chosen.output, entry.get("tags", {}))
+    return 0
+
+
+def usage(chosen: argparse.Namespace) -> int:
+    """Sums."""
+    told = _whole(chosen).usage()
+    output.tell(chosen.output, {key: value for key, value in told.items() if key != "stores"})
+    return 0
+
+
+def status(chosen: argparse.Namespace) -> int:
+    """The state of the stores."""
+    output.show(chosen.output, ("name", "state", "files", "bytes", "message"), _whole(chosen).usage()["stores"])
+    return 0
