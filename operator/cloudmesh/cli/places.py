@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
 
 from cloudmesh.data import names
 from cloudmesh.data.client import Vdir
@@ -38,22 +37,6 @@ class File:
     modified: int
     sha256: str = ""
     at: str = ""
-
-
-class Place(Protocol):
-    """A side."""
-
-    def kind(self) -> str:
-        """`File`, `Directory`, or empty for nothing."""
-
-    def files(self, refused: Refused) -> Iterator[File]:
-        """All files; of a file itself, that one with the path ''."""
-
-    def sha256(self, file: File) -> str:
-        """The sum of the content."""
-
-    def delete(self, file: File) -> None:
-        """Removes a file."""
 
 
 class Local:
@@ -155,6 +138,9 @@ class Remote:
         self.vdir.delete(self.path(file))
 
 
+Side = Local | Remote
+
+
 def _told(entry: dict[str, object], path: str) -> File:
     since = datetime.fromisoformat(str(entry["modified"])) - _START
     return File(path, int(str(entry["size"])), since // timedelta(microseconds=1), str(entry.get("sha256", "")))
@@ -165,21 +151,18 @@ def reason(error: Exception) -> str:
     return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
 
 
-def write(source: Place, file: File, target: Place, at: File) -> None:
+def write(source: Side, file: File, target: Side, at: File) -> None:
     """Copies one file, with its time; it is there whole or as it was before."""
     if isinstance(source, Local):
-        if isinstance(target, Remote):
-            target.vdir.put(source.path(file), target.path(at))
-            return
-        raise InvalidRequest("one side must be a directory")
-    if not isinstance(source, Remote):
-        raise InvalidRequest("one side must be a directory")
-    if isinstance(target, Local):
+        if isinstance(target, Local):
+            raise InvalidRequest("one side must be a directory")
+        target.vdir.put(source.path(file), target.path(at))
+    elif isinstance(target, Local):
         path = target.path(at)
         path.parent.mkdir(parents=True, exist_ok=True)
         source.vdir.get(source.path(file), path)
         os.utime(path, ns=(file.modified * 1000, file.modified * 1000))
-    elif isinstance(target, Remote) and target.vdir is source.vdir:
+    elif target.vdir is source.vdir:
         source.vdir.copy(source.path(file), target.path(at), overwrite=True)
-    elif isinstance(target, Remote):
+    else:
         target.vdir.write(target.path(at), source.vdir.chunks(source.path(file)), modified=str(file.modified))

@@ -7,11 +7,9 @@ from pathlib import Path
 
 from cloudmesh.cli import connection
 from cloudmesh.cli.connection import UsageError
-from cloudmesh.cli.places import Local, Remote
+from cloudmesh.cli.places import Local, Remote, Side
 from cloudmesh.cli.transfer import Transfer, Wish, within
 from cloudmesh.data.client import Vdir
-
-Side = Local | Remote
 
 
 def transfer(chosen: argparse.Namespace, source: str, target: str, wish: Wish, *, recursive: bool) -> int:

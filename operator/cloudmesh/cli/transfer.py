@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cloudmesh.cli.output import Progress, complain, show
-from cloudmesh.cli.places import File, Place, Remote, reason, write
+from cloudmesh.cli.places import File, Remote, Side, reason, write
 from cloudmesh.data.placement import path_matches
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest
 
@@ -83,7 +83,7 @@ class Transfer:
         label: What a source that is one file is called.
     """
 
-    def __init__(self, source: Place, target: Place, wish: Wish, label: str) -> None:
+    def __init__(self, source: Side, target: Side, wish: Wish, label: str) -> None:
         self._source, self._target, self._wish, self._label = source, target, wish, label
         self._failures = 0
 
@@ -122,7 +122,7 @@ class Transfer:
             complain(f"{self._failures} failed, {len(rows)} done")
         return int(self._failures > 0)
 
-    def _listed(self, place: Place) -> dict[str, File]:
+    def _listed(self, place: Side) -> dict[str, File]:
         return {file.path: file for file in place.files(self._refused) if not file.path or self._wish.has(file.path)}
 
     def _refused(self, path: str, why: str) -> None:
@@ -140,9 +140,9 @@ class Transfer:
         for path in sorted(sources.keys() | targets.keys()):
             file, other = sources.get(path), targets.get(path)
             if file is None or other is None:
-                rows.append({"difference": "missing" if other is None else "extra", "path": path})
+                rows.append({"difference": "missing" if other is None else "extra", "path": path or self._label})
             elif file.size != other.size or self._source.sha256(file) != self._target.sha256(other):
-                rows.append({"difference": "differs", "path": path})
+                rows.append({"difference": "differs", "path": path or self._label})
         show(self._wish.form, ("difference", "path"), rows)
         return int(bool(rows) or self._failures > 0)
 
@@ -177,7 +177,7 @@ class Transfer:
         return {"action": action, "path": file.path or self._label, "size": file.size}
 
 
-def within(source: Place, target: Place) -> bool:
+def within(source: Side, target: Side) -> bool:
     """Whether one side lies within the other, so that a transfer would read what it writes."""
     if not isinstance(source, Remote) or not isinstance(target, Remote) or source.vdir is not target.vdir:
         return False

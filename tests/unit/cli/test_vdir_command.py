@@ -166,6 +166,30 @@ def test_sync_copies_what_differs(cms: Run, tree: Path, vdir: Vdir) -> None:
     assert contents(Path("back")) == contents(tree)
 
 
+def test_one_file_is_compared_and_copied(cms: Run, vdir: Vdir) -> None:
+    Path("x").write_text("1")
+    assert cms("storage", "put", "x", "lab:/y", "--check")[:2] == (1, "DIFFERENCE  PATH\nmissing     x\n")
+    assert cms("storage", "put", "x", "lab:/y")[0] == 0
+    assert cms("storage", "put", "x", "lab:/y", "--check")[:2] == (0, "")
+    vdir.write("y", b"2")
+    assert cms("storage", "copy", "x", "lab:/y", "--check")[:2] == (1, "DIFFERENCE  PATH\ndiffers     x\n")
+
+
+def test_files_go_from_one_directory_to_another(
+    cms: Run, served: Served, vdir: Vdir, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = {"a/b.bin": os.urandom(3 << 20), "empty": b"", ODD: b"odd"}
+    for path, one in content.items():
+        vdir.write(f"t/{path}", one)
+    with Served(tmp_path_factory.mktemp("other")) as other:
+        # a name of digits, so that one URL is of both
+        words = (f"{served.port}:/t", f"{other.port}:/", "--url", "http://127.0.0.1:{name}")
+        assert cms("storage", "sync", *words)[0] == 0
+        assert there(other.vdir(), "") == content
+        assert cms("storage", "sync", *words, "--check")[:2] == (0, "")
+        assert cms("storage", "sync", *words)[:2] == (0, ""), "times are carried too"
+
+
 def test_patterns_choose(cms: Run, tree: Path, vdir: Vdir) -> None:
     words = ("--include", "d1/**", "--include", "**/*.txt", "--exclude", "**/e2/*")
     assert cms("storage", "sync", "tree", "lab:/t", *words)[0] == 0
