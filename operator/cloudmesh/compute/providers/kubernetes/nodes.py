@@ -142,8 +142,9 @@ def _amounts(limits: dict[str, str]) -> dict[str, Fraction]:
     return {name: parse_quantity(value) for name, value in limits.items()}
 
 
-LOGIN = "/usr/sbin/sshd -i -e -o LogLevel=QUIET -f /opt/cloudmesh/machine/sshd_config"
-"""One login on standard input and output, for people who reach the API server but no Pod. `-e` or it ends at once."""
+LOGIN = "sh -c '/usr/sbin/sshd -i -e -o LogLevel=QUIET -f /opt/cloudmesh/machine/sshd_config || true'"
+"""One login on standard input and output, for people who reach the API server but no Pod. `-e` or it ends at once; it
+ends with 255 whenever somebody logs out, which kubectl would tell as an error."""
 
 
 def _details(pod: Obj, container: Obj) -> dict[str, str]:
