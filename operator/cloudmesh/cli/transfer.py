@@ -107,6 +107,10 @@ class Transfer:
             other = targets.get(path)
             if not self._wish.differing or other is None or self._differs(file, other):
                 plan.append(("copy", file))
+        if self._wish.delete and not sources and targets:
+            raise InvalidRequest(
+                "the source is empty: is it the right one, and mounted? Nothing is deleted at the target"
+            )
         gone = [file for path, file in targets.items() if path not in sources] if self._wish.delete else []
         if self._wish.dryrun:
             rows = [self._row(*one) for one in plan] + [self._row("delete", file) for file in gone]

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -165,9 +166,10 @@ class Vdir:
     def get(self, path: str, target: str | Path) -> Path:
         """Reads a file of the directory into a local one, which is there whole or not at all."""
         target = Path(target)
-        part = target.with_name(f".{target.name}.part")
+        # a name of its own: not a file of the user's, nor that of another process
+        part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.part")
         try:
-            with part.open("wb") as file:
+            with part.open("xb") as file:
                 for chunk in self.chunks(path):
                     file.write(chunk)
             return part.replace(target)

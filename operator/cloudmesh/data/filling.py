@@ -20,7 +20,7 @@ async def fill(catalog: Catalog, mesh: Mesh, now: int) -> str:
     """Makes a new catalogue of what the stores hold; does nothing with one that isn't new.
 
     All stores have to answer if one that does holds something of the directory already: what lies in the others alone
-    would look deleted. A directory without any content begins with the stores that are there.
+    would look deleted. A directory that is new, since no store that answers knew it, begins with those that are there.
 
     Returns:
         What it waits for; empty when it is done.
@@ -36,7 +36,7 @@ async def fill(catalog: Catalog, mesh: Mesh, now: int) -> str:
     try:
         if not there:
             return "the catalogue is new, and no store answers: " + _tell(away)
-        if await _is_empty(there):
+        if await _is_empty(there) and (not away or all(m.claimed for m in there)):
             await catalog.set(FILLED, "empty")
             return ""
         if away:

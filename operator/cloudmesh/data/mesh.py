@@ -72,6 +72,8 @@ class Member:
         self.reserved = 0
         """Bytes of uploads that are under way."""
         self._since = clock()
+        self.claimed = False
+        """The prefix was nobody's until this process came: nothing of the directory was in it before."""
         self.looked = asyncio.Event()
         self.doubted = asyncio.Event()
         self.identify: Callable[[], Awaitable[bool]] | None = None
@@ -327,6 +329,7 @@ class Mesh:
         marker = Marker(secrets.token_hex(16), config.installation, config.namespace, config.name, config.uid)
         try:
             await member.store.write(member.key(MARKER), once(msgspec.json.encode(marker)), if_absent=True)
+            member.claimed = True
         except Exists:
             log.info("store %s: somebody else claimed the prefix first", member.name)
         found = await self._marker(member)

@@ -71,7 +71,7 @@ class Tree:
         self.journal = journal
         self.now = now
         self._stir = stir
-        self.writer = Writer(catalog, mesh, now=now, stir=stir)
+        self.writer = Writer(catalog, mesh, now=now, stir=stir, journaled=journal.sync)
         self.put = self.writer.put
 
     # -- looking

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cloudmesh.data import names
@@ -29,6 +29,8 @@ SMALL = 1 << 20
 STAT_SECONDS = 10.0
 WAITS = (0.0, 0.05, 0.2, 0.5)
 """Seconds between tries to begin a write."""
+PLAIN = ("", "application/octet-stream")
+"""Media types that say nothing."""
 WAIT_SECONDS = 10.0
 """How long a write waits for another one of the same file."""
 
@@ -41,13 +43,23 @@ class Writer:
         mesh: Its stores, and how they are used.
         now: Microseconds.
         stir: Called when the mover has something to do.
+        journaled: Returns when what was committed is in a store's journal too.
     """
 
-    def __init__(self, catalog: Catalog, mesh: Mesh, *, now: Callable[[], int], stir: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        mesh: Mesh,
+        *,
+        now: Callable[[], int],
+        stir: Callable[[], None],
+        journaled: Callable[[], Awaitable[None]],
+    ) -> None:
         self.catalog = catalog
         self.mesh = mesh
         self.now = now
         self._stir = stir
+        self._journaled = journaled
         self._writing: dict[str, asyncio.Lock] = {}
         self.live: dict[str, str] = {}
         """Writes that this process works on: intents and their entries."""
@@ -102,9 +114,13 @@ class Writer:
             wish = _Wish(clean, size, mtime, sha256, content_type, dict(tags or {}), if_version)
             begun = await self._begin_surely(wish)
             try:
-                return await self._put(begun, stream)
+                entry = await self._put(begun, stream)
             finally:
                 self.live.pop(begun.intent.id, None)
+            if entry.tags or entry.content_type not in PLAIN:
+                # what no object carries and a rule may go by
+                await self._journaled()
+            return entry
         finally:
             lock.release()
             if not lock.locked() and not getattr(lock, "_waiters", None):

@@ -317,6 +317,19 @@ async def test_any_history_comes_back(tmp_path: Path, seed: int) -> None:
         assert world.journal.objects > 3
 
 
+async def test_a_store_that_was_known_before_waits_for_those_that_are_away(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        mesh: Any = SimpleNamespace(members=world.members, up=lambda: [world.members["s1"]])
+        fresh = SqliteCatalog(tmp_path / "fresh.sqlite", readers=1)
+        await fresh.open()
+        world.members["s2"].told("Unknown", "no answer")
+        # it holds nothing but its marker, and the one that is away may hold all
+        assert "no answer" in await fill(fresh, mesh, 1)
+        world.members["s1"].claimed = True
+        assert await fill(fresh, mesh, 1) == ""
+        await fresh.close()
+
+
 async def test_a_new_catalogue_is_filled_once(tmp_path: Path) -> None:
     async with World(tmp_path) as world:
         await world.put("f", b"one")

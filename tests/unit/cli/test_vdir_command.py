@@ -163,6 +163,11 @@ def test_sync_copies_what_differs(cms: Run, tree: Path, vdir: Vdir) -> None:
     Path("back").mkdir()
     Path("back/extra").touch()
     assert cms("storage", "sync", "lab:/t", "back", "--delete")[0] == 0
+    (tree.parent / "unmounted").mkdir()
+    code, _, err = cms("storage", "sync", "unmounted", "lab:/t", "--delete")
+    assert code == 1
+    assert "the source is empty" in err
+    assert vdir.exists("t")
     assert contents(Path("back")) == contents(tree)
 
 

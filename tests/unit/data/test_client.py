@@ -141,13 +141,14 @@ def test_files_of_this_machine(vdir: Vdir, tmp_path: Path) -> None:
     assert vdir.put(source, "local")["modified"] == "2020-01-01T00:00:00.000001Z"
     with pytest.raises(Exists):
         vdir.put(source, "local", new=True)
+    (tmp_path / ".target.part").write_bytes(b"a file of the user's")
     target = vdir.get("local", tmp_path / "target")
     assert target.read_bytes() == CONTENT
     # what can't be read leaves what was there, and nothing beside it
     with pytest.raises(Missing):
         vdir.get("none", target)
     assert target.read_bytes() == CONTENT
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["source", "target"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".target.part", "source", "target"]
 
 
 def test_errors(served: Served, vdir: Vdir) -> None:

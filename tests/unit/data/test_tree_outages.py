@@ -252,6 +252,20 @@ async def test_one_place_is_not_two_stores(w: World):
 
 
 @virtual()
+async def test_what_no_object_carries_is_in_the_journal_when_a_write_is_acknowledged(w: World):
+    async def unwritten() -> int:
+        return len(await w.catalog.unwritten())
+
+    await w.journal.flush()
+    await w.put("plain", b"x")
+    assert await unwritten() == 1
+    await w.put("tagged", b"x", tags={"of": "mine"})
+    assert await unwritten() == 0
+    await w.put("typed", b"x", content_type="text/csv")
+    assert await unwritten() == 0
+
+
+@virtual()
 async def test_journal_store_down(w: World):
     await w.put("d/f", OLD)
     w.faults.down.add("a")

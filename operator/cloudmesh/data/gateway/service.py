@@ -36,6 +36,8 @@ from cloudmesh.engine.errors import CloudmeshError
 log = logging.getLogger(__name__)
 
 CONFIG_SECONDS = 1.0
+FILL_SECONDS = 5.0
+"""How long a start waits for a catalogue that is made anew."""
 RECOVERY_SECONDS = 15.0
 SCAN_SECONDS = 3600.0
 SWEEP_SECONDS = 86400
@@ -83,10 +85,13 @@ class Gateway:
             self._tasks = [asyncio.create_task(self._forever(self._watch_config()), name="configuration")]
             await self._end()
             return self
-        await self._fill()
+        self.waits = "the catalogue is being made anew of what the stores hold"
+        filling = asyncio.create_task(self._fill(), name="fill")
+        # a large directory takes its time: the doors say so meanwhile
+        await asyncio.wait({filling}, timeout=FILL_SECONDS)
         self._tasks = [
             asyncio.create_task(self._forever(self._watch_config()), name="configuration"),
-            asyncio.create_task(self._forever(self._work()), name="work"),
+            asyncio.create_task(self._forever(self._work(filling)), name="work"),
         ]
         return self
 
@@ -106,8 +111,9 @@ class Gateway:
     async def _fill(self) -> None:
         self.waits = await fill(self.catalog, self.mesh, wall())
 
-    async def _work(self) -> None:
+    async def _work(self, filling: asyncio.Task[None]) -> None:
         """All that goes on in the background once there is a catalogue."""
+        await filling
         while self.waits:
             log.warning("%s", self.waits)
             await asyncio.sleep(RECOVERY_SECONDS / 5)
