@@ -190,7 +190,6 @@ def directory_config(
         rules=tuple(_rule(rule, names) for rule in spec.placement.rules),
         quota_bytes=None if spec.quota is None or spec.quota.size is None else int(parse_quantity(spec.quota.size)),
         quota_files=None if spec.quota is None else spec.quota.files,
-        keep_versions=0,
         trash_seconds=spec.versions.trash_seconds,
         verify_seconds=spec.verify.every_seconds,
         adopt=spec.adopt == "Existing",

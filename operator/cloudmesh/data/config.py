@@ -150,13 +150,10 @@ class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):
         rules: In order; the first that matches a file places it.
         quota_bytes: Bytes of all files together, None for no limit.
         quota_files: Files at most, None for no limit.
-        max_monthly_nanos: Money a month at most, None for no limit.
-        currency: Currency of it.
-        keep_versions: Older versions of a file that are kept.
+        currency: Of what is told of costs.
         trash_seconds: How long what was deleted can be restored.
         verify_seconds: How often each copy is read and compared; 0 for never.
         adopt: Files that stores already hold under the prefix appear in the tree.
-        settle_names: After a rename, objects move to their new names when it costs little.
         auth: Who is let in.
         web: The web page is served.
         webdav: WebDAV is served.
@@ -173,13 +170,10 @@ class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):
     rules: tuple[PlacementRule, ...] = (PlacementRule(),)
     quota_bytes: int | None = None
     quota_files: int | None = None
-    max_monthly_nanos: int | None = None
     currency: str = "USD"
-    keep_versions: int = 5
     trash_seconds: int = 2592000
     verify_seconds: int = 2592000
     adopt: bool = True
-    settle_names: bool = True
     auth: AuthConfig = AuthConfig()
     web: bool = True
     webdav: bool = True

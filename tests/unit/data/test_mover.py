@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from tests.unit.data.virtual import virtual
+from tests.unit.data.virtual import until_it_lives, virtual
 
 from cloudmesh.data.config import PlacementRule
 from cloudmesh.data.errors import Missing
@@ -43,19 +43,7 @@ def test_death_at_every_call_of_a_move_between_stores(tmp_path):
         await all_known(w)
         return died
 
-    for number in range(300):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        died = []
-
-        @virtual()
-        async def run(w: World, number: int = number, died: list[bool] = died):
-            died.append(await at(w, number))
-
-        run(folder)
-        if not died[0]:
-            break
-    assert 15 < number < 150
+    assert 15 < until_it_lives(at, tmp_path, 300) < 150
 
 
 @pytest.mark.parametrize("silent", [False, True])

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 
 import pytest
-from tests.unit.data.virtual import virtual
+from tests.unit.data.virtual import until_it_lives, virtual
 
 from cloudmesh.data.catalog.ports import ABSENT
 from cloudmesh.data.config import PlacementRule, StoreConfig
@@ -100,19 +100,7 @@ def test_death_at_every_call_of_a_write(tmp_path, fresh):
         outcomes.add(content)
         return died
 
-    for number in range(200):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        died = []
-
-        @virtual()
-        async def run(w: World, number: int = number, died: list[bool] = died):
-            died.append(await at(w, number))
-
-        run(folder)
-        if not died[0]:
-            break
-    assert 10 < number < 100
+    assert 10 < until_it_lives(at, tmp_path, 200) < 100
     assert outcomes == {None if fresh else OLD, NEW}
 
 

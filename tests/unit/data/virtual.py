@@ -34,3 +34,23 @@ def virtual(stores: Any = "abc", **config: Any) -> Callable[[Callable[..., Corou
         return test
 
     return decorate
+
+
+def until_it_lives(act: Callable[[World, int], Coroutine[Any, Any, bool]], folder: Path, most: int) -> int:
+    """Runs `act(w, number)`, which says whether the process died at that call, for each call in a world of its own.
+
+    Returns:
+        The number of the first call at which it lived.
+    """
+    for number in range(most):
+        own, died = folder / str(number), []
+        own.mkdir()
+
+        @virtual()
+        async def run(w: World, number: int = number, died: list[bool] = died) -> None:
+            died.append(await act(w, number))
+
+        run(own)
+        if not died[0]:
+            return number
+    raise AssertionError(f"it dies at call {most} still")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
@@ -15,15 +14,13 @@ from aiohttp import web
 from cloudmesh.data import names
 from cloudmesh.data.catalog.ports import Located, Query
 from cloudmesh.data.errors import Changed, InvalidName, Missing
-from cloudmesh.data.gateway import openapi, problems, reading
+from cloudmesh.data.gateway import openapi, problems, reading, streams
 from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, Unauthenticated, User, Verb
 from cloudmesh.data.model import Entry, Trashed
 from cloudmesh.data.stores.ports import Presigner
 from cloudmesh.data.tree import Tree
 from cloudmesh.data.upload import SourceFailed
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, Transient
-
-log = logging.getLogger(__name__)
 
 PAGE = 1000
 MOST = (1 << 63) - 1
@@ -166,19 +163,7 @@ class Rest:
         if len(first) == int(headers["Content-Length"]):
             return web.Response(status=status, headers=headers, body=first)
         response = web.StreamResponse(status=status, headers=headers)
-        await response.prepare(request)
-        await response.write(first)
-        try:
-            async for chunk in chunks:
-                await response.write(chunk)
-        except CloudmeshError as error:
-            # too late for another status: the connection is cut, so that nobody takes the part for the whole
-            log.warning("reading %s broke off: %s", request.rel_url.raw_path, error)
-            if request.transport is not None:
-                request.transport.abort()
-            raise ConnectionResetError("no copy could be read to its end") from error
-        await response.write_eof()
-        return response
+        return await streams.send(request, response, first, chunks, "reading")
 
     async def _presigned(self, entry: Entry) -> str:
         for copy, member in await self._tree.readable(entry):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from urllib.parse import unquote, urlsplit
@@ -14,7 +13,7 @@ from aiohttp import web
 from cloudmesh.data import names
 from cloudmesh.data.catalog.ports import ANY, Located
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
-from cloudmesh.data.gateway import problems, reading
+from cloudmesh.data.gateway import problems, reading, streams
 from cloudmesh.data.gateway import webdav_locks as locking
 from cloudmesh.data.gateway import webdav_xml as xml
 from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, User, Verb
@@ -26,8 +25,6 @@ from cloudmesh.data.model import MICROS, Entry
 from cloudmesh.data.tree import Tree
 from cloudmesh.data.upload import SourceFailed
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, Transient
-
-log = logging.getLogger(__name__)
 
 ROOT = "/dav/"
 PAGE = 1000
@@ -386,19 +383,7 @@ class WebDav(Rest):
         pages = self._pages(asked, user, path, entry)
         first = await anext(pages)
         answer = web.StreamResponse(status=207, headers={"Content-Type": XML_TYPE})
-        await answer.prepare(request)
-        await answer.write(first)
-        try:
-            async for page in pages:
-                await answer.write(page)
-        except CloudmeshError as error:
-            # too late for another status: the connection is cut, so that nobody takes the part for the whole
-            log.warning("listing %s broke off: %s", request.rel_url.raw_path, error)
-            if request.transport is not None:
-                request.transport.abort()
-            raise ConnectionResetError("the listing broke off") from error
-        await answer.write_eof()
-        return answer
+        return await streams.send(request, answer, first, pages, "listing")
 
     async def _pages(self, asked: Asked, user: User, path: str, entry: Entry) -> AsyncGenerator[bytes, None]:
         """The answer about a directory and what is in it, a page at a time."""
