@@ -229,6 +229,13 @@ class Summary(msgspec.Struct, frozen=True, rename="camel"):
     bytes: int = 0
     pending: int = 0
     corrupted: int = 0
+    """Copies whose bytes aren't those on record."""
+    under_replicated: int = 0
+    """Files with fewer whole copies than their rule wants."""
+    unreachable: int = 0
+    """Files without a whole copy in a store that answers."""
+    clock_ahead_ms: int = 0
+    """How far the gateway's clock is ahead of the stores', if so far that nothing is removed for its age; else 0."""
     stores: tuple[StoreSummary, ...] = ()
     monthly_nanos: int | None = None
     currency: str = "USD"
