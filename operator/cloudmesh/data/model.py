@@ -21,6 +21,8 @@ ROOT = "0" * 16
 TRASH = "f" * 16
 """Id of the directory of deleted things: to delete is to move there, whatever the size; the mover does the rest."""
 MICROS = 1_000_000
+OVER = 1
+"""As a time of deletion: what lies in the trash with it can't be restored any more, its copies are being removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +150,14 @@ class Trashed:
     Args:
         entry: The file or directory, its parent being `TRASH`.
         path: Where it was.
-        at: When it was deleted.
+        at: When it was deleted or replaced; `OVER` for what can't be restored any more.
+        of: Id of the file whose older content it is; empty for what was deleted.
     """
 
     entry: Entry
     path: str
     at: int
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,7 @@ class Work:
         trashed: When it, or a directory above it, was deleted; 0 if it wasn't.
         due: Since when it waits.
         stamp: Rises whenever something changes that the mover has to look at.
+        of: Id of the file whose older content it is, in the trash; else empty.
     """
 
     entry: Entry
@@ -175,6 +180,7 @@ class Work:
     trashed: int
     due: int
     stamp: int = 0
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,3 +196,5 @@ class Totals:
     """Entries that the mover still has work with."""
     states: Mapping[str, int] = field(default_factory=dict)
     """Copies by state other than Whole."""
+    held: Mapping[str, int] = field(default_factory=dict)
+    """By store: copies on record, whatever their state."""

@@ -7,7 +7,7 @@ same transaction, and written to a store by the `Journal`, in their order.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,7 +26,8 @@ class Record:
     Args:
         seq: Rises by one.
         at: Microseconds.
-        body: What happened, as JSON: `op` is `move`, `delete`, `restore`, `purge`, `mkdir`, `tags`, `put` or `copy`.
+        body: What happened, as JSON: `op` is `move`, `delete`, `restore`, `purge`, `mkdir`, `tags`, `put`, `copy`,
+            `keep` or `expire`.
     """
 
     seq: int
@@ -87,6 +88,9 @@ class Catalog(Protocol):
     async def at_key(self, store: str, key: str) -> Copy | None:
         """The copy that lies at a key, or is meant to: no two entries share one."""
 
+    async def held(self, store: str, *, after: str = "", limit: int = 1000) -> list[Copy]:
+        """Copies on record in a store, whatever their state, by key (as UTF-8 bytes), those after the key `after`."""
+
     async def children(self, path: str, *, after: str = "", limit: int = 1000, copies: bool = False) -> list[Located]:
         """Entries of a directory by name, those after the name `after`.
 
@@ -100,8 +104,11 @@ class Catalog(Protocol):
     async def search(self, query: Query, *, after: str = "", limit: int = 1000) -> list[Located]:
         """What matches, in the order of `walk`."""
 
-    async def trash(self, *, after: str = "", limit: int = 1000) -> list[Trashed]:
-        """What was deleted by name or as a directory, by entry id."""
+    async def trash(self, *, after: str = "", limit: int = 1000, versions: bool = False) -> list[Trashed]:
+        """What was deleted by name or as a directory, by entry id; with `versions` older contents of files too."""
+
+    async def versions(self, entry_id: str) -> list[Trashed]:
+        """Older contents of a file that are kept, the newest first; what is over (`OVER`) isn't among them."""
 
     async def totals(self) -> Totals:
         """Sums, without counting."""
@@ -132,7 +139,8 @@ class Catalog(Protocol):
                 belongs to another entry than the intent's.
             Conflict: Another Put of the same entry or name is open; for other kinds: any intent of the entry is. A Put
                 doesn't wait for the mover: what that writes meanwhile fits no version any more, and it takes it back.
-                Or the key of a target belongs to another entry.
+                Or the key of a target belongs to another entry; or a Put is to go over an object (`expect`) and the
+                whole copy in that store lies at another key by now.
             Missing: There is no such entry (kinds other than Put).
             InvalidName: A part of the path is a file, or the path itself a directory.
         """
@@ -152,11 +160,24 @@ class Catalog(Protocol):
         """
 
     async def commit_put(
-        self, intent_id: str, *, size: int, sha256: str, whole: Sequence[Copy], failed: Mapping[str, str], due: int
+        self,
+        intent_id: str,
+        *,
+        size: int,
+        sha256: str,
+        whole: Sequence[Copy],
+        failed: Mapping[str, str],
+        due: int,
+        keep: bool = False,
     ) -> Entry:
         """The content is there: the entry gets its version, size and digest; `whole` are its copies, copies that hold
         an older version become Stale; copies in `failed` are Stale with the error, of version 0 if there was none,
         since whether something was written there is unknown. The intent ends. The file is due at `due`.
+
+        With `keep`, the whole copies of the content so far become those of a new entry in the trash, which is an older
+        version of this one (`Trashed.of`) and due; but not those at the key of a target, which were written over. No
+        entry without copies is made. Without `keep` only copies in a target's store at another key than the target's
+        do, and the entry is `OVER`. All versions of the file are due then, since the mover counts them.
 
         Raises:
             Missing: There is no such intent (it was given up), the file has a content of that version or a newer one,
@@ -164,8 +185,13 @@ class Catalog(Protocol):
             Conflict: Somebody writes the file while this is the intent of a process that has ended.
         """
 
-    async def end(self, intent_id: str) -> None:
-        """Gives an intent up, or ends one of another kind than Put; an absent one is fine."""
+    async def end(self, intent_id: str, *, left: Sequence[Copy] = ()) -> None:
+        """Gives an intent up, or ends one of another kind than Put; an absent one is fine.
+
+        `left` are objects that it made, or may have made, and that nobody wants: they become the copies (`Deleting`) of
+        a new entry in the trash that is `OVER`, so that the mover removes them. Those at the key of a copy on record
+        are left out.
+        """
 
     async def intents(self, *, until: int) -> list[Intent]:
         """Open intents on which nobody works any more at that time."""
@@ -188,11 +214,19 @@ class Catalog(Protocol):
             Changed: It isn't of `if_version`.
         """
 
+    async def expire(self, entry_id: str) -> None:
+        """What lies in the trash, deleted or an older version, is `OVER` and due from now on. The end of a file
+        (`purge`, `drop_copy`) does the same with its older versions.
+
+        Raises:
+            Missing: It isn't in the trash.
+        """
+
     async def restore(self, entry_id: str, path: str = "") -> Entry:
         """Brings something back from the trash to where it was, or to `path`; directories are made.
 
         Raises:
-            Missing: It isn't in the trash.
+            Missing: It isn't in the trash, or is an older version of a file, or is `OVER`.
             Exists: The name is taken.
         """
 
@@ -221,6 +255,11 @@ class Catalog(Protocol):
 
         Raises:
             Conflict: A key belongs to another entry's copy.
+        """
+
+    async def rekey(self, copy: Copy, *, was: Copy) -> bool:
+        """The copy lies at another key of its store now. False, and nothing is changed, if its record isn't `was` any
+        more, the other key belongs to another entry's copy, or a Put of the entry is open.
         """
 
     async def set_digest(self, entry_id: str, version: int, sha256: str) -> None:
@@ -273,17 +312,18 @@ class Catalog(Protocol):
 
     async def load(
         self,
-        entries: Sequence[Entry],
-        copies: Sequence[Copy],
-        trashed: Sequence[Trashed],
+        entries: Iterable[Entry],
+        copies: Iterable[Copy],
+        trashed: Iterable[Trashed],
         *,
         due: int,
         seq: int = 0,
-        fresh: Collection[str] = (),
+        fresh: Iterable[str] = (),
     ) -> None:
         """Fills an empty catalogue, for a rebuild: ids, versions and times are kept as given. The parents of all
-        entries must be among them (but the root); what lies in the trash as deleted is in `entries` with the parent
-        `TRASH`, and in `trashed`.
+        entries must be among them (but the root), in any order; what lies in the trash as deleted is in `entries` with
+        the parent `TRASH`, and in `trashed`. Each is read once, one after the other, perhaps in another thread, and
+        none is kept in memory: they may be millions.
 
         Args:
             entries: Files and directories.
@@ -296,6 +336,10 @@ class Catalog(Protocol):
         Raises:
             Conflict: It isn't empty.
         """
+
+    async def clear(self, keep: Sequence[str] = ()) -> None:
+        """Throws everything away, as if it were new, also where it is damaged; texts whose names begin with one of
+        `keep` stay. Whoever is at work with it gets a Transient or finds nothing."""
 
     async def close(self) -> None:
         """Ends; twice is fine."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cloudmesh.data.catalog.ports import Record
-from cloudmesh.data.model import Copy, Entry
+from cloudmesh.data.model import Copy, Entry, Trashed
 
 
 def mkdir(entry: Entry, path: str) -> Mapping[str, Any]:
@@ -66,6 +66,16 @@ def restored(entry: Entry, path: str) -> Mapping[str, Any]:
 def purged(entry_id: str) -> Mapping[str, Any]:
     """It is gone for good."""
     return {"op": "purge", "id": entry_id}
+
+
+def kept(thing: Trashed, copies: Iterable[Copy]) -> Mapping[str, Any]:
+    """Objects are an older content of a file, or nothing that anybody wants."""
+    return {**put(thing.entry, thing.path, copies), "op": "keep", "of": thing.of, "since": thing.at}
+
+
+def expired(entry_id: str) -> Mapping[str, Any]:
+    """It can't be restored any more."""
+    return {"op": "expire", "id": entry_id}
 
 
 def encode(records: Iterable[Record]) -> bytes:

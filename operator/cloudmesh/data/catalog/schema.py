@@ -14,7 +14,7 @@ from typing import Final
 from cloudmesh.data.model import ROOT
 from cloudmesh.engine.errors import InvalidRequest
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the schema, kept as the file's `user_version`."""
 
 TABLES: Final = """
@@ -82,7 +82,13 @@ CREATE TABLE target (
 ) WITHOUT ROWID;
 CREATE INDEX target_key ON target (store, key);
 
-CREATE TABLE trash (id TEXT PRIMARY KEY, path TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE trash (
+    id TEXT PRIMARY KEY,
+    path TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    origin TEXT NOT NULL DEFAULT ''  -- the file whose older content it is; empty for what was deleted
+) WITHOUT ROWID;
+CREATE INDEX trash_origin ON trash (origin) WHERE origin <> '';
 CREATE TABLE journal (seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, body TEXT NOT NULL);
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
@@ -132,6 +138,14 @@ BEGIN
 END;
 """
 
+CHANGES: Final = {
+    2: """
+ALTER TABLE trash ADD COLUMN origin TEXT NOT NULL DEFAULT '';
+CREATE INDEX trash_origin ON trash (origin) WHERE origin <> '';
+"""
+}
+"""What each version of the schema brought to the one before it."""
+
 
 def connect(path: Path, *, write: bool, busy_seconds: float = 30) -> sqlite3.Connection:
     """A connection for one thread; transactions are begun by hand.
@@ -163,13 +177,15 @@ def prepare(db: sqlite3.Connection, now: int) -> None:
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise InvalidRequest(f"the catalogue has schema {version}, this gateway knows up to {VERSION}: use a newer one")
-    if version == 0:
+    if version < VERSION:
+        texts = [CHANGES[later] for later in range(version + 1, VERSION + 1)] if version else [TABLES]
         db.execute("BEGIN IMMEDIATE")
         try:
-            for statement in _statements(TABLES):
+            for statement in _statements("".join(texts)):
                 db.execute(statement)
-            db.execute("INSERT INTO entry VALUES (?, '', '', 1, 0, 0, '', 1, '', '', ?, 0, 0, 0, 0)", (ROOT, now))
-            db.execute("INSERT INTO sums VALUES (0, 0, 0, 0)")
+            if not version:
+                db.execute("INSERT INTO entry VALUES (?, '', '', 1, 0, 0, '', 1, '', '', ?, 0, 0, 0, 0)", (ROOT, now))
+                db.execute("INSERT INTO sums VALUES (0, 0, 0, 0)")
             db.execute(f"PRAGMA user_version = {VERSION}")
             db.execute("COMMIT")
         finally:

@@ -10,17 +10,18 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from cloudmesh.data.catalog import sqlite_aside as aside
 from cloudmesh.data.catalog import sqlite_files as files
 from cloudmesh.data.catalog import sqlite_read as read
 from cloudmesh.data.catalog import sqlite_tree as tree
 from cloudmesh.data.catalog.ports import ANY, Located, Query, Record
 from cloudmesh.data.catalog.schema import prepare
 from cloudmesh.data.catalog.sqlite_threads import Act, Readers, Writer
-from cloudmesh.data.model import ROOT, TRASH, Copy, Entry, Intent, Totals, Trashed, Work
+from cloudmesh.data.model import Copy, Entry, Intent, Totals, Trashed, Work
 from cloudmesh.engine.errors import Conflict, Transient
 
 T = TypeVar("T")
@@ -125,6 +126,10 @@ class SqliteCatalog:
         """See `Catalog.at_key`."""
         return await self._read(lambda db: read.at_key(db, store, key))
 
+    async def held(self, store: str, *, after: str = "", limit: int = 1000) -> list[Copy]:
+        """See `Catalog.held`."""
+        return await self._read(lambda db: read.held(db, store, after, limit))
+
     async def children(self, path: str, *, after: str = "", limit: int = 1000, copies: bool = False) -> list[Located]:
         """See `Catalog.children`."""
         return await self._read(lambda db: read.children(db, path, after, limit, copies))
@@ -137,9 +142,13 @@ class SqliteCatalog:
         """See `Catalog.search`."""
         return await self._read(lambda db: read.search(db, query, after, limit))
 
-    async def trash(self, *, after: str = "", limit: int = 1000) -> list[Trashed]:
+    async def trash(self, *, after: str = "", limit: int = 1000, versions: bool = False) -> list[Trashed]:
         """See `Catalog.trash`."""
-        return await self._read(lambda db: read.trash(db, after, limit))
+        return await self._read(lambda db: read.trash(db, after, limit, versions))
+
+    async def versions(self, entry_id: str) -> list[Trashed]:
+        """See `Catalog.versions`."""
+        return await self._read(lambda db: read.versions(db, entry_id))
 
     async def totals(self) -> Totals:
         """See `Catalog.totals`."""
@@ -173,16 +182,24 @@ class SqliteCatalog:
         await self._write(lambda db: files.renew(db, intent_id, until))
 
     async def commit_put(
-        self, intent_id: str, *, size: int, sha256: str, whole: Sequence[Copy], failed: Mapping[str, str], due: int
+        self,
+        intent_id: str,
+        *,
+        size: int,
+        sha256: str,
+        whole: Sequence[Copy],
+        failed: Mapping[str, str],
+        due: int,
+        keep: bool = False,
     ) -> Entry:
         """See `Catalog.commit_put`."""
         return await self._write(
-            lambda db: files.commit_put(db, self._clock(), intent_id, size, sha256, whole, failed, due)
+            lambda db: files.commit_put(db, self._clock(), intent_id, size, sha256, whole, failed, due, keep)
         )
 
-    async def end(self, intent_id: str) -> None:
+    async def end(self, intent_id: str, *, left: Sequence[Copy] = ()) -> None:
         """See `Catalog.end`."""
-        await self._write(lambda db: files.end(db, intent_id))
+        await self._write(lambda db: files.end(db, self._clock(), intent_id, left))
 
     async def intents(self, *, until: int) -> list[Intent]:
         """See `Catalog.intents`."""
@@ -195,6 +212,10 @@ class SqliteCatalog:
     async def delete(self, path: str, *, recursive: bool = False, if_version: int = ANY) -> Entry | None:
         """See `Catalog.delete`."""
         return await self._change(lambda db: tree.delete(db, self._clock(), path, recursive, if_version))
+
+    async def expire(self, entry_id: str) -> None:
+        """See `Catalog.expire`."""
+        await self._write(lambda db: aside.expire(db, self._clock(), entry_id))
 
     async def restore(self, entry_id: str, path: str = "") -> Entry:
         """See `Catalog.restore`."""
@@ -215,6 +236,10 @@ class SqliteCatalog:
     ) -> None:
         """See `Catalog.put_copies`."""
         await self._write(lambda db: files.put_copies(db, self._clock(), copies, due, was))
+
+    async def rekey(self, copy: Copy, *, was: Copy) -> bool:
+        """See `Catalog.rekey`."""
+        return await self._write(lambda db: aside.rekey(db, self._clock(), copy, was))
 
     async def set_digest(self, entry_id: str, version: int, sha256: str) -> None:
         """See `Catalog.set_digest`."""
@@ -282,31 +307,38 @@ class SqliteCatalog:
 
     async def load(
         self,
-        entries: Sequence[Entry],
-        copies: Sequence[Copy],
-        trashed: Sequence[Trashed],
+        entries: Iterable[Entry],
+        copies: Iterable[Copy],
+        trashed: Iterable[Trashed],
         *,
         due: int,
         seq: int = 0,
-        fresh: Collection[str] = (),
+        fresh: Iterable[str] = (),
     ) -> None:
         """See `Catalog.load`."""
-        parents = {entry.id: entry.parent for entry in entries}
-        live = {ROOT: True, TRASH: False}
-        for entry in entries:
-            chain = [entry.id]
-            while chain[-1] not in live:
-                chain.append(parents[chain[-1]])
-            live.update(dict.fromkeys(chain, live[chain[-1]]))
-        gone = [(thing.entry.id, thing.path, thing.at) for thing in trashed]
-        told = sorted(fresh)
 
         def act(db: read.DB) -> None:
             # one commit, however large: a process that ends in the middle leaves an empty catalogue
-            files.load(db, entries, live, copies, due)
-            files.finish_load(db, self._clock(), gone, seq, told)
+            files.load(db, entries, copies, due)
+            gone = ((thing.entry.id, thing.path, thing.at, thing.of) for thing in trashed)
+            files.finish_load(db, self._clock(), gone, seq, fresh)
 
         await self._write(act)
+
+    async def clear(self, keep: Sequence[str] = ()) -> None:
+        """See `Catalog.clear`. The file is made anew; who reads or writes meanwhile is told that it is closed."""
+        kept: list[tuple[str, str]] = []
+        with contextlib.suppress(Transient):
+            kept = await self._read(lambda db: db.execute("SELECT name, value FROM setting").fetchall())
+        await self.close()
+        self._unlink()
+        await self.open()
+        rows = [(name, value) for name, value in kept if name.startswith(tuple(keep))]
+        await self._write(lambda db: db.executemany("INSERT OR REPLACE INTO setting VALUES (?, ?)", rows) and None)
+
+    def _unlink(self) -> None:
+        for end in ("-wal", "-shm", ""):
+            Path(f"{self.path}{end}").unlink(missing_ok=True)
 
     # -- of this catalogue alone
 

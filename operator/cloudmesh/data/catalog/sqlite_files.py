@@ -7,35 +7,17 @@ from dataclasses import replace
 from typing import Final
 
 from cloudmesh.data.catalog import records
+from cloudmesh.data.catalog import sqlite_aside as aside
 from cloudmesh.data.catalog import sqlite_read as read
 from cloudmesh.data.catalog import sqlite_tree as tree
 from cloudmesh.data.catalog.ports import ANY
 from cloudmesh.data.catalog.sqlite_read import DB, Row, dumps, parts_of, to_copy, to_entry
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
-from cloudmesh.data.model import MICROS, ROOT, TRASH, Copy, Entry, Intent
+from cloudmesh.data.model import MICROS, OVER, ROOT, TRASH, Copy, Entry, Intent
 from cloudmesh.engine.errors import Conflict
 
 AGAIN: Final = 60 * MICROS
 """After which the mover looks again at what is in the trash and still holds something."""
-UPSERT: Final = (
-    "INSERT INTO copy VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (entry, store) DO UPDATE SET "
-    "key = ?3, version = ?4, state = ?5, tag = ?6, size = ?7, verified = ?8, scrubbed = ?9, error = ?10"
-)
-
-
-def write_copy(db: DB, entry_id: str, copy: Copy) -> None:
-    """Writes a copy of an entry that is there.
-
-    Raises:
-        Conflict: Another entry's copy lies at its key.
-    """
-    row = db.execute("SELECT entry FROM copy WHERE store = ? AND key = ?", (copy.store, copy.key)).fetchone()
-    if row is not None and row[0] != entry_id:
-        raise Conflict(f"'{copy.key}' in store {copy.store} is a copy of another entry, {row[0]}")
-    values = (copy.version, copy.state, copy.tag, copy.size, copy.verified, copy.scrubbed, copy.error)
-    db.execute(UPSERT, (entry_id, copy.store, copy.key, *values))
-
-
 # -- intents
 
 
@@ -60,6 +42,10 @@ def begin(db: DB, now: int, intent: Intent, if_version: int) -> None:
         there = read.at_key(db, target.store, target.key)
         if there is not None and there.entry != intent.entry:
             raise Conflict(f"'{target.key}' in store {target.store} belongs to another entry, {there.entry}")
+        elsewhere = "SELECT 1 FROM copy WHERE entry = ? AND store = ? AND state = 'Whole' AND key <> ?"
+        if intent.kind == "Put" and target.expect:
+            if db.execute(elsewhere, (intent.entry, target.store, target.key)).fetchone():
+                raise Conflict(f"'{target.key}' in store {target.store} has another key meanwhile")
     values = (intent.sha256, intent.size, intent.mtime, intent.content_type, dumps(intent.tags), directory)
     db.execute(
         "INSERT INTO intent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -119,8 +105,10 @@ def open_intent(db: DB, intent_id: str) -> Intent:
     return read.to_intent(db, row)
 
 
-def end(db: DB, intent_id: str) -> None:
-    """Ends an intent."""
+def end(db: DB, now: int, intent_id: str, left: Sequence[Copy] = ()) -> None:
+    """Ends an intent; what it left goes to the trash."""
+    if left:
+        aside.leave(db, now, open_intent(db, intent_id), left)
     db.execute("DELETE FROM target WHERE intent = ?", (intent_id,))
     db.execute("DELETE FROM intent WHERE id = ?", (intent_id,))
 
@@ -146,6 +134,7 @@ def commit_put(
     whole: Sequence[Copy],
     failed: Mapping[str, str],
     due: int,
+    keep: bool,
 ) -> Entry:
     """The content is there."""
     intent = open_intent(db, intent_id)
@@ -170,6 +159,7 @@ def commit_put(
         gone = read.trashed(db, directory)
         tree.insert(db, entry, live=not gone, due=now if gone else due, pending=bool(gone or 0 < due <= now))
     else:
+        aside.set_aside(db, now, to_entry(row), intent, keep=keep)
         db.execute(
             "UPDATE entry SET size = ?, mtime = ?, sha256 = ?, version = ?, content_type = ? WHERE id = ?",
             (size, mtime, sha256, intent.version, intent.content_type, intent.entry),
@@ -178,7 +168,7 @@ def commit_put(
             tree.rouse(db, intent.entry, due, pending=due <= now)
         entry = read.renamed(db, to_entry(read.find_id(db, intent.entry) or ()))
     _put_copies(db, intent, whole, failed)
-    end(db, intent_id)
+    end(db, now, intent_id)
     _record_put(db, now, entry, whole)
     return entry
 
@@ -196,12 +186,12 @@ def _put_copies(db: DB, intent: Intent, whole: Sequence[Copy], failed: Mapping[s
                 (failed.get(store, copy.error), intent.entry, store),
             )
     for copy in whole:
-        write_copy(db, intent.entry, copy)
+        aside.write_copy(db, intent.entry, copy)
     keys = {target.store: target.key for target in intent.targets}
     for store, error in failed.items():
         if store not in known and store not in good and store in keys:
             # whether something was written is unknown: it must be looked at, and deleted with the entry
-            write_copy(db, intent.entry, Copy(intent.entry, store, keys[store], 0, "Stale", error=error))
+            aside.write_copy(db, intent.entry, Copy(intent.entry, store, keys[store], 0, "Stale", error=error))
 
 
 def _record_put(db: DB, now: int, entry: Entry, copies: Iterable[Copy]) -> None:
@@ -228,7 +218,7 @@ def adopt(db: DB, now: int, path: str, copy: Copy, mtime: int, sha256: str, entr
     content = (copy.size, mtime or now, sha256, copy.version)
     entry = Entry(entry_id, parent, name, "File", *content, created=now)
     tree.insert(db, entry, live=True, due=now)
-    write_copy(db, entry_id, copy)
+    aside.write_copy(db, entry_id, copy)
     _record_put(db, now, entry, [copy])
     return entry
 
@@ -245,7 +235,7 @@ def put_copies(db: DB, now: int, copies: Sequence[Copy], due: int, was: Sequence
         old = to_copy(row) if row else None
         if old == copy or (was is not None and old != was[number]):
             continue
-        write_copy(db, copy.entry, copy)
+        aside.write_copy(db, copy.entry, copy)
         place = (copy.key, copy.tag, copy.version)
         if copy.state == "Whole" and (old is None or (old.key, old.tag, old.version) != place):
             tree.record(db, now, records.copied(copy))
@@ -324,6 +314,9 @@ def _end_entry(db: DB, now: int, entry_id: str) -> None:
     db.execute("DELETE FROM entry WHERE id = ?", (entry_id,))
     db.execute("DELETE FROM trash WHERE id = ?", (entry_id,))
     db.execute("DELETE FROM visit WHERE dir = ?", (entry_id,))
+    # its older contents go with it
+    db.execute("UPDATE trash SET at = ? WHERE origin = ? AND origin <> ''", (OVER, entry_id))
+    aside.rouse(db, now, entry_id)
     tree.record(db, now, records.purged(entry_id))
 
 
@@ -343,21 +336,28 @@ def looked(db: DB, now: int, entry_id: str, version: int, due: int, pending: boo
     )
 
 
-def load(db: DB, entries: Iterable[Entry], live: Mapping[str, bool], copies: Iterable[Copy], due: int) -> None:
+def load(db: DB, entries: Iterable[Entry], copies: Iterable[Copy], due: int) -> None:
     """Writes entries and copies as they are, for a rebuild; `finish_load` brings the rest."""
     if db.execute("SELECT 1 FROM entry WHERE id <> ? UNION ALL SELECT 1 FROM intent LIMIT 1", (ROOT,)).fetchone():
         raise Conflict("the catalogue isn't empty")
     for entry in entries:
         row = replace(entry, name=entry.id) if entry.parent == TRASH else entry
         wanted = due if entry.kind == "File" or entry.parent == TRASH else 0
-        tree.insert(db, row, live=live[entry.id], due=wanted)
+        tree.insert(db, row, live=entry.parent != TRASH, due=wanted)
+    # whatever lies below something in the trash is there too; known only when all are written
+    db.execute(
+        "WITH RECURSIVE gone (id) AS (SELECT id FROM entry WHERE parent = ? UNION ALL "
+        "SELECT e.id FROM entry e JOIN gone g ON e.parent = g.id) "
+        "UPDATE entry SET live = 0 WHERE live = 1 AND id IN (SELECT id FROM gone)",
+        (TRASH,),
+    )
     for copy in copies:
-        write_copy(db, copy.entry, copy)
+        aside.write_copy(db, copy.entry, copy)
 
 
-def finish_load(db: DB, now: int, trashed: Iterable[tuple[str, str, int]], seq: int, fresh: Iterable[str]) -> None:
+def finish_load(db: DB, now: int, trashed: Iterable[tuple[str, str, int, str]], seq: int, fresh: Iterable[str]) -> None:
     """What is in the trash, where the journal goes on, and records of what it doesn't speak of."""
-    db.executemany("INSERT INTO trash VALUES (?, ?, ?)", trashed)
+    db.executemany("INSERT INTO trash VALUES (?, ?, ?, ?)", trashed)
     db.execute("DELETE FROM journal")
     db.execute("DELETE FROM sqlite_sequence WHERE name = 'journal'")
     db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('journal', ?)", (seq,))

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from cloudmesh.data.catalog.ports import Located, Query, Record
 from cloudmesh.data.errors import InvalidName, Missing
-from cloudmesh.data.model import ROOT, TRASH, Copy, Entry, Intent, Kind, Target, Totals, Trashed, Work
+from cloudmesh.data.model import OVER, ROOT, TRASH, Copy, Entry, Intent, Kind, Target, Totals, Trashed, Work
 
 ENTRY: Final = "id, parent, name, dir, size, mtime, sha256, version, content_type, tags, created"
 E_ENTRY: Final = "e." + ENTRY.replace(", ", ", e.")
@@ -262,14 +262,39 @@ def search(db: DB, query: Query, after: str, limit: int) -> list[Located]:
     return found
 
 
-def trash(db: DB, after: str, limit: int) -> list[Trashed]:
+def to_trashed(row: Row) -> Trashed:
+    """What lies in the trash, of a row of path, time, origin and ENTRY."""
+    path, at, origin, *rest = row
+    return Trashed(replace(to_entry(tuple(rest)), name=path.rpartition("/")[2]), path, at, origin)
+
+
+def trash(db: DB, after: str, limit: int, with_versions: bool) -> list[Trashed]:
     """What was deleted, by id."""
     rows = db.execute(
-        f"SELECT t.path, t.at, {E_ENTRY} FROM trash t JOIN entry e ON e.id = t.id "  # noqa: S608
-        "WHERE t.id > ? ORDER BY t.id LIMIT ?",
-        (after, limit),
+        f"SELECT t.path, t.at, t.origin, {E_ENTRY} FROM trash t JOIN entry e ON e.id = t.id "  # noqa: S608
+        "WHERE t.id > ?1 AND (?3 OR t.origin = '') ORDER BY t.id LIMIT ?2",
+        (after, limit, with_versions),
     )
-    return [Trashed(replace(to_entry(row[2:]), name=row[0].rpartition("/")[2]), row[0], row[1]) for row in rows]
+    return [to_trashed(row) for row in rows]
+
+
+def versions(db: DB, entry_id: str) -> list[Trashed]:
+    """Older contents of a file, the newest first."""
+    rows = db.execute(
+        f"SELECT t.path, t.at, t.origin, {E_ENTRY} FROM trash t JOIN entry e ON e.id = t.id "  # noqa: S608
+        "WHERE t.origin = ? AND t.origin <> '' AND t.at > ? ORDER BY e.version DESC, e.id",
+        (entry_id, OVER),
+    )
+    return [to_trashed(row) for row in rows]
+
+
+def held(db: DB, store: str, after: str, limit: int) -> list[Copy]:
+    """Copies on record in a store, by key."""
+    rows = db.execute(
+        f"SELECT {COPY} FROM copy WHERE store = ? AND key > ? ORDER BY key LIMIT ?",  # noqa: S608
+        (store, after, limit),
+    )
+    return [to_copy(row) for row in rows]
 
 
 def totals(db: DB) -> Totals:
@@ -277,12 +302,14 @@ def totals(db: DB) -> Totals:
     files, directories, size, pending = db.execute("SELECT files, directories, bytes, pending FROM sums").fetchone()
     stores: dict[str, tuple[int, int]] = {}
     states: dict[str, int] = {}
+    held_by: dict[str, int] = {}
     for store, state, number, held in db.execute("SELECT store, state, copies, bytes FROM held WHERE copies > 0"):
+        held_by[store] = held_by.get(store, 0) + number
         if state == "Whole":
             stores[store] = (number, held)
         else:
             states[state] = states.get(state, 0) + number
-    return Totals(files, directories, size, stores, pending, states)
+    return Totals(files, directories, size, stores, pending, states, held_by)
 
 
 def work(db: DB, now: int, limit: int) -> list[Work]:
@@ -294,8 +321,9 @@ def work(db: DB, now: int, limit: int) -> list[Work]:
     found = []
     for due, stamp, *row in rows:
         path, thing = place(db, row[0])
-        at = db.execute("SELECT at FROM trash WHERE id = ?", (thing,)).fetchone()[0] if thing else 0
-        found.append(Work(renamed(db, to_entry(tuple(row))), path, copies(db, row[0]), at, due, stamp))
+        lies = "SELECT at, origin FROM trash WHERE id = ?"
+        at, origin = db.execute(lies, (thing,)).fetchone() if thing else (0, "")
+        found.append(Work(renamed(db, to_entry(tuple(row))), path, copies(db, row[0]), at, due, stamp, origin))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
 from cloudmesh.data.errors import Exists
@@ -235,3 +235,68 @@ async def _load(bench: Bench) -> None:
     await refused(Conflict, bench.catalog.load([], [], [], due=1), "it isn't empty")
     await bench.catalog.restore(gone.id)
     need(await bench.names() == ["d", "d/f", "was", "was/old", "was/old/g"], f"there are {await bench.names()}")
+
+
+@case("journal/load-in-any-order")
+async def _load_once(bench: Bench) -> None:
+    """What is loaded is read once and comes in any order; what lies below something in the trash isn't in the sums."""
+    number, deep = 2500, 6
+    ids = [f"{n + 1:016x}" for n in range(deep)]
+    ways = [Entry(ids[n], ids[n - 1] if n else TRASH, f"d{n}", "Directory") for n in range(deep)]
+    files = (Entry(f"a{n:015x}", ids[-1] if n % 2 else ROOT, f"f{n}", "File", 1, version=2) for n in range(number))
+    copies = (Copy(f"a{n:015x}", "s1", f"k{n}", 2, "Whole", "t", 1) for n in range(number))
+
+    def entries() -> Iterator[Entry]:
+        yield from files
+        yield from reversed(ways)
+
+    trashed = iter([Trashed(ways[0], "was", 1)])
+    fresh = (f"a{n:015x}" for n in range(3))
+    await bench.catalog.load(entries(), copies, trashed, due=5, seq=1, fresh=fresh)
+    totals = await bench.catalog.totals()
+    need((totals.files, totals.directories, totals.bytes) == (number // 2, 0, number // 2), f"totals {totals}")
+    need(totals.stores == {"s1": (number, number)}, f"copies {totals.stores}")
+    need([r.body["path"] for r in await bench.catalog.unwritten()] == ["f0", "", "f2"], "records of fresh ones")
+    await bench.catalog.restore(ids[0])
+    await bench.settled()
+    need((await bench.catalog.totals()).files == number, "the rest came back")
+
+
+@case("copies/by-key")
+async def _held(bench: Bench) -> None:
+    """Copies on record in a store are given by key, page after page, whatever their state; the sums count them."""
+    keys = ["a", "a b", "a/b", "ab", "z", "ä", "\uffee", "\U0001f600"]
+    for key in reversed(keys):
+        await bench.commit(await bench.begin(f"of-{key.replace('/', '-')}", keys={"s1": key}))
+    other = await bench.put("other", stores=("s2",))
+    first = (await bench.catalog.held("s1", limit=1))[0]
+    await bench.catalog.put_copies([replace(first, state="Missing")])
+    found, after = [], ""
+    while page := await bench.catalog.held("s1", after=after, limit=3):
+        need(len(page) <= 3, "a page is too long")
+        found += page
+        after = page[-1].key
+    need([copy.key for copy in found] == keys, f"keys {[copy.key for copy in found]}")
+    need(found[0].state == "Missing", "its state")
+    need([c.entry for c in await bench.catalog.held("s2")] == [other.id], "of another store")
+    totals = await bench.catalog.totals()
+    need(totals.held == {"s1": len(keys), "s2": 1} and totals.stores["s1"][0] == len(keys) - 1, f"sums {totals}")
+
+
+@case("journal/clear")
+async def _clear(bench: Bench) -> None:
+    """All is thrown away but texts that are to stay; then it is as a new one, and can be loaded."""
+    await bench.put("d/f")
+    await bench.begin("d/g")
+    await bench.catalog.delete("d/f")
+    await bench.catalog.set("store/a", "id")
+    await bench.catalog.set("filled", "yes")
+    await bench.catalog.clear(["store/"])
+    need(await bench.names() == [] and await bench.catalog.trash() == [], "something is left")
+    need(await bench.catalog.intents(until=1 << 62) == [] and await bench.catalog.unwritten() == [], "work is left")
+    texts = (await bench.catalog.get("store/a"), await bench.catalog.get("filled"))
+    need(texts == ("id", "") and await bench.catalog.seq() == 0, f"texts {texts}, seq {await bench.catalog.seq()}")
+    totals = await bench.catalog.totals()
+    need((totals.files, totals.stores, totals.held, totals.pending) == (0, {}, {}, 0), f"totals {totals}")
+    await bench.catalog.load([Entry("3" * 16, ROOT, "f", "File", 5)], [], [], due=1, seq=9)
+    need(await bench.names() == ["f"] and await bench.catalog.seq() == 9, "it can't be loaded")
