@@ -226,7 +226,7 @@ class Catalog(Protocol):
         """Brings something back from the trash to where it was, or to `path`; directories are made.
 
         Raises:
-            Missing: It isn't in the trash, or is an older version of a file, or is `OVER`.
+            Missing: It isn't in the trash, or is an older version of a file.
             Exists: The name is taken.
         """
 

@@ -18,6 +18,8 @@ from cloudmesh.engine.errors import Conflict
 
 AGAIN: Final = 60 * MICROS
 """After which the mover looks again at what is in the trash and still holds something."""
+
+
 # -- intents
 
 
@@ -43,9 +45,9 @@ def begin(db: DB, now: int, intent: Intent, if_version: int) -> None:
         if there is not None and there.entry != intent.entry:
             raise Conflict(f"'{target.key}' in store {target.store} belongs to another entry, {there.entry}")
         elsewhere = "SELECT 1 FROM copy WHERE entry = ? AND store = ? AND state = 'Whole' AND key <> ?"
-        if intent.kind == "Put" and target.expect:
-            if db.execute(elsewhere, (intent.entry, target.store, target.key)).fetchone():
-                raise Conflict(f"'{target.key}' in store {target.store} has another key meanwhile")
+        goes_over = intent.kind == "Put" and target.expect
+        if goes_over and db.execute(elsewhere, (intent.entry, target.store, target.key)).fetchone():
+            raise Conflict(f"'{target.key}' in store {target.store} has another key meanwhile")
     values = (intent.sha256, intent.size, intent.mtime, intent.content_type, dumps(intent.tags), directory)
     db.execute(
         "INSERT INTO intent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

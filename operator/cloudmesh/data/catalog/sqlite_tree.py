@@ -13,7 +13,7 @@ from cloudmesh.data.catalog import sqlite_read as read
 from cloudmesh.data.catalog.ports import ANY
 from cloudmesh.data.catalog.sqlite_read import DB, Row, dumps, parts_of, to_entry
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
-from cloudmesh.data.model import OVER, ROOT, TRASH, Entry
+from cloudmesh.data.model import ROOT, TRASH, Entry
 from cloudmesh.engine.errors import Conflict
 
 VISIT: Final = 1000
@@ -220,11 +220,9 @@ def _trash(db: DB, now: int, found: Entry, path: str) -> Entry:
 
 def restore(db: DB, now: int, entry_id: str, path: str) -> Entry:
     """Brings back from the trash."""
-    row = db.execute("SELECT path, at, origin FROM trash WHERE id = ?", (entry_id,)).fetchone()
-    if row is None or row[2]:
+    row = db.execute("SELECT path FROM trash WHERE id = ? AND origin = ''", (entry_id,)).fetchone()
+    if row is None:
         raise Missing(f"there is no '{entry_id}' in the trash")
-    if row[1] <= OVER:
-        raise Missing(f"'{entry_id}' can't be restored any more: its copies are being removed")
     target = path or row[0]
     *above, name = parts_of(target)
     parent = make_directories(db, now, ROOT, above, "")

@@ -134,6 +134,7 @@ class Bench:
         failed: Mapping[str, str] | None = None,
         due: int = 0,
         sha256: str = "ab" * 32,
+        keep: bool = False,
     ) -> Entry:
         """Ends the write; all targets but those in `failed` hold it."""
         whole = [
@@ -142,7 +143,7 @@ class Bench:
             if t.store not in (failed or {})
         ]
         return await self.catalog.commit_put(
-            intent.id, size=size, sha256=sha256, whole=whole, failed=failed or {}, due=due
+            intent.id, size=size, sha256=sha256, whole=whole, failed=failed or {}, due=due, keep=keep
         )
 
     async def put(
@@ -208,9 +209,9 @@ async def run_case(harness: Harness, chosen: Case) -> None:
         await bench.settled()
         wrong = list(await harness.wrong(bench.catalog))
         need(not wrong, f"at the end: {wrong}")
-        before = (await bench.names(), await bench.catalog.totals(), await bench.catalog.trash())
+        before = (await bench.names(), await bench.catalog.totals(), await bench.catalog.trash(versions=True))
         await bench.open()
-        after = (await bench.names(), await bench.catalog.totals(), await bench.catalog.trash())
+        after = (await bench.names(), await bench.catalog.totals(), await bench.catalog.trash(versions=True))
         need(before == after, f"before it was closed {before}, opened again {after}")
     finally:
         await bench.close()
