@@ -130,6 +130,8 @@ class DataStoreSpec(Model):
     """Bytes that each directory may keep in it, such as `500Gi`; left out, as many as it takes."""
     limits: StoreLimits = StoreLimits()
     """What each directory's gateway uses the store for at most."""
+    price_sheet_ref: LocalReference | None = None
+    """A PriceSheet that wins over all other prices."""
 
     @property
     def kind(self) -> str:
@@ -157,6 +159,7 @@ class DataStore(Model):
             Column("Access", ".spec.access", "What it may be used for."),
             Column("Objects", ".status.objects", "Copies of files in it.", type="integer"),
             Column("Used", ".status.used", "Bytes of those copies."),
+            Column("$/GiB-Month", ".status.price.storagePerGibMonth", "What keeping a GiB for a month costs."),
             Column("Latency", ".status.latencyMs", "Milliseconds of one small call.", type="integer", priority=1),
             Column("Message", '.status.conditions[?(@.type=="Ready")].message', "Why, in a sentence.", priority=1),
             Column("Age", ".metadata.creationTimestamp", "Time since the object was made.", type="date"),

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cloudmesh.api.fields import ATOMIC, Conditions, Count, Generation, Text, Word
+from cloudmesh.api.fields import ATOMIC, Conditions, Count, Generation, Text, Timestamp, Word
+from cloudmesh.api.machines import Charge, Confidence, Currency
 from cloudmesh.api.schema import Model
 
 MAX_CLAIMS = 256
@@ -29,6 +30,27 @@ class StoreClaim(Model):
     """What its gateway sees: Up, Slow, Unknown (no answer yet), Gone, Claimed (by another directory) or Suspicious."""
 
 
+class StorePriceStatus(Model):
+    """What the store costs, and who says so."""
+
+    currency: Currency
+    """Currency of the prices, as an ISO 4217 code."""
+    storage_per_gib_month: Charge
+    """Price of a GiB for a month."""
+    writes_per_thousand: Charge
+    """Price of 1,000 requests that write."""
+    reads_per_thousand: Charge
+    """Price of 1,000 requests that read."""
+    egress_per_gib: Charge
+    """Price of a GiB that is read and leaves the place where the store is."""
+    source: Text
+    """Where the prices come from, such as `PriceSheet/campus`."""
+    as_of: Timestamp | None = None
+    """How old they are."""
+    confidence: Confidence
+    """Declared: of a PriceSheet; static: of the packaged list."""
+
+
 class DataStoreStatus(Model):
     """What the operator found."""
 
@@ -48,6 +70,8 @@ class DataStoreStatus(Model):
     """The same for people, such as `1.5Gi`."""
     latency_ms: Count | None = None
     """Time of one small call from the operator, in milliseconds."""
+    price: StorePriceStatus | None = None
+    """What the store costs; absent where nobody knows."""
     claims: Annotated[list[StoreClaim], Field(max_length=MAX_CLAIMS, json_schema_extra=ATOMIC)] = Field(
         default_factory=list
     )

@@ -23,6 +23,7 @@ LITERAL_ENUMS: Final = frozenset(
         "status.cost.confidence",
         "status.currentPrice.confidence",
         "status.hourlyPrice.confidence",
+        "status.price.confidence",
     }
 )
 """Enums of names that others gave."""

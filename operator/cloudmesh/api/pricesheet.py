@@ -1,4 +1,4 @@
-"""PriceSheet: prices of one's own, for campus machines and for contracts."""
+"""PriceSheet: prices of one's own, for campus machines and stores, and for contracts."""
 
 from __future__ import annotations
 
@@ -59,13 +59,62 @@ class PriceItem(Model):
     """Time until which the price holds."""
 
 
+class StoreMatch(Model):
+    """Which stores of files a price is for; what is left out matches all, and `*` and `?` stand for others' names."""
+
+    store: NamePattern | None = None
+    """Name of the DataStore, such as `nas` or `campus-*`."""
+    kind: NamePattern | None = None
+    """Which store: the member of its spec, such as `s3` or `local`."""
+    region: NamePattern | None = None
+    """Region: that of the label `region` of the DataStore, else of its spec."""
+
+
+class StorePrice(Model):
+    """What a store of files costs, all of it: what is left out costs nothing."""
+
+    RULES: ClassVar = (
+        Rule(
+            cel="!has(self.validFrom) || !has(self.validTo) || self.validFrom < self.validTo",
+            message="`validFrom` must be before `validTo`",
+            holds=lambda i: i.valid_from is None or i.valid_to is None or i.valid_from < i.valid_to,
+            field_path=".validFrom",
+        ),
+    )
+
+    match: StoreMatch = StoreMatch()
+    """Which DataStores the price is for; left out, all."""
+    storage_per_gib_month: Money
+    """Price of a GiB for a month; 0 is a price."""
+    writes_per_thousand: Money = "0"
+    """Price of 1,000 requests that write."""
+    reads_per_thousand: Money = "0"
+    """Price of 1,000 requests that read."""
+    egress_per_gib: Money = "0"
+    """Price of a GiB that is read and leaves the place where the store is."""
+    valid_from: UtcTime | None = None
+    """Time from which the price holds, such as `2026-01-01T00:00:00Z`."""
+    valid_to: UtcTime | None = None
+    """Time until which the price holds."""
+
+
 class PriceSheetSpec(Model):
-    """The prices; the first item that matches an offer, is valid and tells the price in question gives it."""
+    """The prices; the first one that matches, is valid and tells the price in question gives it."""
+
+    RULES: ClassVar = (
+        Rule(
+            cel="has(self.items) || has(self.stores)",
+            message="`spec` must have at least one of `items`, prices of machines, and `stores`, prices of files",
+            holds=lambda s: s.items is not None or s.stores is not None,
+        ),
+    )
 
     currency: Currency = "USD"
     """Currency of all items, as an ISO 4217 code."""
-    items: Annotated[list[PriceItem], Field(min_length=1, max_length=1000, json_schema_extra=ATOMIC)]
-    """The prices, the most special first."""
+    items: Annotated[list[PriceItem], Field(min_length=1, max_length=1000, json_schema_extra=ATOMIC)] | None = None
+    """Prices of machines, the most special first."""
+    stores: Annotated[list[StorePrice], Field(min_length=1, max_length=256, json_schema_extra=ATOMIC)] | None = None
+    """Prices of stores of files, the most special first."""
 
 
 class PriceSheetStatus(Model):

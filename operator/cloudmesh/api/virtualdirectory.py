@@ -158,12 +158,15 @@ class PlacementRule(Model):
     """Copies that must be whole before a write is acknowledged, and without which none is removed."""
     spread: Literal["Store", "Provider", "Region"] = "Store"
     """Copies lie in different stores, providers or regions, as far as there are such."""
-    prefer: Literal["Balanced", "Fastest", "Nearest", "Sequential", "Random"] = "Balanced"
-    """Which stores come first: the least used, the quickest, those near, in the order of `stores`, or by chance."""
+    prefer: Literal["Balanced", "Cheapest", "Fastest", "Nearest", "Sequential", "Random"] = "Balanced"
+    """Which stores come first: the least used, the cheapest for a month with one write and one read, the quickest,
+    those near, in the order of `stores`, or by chance."""
     near: Near | None = None
     """What files should be near to, for `prefer: Nearest`."""
     stores: StoreChoice | None = None
     """Which stores of the directory may be used; left out, all."""
+    weak_copies: Literal["Ignore", "Count"] = "Ignore"
+    """Count: copies in weak stores, where a write can't be tied to what is there, count toward `minCopies` too."""
 
 
 class Placement(Model):

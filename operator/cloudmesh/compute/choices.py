@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from cloudmesh.api import conditions as c
 from cloudmesh.api.placementpolicy import PlacementPolicy
 from cloudmesh.compute.accounts import Accounts, shared
-from cloudmesh.compute.kinds import PLACEMENT_POLICY, PRICE_SHEET
+from cloudmesh.compute.kinds import DATA_STORE, PLACEMENT_POLICY, PRICE_SHEET
 from cloudmesh.compute.prices.moments import to_seconds
-from cloudmesh.compute.prices.sheets import is_valid, next_change
+from cloudmesh.compute.prices.sheets import is_valid, next_change, prices_in
 from cloudmesh.compute.reading import read_policy
 from cloudmesh.compute.settings import ComputeSettings
 from cloudmesh.engine import Done, Engine, Key, Obj, Settings, utc_now
@@ -29,7 +29,7 @@ LONGEST_SECONDS = 86400.0
 
 
 class PriceSheetReconciler:
-    """Counts prices, tells when none of them holds any more, and lets accounts price their offers anew.
+    """Counts prices, tells when none of them holds any more, and lets accounts and stores be priced anew.
 
     Args:
         engine: Access to the cluster.
@@ -49,7 +49,7 @@ class PriceSheetReconciler:
         """Writes the status; comes back when a price begins or ceases to hold."""
         if obj["metadata"].get("deletionTimestamp"):
             return Done()
-        now, items = self._now(), obj["spec"]["items"]
+        now, items = self._now(), list(prices_in(obj))
         holding = sum(is_valid(item, now) for item in items)
         change = next_change([obj], now)
         if holding:
@@ -70,6 +70,8 @@ class PriceSheetReconciler:
     def _wake(self, namespace: str) -> None:
         for account in self._accounts.in_namespace(namespace):
             self._engine.enqueue(account.key)
+        for store in self._engine.cache.list(DATA_STORE, namespace):
+            self._engine.enqueue(Key(DATA_STORE.kind, namespace, store["metadata"]["name"]))
 
 
 class PlacementPolicyReconciler:

@@ -9,11 +9,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from cloudmesh.api.datastore import DataStore
 from cloudmesh.api.quantity import parse_quantity
 from cloudmesh.api.virtualdirectory import DEFAULT_COPIES, DirectoryStore, VirtualDirectory
 from cloudmesh.api.virtualdirectory import PlacementRule as AskedRule
-from cloudmesh.data.config import AccessRule, AuthConfig, DirectoryConfig, Match, PlacementRule, StoreConfig
+from cloudmesh.data.config import AccessRule, AuthConfig, DirectoryConfig, Match, PlacementRule, Prices, StoreConfig
+from cloudmesh.data.money import common_currency, in_currency
+from cloudmesh.data.prices import prices_of, sheets_for
 from cloudmesh.data.resources import mount_of
 from cloudmesh.engine.errors import InvalidRequest
 from cloudmesh.engine.resources import Obj
@@ -27,6 +31,8 @@ _BCRYPT = re.compile(r"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
 _URL = re.compile(r"(https?)://(\[[^]]*\]|[^/:]*)(?::([0-9]+))?(/.*)?")
 _PORTS = {"http": "80", "https": "443"}
 MAX_USERS = 1000
+UNPRICED = Prices()
+"""Of a store whose price nobody knows."""
 
 Location = tuple[str, ...]
 """Which place a store is: two stores of the same one see the same objects."""
@@ -79,8 +85,32 @@ def _domain(store: DataStore) -> str:
     return _endpoint(store.spec.s3.endpoint)[1] if store.spec.s3.endpoint else AWS
 
 
+def region_of(store: DataStore) -> str:
+    """Where a store is: its label `region`, else that of its spec; empty if unknown."""
+    return store.metadata.labels.get(REGION_LABEL) or (store.spec.s3.region if store.spec.s3 is not None else "")
+
+
+def store_prices(obj: Obj, sheets: Sequence[Obj], now: str) -> Prices:
+    """What a store costs.
+
+    Args:
+        obj: The DataStore.
+        sheets: PriceSheets of its namespace.
+        now: RFC 3339 time.
+    """
+    store = DataStore.model_validate(obj)
+    return prices_of(
+        store.metadata.name, store.spec.kind, region_of(store), _domain(store), sheets=sheets_for(obj, sheets), now=now
+    )
+
+
 def store_config(
-    asked: DirectoryStore, namespace: str, directory: str, obj: Obj, credentials: Mapping[str, bytes]
+    asked: DirectoryStore,
+    namespace: str,
+    directory: str,
+    obj: Obj,
+    credentials: Mapping[str, bytes],
+    prices: Prices = UNPRICED,
 ) -> StoreConfig:
     """One store of a directory.
 
@@ -90,10 +120,10 @@ def store_config(
         directory: Its name.
         obj: The DataStore.
         credentials: Data of its Secret.
+        prices: What it costs.
     """
     store = DataStore.model_validate(obj)
     kind, limits = store.spec.kind, store.spec.limits
-    region = store.metadata.labels.get(REGION_LABEL) or (store.spec.s3.region if store.spec.s3 is not None else "")
     return StoreConfig(
         name=asked.name,
         kind=kind,
@@ -102,10 +132,11 @@ def store_config(
         prefix=prefix_of(namespace, directory, {"prefix": asked.prefix}),
         access=store.spec.access,
         domain=_domain(store),
-        region=region,
+        region=region_of(store),
         capacity=_bytes(store.spec.capacity),
         requests_per_second=limits.requests_per_second,
         bytes_per_second=_bytes(limits.bytes_per_second),
+        prices=prices,
         mount=mount_of(asked.name) if kind == "local" else "",
         uid=store.metadata.uid,
     )
@@ -135,6 +166,7 @@ def _rule(asked: AskedRule, stores: Sequence[str]) -> PlacementRule:
         near=asked.near.region if asked.near is not None else "",
         only=only,
         but=but,
+        weak_copies=asked.weak_copies,
     )
 
 
@@ -179,14 +211,16 @@ def directory_config(
         users: Names and bcrypt hashes.
         allow_private: Endpoints in loopback and link-local networks are allowed.
     """
-    meta, spec = directory.metadata, directory.spec
+    meta, spec, found = directory.metadata, directory.spec, tuple(stores)
     auth, names = spec.expose.auth, [store.name for store in spec.stores]
+    currency = common_currency(store.prices for store in found)
     return DirectoryConfig(
         namespace=meta.namespace,
         name=meta.name,
         uid=meta.uid,
         installation=installation,
-        stores=tuple(stores),
+        stores=tuple(replace(store, prices=in_currency(store.prices, currency)) for store in found),
+        currency=currency,
         rules=tuple(_rule(rule, names) for rule in spec.placement.rules),
         quota_bytes=None if spec.quota is None or spec.quota.size is None else int(parse_quantity(spec.quota.size)),
         quota_files=None if spec.quota is None else spec.quota.files,

@@ -21,6 +21,8 @@ class Prices(msgspec.Struct, frozen=True, rename="camel"):
     thousand_reads: int | None = None
     gib_egress: int | None = None
     source: str = ""
+    confidence: str = "unknown"
+    as_of: str = ""
 
 
 class StoreConfig(msgspec.Struct, frozen=True, rename="camel"):

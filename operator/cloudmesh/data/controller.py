@@ -15,10 +15,10 @@ from cloudmesh.api import names
 from cloudmesh.api.virtualdirectory import VirtualDirectory
 from cloudmesh.data import config as configs
 from cloudmesh.data.access import Access, access_of, secret_of
-from cloudmesh.data.asked import decoded, directory_config, encoded, store_config, users_in
+from cloudmesh.data.asked import decoded, directory_config, encoded, store_config, store_prices, users_in
 from cloudmesh.data.config import DirectoryConfig, StoreConfig, Summary
 from cloudmesh.data.directory_metrics import DirectoryMetrics
-from cloudmesh.data.kinds import CLAIM, DATA_STORE, DEPLOYMENT, POD, SERVICE, VIRTUAL_DIRECTORY
+from cloudmesh.data.kinds import CLAIM, DATA_STORE, DEPLOYMENT, POD, PRICE_SHEET, SERVICE, VIRTUAL_DIRECTORY
 from cloudmesh.data.resources import CONFIG_KEY, child_name, make_claim, make_deployment, make_secret, make_service
 from cloudmesh.data.settings import DataSettings
 from cloudmesh.data.summary import HttpReader, Reader, Seen, Trouble, make_status, settle
@@ -226,6 +226,7 @@ class DirectoryReconciler:
         namespace, name = directory.metadata.namespace, directory.metadata.name
         cache = self._engine.cache
         known = {store["metadata"]["name"]: store for store in cache.list(DATA_STORE, namespace)}
+        sheets = cache.list(PRICE_SHEET, namespace)
         if why := claimed(obj, cache.list(VIRTUAL_DIRECTORY, namespace), known):
             raise _Refused(Trouble(c.REASON_STORE_CLAIMED, why))
         before = {store.name: store for store in told.config.stores} if told.config is not None else {}
@@ -237,13 +238,15 @@ class DirectoryReconciler:
             if is_deleting(store) and asked.name not in before:
                 raise _Refused(Trouble(c.REASON_STORE_UNAVAILABLE, f"DataStore '{asked.name}' is being deleted"))
             credentials = await self._credentials(store)
-            stores.append(store_config(asked, namespace, name, store, credentials))
+            prices = store_prices(store, sheets, self._now())
+            stores.append(store_config(asked, namespace, name, store, credentials, prices))
         named = {store.name for store in directory.spec.stores}
         for left in before.values():
             if left.name in named or left.name not in known or _emptied(left, told, summary):
                 continue
             keys = encoded(await self._credentials(known[left.name]))
-            stores.append(msgspec.structs.replace(left, access="Drain", credentials=keys))
+            prices = store_prices(known[left.name], sheets, self._now())
+            stores.append(msgspec.structs.replace(left, access="Drain", credentials=keys, prices=prices))
         return directory_config(
             directory,
             stores,

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from cloudmesh.data import names
-from cloudmesh.data.config import Match, PlacementRule, Prefer, Prices, StoreConfig
+from cloudmesh.data.config import Match, PlacementRule, Prefer, StoreConfig
 from cloudmesh.data.errors import InvalidName
 from cloudmesh.data.model import MICROS
+from cloudmesh.data.money import month_of_use, monthly_nanos
 from cloudmesh.data.stores.ports import StoreInfo
 
-GIB = 1 << 30
 UNKNOWN = 1 << 62
 """Score of what nobody knows: after all that is known, since unknown is never free."""
 STICKY: frozenset[Prefer] = frozenset({"Balanced", "Fastest", "Random"})
@@ -68,12 +68,14 @@ class Verdict:
         chosen: It is to hold a copy.
         score: What it was ranked by, the least first; None if it fell at a filter.
         why: In words.
+        monthly: What keeping the file there costs a month, in nano-units; None if nobody knows.
     """
 
     store: str
     chosen: bool
     score: int | None
     why: str
+    monthly: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +139,10 @@ def rule_of(facts: Facts, rules: Sequence[PlacementRule], now: int) -> tuple[Pla
     return rules[-1], changes
 
 
-def monthly_nanos(prices: Prices, size: int) -> int | None:
-    """What keeping so many bytes costs a month, None if nobody knows."""
-    return None if prices.gib_month is None else prices.gib_month * size // GIB
-
-
 def _cheapest(view: StoreView, facts: Facts, _: PlacementRule) -> int:
-    prices = view.config.prices
-    if prices.gib_month is None:
-        return UNKNOWN
-    # a small file's requests cost more than its bytes
-    return prices.gib_month * facts.size // GIB + (prices.thousand_writes or 0) // 1000
+    # a small file's requests cost more than its bytes, and a large one's way out more than its place
+    cost = month_of_use(view.config.prices, facts.size)
+    return UNKNOWN if cost is None else cost
 
 
 def _balanced(view: StoreView, facts: Facts, _: PlacementRule) -> int:
@@ -239,9 +234,11 @@ def choose(
         verdicts = tuple(
             Verdict(
                 name, name in names, points_of.get(name),
-                fallen.get(name) or f"{place[name]}. of {len(ranked)} by {words} (rule '{rule.name}')",
+                fallen.get(name) or f"{place[name]}. of {len(ranked)} by {words} (rule '{rule.name}')"
+                + (": its price isn't known" if points_of[name] == UNKNOWN else ""),
+                monthly_nanos(view.config.prices, facts.size),
             )
-            for name in (view.config.name for view in stores)
+            for view in stores for name in (view.config.name,)
         )  # fmt: skip
     return Chosen(rule, names, counting, verdicts, changes)
 

@@ -10,8 +10,10 @@ from cloudmesh.api import conditions as c
 from cloudmesh.api import names
 from cloudmesh.api.datastore import DataStore
 from cloudmesh.data.access import Access, access_of, redacted, secret_of
+from cloudmesh.data.asked import store_prices
+from cloudmesh.data.config import Prices
 from cloudmesh.data.errors import ReadOnly
-from cloudmesh.data.kinds import CLAIM, DATA_STORE, VIRTUAL_DIRECTORY
+from cloudmesh.data.kinds import CLAIM, DATA_STORE, PRICE_SHEET, VIRTUAL_DIRECTORY
 from cloudmesh.data.settings import DataSettings
 from cloudmesh.data.store_status import Look, make_status, settle
 from cloudmesh.data.stores.local import INFO as LOCAL
@@ -87,7 +89,8 @@ class StoreReconciler:
             obj = await self._write_pending(obj)
         store = DataStore.model_validate(obj)
         look = await self._look(obj, store, held=bool(uses))
-        await self._write(key, obj, store.spec.kind, look, uses)
+        prices = store_prices(obj, self._engine.cache.list(PRICE_SHEET, key.namespace), self._now())
+        await self._write(key, obj, store.spec.kind, look, uses, prices)
         if uses:
             before = self._secrets.get(key, "")
             if before not in ("", secret):
@@ -95,7 +98,13 @@ class StoreReconciler:
             self._secrets[key] = secret
         else:
             await self._access.release(self._newest(obj))
-        mark = (obj["metadata"]["uid"], obj["metadata"].get("generation"), obj["metadata"].get("labels"), look.ready)
+        mark = (
+            obj["metadata"]["uid"],
+            obj["metadata"].get("generation"),
+            obj["metadata"].get("labels"),
+            look.ready,
+            prices,
+        )
         if self._told.get(key) != mark:
             self._told[key] = mark
             self._wake(key)
@@ -164,10 +173,10 @@ class StoreReconciler:
 
     # -- status ------------------------------------------------------------------------------------------------------
 
-    async def _write(self, key: Key, obj: Obj, kind: str, look: Look, uses: list[Use]) -> None:
+    async def _write(self, key: Key, obj: Obj, kind: str, look: Look, uses: list[Use], prices: Prices) -> None:
         old, clock = obj.get("status") or {}, asyncio.get_running_loop().time()
         status, counted = settle(
-            make_status(obj, kind, look, uses, self._now()), old, self._counted.get(key, float("-inf")), clock
+            make_status(obj, kind, look, uses, self._now(), prices), old, self._counted.get(key, float("-inf")), clock
         )
         if counted:
             self._counted[key] = clock

@@ -8,6 +8,8 @@ from typing import Any
 
 from cloudmesh.api import conditions as c
 from cloudmesh.api.datastore_status import MAX_CLAIMS
+from cloudmesh.data.config import Prices
+from cloudmesh.data.prices import price_status
 from cloudmesh.data.using import Use
 from cloudmesh.data.words import apart, size_text
 
@@ -38,7 +40,9 @@ class Look:
     strong: bool | None = None
 
 
-def make_status(obj: Mapping[str, Any], kind: str, look: Look, uses: Sequence[Use], now: str) -> dict[str, Any]:
+def make_status(
+    obj: Mapping[str, Any], kind: str, look: Look, uses: Sequence[Use], now: str, prices: Prices | None = None
+) -> dict[str, Any]:
     """The whole status as it should be now.
 
     Args:
@@ -47,6 +51,7 @@ def make_status(obj: Mapping[str, Any], kind: str, look: Look, uses: Sequence[Us
         look: What a look showed.
         uses: Directories that use it.
         now: RFC 3339 time.
+        prices: What it costs.
     """
     conditions = c.Conditions.of(dict(obj), now)
     if look.ready is None:
@@ -70,6 +75,8 @@ def make_status(obj: Mapping[str, Any], kind: str, look: Look, uses: Sequence[Us
         status["strength"] = "Strong" if look.strong else "Weak"
     if look.latency_ms is not None:
         status["latencyMs"] = look.latency_ms
+    if prices is not None and (price := price_status(prices)):
+        status["price"] = price
     if uses:
         status["claims"] = [
             {"directory": use.directory, "state": use.state} | ({"prefix": use.prefix} if use.prefix else {})

@@ -20,7 +20,8 @@ from cloudmesh.data.catalog.ports import ABSENT, ANY, Catalog, Located, Query
 from cloudmesh.data.errors import Changed, InvalidName, Missing
 from cloudmesh.data.mesh import Member, Mesh, own_path
 from cloudmesh.data.model import MICROS, Copy, CopyState, Entry, Totals, Trashed
-from cloudmesh.data.placement import Chosen, Facts, choose, monthly_nanos
+from cloudmesh.data.money import monthly_nanos
+from cloudmesh.data.placement import Chosen, Facts, choose
 from cloudmesh.data.writer import Writer
 from cloudmesh.engine.errors import CloudmeshError, NotFound, Transient
 

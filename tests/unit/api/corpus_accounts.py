@@ -229,11 +229,58 @@ SHEETS: dict[str, Spec] = {
             {"match": {"account": "aws"}, "storagePerGibMonth": "0.08"},
         ],
     },
+    "files": {
+        "stores": [
+            {
+                "match": {"store": "nas*", "kind": "local", "region": "campus"},
+                "storagePerGibMonth": "0.004",
+                "writesPerThousand": "0.005",
+                "readsPerThousand": "0.0004",
+                "egressPerGib": "0.09",
+                "validFrom": "2026-01-01T00:00:00Z",
+                "validTo": "2027-01-01T00:00:00Z",
+            },
+            {"storagePerGibMonth": 0},
+        ],
+    },
 }  # fmt: skip
 
 BAD_SHEETS: dict[str, Bad] = {
     "no-spec": Bad(None, "spec"),
-    "no-items": Bad({}, "spec.items"),
+    "no-items": Bad({}, "spec", "`spec` must have at least one of `items`, prices of machines, and `stores`"),
+    "stores-empty": Bad({"stores": []}, "spec.stores"),
+    "stores-many": Bad({"stores": [{"storagePerGibMonth": 1}] * 257}, "spec.stores"),
+    "stores-no-storage": Bad({"stores": [{"egressPerGib": "0.09"}]}, "spec.stores[0].storagePerGibMonth"),
+    "stores-number": Bad({"stores": [{"storagePerGibMonth": 0.004}]}, "spec.stores[0].storagePerGibMonth"),
+    "stores-egress": Bad({"stores": [{"storagePerGibMonth": 1, "egressPerGib": "-1"}]}, "spec.stores[0].egressPerGib"),
+    "stores-writes": Bad(
+        {"stores": [{"storagePerGibMonth": 1, "writesPerThousand": "cheap"}]}, "spec.stores[0].writesPerThousand"
+    ),
+    "stores-reads": Bad(
+        {"stores": [{"storagePerGibMonth": 1, "readsPerThousand": ""}]}, "spec.stores[0].readsPerThousand"
+    ),
+    "stores-match": Bad(
+        {"stores": [{"storagePerGibMonth": 1, "match": {"store": "a,b"}}]}, "spec.stores[0].match.store"
+    ),
+    "stores-match-kind": Bad(
+        {"stores": [{"storagePerGibMonth": 1, "match": {"kind": ""}}]}, "spec.stores[0].match.kind"
+    ),
+    "stores-match-region": Bad(
+        {"stores": [{"storagePerGibMonth": 1, "match": {"region": "a,b"}}]}, "spec.stores[0].match.region"
+    ),
+    "stores-valid": Bad(
+        {
+            "stores": [
+                {
+                    "storagePerGibMonth": 1,
+                    "validFrom": "2027-01-01T00:00:00Z",
+                    "validTo": "2026-01-01T00:00:00Z",
+                }
+            ]
+        },
+        "spec.stores[0].validFrom",
+        "`validFrom` must be before `validTo`",
+    ),
     "items-empty": Bad({"items": []}, "spec.items"),
     "items-many": Bad({"items": [{"hourly": 1}] * 1001}, "spec.items"),
     "currency": Bad({**item(), "currency": "EURO"}, "spec.currency"),

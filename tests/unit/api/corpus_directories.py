@@ -56,6 +56,7 @@ STORES: dict[str, Spec] = {
     },
     "local": local(),
     "local-read-only": local(access="ReadOnly", capacity=10**9),
+    "priced": local(priceSheetRef={"name": "campus"}),
 }
 
 _ONE = "`spec` must have exactly one of `local` and `s3`"
@@ -94,6 +95,8 @@ BAD_STORES: dict[str, Bad] = {
     "capacity-negative": Bad(s3() | {"capacity": "-1Gi"}, "spec.capacity"),
     "requests": Bad(s3() | {"limits": {"requestsPerSecond": 0}}, "spec.limits.requestsPerSecond"),
     "bytes": Bad(s3() | {"limits": {"bytesPerSecond": "0"}}, "spec.limits.bytesPerSecond", "must be more than 0"),
+    "sheet-nameless": Bad(local(priceSheetRef={}), "spec.priceSheetRef.name"),
+    "sheet-across": Bad(local(priceSheetRef={"name": "other/campus"}), "spec.priceSheetRef.name"),
     "local-no-claim": Bad({"local": {}}, "spec.local.persistentVolumeClaimRef"),
     "local-nameless": Bad({"local": {"persistentVolumeClaimRef": {}}}, "spec.local.persistentVolumeClaimRef.name"),
     "local-name": Bad(local("a/b"), "spec.local.persistentVolumeClaimRef.name"),
@@ -167,6 +170,7 @@ DIRECTORIES: dict[str, Spec] = {
         },
     ),
     "catalogue-default": lab(catalog={"sqlite": {}}),
+    "cheapest": rule(prefer="Cheapest", weakCopies="Count"),
     "sizes-equal": first(match={"minSize": 1024, "maxSize": "1Ki"}),
 }  # fmt: skip
 
@@ -222,6 +226,7 @@ BAD_DIRECTORIES: dict[str, Bad] = {
         "`minCopies` must not be more than the stores that the rule may use",
     ),
     "spread": Bad(rule(spread="Zone"), "spec.placement.rules[0].spread"),
+    "weak-copies": Bad(rule(weakCopies=True), "spec.placement.rules[0].weakCopies"),
     "prefer": Bad(rule(prefer="cheapest"), "spec.placement.rules[0].prefer"),
     "near-missing": Bad(rule(prefer="Nearest"), "spec.placement.rules[0].near", _NEAR),
     "near-alone": Bad(rule(near={"region": "us-east-1"}), "spec.placement.rules[0].near", _NEAR),

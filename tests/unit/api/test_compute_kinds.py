@@ -86,7 +86,7 @@ def test_conventions(model: Any) -> None:
         ("PriceSheet", "cmprice", "READY REASON CURRENCY ITEMS AGE"),
         ("Budget", "cmbud", "READY REASON WITHIN AMOUNT CURRENCY SPENT RESERVED REMAINING AGE"),
         ("ClusterJob", "cmjob", "READY REASON CLUSTER RUNS RUNNING DONE FAILED AGE"),
-        ("DataStore", "cmds", "READY REASON KIND ACCESS OBJECTS USED AGE"),
+        ("DataStore", "cmds", "READY REASON KIND ACCESS OBJECTS USED $/GIB-MONTH AGE"),
         ("VirtualDirectory", "vdir", "READY REASON FILES SIZE PENDING URL AGE"),
     ],
 )
@@ -197,7 +197,9 @@ def test_defaults_of_a_directory() -> None:
     assert read.to_dict()["spec"] == {
         "stores": [{"name": "nas"}],
         "placement": {
-            "rules": [{"name": "default", "minCopies": 1, "spread": "Store", "prefer": "Balanced"}],
+            "rules": [
+                {"name": "default", "minCopies": 1, "spread": "Store", "prefer": "Balanced", "weakCopies": "Ignore"}
+            ],
         },
         "versions": {"trashSeconds": 2592000},
         "verify": {"everySeconds": 2592000},

@@ -20,6 +20,7 @@ from cloudmesh.data.kinds import (
     DEPLOYMENT,
     NAMESPACE,
     POD,
+    PRICE_SHEET,
     SERVICE,
     VIRTUAL_DIRECTORY,
 )
@@ -30,7 +31,7 @@ from cloudmesh.data.stores.registry import StoreContext
 from cloudmesh.engine import SECRET, AuthFailed, Done, Key, Obj, Resource, Transient
 from cloudmesh.testing import CrashPoint, World, run_virtual
 
-KINDS = (VIRTUAL_DIRECTORY, DATA_STORE, DEPLOYMENT, SERVICE, CLAIM, POD, SECRET, NAMESPACE, CLOUD_ACCOUNT)
+KINDS = (VIRTUAL_DIRECTORY, DATA_STORE, DEPLOYMENT, SERVICE, CLAIM, POD, SECRET, NAMESPACE, CLOUD_ACCOUNT, PRICE_SHEET)
 KEYS = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "very-secret-key"}
 KUBELET_SECONDS = 60.0
 Json = dict[str, Any]
@@ -199,6 +200,9 @@ class Scene:
         self._put(CLAIM, name, {"spec": {"accessModes": ["ReadWriteOnce"]}})
         self.api.set_status(CLAIM, "ns", name, {"phase": phase})
         self.store(name, local={"persistentVolumeClaimRef": {"name": name}})
+
+    def sheet(self, *stores: Json, name: str = "campus", **spec: Any) -> None:
+        self._put(PRICE_SHEET, name, {"spec": {"currency": "USD", "stores": list(stores), **spec}})
 
     def directory(self, *stores: Any, name: str = "lab", annotations: Json | None = None, **spec: Any) -> None:
         named = [{"name": store} if isinstance(store, str) else store for store in stores or ("aws",)]

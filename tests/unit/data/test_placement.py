@@ -20,8 +20,8 @@ def chosen(stores, facts=None, holding="", **rule):
     return choose(facts, (PlacementRule(**rule),), stores, NOW, holding=frozenset(holding), explain=True)
 
 
-def price(month=None, writes=None):
-    return Prices(gib_month=month, thousand_writes=writes)
+def price(month=None, writes=0, reads=0, egress=0):
+    return Prices(gib_month=month, thousand_writes=writes, thousand_reads=reads, gib_egress=egress)
 
 
 PREFERENCES = {
@@ -182,3 +182,21 @@ def test_age_says_when_it_will_matter():
 )  # fmt: skip
 def test_patterns(pattern, path, fits):
     assert path_matches(pattern, path) is fits
+
+
+def test_cheapest_counts_the_way_out_too():
+    near, far = view("a", prices=price(30)), view("b", prices=price(10, egress=40))
+    assert chosen([far, near], Facts("f", 1 << 30), copies=1, prefer="Cheapest").stores == ("a",)
+
+
+def test_cheapest_says_scores_prices_and_whose_price_nobody_knows():
+    stores = [view("a", prices=price()), view("b", prices=price(30, egress=7)), view("c", prices=price(20))]
+    found = {v.store: v for v in chosen(stores, Facts("f", 1 << 30), copies=2, prefer="Cheapest").verdicts}
+    assert [found[name].chosen for name in "abc"] == [False, True, True]
+    assert (found["b"].score, found["b"].monthly) == (37, 30)
+    assert found["a"].monthly is None
+    assert found["a"].why == "3. of 3 by price (rule 'default'): its price isn't known"
+    assert "isn't known" not in found["c"].why
+    # a price of which a part isn't known isn't known either
+    partly = view("d", prices=Prices(gib_month=1))
+    assert chosen([partly, stores[1]], Facts("f", 1), copies=1, prefer="Cheapest").stores == ("b",)

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from cloudmesh.compute.prices.moments import to_seconds
-from cloudmesh.compute.prices.money import to_nanos
+from cloudmesh.policy.amounts import to_nanos
 from cloudmesh.policy.model import Offer, Price
+from cloudmesh.policy.validity import is_valid, matches, next_change, prices_in
 
-
-@lru_cache(maxsize=4096)
-def _compile(pattern: str) -> re.Pattern[str]:
-    return re.compile("".join({"*": ".*", "?": "."}.get(sign, re.escape(sign)) for sign in pattern), re.DOTALL)
-
-
-def matches(pattern: str, value: str) -> bool:
-    """Whether a value fits a pattern with `*` and `?`; the empty pattern fits all."""
-    return not pattern or _compile(pattern).fullmatch(value) is not None
+__all__ = ["Item", "is_valid", "items_for", "matches", "next_change", "prices_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +43,6 @@ class Item:
             and matches(self.zone, offer.zone)
             and (not self.purchase or self.purchase == offer.purchase)
         )
-
-
-def is_valid(item: Mapping[str, Any], now: str) -> bool:
-    """Whether an item holds at a moment: from `validFrom` on, until before `validTo`."""
-    moment = to_seconds(now)
-    begin, end = item.get("validFrom"), item.get("validTo")
-    return (not begin or to_seconds(begin) <= moment) and (not end or moment < to_seconds(end))
 
 
 def items_for(account: str, sheets: Sequence[Mapping[str, Any]], now: str) -> list[Item]:
@@ -102,16 +85,3 @@ def items_for(account: str, sheets: Sequence[Mapping[str, Any]], now: str) -> li
                 )
             )
     return found
-
-
-def next_change(sheets: Sequence[Mapping[str, Any]], now: str) -> str:
-    """When an item begins or ceases to hold next, as RFC 3339; empty if none does."""
-    moment = to_seconds(now)
-    times = [
-        time
-        for sheet in sheets
-        for item in (sheet.get("spec") or {}).get("items") or ()
-        for time in (item.get("validFrom"), item.get("validTo"))
-        if time and to_seconds(time) > moment
-    ]
-    return min(times, key=to_seconds, default="")

@@ -60,6 +60,8 @@ def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+_MONEY = _object(["amount", "currency"], amount=_TEXT, currency=_TEXT)
+
 SCHEMAS: dict[str, Any] = {
     "Entry": _object(
         ["path", "name", "kind", "id", "modified"],
@@ -81,7 +83,7 @@ SCHEMAS: dict[str, Any] = {
             _object(
                 ["store", "key", "state", "up", "size"],
                 store=_TEXT, key=_TEXT, state=_TEXT, up={"type": "boolean"}, size=_SIZE, verified=_TIME, error=_TEXT,
-                monthly=_object(["amount", "currency"], amount=_TEXT, currency=_TEXT),
+                monthly=_MONEY,
             )
         ),
     ),
@@ -93,6 +95,7 @@ SCHEMAS: dict[str, Any] = {
             _object(
                 ["store", "chosen", "why"],
                 store=_TEXT, chosen={"type": "boolean"}, why=_TEXT, score={"type": "integer"},
+                monthly=_MONEY,
             )
         ),
     ),

@@ -21,6 +21,7 @@ from cloudmesh.data.stores.ports import Presigner
 from cloudmesh.data.tree import Tree
 from cloudmesh.data.upload import SourceFailed
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, Transient
+from cloudmesh.policy.amounts import to_text
 
 PAGE = 1000
 MOST = (1 << 63) - 1
@@ -357,7 +358,6 @@ class Rest:
     async def where(self, request: web.Request, user: User) -> web.StreamResponse:
         """Where the copies lie."""
         path = self._path(request, user, "get")
-        currency = self._tree.mesh.config.currency
         copies = []
         for place in await self._tree.where(path):
             copy = place.copy
@@ -367,16 +367,21 @@ class Rest:
             one |= {"verified": reading.when(copy.verified)} if copy.verified else {}
             one |= {"error": copy.error} if copy.error else {}
             if place.monthly is not None:
-                one["monthly"] = {"amount": f"{place.monthly / 10**9:.9f}", "currency": currency}
+                one["monthly"] = self._money(place.monthly)
             copies.append(one)
         return web.json_response({"path": path, "copies": copies})
+
+    def _money(self, nanos: int) -> dict[str, str]:
+        return {"amount": to_text(nanos), "currency": self._tree.mesh.config.currency}
 
     async def why(self, request: web.Request, user: User) -> web.StreamResponse:
         """Which rule places a file, and what became of each store."""
         path = self._path(request, user, "get")
         chosen = await self._tree.why(path)
         verdicts = [
-            {"store": v.store, "chosen": v.chosen, "why": v.why} | ({} if v.score is None else {"score": v.score})
+            {"store": v.store, "chosen": v.chosen, "why": v.why}
+            | ({} if v.score is None else {"score": v.score})
+            | ({} if v.monthly is None else {"monthly": self._money(v.monthly)})
             for v in chosen.verdicts
         ]
         rule = {"name": chosen.rule.name, "copies": chosen.rule.copies, "minCopies": chosen.rule.min_copies}

@@ -25,8 +25,8 @@ from cloudmesh.data.gateway.page import Page
 from cloudmesh.data.gateway.rest import Rest
 from cloudmesh.data.gateway.webdav import WebDav
 from cloudmesh.data.mesh import Mesh
+from cloudmesh.data.money import monthly_nanos
 from cloudmesh.data.mover import Mover
-from cloudmesh.data.placement import monthly_nanos
 from cloudmesh.data.recovery import ALL, Recovery
 from cloudmesh.data.scan import adopt
 from cloudmesh.data.stores.ports import Sweeper

@@ -265,8 +265,10 @@ async function details(entry) {
     ]);
     parts.push(h("h3", {}, "Where its copies lie"), table("Copies", ["Store", "State", "Object", "Cost"], copies));
     const rule = `Rule '${why.rule.name}': ${why.rule.copies} copies, at least ${why.rule.minCopies} before a write is done.`;
-    const stores = why.stores.map((store) => [store.store, store.chosen ? "chosen" : "not chosen", store.why]);
-    parts.push(h("h3", {}, "Why there"), h("p", {}, rule), table("Stores", ["Store", "Verdict", "Reason"], stores));
+    const stores = why.stores.map((store) => [
+      store.store, store.chosen ? "chosen" : "not chosen", store.why, store.score ?? "", money(store.monthly),
+    ]);
+    parts.push(h("h3", {}, "Why there"), h("p", {}, rule), table("Stores", ["Store", "Verdict", "Reason", "Score", "Cost"], stores));
   }
   dialog(entry.name, ...parts, h("div", { class: "buttons" },
     folder ? null : button("Download", guarded(() => download(entry)), "first"),
