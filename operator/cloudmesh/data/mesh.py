@@ -11,7 +11,8 @@ import base64
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, Literal
 
@@ -21,6 +22,7 @@ from cloudmesh.data import names
 from cloudmesh.data.catalog.ports import Catalog
 from cloudmesh.data.config import DirectoryConfig, StoreConfig, fingerprint
 from cloudmesh.data.errors import Exists, InvalidName, Missing, Suspicious
+from cloudmesh.data.model import MICROS
 from cloudmesh.data.placement import StoreView
 from cloudmesh.data.stores.ports import Capacity, Store
 from cloudmesh.data.stores.registry import StoreContext, maker
@@ -29,6 +31,7 @@ from cloudmesh.engine.errors import AuthFailed, CloudmeshError, RateLimited, Tra
 log = logging.getLogger(__name__)
 
 State = Literal["Up", "Unknown", "Gone", "Claimed", "Suspicious"]
+Shown = Literal["Up", "Slow", "Unknown", "Gone", "Claimed", "Suspicious"]
 
 HIDDEN: Final = ".cloudmesh/"
 """Part of each prefix that is ours: no path of a user lies in it."""
@@ -39,6 +42,16 @@ PROBE_SECONDS: Final = (1.0, 10.0)
 """Between looks at a store that doesn't answer, and at one that does."""
 PROBE_LIMIT: Final = 10.0
 CAPACITY_SECONDS: Final = 300.0
+SLOW_MS: Final = 2000
+"""Time of a small call from which on a store is slow."""
+SLOW_LOOKS: Final = 3
+"""Looks in a row that must have shown so, or the contrary."""
+AHEAD_MS: Final = 3_600_000
+"""A clock that is further ahead of a store's isn't believed: nothing is removed for its age by it."""
+MISSED: Final = 10_000
+"""Files that are kept in mind while a store doesn't answer; all of the store's, if there are more."""
+LEAVING_SECONDS: Final = (60.0, 3600.0)
+"""A store that was opened anew is closed after the first, when nobody uses it any more, or after the second."""
 
 
 class Marker(msgspec.Struct, frozen=True):
@@ -67,6 +80,16 @@ class Member:
         self.state: State = "Unknown"
         self.message = "not looked at yet"
         self.latency_ms = 0
+        self.their_time: tuple[int, float] | None = None
+        """Its clock's time in microseconds, and ours of `clock` then; None where it tells no time."""
+        self.slow = False
+        self._slower = 0
+        """Looks in a row that showed otherwise than `slow`."""
+        self.missed: set[str] = set()
+        """Files that were looked at while nobody knew whether the store is away."""
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
         self.used_free: tuple[int, int] | None = None
         self.files, self.bytes = 0, 0
         self.reserved = 0
@@ -96,6 +119,49 @@ class Member:
     def up(self) -> bool:
         """It answers and is believed."""
         return self.state == "Up"
+
+    @property
+    def shown(self) -> Shown:
+        """The state for people."""
+        return "Slow" if self.state == "Up" and self.slow else self.state
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """Somebody reads or writes for longer than a call takes: a store that is opened anew is closed after that."""
+        self._users += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
+
+    async def unused(self) -> None:
+        """Returns when nobody does."""
+        await self._unused.wait()
+
+    def miss(self, entry_id: str) -> None:
+        """A file was looked at while the store didn't answer: it is looked at again when it does."""
+        if self.state == "Unknown" and len(self.missed) < MISSED:
+            self.missed.add(entry_id)
+
+    def timed(self, latency_ms: int) -> None:
+        """Takes how long a small call took."""
+        self.latency_ms = latency_ms
+        self._slower = self._slower + 1 if (latency_ms >= SLOW_MS) is not self.slow else 0
+        if self._slower >= SLOW_LOOKS:
+            self.slow, self._slower = not self.slow, 0
+            log.warning("store %s is %s: a small call takes %d ms", self.name, self.shown, latency_ms)
+
+    def follow(self, old: Member) -> None:
+        """Takes over from a member of the same store that was opened with other credentials or limits."""
+        self.state, self.message, self._since = old.state, old.message, old._since
+        self.latency_ms, self.their_time, self.slow = old.latency_ms, old.their_time, old.slow
+        self.used_free, self.files, self.bytes = old.used_free, old.files, old.bytes
+        self.claimed, self.missed = old.claimed, old.missed
+        if old.looked.is_set():
+            self.looked.set()
 
     def view(self) -> StoreView:
         """What placement sees of it."""
@@ -135,7 +201,9 @@ class Mesh:
         config: The directory.
         catalog: Keeps the identities of stores.
         clock: Seconds, monotonic.
-        on_change: Called when a store comes or goes, with its name.
+        on_change: Called when a store comes or goes, with its name; not when it only was silent for a moment.
+        on_blip: Called when it answers again after such a moment, with its name and the files that were missed.
+        now: Microseconds.
     """
 
     def __init__(
@@ -145,10 +213,16 @@ class Mesh:
         *,
         clock: Callable[[], float],
         on_change: Callable[[str], Awaitable[None]] | None = None,
+        on_blip: Callable[[str, Sequence[str]], Awaitable[None]] | None = None,
+        now: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._catalog = catalog
         self._clock = clock
         self._on_change = on_change
+        self._on_blip = on_blip
+        self._now = now
+        self._was_ahead = False
+        self._leaving: set[asyncio.Task[None]] = set()
         self.config = config
         self.members: dict[str, Member] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -156,21 +230,32 @@ class Mesh:
         self._untold = False
 
     async def use(self, config: DirectoryConfig) -> None:
-        """Takes a configuration: stores that are as before go on, others are opened anew.
+        """Takes a configuration: stores that are as before go on, others are opened anew. Who reads or writes by a
+        store that was opened otherwise comes to an end by that one.
 
         Raises:
             InvalidRequest: A store's settings can't be used: all stays as it was.
         """
         wanted = {store.name: store for store in config.stores}
-        kept = {name for name, member in self.members.items() if wanted.get(name) == member.config}
+        kept = {n for n, member in self.members.items() if n in wanted and _opened(wanted[n]) == _opened(member.config)}
         made = {
             name: Member(store_config, make(store_config, config.allow_private), self._clock)
             for name, store_config in wanted.items()
             if name not in kept
         }
         self.config = config
+        for name in kept:
+            member = self.members[name]
+            if member.config != wanted[name]:
+                member.config = wanted[name]
+                member.doubted.set()
         for name in [n for n in self.members if n not in kept]:
-            await self._remove(name)
+            old = await self._remove(name)
+            if name in made and _place(old.config) == _place(wanted[name]):
+                made[name].follow(old)
+            leaving = asyncio.create_task(self._leave(old), name=f"leaving {name}")
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
         for name, member in made.items():
             member.identify = partial(self._same, member)
             self.members[name] = member
@@ -191,25 +276,62 @@ class Mesh:
             if await self._catalog.get("placing") != mark:
                 await self._catalog.wake(due=1)
                 await self._catalog.set("placing", mark)
+            self._untold = False
         except CloudmeshError as error:
             log.warning("that files are placed otherwise can't be acted upon yet: %s", error)
             self._untold = True
 
     async def close(self) -> None:
         """Ends all."""
+        for task in list(self._leaving):
+            task.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
         for name in list(self.members):
-            await self._remove(name)
+            await (await self._remove(name)).store.close()
 
-    async def _remove(self, name: str) -> None:
+    async def _remove(self, name: str) -> Member:
         member, task = self.members.pop(name), self._tasks.pop(name)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        await member.store.close()
+        return member
+
+    async def _leave(self, member: Member) -> None:
+        """Closes a store when its last user is done."""
+        soonest, latest = LEAVING_SECONDS
+        try:
+            # short calls aren't counted
+            await asyncio.sleep(soonest)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(latest - soonest):
+                    await member.unused()
+        finally:
+            await member.store.close()
+
+    def ahead_ms(self) -> int:
+        """How far our clock is ahead of that of a store, if so far that it isn't believed; else 0."""
+        now, clock = self._now(), self._clock()
+        told = [member.their_time for member in self.members.values() if member.their_time is not None]
+        # from when they were asked they have gone on like the clock that nobody sets
+        ahead = max((now - theirs - int((clock - then) * MICROS) for theirs, then in told), default=0) // 1000
+        return ahead if ahead > AHEAD_MS else 0
+
+    def bounded(self, now: int) -> int:
+        """A time that is no later than the stores' own, by which it is decided what is old enough to be removed.
+
+        Args:
+            now: Microseconds.
+        """
+        return now - self.ahead_ms() * 1000
 
     def views(self) -> list[StoreView]:
         """What placement sees."""
         return [member.view() for member in self.members.values()]
+
+    def missed(self, entry_id: str) -> None:
+        """A file was placed or looked at: again, when a store answers of which nobody knows just now."""
+        for member in self.members.values():
+            member.miss(entry_id)
 
     def up(self) -> list[Member]:
         """Stores that answer."""
@@ -235,29 +357,56 @@ class Mesh:
             if room and state == "Up":
                 asked_room = self._clock()
             changed = member.told(state, message)
-            if self._on_change is not None:
-                try:
-                    # what it was when this process, or the one before it, last knew
-                    seen = await self._catalog.get(f"seen/{member.name}") if first or changed else member.state
-                    tell = tell or (changed if not first else member.state not in (seen, "Unknown"))
-                    if tell or self._untold:
-                        await self._on_change(member.name)
-                        tell = self._untold = False
-                    if member.state not in (seen, "Unknown"):
-                        await self._catalog.set(f"seen/{member.name}", member.state)
-                except CloudmeshError as error:
-                    tell = True
-                    log.warning("that store %s is %s can't be acted upon yet: %s", member.name, member.state, error)
+            try:
+                # what it was when this process, or the one before it, last knew: a moment of silence is no change
+                seen = await self._catalog.get(f"seen/{member.name}") if first or changed else member.state
+                tell = (tell or member.state != seen) and member.state != "Unknown"
+                if self._untold:
+                    await self._tell(self.config)
+                await self._after_wrong_clock()
+                if tell and self._on_change is not None:
+                    await self._on_change(member.name)
+                    member.missed.clear()
+                if tell and member.state != seen:
+                    await self._catalog.set(f"seen/{member.name}", member.state)
+                tell = False
+                await self._after_blip(member)
+            except CloudmeshError as error:
+                tell = True
+                log.warning("that store %s is %s can't be acted upon yet: %s", member.name, member.state, error)
             member.doubted.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROBE_SECONDS[member.up]):
                     await member.doubted.wait()
 
+    async def _after_wrong_clock(self) -> None:
+        """What was put off by a clock that was far ahead would be due when that comes."""
+        was, ahead = self._was_ahead, self.ahead_ms()
+        self._was_ahead = ahead > 0
+        if ahead and not was:
+            log.warning("our clock is %d s ahead of a store's: nothing is removed for its age", ahead // 1000)
+        if was and not self._was_ahead:
+            self._was_ahead = True
+            await self._catalog.wake(due=1)
+            self._was_ahead = False
+
+    async def _after_blip(self, member: Member) -> None:
+        """It was silent for a moment: what was missed meanwhile is looked at again."""
+        if not member.missed or member.state == "Unknown":
+            return
+        missed, member.missed = member.missed, set()
+        if len(missed) >= MISSED:
+            await self._catalog.wake(store=member.name, due=1)
+        elif self._on_blip is not None:
+            await self._on_blip(member.name, sorted(missed))
+
     async def _look(self, member: Member, room: bool) -> tuple[State, str]:
         try:
             async with asyncio.timeout(PROBE_LIMIT):
                 probe = await member.store.probe()
-                member.latency_ms = probe.latency_ms
+                member.timed(probe.latency_ms)
+                if probe.skew_ms is not None:
+                    member.their_time = self._now() + probe.skew_ms * 1000, self._clock()
                 state, message = await self._identify(member)
                 if state == "Up" and room and isinstance(member.store, Capacity):
                     member.used_free = await member.store.capacity()
@@ -342,6 +491,16 @@ async def once(content: bytes) -> AsyncIterator[bytes]:
     """A content that is in memory, as chunks."""
     if content:
         yield content
+
+
+def _place(config: StoreConfig) -> object:
+    """Which place a store is: what is known of it stays so, whatever else changes."""
+    return config.kind, config.settings, config.prefix, config.mount, config.uid
+
+
+def _opened(config: StoreConfig) -> object:
+    """By what a store was opened."""
+    return _place(config), config.credentials, config.requests_per_second, config.bytes_per_second
 
 
 def make(config: StoreConfig, allow_private: bool) -> Store:

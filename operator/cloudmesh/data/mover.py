@@ -118,7 +118,10 @@ class Mover:
         holding = frozenset(c.store for c in work.copies if c.state == "Whole" and c.version == work.entry.version)
         views = self._mesh.views()
         chosen = choose(facts_of(work.path, work.entry), config.rules, views, now, holding=holding)
-        todo = plan(work, chosen, views, config, now)
+        # by a clock that the stores' don't bear out nothing is old enough to be removed
+        aged = self._mesh.bounded(now) if work.trashed else now
+        todo = plan(work, chosen, views, config, aged)
+        self._mesh.missed(work.entry.id)
         again, failures = False, []
         for action in todo.actions:
             try:
@@ -127,7 +130,10 @@ class Mover:
                 failures.append(error)
                 log.warning("%s of %s failed: %s", action, work.path or work.entry.id, error)
         self.done.failed += len(failures)
+        self._mesh.missed(work.entry.id)
         due = now + FAILED_AGAIN if failures else now if again else todo.due
+        if aged < now:
+            due = max(due, now + FAILED_AGAIN)
         # a change since the work was read makes it due at once, whatever is said here
         await self._catalog.looked(
             work.entry.id, work.entry.version, due, pending=todo.pending or bool(failures), stamp=work.stamp
@@ -205,14 +211,15 @@ class Mover:
             stream = self._checked(reader, source, entry.sha256, digest)
             info = member.store.info
             try:
-                seen = await member.store.write(
-                    target.key,
-                    stream,
-                    size=entry.size,
-                    if_tag=target.expect if info.conditional == "Full" else "",
-                    if_absent=not target.expect and info.conditional != "None",
-                    attributes=attributes_of(intent) if info.attributes else None,
-                )
+                with reader.used(), member.used():
+                    seen = await member.store.write(
+                        target.key,
+                        stream,
+                        size=entry.size,
+                        if_tag=target.expect if info.conditional == "Full" else "",
+                        if_absent=not target.expect and info.conditional != "None",
+                        attributes=attributes_of(intent) if info.attributes else None,
+                    )
             except _SourceBad as bad:
                 failures.append(f"{source.store}: {bad.error}")
                 await self._bad(reader, source, bad.error)

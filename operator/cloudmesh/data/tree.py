@@ -167,7 +167,7 @@ class Tree:
             if copy.state == "Whole" and copy.version == entry.version
             and copy.store in members and members[copy.store].up
         ]  # fmt: skip
-        return sorted(found, key=lambda pair: pair[1].latency_ms)
+        return sorted(found, key=lambda pair: (pair[1].slow, pair[1].latency_ms))
 
     async def _why_unreadable(self, entry: Entry) -> str:
         told = []
@@ -182,7 +182,8 @@ class Tree:
         failures = [] if copies else [await self._why_unreadable(entry)]
         for copy, member in copies:
             try:
-                content = b"".join([chunk async for chunk in member.store.read(copy.key, if_tag=copy.tag)])
+                with member.used():
+                    content = b"".join([chunk async for chunk in member.store.read(copy.key, if_tag=copy.tag)])
             except CloudmeshError as error:
                 failures.append(f"{copy.store}: {error.reason}: {error}")
                 await self.found_bad(copy, member, error)
@@ -204,9 +205,10 @@ class Tree:
             if at >= stop:
                 return
             try:
-                async for chunk in member.store.read(copy.key, start=at, length=stop - at, if_tag=copy.tag):
-                    at += len(chunk)
-                    yield chunk
+                with member.used():
+                    async for chunk in member.store.read(copy.key, start=at, length=stop - at, if_tag=copy.tag):
+                        at += len(chunk)
+                        yield chunk
                 if at >= stop:
                     return
                 failures.append(f"{copy.store}: it ended after {at} of {stop} bytes")
@@ -284,7 +286,7 @@ class Tree:
         Raises:
             Missing: It isn't there, or its time is over and its copies are being removed.
         """
-        end = self.now() - self.mesh.config.trash_seconds * MICROS
+        end = self.mesh.bounded(self.now()) - self.mesh.config.trash_seconds * MICROS
         # ids are hexadecimal: what begins with all but the last digit is at most sixteen
         if any(t.at <= end for t in await self.catalog.trash(after=entry_id[:-1], limit=16) if t.entry.id == entry_id):
             raise Missing(f"'{entry_id}' was deleted too long ago: its copies are being removed")

@@ -233,6 +233,7 @@ class Writer:
             failed=outcome.failed | outcome.unknown,
             due=self.now() if missing or intent.size < 0 or begun.under != self._under() else self._verify_at(chosen),
         )
+        self.mesh.missed(intent.entry)
         self._stir()
         if not enough:
             raise Transient(

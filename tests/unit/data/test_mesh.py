@@ -1,14 +1,16 @@
 """Stores as they live: believed, doubted, given up, exchanged."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 from tests.unit.data.virtual import virtual
 
-from cloudmesh.data.config import StoreConfig
+from cloudmesh.data.config import Match, PlacementRule, StoreConfig
 from cloudmesh.data.errors import Full
-from cloudmesh.data.mesh import GONE_SECONDS, MARKER
+from cloudmesh.data.mesh import AHEAD_MS, GONE_SECONDS, LEAVING_SECONDS, MARKER, SLOW_LOOKS, SLOW_MS
+from cloudmesh.data.model import MICROS, Work
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, RateLimited, Transient
 from cloudmesh.testing.directories.world import Fault, World
 
@@ -81,10 +83,10 @@ async def test_a_change_that_could_not_be_told_is_told_again(w: World):
             raise Transient("the catalogue is away")
 
     w.mesh._on_change = on_change
-    w.member("a").doubt(Transient("x"))
-    await asyncio.sleep(30)
+    w.faults.down.add("a")
+    await asyncio.sleep(GONE_SECONDS + 30)
     assert told == ["a", "a"]
-    assert w.member("a").up
+    assert w.member("a").state == "Gone"
 
 
 @virtual()
@@ -99,3 +101,170 @@ async def test_store_taken_out_and_put_back(w: World):
     await w.back()
     await w.settle()
     assert len(w.holders(b"content")) == 2
+
+
+def looked_at(w: World) -> list[str]:
+    """Files that the mover looks at from now on."""
+    seen: list[str] = []
+    look = w.mover.look
+
+    async def spied(work: Work) -> None:
+        seen.append(work.path)
+        await look(work)
+
+    w.mover.look = spied
+    return seen
+
+
+@virtual()
+async def test_a_moment_of_silence_wakes_only_what_was_missed(w: World):
+    for number in range(30):
+        await w.put(f"f{number}", b"content")
+    await w.settle()
+    listed = 0
+
+    async def count(moment: str, operation: str, key: str) -> None:
+        nonlocal listed
+        listed += operation == "list" and moment == "before"
+
+    seen = looked_at(w)
+    w.place("a").hook = count
+    w.member("a").doubt(Transient("a blip"))
+    await w.put("during", b"written meanwhile")
+    assert "a" not in await w.copies("during")
+    await asyncio.sleep(30)
+    assert w.member("a").up
+    await w.settle()
+    assert set(seen) == {"during"}
+    assert listed == 0
+    assert "a" in await w.copies("during")
+
+
+@virtual()
+async def test_a_store_that_was_gone_wakes_what_has_or_wants_a_copy_there(w: World):
+    for number in range(10):
+        await w.put(f"f{number}", b"content")
+    w.faults.down.add("a")
+    await asyncio.sleep(GONE_SECONDS + 20)
+    assert w.member("a").state == "Gone"
+    await w.put("during", b"written meanwhile")
+    await w.put("tagged/elsewhere", b"not for a", tags={"k": "v"})
+    await w.settle()
+    rules = (PlacementRule("b", Match(path="tagged/**"), but=("a",)), *w.config.rules)
+    w.config = w.mesh.config = msgspec.structs.replace(w.config, rules=rules)
+    seen = looked_at(w)
+    w.faults.clear()
+    await w.back()
+    await w.settle()
+    assert set(seen) == {"during", *(f"f{number}" for number in range(10))}
+    assert w.holders(b"written meanwhile") == "ab"
+
+
+@virtual(trash_seconds=60)
+async def test_nothing_is_purged_by_a_clock_that_is_ahead_of_the_stores(w: World, caplog: pytest.LogCaptureFixture):
+    entry = await w.put("f", b"precious")
+    await w.put("g", b"gone")
+    await w.tree.delete("f")
+    await w.tree.delete("g")
+    w.skew = 30 * 86400 * MICROS
+    for name in "abc":
+        w.place(name).skew_ms = -30 * 86400 * 1000
+    await asyncio.sleep(11)
+    await w.catalog.wake(due=1)
+    w.mover.stir()
+    await asyncio.sleep(30)
+    assert w.mesh.ahead_ms() > AHEAD_MS
+    assert "nothing is removed for its age" in caplog.text
+    assert w.holders(b"precious") == w.holders(b"gone") == "ab"
+    await w.tree.restore(entry.id)
+    assert await w.read("f") == b"precious"
+    w.skew = 0
+    for name in "abc":
+        w.place(name).skew_ms = 0
+    await asyncio.sleep(120)
+    assert (w.holders(b"precious"), w.holders(b"gone")) == ("ab", "")
+
+
+@virtual()
+async def test_a_slow_store_is_read_last_and_told(w: World):
+    member = w.member("a")
+    w.place("a").latency_ms = SLOW_MS
+    for _ in range(SLOW_LOOKS - 1):
+        await asyncio.sleep(10)
+    assert member.shown == "Up"
+    await asyncio.sleep(11)
+    assert (member.shown, member.up) == ("Slow", True)
+    await w.put("f", b"content")
+    w.place("a").latency_ms = 0
+    w.place("b").latency_ms = 100
+    await asyncio.sleep(11)
+    entry = await w.tree.stat("f")
+    assert [one.name for _, one in await w.tree.readable(entry)] == ["b", "a"]
+    await asyncio.sleep(30)
+    assert member.shown == "Up"
+
+
+@virtual("ab", rules=(PlacementRule(copies=1, prefer="Sequential"),))
+async def test_a_rotation_cuts_nothing_that_is_under_way(w: World):
+    """The old store is closed when its last user is done; the new one is believed at once."""
+    content = bytes(3 << 20)
+    await w.put("there", content)
+    begun, go_on, closed = asyncio.Event(), asyncio.Event(), []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield content
+        begun.set()
+        await go_on.wait()
+        yield content
+
+    old = w.member("a")
+
+    async def close() -> None:
+        closed.append(asyncio.get_running_loop().time())
+
+    old.store.close = close
+    writing = asyncio.create_task(w.tree.put("f", chunks(), size=2 * len(content)))
+    await begun.wait()
+    _, reading = await w.tree.read("there", start=1)
+    await anext(reading)
+    stores = (msgspec.structs.replace(w.config.stores[0], requests_per_second=1000), *w.config.stores[1:])
+    await w.use(stores=stores)
+    new = w.member("a")
+    assert new is not old
+    assert new.up
+    await asyncio.sleep(5 * LEAVING_SECONDS[0])
+    assert not closed
+    assert len(b"".join([piece async for piece in reading])) == len(content) - 1 - (1 << 20)
+    go_on.set()
+    entry = await writing
+    assert entry.size == 2 * len(content)
+    assert (await w.copies("f"))["a"].state == "Whole"
+    await asyncio.sleep(1)
+    assert len(closed) == 1
+
+
+@virtual()
+async def test_a_user_that_never_ends_is_not_waited_for_ever(w: World):
+    old = w.member("a")
+    closed = []
+
+    async def close() -> None:
+        closed.append(1)
+
+    old.store.close = close
+    with old.used():
+        await w.use(
+            stores=(msgspec.structs.replace(w.config.stores[0], bytes_per_second=1 << 30), *w.config.stores[1:])
+        )
+        await asyncio.sleep(LEAVING_SECONDS[1] - 60)
+        assert not closed
+        await asyncio.sleep(120)
+        assert closed
+
+
+@virtual()
+async def test_what_a_store_is_used_for_changes_without_opening_it(w: World):
+    old = w.member("a")
+    await w.access("a", "ReadOnly")
+    assert w.member("a") is old
+    assert old.config.access == "ReadOnly"

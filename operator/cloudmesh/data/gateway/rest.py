@@ -414,7 +414,7 @@ class Rest:
         stores = []
         for member in self._tree.mesh.members.values():
             files, size = totals.stores.get(member.name, (0, 0))
-            one = {"name": member.name, "state": member.state, "files": files, "bytes": size}
+            one = {"name": member.name, "state": member.shown, "files": files, "bytes": size}
             stores.append(one | ({"message": member.message} if member.message else {}))
         body = {"files": totals.files, "directories": totals.directories, "bytes": totals.bytes}
         return web.json_response(body | {"pending": totals.pending, "stores": stores})

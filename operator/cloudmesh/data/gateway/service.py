@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 
 from cloudmesh.data import config as configs
+from cloudmesh.data import waking
 from cloudmesh.data.catalog.journal import Journal
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.config import DirectoryConfig, StoreSummary, Summary
@@ -73,7 +74,9 @@ class Gateway:
         self._folder.mkdir(parents=True, exist_ok=True)
         self.catalog = SqliteCatalog(self._folder / "catalog.sqlite")
         await self.catalog.open()
-        self.mesh = Mesh(self._config, self.catalog, clock=time.monotonic, on_change=self._store_changed)
+        self.mesh = Mesh(
+            self._config, self.catalog, clock=time.monotonic, on_change=self._store_changed, on_blip=self._store_back
+        )
         self.journal = Journal(self.catalog, self.mesh)
         self.tree = Tree(self.catalog, self.mesh, self.journal, stir=self._stir)
         self.mover = Mover(self.tree)
@@ -155,9 +158,14 @@ class Gateway:
 
     async def _store_changed(self, name: str) -> None:
         """A store came or went: where files belong may have changed."""
-        await self.catalog.wake(due=wall())
+        await waking.store_changed(self.tree, name)
         self.mover.stir()
         self._scanning.pop(name, None)
+
+    async def _store_back(self, _: str, entry_ids: Sequence[str]) -> None:
+        """A store was silent for a moment."""
+        await waking.look_again(self.tree, entry_ids)
+        self.mover.stir()
 
     # -- background
 
@@ -189,7 +197,6 @@ class Gateway:
         if config.emptying:
             await self._end()
             return
-        await self.catalog.wake(due=wall())
         self.mover.stir()
 
     async def _recover(self) -> None:
@@ -271,7 +278,7 @@ class Gateway:
         totals = await self.catalog.totals()
         stores = tuple(
             StoreSummary(
-                name=m.name, state=m.state, message=m.message, files=totals.stores.get(m.name, (0, 0))[0],
+                name=m.name, state=m.shown, message=m.message, files=totals.stores.get(m.name, (0, 0))[0],
                 bytes=totals.stores.get(m.name, (0, 0))[1], latency_ms=m.latency_ms,
                 used=m.used_free[0] if m.used_free else None, free=m.used_free[1] if m.used_free else None,
             )
@@ -283,7 +290,7 @@ class Gateway:
             corrupted=totals.states.get("Corrupt", 0), stores=stores,
             monthly_nanos=_monthly(self.mesh.config, totals.stores), currency=self.mesh.config.currency,
             entries=totals.files + totals.directories,
-            emptied=self.emptying is not None and self.emptying.done,
+            clock_ahead_ms=self.mesh.ahead_ms(), emptied=self.emptying is not None and self.emptying.done,
         )  # fmt: skip
 
 

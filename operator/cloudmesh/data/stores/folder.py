@@ -160,7 +160,7 @@ class Folder:
             read_only = bool(os.fstatvfs(top).f_flag & os.ST_RDONLY)
         writable = not read_only and os.access(self._root, os.R_OK | os.W_OK | os.X_OK)
         message = "" if writable else f"{self._root} takes no writes of user {os.geteuid()}"
-        return Probe(round((time.perf_counter() - begin) * 1000), 0, writable, message)
+        return Probe(round((time.perf_counter() - begin) * 1000), None, writable, message)
 
     def capacity(self) -> tuple[int, int]:
         """Bytes used and free of the file system."""

@@ -44,6 +44,8 @@ class Place:
         room: Bytes at most, None for no limit.
         read_only: It takes no writes.
         reads_end: Bytes of a read after which the connection breaks, None for never.
+        latency_ms: What a probe tells of it.
+        skew_ms: Its clock minus ours, as a probe tells it.
     """
 
     objects: dict[str, Held] = field(default_factory=dict)
@@ -52,6 +54,8 @@ class Place:
     room: int | None = None
     read_only: bool = False
     reads_end: int | None = None
+    latency_ms: int = 0
+    skew_ms: int | None = 0
     _shown: dict[str, Object] = field(default_factory=dict)
     _late: deque[tuple[float, str, Object | None]] = field(default_factory=deque)
 
@@ -131,7 +135,7 @@ class MemoryStore:
     async def probe(self) -> Probe:
         """Answers at once."""
         await self._around("before", "probe")
-        return Probe(0, 0, writable=not self.place.read_only)
+        return Probe(self.place.latency_ms, self.place.skew_ms, writable=not self.place.read_only)
 
     async def stat(self, key: str) -> Object | None:
         """As the port says."""

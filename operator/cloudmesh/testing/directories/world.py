@@ -10,13 +10,14 @@ import contextlib
 import itertools
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from cloudmesh.data import waking
 from cloudmesh.data.catalog.journal import Journal
 from cloudmesh.data.catalog.rebuild import Rebuilt, Source, rebuild
 from cloudmesh.data.catalog.schema import connect, prepare
@@ -224,7 +225,9 @@ class World:
             PLACES[at].hook = self._hook(name)
         self.catalog = InlineCatalog(self.folder / "catalog.sqlite", clock=self.now, call=self._catalog_call)
         await self.catalog.open()
-        self.mesh = Mesh(self.config, self.catalog, clock=self.clock, on_change=self._changed)
+        self.mesh = Mesh(
+            self.config, self.catalog, clock=self.clock, now=self.now, on_change=self._changed, on_blip=self._back
+        )
         self.journal = Journal(self.catalog, self.mesh)
         self.tree = Tree(self.catalog, self.mesh, self.journal, now=self.now, stir=self._stir)
         self.mover = Mover(self.tree)
@@ -251,9 +254,13 @@ class World:
         self.mover.stir()
 
     async def _changed(self, name: str) -> None:
-        await self.catalog.wake(due=self.now())
+        await waking.store_changed(self.tree, name)
         self.mover.stir()
         self._scanned.discard(name)
+
+    async def _back(self, _: str, entry_ids: Sequence[str]) -> None:
+        await waking.look_again(self.tree, entry_ids)
+        self.mover.stir()
 
     async def _recover(self) -> None:
         until = ALL
