@@ -107,8 +107,8 @@ class Catalog(Protocol):
     async def trash(self, *, after: str = "", limit: int = 1000, versions: bool = False) -> list[Trashed]:
         """What was deleted by name or as a directory, by entry id; with `versions` older contents of files too."""
 
-    async def versions(self, entry_id: str) -> list[Trashed]:
-        """Older contents of a file that are kept, the newest first; what is over (`OVER`) isn't among them."""
+    async def versions(self, entry_id: str, *, over: bool = False) -> list[Trashed]:
+        """Older contents of a file that are kept, the newest first; what is `OVER` is among them only if asked for."""
 
     async def totals(self) -> Totals:
         """Sums, without counting."""

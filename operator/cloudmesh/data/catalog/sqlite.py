@@ -146,9 +146,9 @@ class SqliteCatalog:
         """See `Catalog.trash`."""
         return await self._read(lambda db: read.trash(db, after, limit, versions))
 
-    async def versions(self, entry_id: str) -> list[Trashed]:
+    async def versions(self, entry_id: str, *, over: bool = False) -> list[Trashed]:
         """See `Catalog.versions`."""
-        return await self._read(lambda db: read.versions(db, entry_id))
+        return await self._read(lambda db: read.versions(db, entry_id, over))
 
     async def totals(self) -> Totals:
         """See `Catalog.totals`."""
@@ -321,7 +321,10 @@ class SqliteCatalog:
             # one commit, however large: a process that ends in the middle leaves an empty catalogue
             files.load(db, entries, copies, due)
             gone = ((thing.entry.id, thing.path, thing.at, thing.of) for thing in trashed)
-            files.finish_load(db, self._clock(), gone, seq, fresh)
+            db.execute("DELETE FROM journal")
+            db.execute("DELETE FROM sqlite_sequence WHERE name = 'journal'")
+            db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('journal', ?)", (seq,))
+            files.finish_load(db, self._clock(), gone, fresh)
 
         await self._write(act)
 
@@ -349,7 +352,12 @@ class SqliteCatalog:
 
     async def fsck(self) -> list[str]:
         """What is wrong with sums and tree, found by counting everything; nothing should be."""
-        return await self._read(tree.integrity)
+
+        def act(db: read.DB) -> list[str]:
+            (sound,) = db.execute("PRAGMA integrity_check").fetchone()
+            return tree.integrity(db) + ([] if sound == "ok" else [sound])
+
+        return await self._read(act)
 
     @property
     def commits(self) -> tuple[int, int]:

@@ -6,9 +6,9 @@ import fnmatch
 import json
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cloudmesh.data.catalog.ports import Located, Query, Record
 from cloudmesh.data.errors import InvalidName, Missing
@@ -20,8 +20,23 @@ COPY: Final = "entry, store, key, version, state, tag, size, verified, scrubbed,
 C_COPY: Final = "c." + COPY.replace(", ", ", c.")
 INTENT: Final = "id, kind, entry, parent, name, version, until, sha256, size, mtime, content_type, tags"
 
+CHUNK: Final = 1000
+"""Rows that are read at once where nobody knows how many there are."""
+MARKS: Final = 64
+"""Values of a list in one statement."""
+
 Row = tuple[Any, ...]
-DB = sqlite3.Connection
+
+
+class DB(Protocol):
+    """What these functions need of a connection: statements in the SQL that SQLite and PostgreSQL have in common, with
+    `?` or `?1` for values."""
+
+    def execute(self, text: str, values: Any = ..., /) -> Any:
+        """Runs a statement; its result has `fetchone`, `fetchall` and `rowcount`, and gives its rows."""
+
+    def executemany(self, text: str, values: Iterable[Any], /) -> Any:
+        """Runs it with many values, one after the other."""
 
 
 def parts_of(path: str) -> list[str]:
@@ -36,6 +51,9 @@ def parts_of(path: str) -> list[str]:
     if "" in parts or "." in parts or ".." in parts:
         raise InvalidName(f"'{path}' isn't a clean path: no empty parts, no '.', no '..'")
     return parts
+
+
+_MANY: Final = ", ".join("?" * MARKS)
 
 
 def loads(text: str) -> Mapping[str, str]:
@@ -115,17 +133,17 @@ def directory_id(db: DB, path: str) -> str:
 
 def place(db: DB, entry_id: str) -> tuple[str, str]:
     """Path of an entry, and the trashed thing that it is or lies in; one of both is empty."""
-    names: list[str] = []
-    here = entry_id
-    while here != ROOT:
-        row = db.execute("SELECT parent, name FROM entry WHERE id = ?", (here,)).fetchone()
-        if row is None:
-            raise sqlite3.DatabaseError(f"entry {here} has no way up to the root")
-        if row[0] == TRASH:
-            return "", here
-        names.append(row[1])
-        here = row[0]
-    return "/".join(reversed(names)), ""
+    rows = db.execute(
+        "WITH RECURSIVE up (n, id, parent, name) AS (SELECT 1, id, parent, name FROM entry WHERE id = ?1 UNION ALL "
+        "SELECT u.n + 1, e.id, e.parent, e.name FROM up u JOIN entry e ON e.id = u.parent) "
+        "SELECT id, parent, name FROM up ORDER BY n DESC",
+        (entry_id,),
+    ).fetchall()
+    if rows and rows[0][1] == TRASH:
+        return "", rows[0][0]
+    if not rows or rows[0][0] != ROOT:
+        raise sqlite3.DatabaseError(f"entry {entry_id} has no way up to the root")
+    return "/".join(row[2] for row in rows[1:]), ""
 
 
 def trashed(db: DB, entry_id: str) -> bool:
@@ -145,6 +163,18 @@ def copies(db: DB, entry_id: str) -> tuple[Copy, ...]:
     """Copies of an entry, by store."""
     rows = db.execute(f"SELECT {COPY} FROM copy WHERE entry = ? ORDER BY store", (entry_id,))  # noqa: S608
     return tuple(map(to_copy, rows))
+
+
+def copies_of(db: DB, entries: Sequence[str]) -> Mapping[str, tuple[Copy, ...]]:
+    """Copies of many entries, by store; entries without any are left out."""
+    found: dict[str, list[Copy]] = {}
+    for begin in range(0, len(entries), MARKS):
+        # always as many, so that the statement is always the same
+        ids = [*entries[begin : begin + MARKS], *[""] * (begin + MARKS - len(entries))]
+        rows = db.execute(f"SELECT {COPY} FROM copy WHERE entry IN ({_MANY}) ORDER BY entry, store", ids)  # noqa: S608
+        for row in rows:
+            found.setdefault(row[0], []).append(to_copy(row))
+    return {entry_id: tuple(held) for entry_id, held in found.items()}
 
 
 def by_id(db: DB, entry_id: str) -> Located | None:
@@ -188,51 +218,59 @@ def children(db: DB, path: str, after: str, limit: int, with_copies: bool) -> li
     return [Located(prefix + row[2], to_entry(row), tuple(held.get(row[0], ()))) for row in rows]
 
 
-def _below(db: DB, path: str, after: str) -> Iterator[tuple[str, Row]]:
-    """Everything below a directory, in the order of the paths' parts; rows are read as they are asked for."""
-    select = f"SELECT {ENTRY} FROM entry WHERE parent = ? AND name > ? ORDER BY name"  # noqa: S608
+def _rows(db: DB, parent: str, after: str, chunk: int) -> Iterator[Row]:
+    """Rows of a directory by name, read as they are asked for."""
+    while True:
+        rows = db.execute(
+            f"SELECT {ENTRY} FROM entry WHERE parent = ? AND name > ? ORDER BY name LIMIT ?",  # noqa: S608
+            (parent, after, chunk),
+        ).fetchall()
+        yield from rows
+        if len(rows) < chunk:
+            return
+        after = rows[-1][2]
+
+
+def _below(db: DB, path: str, after: str, chunk: int = CHUNK) -> Iterator[tuple[str, Row]]:
+    """Everything below a directory, in the order of the paths' parts."""
     here = directory_id(db, path)
     prefix = f"{path}/" if path else ""
-    levels: list[tuple[str, sqlite3.Cursor]] = []
+    levels: list[tuple[str, Iterator[Row]]] = []
     top = parts_of(path)
     mark = parts_of(after)
     if mark[: len(top)] == top:
         # go down along the mark: what comes after it is what follows it on each level, the deepest first
         for part in mark[len(top) :]:
-            levels.append((prefix, db.execute(select, (here, part))))
+            levels.append((prefix, _rows(db, here, part, chunk)))
             row = find(db, here, part)
             if row is None or not row[3]:
                 break
             here, prefix = row[0], f"{prefix}{part}/"
         else:
-            levels.append((prefix, db.execute(select, (here, ""))))
+            levels.append((prefix, _rows(db, here, "", chunk)))
     elif mark < top:
-        levels.append((prefix, db.execute(select, (here, ""))))
-    try:
-        while levels:
-            prefix, cursor = levels[-1]
-            row = cursor.fetchone()
-            if row is None:
-                levels.pop()
-                continue
-            yield prefix + row[2], row
-            if row[3]:
-                levels.append((f"{prefix}{row[2]}/", db.execute(select, (row[0], ""))))
-    finally:
-        for _, cursor in levels:
-            cursor.close()
+        levels.append((prefix, _rows(db, here, "", chunk)))
+    while levels:
+        prefix, rows = levels[-1]
+        row = next(rows, None)
+        if row is None:
+            levels.pop()
+            continue
+        yield prefix + row[2], row
+        if row[3]:
+            levels.append((f"{prefix}{row[2]}/", _rows(db, row[0], "", chunk)))
 
 
 def walk(db: DB, path: str, after: str, limit: int, with_copies: bool) -> list[Located]:
     """Everything below a directory in the order of the paths' parts."""
-    found = []
+    found: list[tuple[str, Row]] = []
     if limit > 0:
-        for where, row in _below(db, path, after):
-            held = copies(db, row[0]) if with_copies and not row[3] else ()
-            found.append(Located(where, to_entry(row), held))
+        for place in _below(db, path, after, min(limit, CHUNK)):
+            found.append(place)
             if len(found) >= limit:
                 break
-    return found
+    held = copies_of(db, [row[0] for _, row in found if not row[3]]) if with_copies else {}
+    return [Located(where, to_entry(row), held.get(row[0], ())) for where, row in found]
 
 
 def search(db: DB, query: Query, after: str, limit: int) -> list[Located]:
@@ -272,18 +310,18 @@ def trash(db: DB, after: str, limit: int, with_versions: bool) -> list[Trashed]:
     """What was deleted, by id."""
     rows = db.execute(
         f"SELECT t.path, t.at, t.origin, {E_ENTRY} FROM trash t JOIN entry e ON e.id = t.id "  # noqa: S608
-        "WHERE t.id > ?1 AND (?3 OR t.origin = '') ORDER BY t.id LIMIT ?2",
+        "WHERE t.id > ?1 AND (?3 = 1 OR t.origin = '') ORDER BY t.id LIMIT ?2",
         (after, limit, with_versions),
     )
     return [to_trashed(row) for row in rows]
 
 
-def versions(db: DB, entry_id: str) -> list[Trashed]:
+def versions(db: DB, entry_id: str, over: bool) -> list[Trashed]:
     """Older contents of a file, the newest first."""
     rows = db.execute(
         f"SELECT t.path, t.at, t.origin, {E_ENTRY} FROM trash t JOIN entry e ON e.id = t.id "  # noqa: S608
         "WHERE t.origin = ? AND t.origin <> '' AND t.at > ? ORDER BY e.version DESC, e.id",
-        (entry_id, OVER),
+        (entry_id, 0 if over else OVER),
     )
     return [to_trashed(row) for row in rows]
 
@@ -318,12 +356,12 @@ def work(db: DB, now: int, limit: int) -> list[Work]:
         f"SELECT due, stamp, {ENTRY} FROM entry WHERE due > 0 AND due <= ? ORDER BY due, id LIMIT ?",  # noqa: S608
         (now, limit),
     ).fetchall()
-    found = []
+    found, held_by = [], copies_of(db, [row[2] for row in rows])
     for due, stamp, *row in rows:
         path, thing = place(db, row[0])
         lies = "SELECT at, origin FROM trash WHERE id = ?"
         at, origin = db.execute(lies, (thing,)).fetchone() if thing else (0, "")
-        found.append(Work(renamed(db, to_entry(tuple(row))), path, copies(db, row[0]), at, due, stamp, origin))
+        found.append(Work(renamed(db, to_entry(tuple(row))), path, held_by.get(row[0], ()), at, due, stamp, origin))
     return found
 
 
@@ -373,4 +411,5 @@ def rows(db: DB, after: str, limit: int) -> list[Located]:
         f"SELECT {ENTRY} FROM entry WHERE id > ? AND id <> ? ORDER BY id LIMIT ?",  # noqa: S608
         (after, ROOT, limit),
     ).fetchall()
-    return [Located(place(db, row[0])[0], renamed(db, to_entry(row)), copies(db, row[0])) for row in found]
+    held_by = copies_of(db, [row[0] for row in found])
+    return [Located(place(db, row[0])[0], renamed(db, to_entry(row)), held_by.get(row[0], ())) for row in found]

@@ -111,6 +111,8 @@ async def _end(bench: Bench) -> None:
     need(await bench.catalog.by_id(third.entry.id) is None, "it is there without copies")
     await bench.catalog.expire(second.entry.id)
     need(await bench.catalog.versions(entry.id) == [first], "one that is over is told")
+    with_over = await bench.catalog.versions(entry.id, over=True)
+    need([(one.entry.version, one.at == OVER) for one in with_over] == [(2, True), (1, False)], f"told {with_over}")
     await refused(Missing, bench.catalog.expire(third.entry.id), "it ended")
     await refused(Missing, bench.catalog.expire(entry.id), "it is a file of the tree")
     for work in await bench.catalog.work(1 << 60):
