@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cloudmesh.data.catalog.schema import connect
+from cloudmesh.data.catalog.sqlite_read import DB
 from cloudmesh.engine.errors import Conflict, Transient
 
 T = TypeVar("T")
-Act = Callable[[sqlite3.Connection], T]
+Act = Callable[[DB], T]
 
 BATCH: Final = 256
 """Transactions that share a commit at most."""
 
 
-class _Job:
+class Job:
+    """An act whose caller waits for it."""
+
     __slots__ = ("act", "error", "future", "loop", "result")
 
     def __init__(self, act: Act[Any], loop: asyncio.AbstractEventLoop) -> None:
@@ -32,6 +35,7 @@ class _Job:
         self.error: BaseException | None = None
 
     def deliver(self) -> None:
+        """Tells the caller, in its loop."""
         if self.future.done():
             return
         if self.error is not None:
@@ -48,9 +52,22 @@ def _told(error: BaseException) -> BaseException:
     return error
 
 
-def _deliver(jobs: list[_Job]) -> None:
+def _deliver(jobs: list[Job]) -> None:
     for job in jobs:
         job.deliver()
+
+
+def tell(jobs: list[Job]) -> None:
+    """Tells all callers, with one wake-up of each event loop, so that its tasks' next acts wait together again."""
+    loops: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+    for job in jobs:
+        loops.setdefault(job.loop, []).append(job)
+    for loop, own in loops.items():
+        if not loop.is_closed():
+            try:
+                loop.call_soon_threadsafe(_deliver, own)
+            except RuntimeError:  # it was closed at this moment: nobody waits any more
+                continue
 
 
 class Writer:
@@ -62,10 +79,10 @@ class Writer:
         start: Run on the connection before the first act.
     """
 
-    def __init__(self, path: Path, start: Act[None]) -> None:
+    def __init__(self, path: Path, start: Callable[[sqlite3.Connection], None]) -> None:
         self._path = path
         self._start = start
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._closed = False
         self._lock = threading.Lock()
@@ -84,7 +101,7 @@ class Writer:
         Raises:
             Transient: The database failed, or is closed.
         """
-        job = _Job(act, asyncio.get_running_loop())
+        job = Job(act, asyncio.get_running_loop())
         with self._lock:
             if self._closed:
                 raise Transient("the catalogue is closed")
@@ -115,7 +132,7 @@ class Writer:
         self._ready.put(None)
         ended = False
         while not ended:
-            jobs: list[_Job] = []
+            jobs: list[Job] = []
             job = self._queue.get()
             try:
                 db.execute("BEGIN IMMEDIATE")
@@ -136,7 +153,7 @@ class Writer:
             self._commit(db, jobs, failure)
         db.close()
 
-    def _act(self, db: sqlite3.Connection, job: _Job) -> BaseException | None:
+    def _act(self, db: sqlite3.Connection, job: Job) -> BaseException | None:
         """Runs one act; gives an error if the whole transaction is lost with it."""
         try:
             db.execute("SAVEPOINT act")
@@ -153,7 +170,7 @@ class Writer:
                 return worse
         return None
 
-    def _commit(self, db: sqlite3.Connection, jobs: list[_Job], failure: BaseException | None) -> None:
+    def _commit(self, db: sqlite3.Connection, jobs: list[Job], failure: BaseException | None) -> None:
         if failure is None:
             try:
                 db.execute("COMMIT")
@@ -166,16 +183,7 @@ class Writer:
                 job.error = job.error or Transient(f"the catalogue can't write: {failure}")
         self.commits += 1
         self.acts += len(jobs)
-        # one wake-up of each event loop, so that its tasks' next acts wait together again
-        loops: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
-        for job in jobs:
-            loops.setdefault(job.loop, []).append(job)
-        for loop, own in loops.items():
-            if not loop.is_closed():
-                try:
-                    loop.call_soon_threadsafe(_deliver, own)
-                except RuntimeError:  # it was closed at this moment: nobody waits any more
-                    continue
+        tell(jobs)
 
 
 class Readers:
@@ -202,6 +210,16 @@ class Readers:
         if self._pool is None:
             raise Transient("the catalogue is closed")
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._act, act)
+
+    def here(self, act: Act[T]) -> T:
+        """Runs it at once, in the caller's thread: for what takes less time than the way to another thread and back.
+
+        Raises:
+            Transient: The database failed, or is closed.
+        """
+        if self._pool is None:
+            raise Transient("the catalogue is closed")
+        return self._act(act)
 
     def _act(self, act: Act[T]) -> T:
         try:
