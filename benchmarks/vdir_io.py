@@ -251,6 +251,9 @@ async def _many(door: Door, base: str) -> tuple[float, float]:
                 if await _get(session, f"{base}/{number}") != SMALL:
                     raise RuntimeError(f"file {number} has another size")
 
+        async with session.request("MKCOL", base) as answer:
+            if answer.status != 201:
+                raise RuntimeError(f"MKCOL {base}: {answer.status} {(await answer.text())[:500]}")
         written = await _timed(lambda: asyncio.gather(*(put(n) for n in range(SMALL_FILES))))
         return written, await _timed(lambda: asyncio.gather(*(get(n) for n in range(SMALL_FILES))))
 
