@@ -8,13 +8,10 @@ repeated by a library: their outcome is for the caller to look at.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
-import ipaddress
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -29,32 +26,31 @@ from obstore.exceptions import BaseError
 
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
 from cloudmesh.data.stores.common import Limits, checked, measured
+from cloudmesh.data.stores.objects import (
+    CONTROLS,
+    BeyondEnd,
+    Pieces,
+    Upload,
+    in_parts,
+    published,
+    refuse_private,
+    windows,
+)
 from cloudmesh.data.stores.ports import CHUNK, Object, Page, Probe, StoreInfo
 from cloudmesh.data.stores.registry import StoreContext
 from cloudmesh.data.stores.s3_clients import KEY_ID, SECRET_KEY, SESSION_TOKEN, THREADS, boto_client, bytes_client
 from cloudmesh.data.stores.s3_errors import classify, heard
-from cloudmesh.data.stores.threads import Threads, outlast
+from cloudmesh.data.stores.threads import Threads
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, Transient
 
 T = TypeVar("T")
-Pieces = list[bytes]
 KNOWN: Final = frozenset({KEY_ID, SECRET_KEY, SESSION_TOKEN, "hosts"})
 PART = 8 << 20
-IN_FLIGHT = 4
 MOST_PARTS = 10_000
-GROW_EVERY = 1_000
-"""Parts after which parts of an upload of unknown size become twice as large: so it can be terabytes."""
-WINDOW = 4 << 20
-"""Bytes that a read asks for at once."""
-AHEAD = 3
-"""Such pieces that come while others are taken."""
 COPY_AT_ONCE = 5 << 30
 CALL_SECONDS = 60.0
-ABANDON_SECONDS = 20.0
-"""How long the end of a failed upload waits for the store."""
 READ_TRIES = 3
 PRESIGN_MOST = 7 * 86400
-CONTROLS = "".join(map(chr, (*range(1, 32), 127)))
 _ERRORS = (
     BaseError, BotoCoreError, ClientError, ResponseParserError, FileNotFoundError, ValueError, RecursionError,
 )  # fmt: skip
@@ -148,7 +144,7 @@ class S3Store:
                 await self._get(key, range=(0, 1))
             except Missing:
                 return None
-            except _BeyondEnd:
+            except BeyondEnd:
                 pass  # it is there, and empty
         raise Transient(f"{key} comes and goes")
 
@@ -177,40 +173,11 @@ class S3Store:
         self, key: str, *, start: int = 0, length: int | None = None, if_tag: str = ""
     ) -> AsyncIterator[bytes]:
         """As the port says: window by window, each tied to the tag of the first one."""
-        end = None if length is None else start + length
-        coming: deque[asyncio.Task[tuple[Object, Pieces]]] = deque()
-        position, asked, tag = start, start, if_tag
-        try:
-            while end is None or position < end:
-                while len(coming) < (AHEAD if tag and end is not None else 1) and (end is None or asked < end):
-                    stop = asked + WINDOW if end is None else min(end, asked + WINDOW)
-                    coming.append(asyncio.create_task(self._window(key, asked, stop, tag)))
-                    asked = stop
-                try:
-                    found, pieces = await coming[0]
-                except _BeyondEnd:
-                    if position > start:
-                        raise Changed(f"{key} became shorter while it was read") from None
-                    break
-                coming.popleft()
-                tag, end = found.tag, found.size if end is None else min(end, found.size)
-                stop = min(end, position + WINDOW)
-                position += sum(map(len, pieces))
-                if position != stop:
-                    raise Transient(f"{key}: {position} bytes came, not {stop}")
-                for piece in pieces:
-                    await self._limits.moved(len(piece))
-                    yield piece
-            if position == start:  # nothing was there to be read, so nothing was compared
-                seen = await self.stat(key)
-                if seen is None:
-                    raise Missing(f"there is no {key}")
-                if if_tag and seen.tag != if_tag:
-                    raise Changed(f"{key} has the tag {seen.tag}, not {if_tag}")
-        finally:
-            for task in coming:
-                task.cancel()
-                task.add_done_callback(_heed)
+        get = partial(self._window, key)
+        coming = windows(key, get, self.stat, self._limits, start=start, length=length, if_tag=if_tag)
+        async with aclosing(coming) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def _window(self, key: str, begin: int, end: int, tag: str) -> tuple[Object, Pieces]:
         return await self._get(key, range=(begin, end), if_match=tag or None)
@@ -239,7 +206,7 @@ class S3Store:
     def _of_read(error: Exception, key: str, *, head: bool) -> CloudmeshError:
         said = heard(error)
         if said.status == 416:
-            return _BeyondEnd(f"{key} ends before")
+            return BeyondEnd(f"{key} ends before")
         if said.status == 404 and not said.code:
             return Missing(f"there is no {key}") if head else Transient(f"{key}: the answer has no word of S3")
         if isinstance(error, ValueError):
@@ -268,7 +235,7 @@ class S3Store:
                     obstore.put, self._writer, key, head[0], attributes=dict(texts), mode=mode, use_multipart=False
                 )
                 answer = await self._change(key, put, if_absent=if_absent, if_tag=if_tag)
-                return _published(key, len(head[0]), answer.get("e_tag"), texts)
+                return published(key, len(head[0]), answer.get("e_tag"), texts)
             if if_tag or if_absent:
                 # what can be known now needn't be told after gigabytes
                 there = await self.stat(key)
@@ -276,30 +243,12 @@ class S3Store:
                     raise Exists(f"there is a {key}")
                 if if_tag and (there is None or there.tag != if_tag):
                     raise Changed(f"{key} {'has another tag' if there else 'is gone'}")
-            upload = _Upload(self, key, if_tag=if_tag, if_absent=if_absent)
-            tag = await upload.run(head, parts, texts)
-            return _published(key, upload.size, tag, texts)
+            upload = _Upload(self, key, texts, if_tag=if_tag, if_absent=if_absent)
+            tag = await upload.run(head, parts)
+            return published(key, upload.size, tag, texts)
 
-    async def _parts(self, chunks: AsyncIterator[bytes], size: int | None) -> AsyncGenerator[bytes, None]:
-        """The content in parts of equal size but for the last; larger ones where their number would be too high."""
-        part = self._part
-        if size is not None:
-            part = max(part, -(-size // MOST_PARTS))
-        gathered: list[bytes] = []
-        held = made = 0
-        async for chunk in chunks:
-            view = memoryview(chunk)
-            while view:
-                taken = view[: part - held]
-                gathered.append(bytes(taken) if len(taken) < len(chunk) else chunk)
-                held, view = held + len(taken), view[len(taken) :]
-                if held == part:
-                    yield b"".join(gathered)
-                    gathered, held, made = [], 0, made + 1
-                    if size is None and made % GROW_EVERY == 0:
-                        part *= 2
-        if held:
-            yield b"".join(gathered)
+    def _parts(self, chunks: AsyncIterable[bytes], size: int | None) -> AsyncGenerator[bytes, None]:
+        return in_parts(chunks, size, self._part, MOST_PARTS)
 
     async def _change(self, key: str, function: Callable[[], T], *, if_absent: bool = False, if_tag: str = "") -> T:
         """One call that changes something: what it did is waited for even by whoever is cancelled."""
@@ -346,15 +295,14 @@ class S3Store:
         kept = seen.attributes if texts is None else texts
         origin = {"CopySource": {"Bucket": self._bucket, "Key": source}, "CopySourceIfMatch": seen.tag}
         if seen.size > self._copy_at_once:
-            upload = _Upload(self, target)
-            ranges = ((at, min(seen.size, at + self._copy_at_once)) for at in range(0, seen.size, self._copy_at_once))
-            return _published(target, seen.size, await upload.copied(ranges, origin, kept), kept)
+            upload = _Upload(self, target, kept)
+            return published(target, seen.size, await upload.works(upload.copies(seen.size, origin)), kept)
         call = partial(
             self._once.copy_object, Bucket=self._bucket, Key=target, MetadataDirective="REPLACE", Metadata=dict(kept),
             **origin,
         )  # fmt: skip
         answer = await self._change(target, call)
-        return _published(target, seen.size, answer.get("CopyObjectResult", {}).get("ETag"), kept)
+        return published(target, seen.size, answer.get("CopyObjectResult", {}).get("ETag"), kept)
 
     # -- powers
 
@@ -401,67 +349,34 @@ class S3Store:
         self._once.close()
 
 
-class _BeyondEnd(InvalidRequest):
-    """The range begins where the object has ended."""
-
-
-class _Upload:
+class _Upload(Upload):
     """One upload of parts, from its begin to its completion or abortion."""
 
-    def __init__(self, store: S3Store, key: str, *, if_tag: str = "", if_absent: bool = False) -> None:
+    def __init__(
+        self, store: S3Store, key: str, texts: Mapping[str, str], *, if_tag: str = "", if_absent: bool = False
+    ) -> None:
+        super().__init__(key, MOST_PARTS)
         self._store = store
-        self._key = key
+        self._texts = texts
         self._if_tag = if_tag
         self._if_absent = if_absent
         self._where: dict[str, Any] = {"Bucket": store._bucket, "Key": key}
         self._tags: dict[int, str] = {}
-        self._running: set[asyncio.Task[None]] = set()
-        self.size = 0
 
-    async def run(self, head: Pieces, parts: AsyncIterator[bytes], texts: Mapping[str, str]) -> str:
-        """Sends all parts, first those that are there already, which it takes; gives the tag of the object."""
-        async with _Session(self, texts):
-            number = 0
-            while head:
-                number += 1
-                await self._begin(number, self._send(number, head.pop(0)))
-            async for part in parts:
-                number += 1
-                await self._begin(number, self._send(number, part))
-            return await self._complete()
+    async def copies(self, size: int, origin: Mapping[str, Any]) -> AsyncIterator[Coroutine[Any, Any, None]]:
+        """Works that each have a range copied inside the store."""
+        step = self._store._copy_at_once
+        for number, begin in enumerate(range(0, size, step), 1):
+            yield self._fetch(number, begin, min(size, begin + step), origin)
 
-    async def copied(self, ranges: Any, origin: Mapping[str, Any], texts: Mapping[str, str]) -> str:
-        """Has all ranges copied inside the store; gives the tag of the object."""
-        async with _Session(self, texts):
-            for number, (begin, end) in enumerate(ranges, 1):
-                await self._begin(number, self._fetch(number, begin, end, origin))
-            return await self._complete()
-
-    async def open(self, texts: Mapping[str, str]) -> None:
+    async def open(self) -> None:
         """Begins it."""
-        call = partial(self._store._once.create_multipart_upload, Metadata=dict(texts), **self._where)
-        answer = await self._store._change(self._key, call)
+        call = partial(self._store._once.create_multipart_upload, Metadata=dict(self._texts), **self._where)
+        answer = await self._store._change(self.key, call)
         self._where["UploadId"] = str(answer["UploadId"])
 
-    async def _begin(self, number: int, work: Any) -> None:
-        """Starts one part when there is room; raises what another one has raised."""
-        if number > MOST_PARTS:
-            work.close()
-            raise InvalidRequest(f"{self._key} has more than {MOST_PARTS} parts")
-        self._running.add(asyncio.ensure_future(work))
-        if len(self._running) >= IN_FLIGHT:
-            await self._wait(asyncio.FIRST_COMPLETED)
-
-    async def _wait(self, until: str) -> None:
-        if not self._running:
-            return
-        done, self._running = await asyncio.wait(self._running, return_when=until)
-        failed = [error for task in done if (error := task.exception()) is not None]
-        if failed:
-            raise failed[0]
-
-    async def _send(self, number: int, part: bytes) -> None:
-        self.size += len(part)
+    async def send(self, number: int, part: bytes) -> None:
+        """Sends one part with its digest."""
 
         def send() -> dict[str, Any]:
             digest = base64.b64encode(hashlib.md5(part, usedforsecurity=False).digest()).decode()
@@ -469,74 +384,35 @@ class _Upload:
             answer: dict[str, Any] = call(Body=part, ContentMD5=digest, PartNumber=number, **self._where)
             return answer
 
-        self._keep(number, (await self._store._change(self._key, send)).get("ETag"))
+        self._keep(number, (await self._store._change(self.key, send)).get("ETag"))
 
     async def _fetch(self, number: int, begin: int, end: int, origin: Mapping[str, Any]) -> None:
         call = partial(
             self._store._client.upload_part_copy, PartNumber=number, CopySourceRange=f"bytes={begin}-{end - 1}",
             **self._where, **origin,
         )  # fmt: skip
-        answer = await self._store._change(self._key, call)
+        answer = await self._store._change(self.key, call)
         self._keep(number, answer.get("CopyPartResult", {}).get("ETag"))
 
     def _keep(self, number: int, tag: str | None) -> None:
         if not tag:
-            raise Transient(f"{self._key}: the answer to part {number} has no entity tag")
+            raise Transient(f"{self.key}: the answer to part {number} has no entity tag")
         self._tags[number] = tag
 
-    async def _complete(self) -> str:
-        await self._wait(asyncio.ALL_COMPLETED)
+    async def complete(self) -> str:
+        """Publishes, tied to what is there."""
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(self._tags.items())]
         tied = {"IfMatch": self._if_tag} if self._if_tag else {"IfNoneMatch": "*"} if self._if_absent else {}
         call = partial(
             self._store._once.complete_multipart_upload, MultipartUpload={"Parts": parts}, **self._where, **tied
         )
-        answer = await self._store._change(self._key, call, if_absent=self._if_absent, if_tag=self._if_tag)
+        answer = await self._store._change(self.key, call, if_absent=self._if_absent, if_tag=self._if_tag)
         return str(answer.get("ETag") or "")
 
-    async def abandon(self) -> None:
-        """Waits for the parts that are under way, and aborts; what fails here is left for a sweep."""
-        for task in self._running:
-            task.add_done_callback(_heed)
-        if self._running:
-            await asyncio.wait(self._running, timeout=ABANDON_SECONDS)
-        if "UploadId" not in self._where:
-            return
-        with suppress(CloudmeshError, TimeoutError):
-            async with asyncio.timeout(ABANDON_SECONDS):
-                await self._store.abort(self._key, self._where["UploadId"])
-
-
-class _Session:
-    """An open upload, which is aborted whatever ends it before it is complete."""
-
-    def __init__(self, upload: _Upload, texts: Mapping[str, str]) -> None:
-        self._upload = upload
-        self._texts = texts
-
-    async def __aenter__(self) -> None:
-        opening = asyncio.ensure_future(self._upload.open(self._texts))
-        try:
-            await outlast(opening)
-        except BaseException:
-            await outlast(self._upload.abandon())
-            raise
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            await outlast(self._upload.abandon())
-
-
-def _published(key: str, size: int, tag: str | None, texts: Mapping[str, str]) -> Object:
-    if tag:
-        return Object(key, size, tag, 0, texts)
-    raise Transient(f"{key}: the answer has no entity tag")
-
-
-def _heed(task: asyncio.Task[Any]) -> None:
-    """Hears an exception that nobody waits for."""
-    if not task.cancelled():
-        task.exception()
+    async def drop(self) -> None:
+        """Aborts it."""
+        if "UploadId" in self._where:
+            await self._store.abort(self.key, self._where["UploadId"])
 
 
 def _micros(moment: datetime) -> int:
@@ -551,8 +427,8 @@ def make(context: StoreContext) -> S3Store:
         InvalidRequest: The Secret has a key that means nothing, or the endpoint is an address of this machine.
     """
     endpoint = str(context.settings.get("endpoint") or "")
-    if endpoint and not context.allow_private and _is_private(urlsplit(endpoint).hostname or ""):
-        raise InvalidRequest(f"{endpoint}: loopback and link-local addresses are refused as endpoints")
+    if endpoint and not context.allow_private:
+        refuse_private(endpoint, urlsplit(endpoint).hostname or "")
     return S3Store(
         str(context.settings["bucket"]),
         context.credentials,
@@ -561,14 +437,3 @@ def make(context: StoreContext) -> S3Store:
         name=context.name,
         limits=Limits(context.requests_per_second, context.bytes_per_second),
     )
-
-
-def _is_private(host: str) -> bool:
-    """Whether it is by its own words an address of loopback or the link; what a name stands for isn't looked up."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
