@@ -16,6 +16,7 @@ from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
 from cloudmesh.data.model import MICROS, OVER, ROOT, TRASH, Copy, Entry, Intent
 from cloudmesh.engine.errors import Conflict
 
+INSERT_COPY: Final = "INSERT INTO copy VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 AGAIN: Final = 60 * MICROS
 """After which the mover looks again at what is in the trash and still holds something."""
 
@@ -342,10 +343,27 @@ def load(db: DB, entries: Iterable[Entry], copies: Iterable[Copy], due: int) -> 
     """Writes entries and copies as they are, for a rebuild; `finish_load` brings the rest."""
     if db.execute("SELECT 1 FROM entry WHERE id <> ? UNION ALL SELECT 1 FROM intent LIMIT 1", (ROOT,)).fetchone():
         raise Conflict("the catalogue isn't empty")
-    for entry in entries:
-        row = replace(entry, name=entry.id) if entry.parent == TRASH else entry
-        wanted = due if entry.kind == "File" or entry.parent == TRASH else 0
-        tree.insert(db, row, live=entry.parent != TRASH, due=wanted)
+    db.executemany(tree.INSERT, (loaded(entry, due) for entry in entries))
+    end_load(db)
+    # a key that two have is refused by the index
+    db.executemany(INSERT_COPY, map(values_of, copies))
+
+
+def loaded(entry: Entry, due: int) -> Row:
+    """Row of an entry that is loaded."""
+    gone = entry.parent == TRASH
+    row = replace(entry, name=entry.id) if gone else entry
+    return tree.row_of(row, live=not gone, due=due if gone or entry.kind == "File" else 0)
+
+
+def values_of(copy: Copy) -> Row:
+    """Row of a copy."""
+    where, seen = (copy.entry, copy.store, copy.key), (copy.size, copy.verified, copy.scrubbed, copy.error)
+    return (*where, copy.version, copy.state, copy.tag, *seen)
+
+
+def end_load(db: DB) -> None:
+    """After all entries are written."""
     # whatever lies below something in the trash is there too; known only when all are written
     db.execute(
         "WITH RECURSIVE gone (id) AS (SELECT id FROM entry WHERE parent = ? UNION ALL "
@@ -353,16 +371,11 @@ def load(db: DB, entries: Iterable[Entry], copies: Iterable[Copy], due: int) -> 
         "UPDATE entry SET live = 0 WHERE live = 1 AND id IN (SELECT id FROM gone)",
         (TRASH,),
     )
-    for copy in copies:
-        aside.write_copy(db, copy.entry, copy)
 
 
-def finish_load(db: DB, now: int, trashed: Iterable[tuple[str, str, int, str]], seq: int, fresh: Iterable[str]) -> None:
-    """What is in the trash, where the journal goes on, and records of what it doesn't speak of."""
+def finish_load(db: DB, now: int, trashed: Iterable[tuple[str, str, int, str]], fresh: Iterable[str]) -> None:
+    """What is in the trash, and records of what the journal doesn't speak of."""
     db.executemany("INSERT INTO trash VALUES (?, ?, ?, ?)", trashed)
-    db.execute("DELETE FROM journal")
-    db.execute("DELETE FROM sqlite_sequence WHERE name = 'journal'")
-    db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('journal', ?)", (seq,))
     for entry_id in fresh:
         row = read.find_id(db, entry_id)
         if row is None:

@@ -34,27 +34,32 @@ def record(db: DB, now: int, body: Mapping[str, Any]) -> None:
     db.execute("INSERT INTO journal (at, body) VALUES (?, ?)", (now, text))
 
 
-def insert(db: DB, entry: Entry, *, live: bool, due: int, pending: bool | None = None) -> None:
-    """Writes a new row; one that is due has work pending, unless it is told otherwise."""
-    db.execute(
-        "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
-        (
-            entry.id,
-            entry.parent,
-            entry.name,
-            entry.kind == "Directory",
-            entry.size,
-            entry.mtime,
-            entry.sha256,
-            entry.version,
-            entry.content_type,
-            dumps(entry.tags),
-            entry.created,
-            live,
-            due,
-            due > 0 if pending is None else pending,
-        ),
+INSERT: Final = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)"
+
+
+def row_of(entry: Entry, *, live: bool, due: int, pending: bool | None = None) -> Row:
+    """Values of a new row; one that is due has work pending, unless it is told otherwise."""
+    return (
+        entry.id,
+        entry.parent,
+        entry.name,
+        entry.kind == "Directory",
+        entry.size,
+        entry.mtime,
+        entry.sha256,
+        entry.version,
+        entry.content_type,
+        dumps(entry.tags),
+        entry.created,
+        live,
+        due,
+        due > 0 if pending is None else pending,
     )
+
+
+def insert(db: DB, entry: Entry, *, live: bool, due: int, pending: bool | None = None) -> None:
+    """Writes a new row, see `row_of`."""
+    db.execute(INSERT, row_of(entry, live=live, due=due, pending=pending))
 
 
 def rouse(db: DB, entry_id: str, due: int, *, pending: bool = True) -> None:
@@ -287,16 +292,15 @@ def visit(db: DB, now: int, *, newest: bool = False) -> bool:
         ).fetchall()
         if rows:
             live = not read.trashed(db, directory)
+            db.execute(
+                "UPDATE entry SET live = ?1, due = CASE WHEN due = 0 THEN ?2 ELSE min(due, ?2) END, pending = 1, "
+                "stamp = stamp + 1 WHERE parent = ?3 AND name > ?4 AND name <= ?5 AND dir = 0",
+                (live, now, directory, mark, rows[-1][1]),
+            )
             for entry_id, _, is_directory in rows:
                 if is_directory:
                     db.execute("UPDATE entry SET live = ? WHERE id = ?", (live, entry_id))
                     db.execute("INSERT INTO visit (dir, mark) VALUES (?, '')", (entry_id,))
-                else:
-                    db.execute(
-                        "UPDATE entry SET live = ?1, due = CASE WHEN due = 0 THEN ?2 ELSE min(due, ?2) END, "
-                        "pending = 1, stamp = stamp + 1 WHERE id = ?3",
-                        (live, now, entry_id),
-                    )
         if len(rows) < left:
             db.execute("DELETE FROM visit WHERE n = ?", (n,))
         else:
@@ -318,7 +322,10 @@ def wakings(db: DB) -> list[int]:
 def begin_wake(db: DB, store: str, due: int) -> int:
     """Keeps a call of `wake`; one that says no more than this one is over."""
     db.execute("DELETE FROM waking WHERE store = ? AND due >= ?", (store, due))
-    return db.execute("INSERT INTO waking (store, mark, due) VALUES (?, '', ?)", (store, due)).lastrowid or 0
+    number: int = db.execute(
+        "INSERT INTO waking (store, mark, due) VALUES (?, '', ?) RETURNING n", (store, due)
+    ).fetchone()[0]
+    return number
 
 
 def wake(db: DB, n: int) -> tuple[int, bool]:
@@ -385,7 +392,4 @@ def integrity(db: DB) -> list[str]:
         found = db.execute(reached + query, (ROOT, TRASH)).fetchall()
         if found:
             wrong.append(f"{words}: {[row[0] for row in found[:5]]}")
-    (sound,) = db.execute("PRAGMA integrity_check").fetchone()
-    if sound != "ok":
-        wrong.append(sound)
     return wrong
