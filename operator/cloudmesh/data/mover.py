@@ -218,7 +218,7 @@ class Mover:
                         size=entry.size,
                         if_tag=target.expect if info.conditional == "Full" else "",
                         if_absent=not target.expect and info.conditional != "None",
-                        attributes=attributes_of(intent) if info.attributes else None,
+                        attributes=attributes_of(intent, member, target.key) if info.attributes else None,
                     )
             except _SourceBad as bad:
                 failures.append(f"{source.store}: {bad.error}")

@@ -7,6 +7,7 @@ one key, every key of the store one path, and names without such characters and 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from functools import lru_cache
@@ -80,6 +81,16 @@ def path_of(prefix: str, key: str, info: StoreInfo) -> str:
     path = key[len(prefix) :]
     codes = _codes(info.refuses)
     return path if codes is None else codes[0].sub(_decoded, path)
+
+
+def mark_of(prefix: str, key: str) -> str:
+    """What is kept with an object to tell whether it still lies at the key that we gave it.
+
+    Args:
+        prefix: Of the directory in that store.
+        key: The object's.
+    """
+    return hashlib.sha256(key[len(prefix) :].encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _size(text: str) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cloudmesh.data import names
 from cloudmesh.data.errors import Changed, Full
 from cloudmesh.data.mesh import Member
 from cloudmesh.data.model import Copy, Intent, Target
@@ -100,8 +101,7 @@ async def upload(
     Raises:
         SourceFailed: The content broke off, or `limit` refused: every store kept what it had.
     """
-    attributes = attributes_of(intent)
-    lanes = [_lane(intent, member, target, attributes) for member, target in zip(members, intent.targets, strict=True)]
+    lanes = [_lane(intent, member, target) for member, target in zip(members, intent.targets, strict=True)]
     digest, size = hashlib.sha256(), 0
     going = list(lanes)
     try:
@@ -143,7 +143,7 @@ def _compare(intent: Intent, size: int, sha256: str) -> None:
         raise InvalidRequest("the content has another digest than was announced")
 
 
-def _lane(intent: Intent, member: Member, target: Target, attributes: Mapping[str, str]) -> _Lane:
+def _lane(intent: Intent, member: Member, target: Target) -> _Lane:
     info = member.store.info
 
     def write(chunks: AsyncIterator[bytes]) -> Coroutine[Any, Any, Object]:
@@ -153,7 +153,7 @@ def _lane(intent: Intent, member: Member, target: Target, attributes: Mapping[st
             size=intent.size if intent.size >= 0 else None,
             if_tag=target.expect if info.conditional == "Full" else "",
             if_absent=not target.expect and info.conditional != "None",
-            attributes=attributes if info.attributes else None,
+            attributes=attributes_of(intent, member, target.key) if info.attributes else None,
         )
 
     return _Lane(member, target, write)
@@ -223,9 +223,11 @@ async def _settle(outcome: Outcome, intent: Intent, lane: _Lane, result: Object 
     outcome.failed[member.name] = told
 
 
-def attributes_of(intent: Intent) -> dict[str, str]:
+def attributes_of(intent: Intent, member: Member, key: str) -> dict[str, str]:
     """What is kept with an object, so that the catalogue can be made anew from the stores."""
     kept = {"id": intent.entry, "version": str(intent.version), "write": intent.id, "mtime": str(intent.mtime)}
+    # who copies or renames the object in the store takes the attributes along, and this then says so
+    kept["at"] = names.mark_of(member.config.prefix, key)
     return kept | ({"sha256": intent.sha256} if intent.sha256 else {})
 
 

@@ -1,25 +1,30 @@
 """Makes a lost catalogue anew from what the stores hold: the journal, the attributes of objects, their listings.
 
 Nothing is changed in a store. A store that doesn't answer, or can't say that a listing is complete, ends it before the
-catalogue is touched: an absent object must never look like a deleted one.
+catalogue is touched: an absent object must never look like a deleted one. Memory holds no more than a page: what is
+found out lies in a file, see `workspace`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from cloudmesh.data import names
-from cloudmesh.data.catalog.journal import JOURNAL
+from cloudmesh.data.borders import Borders
+from cloudmesh.data.catalog.journal import JOURNAL, SNAPSHOT, number
 from cloudmesh.data.catalog.ports import Catalog, Record
-from cloudmesh.data.catalog.records import decode
+from cloudmesh.data.catalog.records import lines
 from cloudmesh.data.catalog.sqlite_tree import new_id
+from cloudmesh.data.catalog.workspace import Held, Node, Workspace
 from cloudmesh.data.errors import InvalidName
 from cloudmesh.data.mesh import HIDDEN
-from cloudmesh.data.model import ROOT, TRASH, Copy, Entry, Trashed
+from cloudmesh.data.model import ROOT, TRASH, Copy, Entry
 from cloudmesh.data.stores.ports import Object, Store
 from cloudmesh.engine.errors import Transient
 
@@ -29,6 +34,10 @@ AT_ONCE: Final = 32
 """Objects that are looked at side by side."""
 GAP: Final = 1_000_000
 """Numbers of records that are left out, for those that lie in a store which wasn't asked."""
+STEP: Final = 500
+"""Records between two turns of the loop."""
+_ID: Final = re.compile("[0-9a-f]{16}")
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,7 @@ class Rebuilt:
         adopted: Files that no record spoke of.
         stale: Copies that are older than others.
         ignored: Objects that belong to nothing: of files that are gone, or whose names can't be held.
+        foreign: By prefix, directories of others that lie within this one; nothing of theirs is taken.
     """
 
     files: int = 0
@@ -67,61 +77,45 @@ class Rebuilt:
     adopted: int = 0
     stale: int = 0
     ignored: int = 0
+    foreign: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Node:
-    entry: Entry
-    path: str
-    """The last one that was told."""
-    told: bool
-    """A journal record speaks of it."""
-    trashed: Trashed | None = None
-    copies: dict[str, Copy] = field(default_factory=dict)
-
-
-async def rebuild(sources: Sequence[Source], catalog: Catalog, *, now: int) -> Rebuilt:
+async def rebuild(
+    sources: Sequence[Source], catalog: Catalog, *, now: int, adopt: bool = True, scratch: Path | None = None
+) -> Rebuilt:
     """Fills an empty catalogue.
 
     Args:
         sources: All stores of the directory.
         catalog: Empty.
         now: Microseconds.
+        adopt: Files of others, which no record and no attribute knows, are taken in.
+        scratch: Folder for what is found out meanwhile, about as large as the catalogue will be.
 
     Raises:
         Transient: A store doesn't answer, or can't list everything.
         Conflict: The catalogue isn't empty.
     """
-    result = Rebuilt()
-    state = _State(now)
-    records: dict[tuple[int, int], Record] = {}
-    written: list[Record] = []
-    for source in sources:
-        async for found in _records(source):
-            if found[0].body["op"] != "snapshot":
-                records.update(((record.seq, record.at), record) for record in found)
-            elif _complete(found) and (not written or found[0].seq > written[0].seq):
-                written = found
-    last = written[0].seq if written else -1
-    for record in written[1:-1] + [record for (seq, _), record in sorted(records.items()) if seq > last]:
-        try:
-            state.replay(record)
-        except (KeyError, TypeError, ValueError) as error:
-            log.warning("journal record %d can't be read and is left out: %r", record.seq, error)
-    result.records = len(records)
-    for source in sources:
-        async for seen in _objects(source, state):
-            state.found(source, seen, result)
-    entries, trashed = state.finish()
-    copies = [copy for node in state.nodes.values() for copy in node.copies.values()]
-    last = max(last, 0, *(seq for seq, _ in records))
-    fresh = frozenset(node.entry.id for node in state.nodes.values() if not node.told)
-    await catalog.load(entries, copies, trashed, due=now, seq=last + GAP if last else 0, fresh=fresh)
-    result.files = sum(1 for entry in entries if entry.kind == "File")
-    result.directories = len(entries) - result.files
-    result.copies = len(copies)
-    result.stale = sum(1 for copy in copies if copy.state != "Whole")
-    return result
+    with Workspace(scratch, now) as work:
+        state = _State(work, now, adopt=adopt)
+        last = await _snapshot(sources, work)
+        for source in sources:
+            await _records(source, work)
+        await state.replay_all(last)
+        result = state.result
+        result.records, newest = work.counted()
+        for source in sources:
+            await state.objects(source)
+        for words in work.finish():
+            if words:
+                log.warning("%s", words)
+            await asyncio.sleep(0)
+        seq = max(last, newest)
+        result.files, result.directories, result.copies, result.stale = work.sums()
+        await catalog.load(
+            work.entries(), work.copies(), work.trashed(), due=now, seq=seq + GAP if seq > 0 else 0, fresh=work.fresh()
+        )
+        return result
 
 
 async def _pages(source: Source, prefix: str) -> AsyncIterator[tuple[Object, ...]]:
@@ -136,257 +130,260 @@ async def _pages(source: Source, prefix: str) -> AsyncIterator[tuple[Object, ...
             return
 
 
-async def _records(source: Source) -> AsyncIterator[list[Record]]:
-    """The records of each object of the journal."""
+async def _snapshot(sources: Sequence[Source], work: Workspace) -> int:
+    """Stages the newest snapshot that is whole; gives the number of the last record before it, -1 without one."""
+    found = []
+    for source in sources:
+        async for objects in _pages(source, source.prefix + JOURNAL):
+            found += [(number(seen.key), source, seen) for seen in objects if SNAPSHOT in seen.key]
+    for seq, source, seen in sorted(found, key=lambda one: -one[0]):
+        if seq >= 0 and await _stage(source, seen, work):
+            return seq
+        work.unstage()
+    return -1
+
+
+async def _stage(source: Source, seen: Object, work: Workspace) -> bool:
+    """Reads a snapshot; says whether it is whole."""
+    count, end, batch = 0, None, list[Record]()
+    try:
+        async for record in lines(source.store.read(seen.key, if_tag=seen.tag)):
+            if end is not None or (count == 0) is not (record.body["op"] == "snapshot"):
+                return False
+            if record.body["op"] == "end":
+                end = record.body.get("lines")
+            elif count:
+                batch.append(record)
+            count += 1
+            if len(batch) >= STEP:
+                work.stage(batch)
+                batch = []
+    except ValueError as error:
+        log.warning("%s in store %s isn't a snapshot: %s", seen.key, source.name, error)
+        return False
+    work.stage(batch)
+    return end == count - 2
+
+
+async def _records(source: Source, work: Workspace) -> None:
+    """Keeps the records of all objects of the journal."""
     async for objects in _pages(source, source.prefix + JOURNAL):
         for seen in objects:
-            content = b"".join([chunk async for chunk in source.store.read(seen.key, if_tag=seen.tag)])
+            if SNAPSHOT in seen.key:
+                continue
             try:
-                found = decode(content)
+                work.keep([record async for record in lines(source.store.read(seen.key, if_tag=seen.tag))])
             except ValueError as error:
                 log.warning("%s in store %s isn't a journal: %s", seen.key, source.name, error)
-                continue
-            if found:
-                yield found
-
-
-def _complete(snapshot: Sequence[Record]) -> bool:
-    end = snapshot[-1].body
-    return end["op"] == "end" and end.get("lines") == len(snapshot) - 2
-
-
-async def _objects(source: Source, state: _State) -> AsyncIterator[Object]:
-    """Objects of files, with attributes unless the journal knows what they are."""
-    places = asyncio.Semaphore(AT_ONCE)
-
-    async def look(seen: Object) -> Object | None:
-        if state.known(source, seen) is not None:
-            return seen
-        async with places:
-            return await source.store.stat(seen.key)
-
-    async for objects in _pages(source, source.prefix):
-        name = len(source.prefix)
-        mine = [o for o in objects if len(o.key) > name and not o.key.startswith(HIDDEN, name)]
-        for seen in await asyncio.gather(*(look(o) for o in mine if not o.key.endswith("/"))):
-            if seen is not None:
-                yield seen
 
 
 class _State:
-    """The tree as far as it is known."""
+    """Finds out what the tree is.
 
-    def __init__(self, now: int) -> None:
-        self.now = now
-        self.nodes: dict[str, _Node] = {}
-        self._purged: set[str] = set()
-        self._places: dict[tuple[str, str], tuple[str, int, str]] = {}
-        """By store and key: entry, version, tag."""
-        self._by_path: dict[str, str] = {"": ROOT}
-        """Directories that had to be made."""
+    Args:
+        work: Where it is kept.
+        now: Microseconds.
+        adopt: Files of others are taken in.
+    """
+
+    def __init__(self, work: Workspace, now: int, *, adopt: bool) -> None:
+        self._work = work
+        self._now = now
+        self._adopts = adopt
+        self.result = Rebuilt()
 
     # -- the journal
 
+    async def replay_all(self, last: int) -> None:
+        """Takes the snapshot, then the records after it."""
+        for found in (self._work.staged(), self._work.records(last)):
+            for count, record in enumerate(found):
+                try:
+                    self.replay(record)
+                except (KeyError, TypeError, ValueError) as error:
+                    log.warning("journal record %d can't be read and is left out: %r", record.seq, error)
+                if count % STEP == 0:
+                    await asyncio.sleep(0)
+        self._work.unstage()
+
     def replay(self, record: Record) -> None:
         """Takes a record; one of something unknown says enough to make it."""
-        body = record.body
+        body, work = record.body, self._work
         op, entry_id = body["op"], str(body.get("id", ""))
-        node = self.nodes.get(entry_id)
         match op:
             case "mkdir":
-                self._purged.discard(entry_id)
-                self._put(Entry(entry_id, body["parent"], body["name"], "Directory", created=body["created"]), body)
+                work.back(entry_id)
+                made = Entry(entry_id, body["parent"], body["name"], "Directory", created=int(body["created"]))
+                work.put(made, body["path"], told=True)
             case "put":
-                self._file(entry_id, body, node)
+                self._file(body)
+            case "keep":
+                self._kept(body)
             case "copy":
-                self._places[body["store"], body["key"]] = (entry_id, int(body["version"]), body["tag"])
+                work.lies(body["store"], body["key"], entry_id, int(body["version"]), body["tag"])
             case "move" | "restore":
-                if node is None:
-                    node = self._unknown(entry_id, record)
-                node.entry = replace(node.entry, parent=body["parent"], name=body["name"])
-                node.path, node.trashed = body["path"], None
+                self._known(record)
+                work.move(entry_id, body["parent"], body["name"], body["path"])
             case "delete":
-                if node is None:
-                    node = self._unknown(entry_id, record)
-                node.entry = replace(node.entry, parent=TRASH, name=body["path"].rpartition("/")[2])
-                node.path, node.trashed = "", Trashed(node.entry, body["path"], record.at)
+                self._known(record)
+                work.throw(entry_id, body["path"], record.at)
+            case "expire":
+                work.expire(entry_id)
             case "purge":
-                self.nodes.pop(entry_id, None)
-                self._purged.add(entry_id)
+                work.purge(entry_id)
             case "tags":
-                if node is not None:
-                    node.entry = replace(node.entry, tags=dict(body["tags"]))
+                work.tag(entry_id, body["tags"])
             case _:
                 log.warning("journal record %d has an unknown op '%s'", record.seq, op)
 
-    def _put(self, entry: Entry, body: Mapping[str, Any]) -> None:
-        self.nodes[entry.id] = _Node(entry, body["path"], told=True)
+    def _file(self, body: Mapping[str, Any]) -> None:
+        content = self._content(body)
+        node = self._work.node(content.id)
+        if node is None:
+            self._work.put(content, body["path"], told=True)
+        elif content.version >= node.version:
+            self._work.content(content)
 
-    def _file(self, entry_id: str, body: Mapping[str, Any], node: _Node | None) -> None:
+    def _content(self, body: Mapping[str, Any]) -> Entry:
         version = int(body["version"])
         for store, (key, tag) in body["copies"].items():
-            self._places[store, key] = (entry_id, version, tag)
-        content = Entry(
-            entry_id,
-            body["parent"],
-            body["name"],
-            "File",
-            int(body["size"]),
-            int(body["mtime"]),
-            body["sha256"],
-            version,
-            body["type"],
-            dict(body["tags"]),
-            int(body["created"]),
-        )
-        if node is None:
-            self._put(content, body)
-        elif version >= node.entry.version:
-            node.entry = replace(content, parent=node.entry.parent, name=node.entry.name)
+            self._work.lies(store, key, str(body["id"]), version, tag)
+        return Entry(
+            str(body["id"]), body["parent"], body["name"], "File", int(body["size"]), int(body["mtime"]),
+            body["sha256"], version, body["type"], dict(body["tags"]), int(body["created"]),
+        )  # fmt: skip
 
-    def _unknown(self, entry_id: str, record: Record) -> _Node:
-        kind = record.body["kind"]
-        node = _Node(
-            Entry(entry_id, "", "", kind, version=0 if kind == "File" else 1, created=record.at), "", told=True
-        )
-        self.nodes[entry_id] = node
-        return node
+    def _kept(self, body: Mapping[str, Any]) -> None:
+        """An older content of a file, or objects that nobody wants: in the trash from the beginning."""
+        content = self._content(body)
+        self._work.put(content, "", told=True, thrown=body["path"], at=int(body["since"]), of=str(body["of"]))
+
+    def _known(self, record: Record) -> None:
+        entry_id, kind = str(record.body["id"]), record.body["kind"]
+        if self._work.node(entry_id) is None:
+            made = Entry(entry_id, "", "", kind, version=0 if kind == "File" else 1, created=record.at)
+            self._work.put(made, "", told=True)
 
     # -- objects
 
-    def known(self, source: Source, seen: Object) -> tuple[str, int, str] | None:
+    async def objects(self, source: Source) -> None:
+        """Takes all objects of a store but our own; those that the journal doesn't know with their attributes."""
+        places, name = asyncio.Semaphore(AT_ONCE), len(source.prefix)
+        borders = Borders(source.store, source.prefix)
+
+        async def look(seen: Object) -> Object | None:
+            if self._as_told(source, seen) is not None:
+                return seen
+            async with places:
+                if await borders.foreign(seen.key):
+                    self.result.ignored += 1
+                    return None
+                return await source.store.stat(seen.key)
+
+        async for objects in _pages(source, source.prefix):
+            mine = [o for o in objects if len(o.key) > name and not o.key.startswith(HIDDEN, name)]
+            for seen in await asyncio.gather(*(look(o) for o in mine if not o.key.endswith("/"))):
+                if seen is not None:
+                    self._found(source, seen)
+        self.result.foreign |= borders.found
+
+    def _as_told(self, source: Source, seen: Object) -> tuple[str, int] | None:
         """What the journal says that an object is, if it is still the same one."""
-        place = self._places.get((source.name, seen.key))
-        return place if place is not None and seen.tag and place[2] == seen.tag else None
+        place = self._work.place(source.name, seen.key)
+        return place[:2] if place is not None and seen.tag and place[2] == seen.tag else None
 
-    def found(self, source: Source, seen: Object, result: Rebuilt) -> None:
-        """Takes an object."""
-        known = self.known(source, seen)
-        attributes: Mapping[str, str] = seen.attributes
-        if known is not None:
-            entry_id, version = known[0], known[1]
-        elif attributes.get("id"):
-            entry_id, version = attributes["id"], _number(attributes.get("version", ""))
-        elif (place := self._places.get((source.name, seen.key))) is not None:
-            # ours once, and written by something else since: a copy of nothing that is on record
-            entry_id, version = place[0], 0
-        else:
-            entry_id, version = "", 1
-        if entry_id in self._purged:
-            result.ignored += 1
+    def _found(self, source: Source, seen: Object) -> None:
+        known = self._as_told(source, seen)
+        entry_id, version, rank = self._whose(source, seen, known)
+        if entry_id and self._work.ended(entry_id):
+            self.result.ignored += 1
             return
-        node = self.nodes.get(entry_id) if entry_id else None
-        if node is None:
-            node = self._adopt(source, seen, entry_id, version)
-            if node is None:
-                result.ignored += 1
-                return
-            result.adopted += 1
-        self._take(node, Copy(node.entry.id, source.name, seen.key, version, "Whole", seen.tag, seen.size, self.now))
-        if known is None and version > node.entry.version:
-            mtime = _number(attributes.get("mtime", "")) or seen.modified
-            sha256 = attributes.get("sha256", "")
-            node.entry = replace(node.entry, version=version, size=seen.size, mtime=mtime, sha256=sha256)
-        elif version == node.entry.version and not node.entry.sha256:
-            node.entry = replace(node.entry, sha256=attributes.get("sha256", ""))
-
-    def _take(self, node: _Node, copy: Copy) -> None:
-        """A store has one copy of a file: the newest, and of equal ones that under its own name."""
-        there = node.copies.get(copy.store)
-        if there is None or (copy.version, _plain(copy)) > (there.version, _plain(there)):
-            node.copies[copy.store] = copy
-
-    def _adopt(self, source: Source, seen: Object, entry_id: str, version: int) -> _Node | None:
-        try:
-            path = names.clean_path(names.path_of(source.prefix, seen.key, source.store.info))
-        except InvalidName as error:
-            log.warning("%s in store %s can't be a file of the directory: %s", seen.key, source.name, error)
-            return None
-        if entry_id:
-            path = path.removesuffix(f".~{entry_id}")
         mtime = _number(seen.attributes.get("mtime", "")) or seen.modified
-        entry = Entry(
-            entry_id or new_id(),
-            "",
-            path.rpartition("/")[2],
-            "File",
-            seen.size,
-            mtime,
-            seen.attributes.get("sha256", ""),
-            version or 1,
-            created=seen.modified or self.now,
-        )
-        node = _Node(entry, path, told=False)
-        self.nodes[entry.id] = node
-        return node
-
-    # -- the tree
-
-    def finish(self) -> tuple[list[Entry], list[Trashed]]:
-        """All entries, each with a way up to the root or the trash and a name of its own; copies with their states."""
-        self._taken: dict[tuple[str, str], str] = {}
-        for node in list(self.nodes.values()):
-            if node.entry.version == 0:
-                # only renames and deletions of it are on record, and no store has it
-                del self.nodes[node.entry.id]
-        for node in self._told_first():
-            if node.entry.parent != TRASH and not self._has_way(node):
-                above = self._directory(node.path.rpartition("/")[0])
-                node.entry = replace(node.entry, parent=above, name=node.path.rpartition("/")[2] or node.entry.id)
-        self._taken.clear()
-        for node in self._told_first():
-            self._name(node)
-        for node in self.nodes.values():
-            for store, copy in node.copies.items():
-                if copy.version != node.entry.version or copy.size != node.entry.size:
-                    node.copies[store] = replace(copy, state="Stale")
-        trashed = [replace(node.trashed, entry=node.entry) for node in self.nodes.values() if node.trashed is not None]
-        return [node.entry for node in self.nodes.values()], trashed
-
-    def _told_first(self) -> Iterable[_Node]:
-        return sorted(self.nodes.values(), key=lambda node: (not node.told, node.entry.created, node.entry.id))
-
-    def _has_way(self, node: _Node) -> bool:
-        seen = {node.entry.id}
-        above = node.entry.parent
-        while above not in (ROOT, TRASH):
-            if above in seen or above not in self.nodes or self.nodes[above].entry.kind == "File":
-                return False
-            seen.add(above)
-            above = self.nodes[above].entry.parent
-        return True
-
-    def _directory(self, path: str) -> str:
-        """Id of a directory by path, made if no record speaks of it."""
-        if not self._taken:
-            for node in self.nodes.values():
-                if node.entry.kind == "Directory" and node.entry.parent != TRASH and self._has_way(node):
-                    self._taken[node.entry.parent, node.entry.name] = node.entry.id
-        here = ROOT
-        for part in path.split("/") if path else []:
-            below = self._taken.get((here, part))
-            if below is None:
-                below = new_id()
-                made = Entry(below, here, part, "Directory", created=self.now)
-                self.nodes[below] = _Node(made, "", told=False)
-                self._taken[here, part] = below
-            here = below
-        return here
-
-    def _name(self, node: _Node) -> None:
-        """Two things of one name: the second gets its id behind it."""
-        entry = node.entry
-        if entry.parent == TRASH:
+        told = seen.attributes.get("sha256", "")
+        sha256 = told if _SHA256.fullmatch(told) else ""
+        node = self._work.node(entry_id) if entry_id else None
+        if node is None:
+            copy = Copy(entry_id or new_id(), source.name, seen.key, max(version, 1), "Whole", seen.tag, seen.size)
+            self._adopt(source, Held(copy, rank, mtime, sha256), given=bool(entry_id), created=seen.modified)
             return
-        if (entry.parent, entry.name) in self._taken:
-            log.warning("two things are called '%s': one is now '%s.~%s'", entry.name, entry.name, entry.id)
-            entry = node.entry = replace(entry, name=f"{entry.name}.~{entry.id}")
-        self._taken[entry.parent, entry.name] = entry.id
+        copy = Copy(entry_id, source.name, seen.key, version, "Whole", seen.tag, seen.size)
+        self._take(source, Held(copy, rank, mtime, sha256), node, told=known is not None)
 
+    def _whose(self, source: Source, seen: Object, known: tuple[str, int] | None) -> tuple[str, int, int]:
+        """Entry (empty for none), version, and how sure that is: 4 and more as a record or the object itself says."""
+        if known is not None:
+            return known[0], known[1], 5
+        place = self._work.place(source.name, seen.key)
+        told, entry_id = seen.attributes, seen.attributes.get("id", "")
+        version = _number(told.get("version", ""))
+        if _ID.fullmatch(entry_id) and entry_id not in (ROOT, TRASH):
+            node = self._work.node(entry_id)
+            if place is not None and not place[2] and self._is_for(place, entry_id, version):
+                return place[0], place[1], 5
+            at = told.get("at")
+            if (node is None or not node.directory) and at in (None, names.mark_of(source.prefix, seen.key)):
+                return entry_id, version, 4 if at else 2 if seen.key.endswith(f".~{entry_id}") else 3
+        if place is not None:
+            # ours once, and written by something else since: a copy of nothing that is on record
+            return place[0], 0, 4
+        return "", 1, 3
 
-def _plain(copy: Copy) -> bool:
-    return not copy.key.endswith(f".~{copy.entry}")
+    def _is_for(self, place: tuple[str, int, str], entry_id: str, version: int) -> bool:
+        """A record without a tag: nobody knew yet what lies there."""
+        node = self._work.node(place[0])
+        return place[1] == version and (place[0] == entry_id or (node is not None and node.origin == entry_id))
+
+    def _take(self, source: Source, held: Held, node: Node, *, told: bool) -> None:
+        """A store has one copy of a file: the newest, and of equal ones that which is surest."""
+        copy = held.copy
+        left = self._work.take(held)
+        if left is not None:
+            self._second(source, left)
+            if left is held:
+                return
+        if not told and copy.version > node.version:
+            self._work.newer(copy.entry, copy.version, copy.size, held.mtime, held.sha256)
+        elif copy.version == node.version and not node.digest and held.sha256:
+            self._work.digest(copy.entry, held.sha256)
+
+    def _second(self, source: Source, left: Held) -> None:
+        """Another object that says it is the same copy: a rest of ours, or one that somebody copied in the store."""
+        if left.rank >= 4:
+            self.result.ignored += 1
+            return
+        log.warning(
+            "%s in store %s was copied from another object: it is a file of its own", left.copy.key, source.name
+        )
+        copy = Copy(new_id(), left.copy.store, left.copy.key, 1, "Whole", left.copy.tag, left.copy.size)
+        self._adopt(source, Held(copy, 3, left.mtime, left.sha256), given=False, created=0)
+
+    def _adopt(self, source: Source, held: Held, *, given: bool, created: int) -> None:
+        """An entry for an object of which no record speaks.
+
+        Args:
+            source: Its store.
+            held: The object.
+            given: The id is one of ours.
+            created: When the store got it.
+        """
+        copy = held.copy
+        try:
+            path = names.clean_path(names.path_of(source.prefix, copy.key, source.store.info))
+        except InvalidName as error:
+            log.warning("%s in store %s can't be a file of the directory: %s", copy.key, source.name, error)
+            self.result.ignored += 1
+            return
+        if not given and not self._adopts:
+            self.result.ignored += 1
+            return
+        if given:
+            path = path.removesuffix(f".~{copy.entry}")
+        content = (copy.size, held.mtime, held.sha256, copy.version)
+        entry = Entry(copy.entry, "", path.rpartition("/")[2], "File", *content, created=created or self._now)
+        self._work.put(entry, path, told=False)
+        self._work.take(held)
+        self.result.adopted += 1
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0

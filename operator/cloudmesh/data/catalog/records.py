@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Final
 
 from cloudmesh.data.catalog.ports import Record
 from cloudmesh.data.model import Copy, Entry, Trashed
+
+LONGEST: Final = 16 << 20
+"""Bytes of a line at most."""
 
 
 def mkdir(entry: Entry, path: str) -> Mapping[str, Any]:
@@ -90,10 +93,29 @@ def decode(content: bytes) -> list[Record]:
     Raises:
         ValueError: It is something else.
     """
-    found = []
-    for line in content.splitlines():
-        body = json.loads(line)
-        if not isinstance(body, dict) or not {"op", "seq", "at"} <= body.keys():
-            raise ValueError(f"no journal record: {line[:100]!r}")
-        found.append(Record(int(body.pop("seq")), int(body.pop("at")), body))
-    return found
+    return [_record(line) for line in content.split(b"\n") if line]
+
+
+async def lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[Record]:
+    """Records of JSON lines that come in pieces, however many.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    rest = b""
+    async for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if line:
+                yield _record(line)
+        if len(rest) > LONGEST:
+            raise ValueError("no journal record: the line is too long")
+    if rest:
+        yield _record(rest)
+
+
+def _record(line: bytes) -> Record:
+    body = json.loads(line)
+    if not isinstance(body, dict) or not {"op", "seq", "at"} <= body.keys():
+        raise ValueError(f"no journal record: {line[:100]!r}")
+    return Record(int(body.pop("seq")), int(body.pop("at")), body)
