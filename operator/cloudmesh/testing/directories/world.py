@@ -150,6 +150,11 @@ class InlineCatalog(SqliteCatalog):
     async def _read(self, act: Act[T]) -> T:
         return await self._do("read", act)
 
+    def _look(self, act: Act[T]) -> T:
+        if self._db is None:
+            raise Transient("the catalogue isn't open")
+        return act(self._db)
+
     async def _write(self, act: Act[T]) -> T:
         return await self._do("write", act)
 
