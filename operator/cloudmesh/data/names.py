@@ -1,8 +1,9 @@
 """Paths of the tree, and the keys that objects have for them in stores. Pure.
 
-A key is the path below the directory's prefix, byte for byte, but for characters that a store can't hold: these are
-written as `%0A`. What would then read as such a code gets `25` behind its `%`, as often as it takes. So every path has
-one key, every key of the store one path, and names without such characters and codes, nearly all, stay what they are.
+A key is the path below the directory's prefix, byte for byte, but for characters that a store can't hold, or not at the
+end of a name: these are written as `%0A`. What would then read as such a code gets `25` behind its `%`, as often as it
+takes. So every path has one key, every key of the store one path, and names without such characters and codes, nearly
+all, stay what they are.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def key_of(prefix: str, path: str, info: StoreInfo) -> str:
     Raises:
         InvalidName: The name is too long for the store.
     """
-    codes = _codes(info.refuses)
+    codes = _codes(info.refuses, info.refuses_last)
     if codes is not None:
         escaped, refused = codes
         path = refused.sub(_code, escaped.sub(lambda found: "%25" + found[0][1:], path))
@@ -79,7 +80,7 @@ def path_of(prefix: str, key: str, info: StoreInfo) -> str:
     if not key.startswith(prefix):
         raise InvalidName(f"{key!r} doesn't lie below {prefix!r}")
     path = key[len(prefix) :]
-    codes = _codes(info.refuses)
+    codes = _codes(info.refuses, info.refuses_last)
     return path if codes is None else codes[0].sub(_decoded, path)
 
 
@@ -101,14 +102,18 @@ def _size(text: str) -> int:
 
 
 @lru_cache(maxsize=64)
-def _codes(refuses: str) -> tuple[re.Pattern[str], re.Pattern[str]] | None:
+def _codes(refuses: str, last: str = "") -> tuple[re.Pattern[str], re.Pattern[str]] | None:
     """What reads as a code, escaped or not; and the characters that need one. None where the store holds all."""
-    if not refuses:
-        return None
-    if set(refuses) & set("%/0123456789ABCDEF"):
+    last = "".join(sorted(set(last) - set(refuses)))
+    if set(refuses + last) & set("%/0123456789ABCDEF"):
         raise ValueError("a store that can't hold '%', '/' or hexadecimal digits needs another way to write names")
-    codes = "|".join(sorted(_hex(character) for character in set(refuses)))
-    return re.compile(f"%(?:25)*(?:{codes})"), re.compile(f"[{re.escape(refuses)}]")
+    reads, needs = [], []
+    for characters, where in ((refuses, ""), (last, r"(?=/|\Z)")):
+        if characters:
+            codes = "|".join(sorted(_hex(character) for character in set(characters)))
+            reads.append(f"%(?:25)*(?:{codes}){where}")
+            needs.append(f"[{re.escape(characters)}]{where}")
+    return (re.compile("|".join(reads)), re.compile("|".join(needs))) if reads else None
 
 
 def _hex(character: str) -> str:

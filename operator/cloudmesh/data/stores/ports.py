@@ -35,6 +35,7 @@ class StoreInfo:
         max_size: Bytes of an object at most.
         folds_case: Names that differ only in case are one.
         refuses: Characters that a part of a key can't have (mapped, see `names`).
+        refuses_last: Characters that a part of a key can't end with (mapped as well).
         failure_domain: Stores of the same one are lost together, such as a provider's name; empty for the store's own.
     """
 
@@ -49,6 +50,7 @@ class StoreInfo:
     max_size: int = 5 << 40
     folds_case: bool = False
     refuses: str = ""
+    refuses_last: str = ""
     failure_domain: str = ""
 
     @property
