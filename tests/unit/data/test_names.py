@@ -104,3 +104,12 @@ def test_another_prefix_is_no_path() -> None:
 def test_a_store_that_refuses_the_sign_itself_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="another way"):
         key_of("", "x", StoreInfo("odd", "Full", refuses="%"))
+
+
+def test_what_a_part_can_not_end_with_is_written_as_a_code_there_only() -> None:
+    info = StoreInfo("dots", "Full", refuses="\n", refuses_last=".")
+    for path, key in (
+        ("a.b/c.d", "a.b/c.d"), ("a./b..", "a%2E/b.%2E"), ("...", "..%2E"), ("a%2Eb", "a%2Eb"), ("a%2E", "a%252E"),
+        ("a.\n", "a.%0A"),
+    ):  # fmt: skip
+        assert key_of("lab/", path, info) == f"lab/{key}" and path_of("lab/", f"lab/{key}", info) == path
