@@ -23,7 +23,7 @@ from cloudmesh.data.catalog.records import lines
 from cloudmesh.data.catalog.sqlite_tree import new_id
 from cloudmesh.data.catalog.workspace import Held, Node, Workspace
 from cloudmesh.data.errors import InvalidName
-from cloudmesh.data.mesh import HIDDEN
+from cloudmesh.data.mesh import HIDDEN, KEPT
 from cloudmesh.data.model import ROOT, TRASH, Copy, Entry
 from cloudmesh.data.stores.ports import Object, Store
 from cloudmesh.engine.errors import Transient
@@ -281,6 +281,11 @@ class _State:
                 return await source.store.stat(seen.key)
 
         async for objects in _pages(source, source.prefix):
+            hidden = [o for o in objects if o.key.startswith(HIDDEN, name)]
+            for seen in hidden:
+                # of what is in the trash, where a record says so; nothing else that is ours is a file
+                if seen.key.startswith(KEPT, name) and self._as_told(source, seen) is not None:
+                    self._found(source, seen)
             mine = [o for o in objects if len(o.key) > name and not o.key.startswith(HIDDEN, name)]
             for seen in await asyncio.gather(*(look(o) for o in mine if not o.key.endswith("/"))):
                 if seen is not None:

@@ -103,7 +103,7 @@ class SqliteCatalog:
             raise Transient("the catalogue isn't open")
         return await self._readers.run(act)
 
-    def _look(self, act: Act[T]) -> T:
+    async def _look(self, act: Act[T]) -> T:
         """A read of a few rows by their keys."""
         if self._readers is None:
             raise Transient("the catalogue isn't open")
@@ -118,19 +118,19 @@ class SqliteCatalog:
 
     async def entry(self, path: str) -> Entry | None:
         """See `Catalog.entry`."""
-        return self._look(lambda db: read.entry(db, path))
+        return await self._look(lambda db: read.entry(db, path))
 
     async def by_id(self, entry_id: str) -> Located | None:
         """See `Catalog.by_id`."""
-        return self._look(lambda db: read.by_id(db, entry_id))
+        return await self._look(lambda db: read.by_id(db, entry_id))
 
     async def copies(self, entry_id: str) -> tuple[Copy, ...]:
         """See `Catalog.copies`."""
-        return self._look(lambda db: read.copies(db, entry_id))
+        return await self._look(lambda db: read.copies(db, entry_id))
 
     async def at_key(self, store: str, key: str) -> Copy | None:
         """See `Catalog.at_key`."""
-        return self._look(lambda db: read.at_key(db, store, key))
+        return await self._look(lambda db: read.at_key(db, store, key))
 
     async def held(self, store: str, *, after: str = "", limit: int = 1000) -> list[Copy]:
         """See `Catalog.held`."""
@@ -162,7 +162,7 @@ class SqliteCatalog:
 
     async def get(self, name: str) -> str:
         """See `Catalog.get`."""
-        return self._look(lambda db: read.get(db, name))
+        return await self._look(lambda db: read.get(db, name))
 
     async def set(self, name: str, value: str) -> None:
         """See `Catalog.set`."""
@@ -209,7 +209,7 @@ class SqliteCatalog:
 
     async def intents(self, *, until: int) -> list[Intent]:
         """See `Catalog.intents`."""
-        return self._look(lambda db: read.intents(db, until))
+        return await self._look(lambda db: read.intents(db, until))
 
     async def move(self, source: str, target: str, *, overwrite: bool = False, if_version: int = ANY) -> Entry:
         """See `Catalog.move`."""
@@ -265,7 +265,7 @@ class SqliteCatalog:
 
     async def next_due(self) -> int:
         """See `Catalog.next_due`."""
-        return self._look(read.next_due)
+        return await self._look(read.next_due)
 
     async def looked(self, entry_id: str, version: int, due: int, *, pending: bool = False, stamp: int = 0) -> None:
         """See `Catalog.looked`."""

@@ -356,6 +356,11 @@ def work(db: DB, now: int, limit: int) -> list[Work]:
         f"SELECT due, stamp, {ENTRY} FROM entry WHERE due > 0 AND due <= ? ORDER BY due, id LIMIT ?",  # noqa: S608
         (now, limit),
     ).fetchall()
+    return to_work(db, rows)
+
+
+def to_work(db: DB, rows: Sequence[Row]) -> list[Work]:
+    """What is due, of rows of due, stamp and ENTRY."""
     found, held_by = [], copies_of(db, [row[2] for row in rows])
     for due, stamp, *row in rows:
         path, thing = place(db, row[0])

@@ -27,6 +27,7 @@ from cloudmesh.data.config import DirectoryConfig, PlacementRule, StoreConfig
 from cloudmesh.data.mesh import HIDDEN, Member, Mesh
 from cloudmesh.data.model import MICROS, Copy, Entry
 from cloudmesh.data.mover import Mover
+from cloudmesh.data.plan import SETTLE_AFTER
 from cloudmesh.data.recovery import ALL, Recovery
 from cloudmesh.data.scan import adopt
 from cloudmesh.data.stores.memory import PLACES, MemoryStore, Place
@@ -150,7 +151,7 @@ class InlineCatalog(SqliteCatalog):
     async def _read(self, act: Act[T]) -> T:
         return await self._do("read", act)
 
-    def _look(self, act: Act[T]) -> T:
+    async def _look(self, act: Act[T]) -> T:
         if self._db is None:
             raise Transient("the catalogue isn't open")
         return act(self._db)
@@ -410,7 +411,9 @@ class World:
                 totals = await self.catalog.totals()
                 intents = await self.catalog.intents(until=ALL)
                 due = await self.catalog.next_due()
-                if not totals.pending and not intents and not 0 < due <= self.now():
+                # an object that was just written gets another name a little later
+                soon = 0 < due <= self.now() + SETTLE_AFTER
+                if not totals.pending and not intents and not soon and not self.mover.leisure.busy:
                     return
 
     async def rebuilt(self, path: Path) -> tuple[InlineCatalog, Rebuilt]:
