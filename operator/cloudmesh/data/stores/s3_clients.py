@@ -11,6 +11,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import Credentials
+from botocore.handlers import convert_body_to_file_like_object
 from botocore.loaders import Loader
 from obstore.store import S3Store as Bytes
 
@@ -49,7 +50,8 @@ def boto_client(values: Mapping[str, str], endpoint: str, region: str, seconds: 
     )
     options: dict[str, Any] = {
         "signature_version": "s3v4",
-        "s3": {"addressing_style": "path"},
+        # the digest of what is sent is in the signature, also over TLS
+        "s3": {"addressing_style": "path", "payload_signing_enabled": True},
         "retries": {"total_max_attempts": tries, "mode": "standard"},
         "connect_timeout": min(CONNECT_SECONDS, seconds),
         "read_timeout": seconds,
@@ -60,7 +62,10 @@ def boto_client(values: Mapping[str, str], endpoint: str, region: str, seconds: 
         "response_checksum_validation": "when_required",
     }
     session: Any = boto3.session.Session(botocore_session=core, region_name=region)
-    return session.client("s3", endpoint_url=endpoint or None, config=Config(**options))
+    client = session.client("s3", endpoint_url=endpoint or None, config=Config(**options))
+    # a part as a file would be sent in pieces of 16 KiB
+    client.meta.events.unregister("before-parameter-build.s3.UploadPart", convert_body_to_file_like_object)
+    return client
 
 
 def bytes_client(bucket: str, values: Mapping[str, str], url: str, region: str, seconds: float, *, tries: int) -> Bytes:
