@@ -38,6 +38,8 @@ HIDDEN: Final = ".cloudmesh/"
 MARKER: Final = HIDDEN + "store.json"
 GONE_SECONDS: Final = 60.0
 """A store that hasn't answered for so long is given up: its files are copied elsewhere."""
+KEPT: Final = HIDDEN + "kept/"
+"""Below it lie objects of what is in the trash, where their own keys were needed."""
 PROBE_SECONDS: Final = (1.0, 10.0)
 """Between looks at a store that doesn't answer, and at one that does."""
 PROBE_LIMIT: Final = 10.0
