@@ -31,9 +31,7 @@ class S3Server:
     """
 
     def __init__(self, host: str, folder: Path, *buckets: str) -> None:
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            port = probe.getsockname()[1]
+        port = free_port(host)
         self.host, self.url = host, f"http://{host}:{port}"
         self._folder, self._log = folder, folder / "log"
         self._command = [
@@ -79,6 +77,13 @@ def s3(host: str = "127.0.0.1", *buckets: str) -> Iterator[S3Server]:
             yield server
         finally:
             server.stop()
+
+
+def free_port(host: str) -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
 def _answers(url: str) -> bool:
