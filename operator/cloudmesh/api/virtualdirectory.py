@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from cloudmesh.api.fields import ATOMIC, SET, LocalReference, ObjectMeta, Quantity, ResourceName, Unique, by_key
-from cloudmesh.api.machines import OWN_NAME, PartName, positive, unchangeable
+from cloudmesh.api.machines import OWN_NAME, Amount, PartName, positive, unchangeable
 from cloudmesh.api.quantity import parse_quantity
 from cloudmesh.api.schema import Column, Definition, Model, Rule, Rules, Shape
 from cloudmesh.api.virtualdirectory_status import VirtualDirectoryStatus
@@ -334,6 +334,9 @@ class VirtualDirectorySpec(Model):
     """Where files lie."""
     quota: Quota | None = None
     """What the directory holds at most; left out, as much as the stores take."""
+    max_monthly_cost: Amount | None = None
+    """What keeping all copies may cost a month; a write beyond it is refused, and stores without a price take none.
+    Left out, no limit."""
     versions: Versions = Versions()
     """What becomes of what was deleted."""
     verify: Verify = Verify()
@@ -361,6 +364,7 @@ class VirtualDirectory(Model):
             Column("Files", ".status.files", "Number of files.", type="integer"),
             Column("Size", ".status.size", "Bytes of all files, each counted once."),
             Column("Pending", ".status.pendingCopies", "Files that the mover has work with.", type="integer"),
+            Column("$/Month", ".status.cost.monthly", "What keeping all copies costs a month."),
             Column("URL", ".status.url", "Where it answers inside the cluster."),
             Column("Message", '.status.conditions[?(@.type=="Ready")].message', "Why, in a sentence.", priority=1),
             Column("Age", ".metadata.creationTimestamp", "Time since the object was made.", type="date"),

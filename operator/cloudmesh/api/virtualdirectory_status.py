@@ -8,6 +8,7 @@ from pydantic import Field
 
 from cloudmesh.api.datastore_status import Bytes, Size, State
 from cloudmesh.api.fields import Conditions, Generation, Text, Timestamp, Word, by_key
+from cloudmesh.api.machines import Charge, Confidence, Currency
 from cloudmesh.api.schema import Model
 
 Number = Annotated[int, Field(ge=0, le=2**53 - 1)]
@@ -29,6 +30,21 @@ class DirectoryStoreStatus(Model):
     """Whole copies of files in it."""
     bytes: Bytes
     """Bytes of those copies."""
+    monthly: Charge | None = None
+    """What keeping those copies costs a month; absent where nobody knows."""
+
+
+class DirectoryCost(Model):
+    """What the directory costs."""
+
+    currency: Currency
+    """Currency of the amounts, as an ISO 4217 code."""
+    monthly: Charge | None = None
+    """What keeping all copies costs a month, as they lie now; absent where the price of a store isn't known."""
+    egress: Charge | None = None
+    """What reading through the gateway has cost since the month began, in UTC; absent where a price isn't known."""
+    confidence: Confidence
+    """How sure `monthly` is: that of the least sure price in it."""
 
 
 class CatalogStatus(Model):
@@ -46,7 +62,7 @@ class VirtualDirectoryStatus(Model):
     observed_generation: Generation | None = None
     """The `metadata.generation` that this status is about."""
     conditions: Conditions = Field(default_factory=list)
-    """Ready, StoresReady, Placed, Verified, WithinQuota; Reconciling, Stalled and Paused while true."""
+    """Ready, StoresReady, Placed, Verified, WithinQuota, WithinBudget; Reconciling, Stalled and Paused while true."""
     files: Number | None = None
     """Files in the tree."""
     directories: Number | None = None
@@ -59,6 +75,12 @@ class VirtualDirectoryStatus(Model):
     """Files that the mover still has work with."""
     corrupted: Number | None = None
     """Copies that read back with another digest, not yet repaired."""
+    under_replicated: Number | None = None
+    """Files with fewer whole copies than their rule wants."""
+    unreachable: Number | None = None
+    """Files without a whole copy in a store that answers: they can't be read."""
+    cost: DirectoryCost | None = None
+    """What it costs; at most every 300 seconds."""
     url: Annotated[str, Field(max_length=512)] | None = None
     """Where the gateway answers inside the cluster."""
     stores: Annotated[list[DirectoryStoreStatus], Field(max_length=32, json_schema_extra=by_key("name"))] = Field(

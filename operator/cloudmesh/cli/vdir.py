@@ -55,6 +55,7 @@ def add_to(nouns: Nouns) -> None:
     made.add_argument("tags", metavar="KEY=VALUE", nargs="*")
     made.add_argument("--none", action="store_true", help="takes all tags away")
     verb("usage", usage, "How much there is", "DIRECTORY?")
+    verb("cost", cost, "What it costs a month, by store", "DIRECTORY?")
     verb("status", status, "How the stores are", "DIRECTORY?")
 
 
@@ -189,6 +190,17 @@ def usage(chosen: argparse.Namespace) -> int:
     """Sums."""
     told = _whole(chosen).usage()
     output.tell(chosen.output, {key: value for key, value in told.items() if key != "stores"})
+    return 0
+
+
+def cost(chosen: argparse.Namespace) -> int:
+    """What it costs, by store."""
+    told = _whole(chosen).cost()
+    if chosen.output == "table":
+        output.show("table", ("store", "files", "bytes", "monthly", "egress"), told.pop("stores"))
+        output.tell("table", told)
+    else:
+        output.tell(chosen.output, told)
     return 0
 
 

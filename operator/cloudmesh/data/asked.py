@@ -21,6 +21,7 @@ from cloudmesh.data.prices import prices_of, sheets_for
 from cloudmesh.data.resources import mount_of
 from cloudmesh.engine.errors import InvalidRequest
 from cloudmesh.engine.resources import Obj
+from cloudmesh.policy.amounts import to_nanos
 
 HTPASSWD_KEY = "htpasswd"
 REGION_LABEL = "region"
@@ -213,14 +214,19 @@ def directory_config(
     """
     meta, spec, found = directory.metadata, directory.spec, tuple(stores)
     auth, names = spec.expose.auth, [store.name for store in spec.stores]
-    currency = common_currency(store.prices for store in found)
+    limit = spec.max_monthly_cost
+    currency = common_currency((store.prices for store in found), limit.currency if limit is not None else "")
     return DirectoryConfig(
         namespace=meta.namespace,
         name=meta.name,
         uid=meta.uid,
         installation=installation,
-        stores=tuple(replace(store, prices=in_currency(store.prices, currency)) for store in found),
+        stores=tuple(
+            replace(store, prices=in_currency(store.prices, currency), must_be_priced=limit is not None)
+            for store in found
+        ),
         currency=currency,
+        max_monthly_nanos=None if limit is None else to_nanos(limit.amount),
         rules=tuple(_rule(rule, names) for rule in spec.placement.rules),
         quota_bytes=None if spec.quota is None or spec.quota.size is None else int(parse_quantity(spec.quota.size)),
         quota_files=None if spec.quota is None else spec.quota.files,

@@ -95,6 +95,10 @@ class Vdir:
         """Sums, and the state of the stores."""
         return self._json("GET", "/v1/usage")
 
+    def cost(self) -> dict[str, Any]:
+        """What all copies cost a month, and what was read since the month began, by store."""
+        return self._json("GET", "/v1/cost")
+
     # -- contents
 
     def read(self, path: str, *, start: int = 0, stop: int | None = None, etag: str = "") -> bytes:

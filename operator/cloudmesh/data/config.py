@@ -41,6 +41,7 @@ class StoreConfig(msgspec.Struct, frozen=True, rename="camel"):
         requests_per_second: Limit.
         bytes_per_second: Limit.
         prices: What it costs.
+        must_be_priced: Nothing is put into it while nobody knows what it costs.
         mount: Folder of a local store's volume.
         uid: Of the DataStore.
     """
@@ -57,6 +58,7 @@ class StoreConfig(msgspec.Struct, frozen=True, rename="camel"):
     requests_per_second: int | None = None
     bytes_per_second: int | None = None
     prices: Prices = Prices()
+    must_be_priced: bool = False
     mount: str = ""
     uid: str = ""
 
@@ -153,7 +155,10 @@ class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):
         quota_bytes: Bytes of all files together, None for no limit.
         quota_files: Files at most, None for no limit.
         currency: Of what is told of costs.
-        trash_seconds: How long what was deleted can be restored.
+        max_monthly_nanos: What all copies may cost a month, None for no limit.
+        trash_seconds: How long what was deleted or replaced can be restored.
+        versions: Older contents of a file that are kept; 0: a write replaces.
+        settle_names: Objects get the names that their files have by now, where that is cheap.
         verify_seconds: How often each copy is read and compared; 0 for never.
         adopt: Files that stores already hold under the prefix appear in the tree.
         auth: Who is let in.
@@ -173,7 +178,10 @@ class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):
     quota_bytes: int | None = None
     quota_files: int | None = None
     currency: str = "USD"
+    max_monthly_nanos: int | None = None
     trash_seconds: int = 2592000
+    versions: int = 0
+    settle_names: bool = True
     verify_seconds: int = 2592000
     adopt: bool = True
     auth: AuthConfig = AuthConfig()
@@ -217,6 +225,14 @@ class StoreSummary(msgspec.Struct, frozen=True, rename="camel"):
     latency_ms: int = 0
     used: int | None = None
     free: int | None = None
+    monthly_nanos: int | None = None
+    """What its copies cost a month, None if nobody knows."""
+    egress_bytes: int = 0
+    """Bytes that were read from it through the gateway since the month began, in UTC."""
+    egress_nanos: int | None = None
+    """What those cost."""
+    drained: bool = False
+    """The directory needs nothing of it any more: no copy is on record, no write open, and its journal is elsewhere."""
 
 
 class Summary(msgspec.Struct, frozen=True, rename="camel"):
@@ -239,7 +255,13 @@ class Summary(msgspec.Struct, frozen=True, rename="camel"):
     clock_ahead_ms: int = 0
     """How far the gateway's clock is ahead of the stores', if so far that nothing is removed for its age; else 0."""
     stores: tuple[StoreSummary, ...] = ()
+    verified_at: int = 0
+    """When a copy was last read and found whole; 0 if none ever was."""
     monthly_nanos: int | None = None
+    egress_nanos: int | None = None
+    """What was read from all stores since the month began cost, None if nobody knows."""
+    confidence: str = "unknown"
+    """How sure `monthly_nanos` is."""
     currency: str = "USD"
     entries: int = 0
     snapshot_at: int = 0

@@ -36,13 +36,36 @@ class DirectoryMetrics(Collector):
         each = [*labels, "store"]
         up = GaugeMetricFamily("cloudmesh_directory_store_up", "1 if a store answers and is believed.", labels=each)
         held = GaugeMetricFamily("cloudmesh_directory_store_bytes", "Bytes of copies in a store.", labels=each)
+        cost = GaugeMetricFamily(
+            "cloudmesh_directory_monthly_cost", "What keeping all copies costs a month.", labels=[*labels, "currency"]
+        )
+        dear = GaugeMetricFamily(
+            "cloudmesh_directory_store_monthly_cost", "What keeping a store's copies costs a month.",
+            labels=[*each, "currency"],
+        )  # fmt: skip
+        egress = GaugeMetricFamily(
+            "cloudmesh_directory_store_egress_bytes", "Bytes read from a store since the month began.", labels=each
+        )
+        lacking = GaugeMetricFamily(
+            "cloudmesh_directory_under_replicated_files", "Files with too few copies.", labels=labels
+        )
+        unreachable = GaugeMetricFamily(
+            "cloudmesh_directory_unreachable_files", "Files that can't be read.", labels=labels
+        )
         for key, summary in list(self._summaries.items()):
             names = [key.namespace, key.name]
             files.add_metric(names, summary.files)
             size.add_metric(names, summary.bytes)
             pending.add_metric(names, summary.pending)
             corrupted.add_metric(names, summary.corrupted)
+            lacking.add_metric(names, summary.under_replicated)
+            unreachable.add_metric(names, summary.unreachable)
+            if summary.monthly_nanos is not None:
+                cost.add_metric([*names, summary.currency], summary.monthly_nanos / 1e9)
             for store in summary.stores:
                 up.add_metric([*names, store.name], store.state in ("Up", "Slow"))
                 held.add_metric([*names, store.name], store.bytes)
-        yield from (files, size, pending, corrupted, up, held)
+                egress.add_metric([*names, store.name], store.egress_bytes)
+                if store.monthly_nanos is not None:
+                    dear.add_metric([*names, store.name, summary.currency], store.monthly_nanos / 1e9)
+        yield from (files, size, pending, corrupted, lacking, unreachable, cost, up, held, dear, egress)

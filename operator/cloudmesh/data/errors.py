@@ -41,6 +41,12 @@ class Full(CloudmeshError):
     reason = "Full"
 
 
+class OverBudget(Full):
+    """It would cost more a month than the directory may."""
+
+    reason = "BudgetExceeded"
+
+
 class Suspicious(CloudmeshError):
     """What the store says isn't believed: its identity marker is missing or another one's."""
 

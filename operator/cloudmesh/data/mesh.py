@@ -96,7 +96,11 @@ class Member:
         self.files, self.bytes = 0, 0
         self.reserved = 0
         """Bytes of uploads that are under way."""
+        self.sent = 0
+        """Bytes of files that were read from it."""
         self._since = clock()
+        self.shrunk = ""
+        """Why its listing isn't believed, empty if it is; single objects are read and written all the same."""
         self.claimed = False
         """The prefix was nobody's until this process came: nothing of the directory was in it before."""
         self.looked = asyncio.Event()

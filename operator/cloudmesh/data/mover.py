@@ -255,6 +255,7 @@ class Mover:
         try:
             async for chunk in reader.store.read(source.key, if_tag=source.tag):
                 digest.update(chunk)
+                reader.sent += len(chunk)
                 yield chunk
         except CloudmeshError as error:
             raise _SourceBad(error) from error

@@ -185,6 +185,8 @@ def _falls(view: StoreView, facts: Facts, rule: PlacementRule, holding: bool) ->
         return f"it can't hold the name: {error}"
     if config.access == "ReadOnly":
         return "it is read-only"
+    if config.must_be_priced and config.prices.gib_month is None:
+        return "its price isn't known, and the directory has a `maxMonthlyCost`"
     if config.capacity is not None and view.used + facts.size > config.capacity:
         return f"its capacity of {config.capacity} bytes is used up"
     if view.free is not None and facts.size > view.free:

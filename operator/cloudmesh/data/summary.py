@@ -11,17 +11,21 @@ import msgspec
 
 from cloudmesh.api import conditions as c
 from cloudmesh.data.config import DirectoryConfig, StoreSummary, Summary
+from cloudmesh.data.money import say
 from cloudmesh.data.resources import gateway_url
-from cloudmesh.data.words import apart, size_text, time_text
+from cloudmesh.data.words import amount_text, apart, size_text, time_text
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Transient
 from cloudmesh.engine.resources import Obj
+from cloudmesh.policy.amounts import to_nanos
 
 LIMIT_SECONDS = 5.0
 MOST_BYTES = 1 << 20
 COUNTERS_SECONDS = 300.0
 COUNTERS = (
-    "files", "directories", "bytes", "size", "pendingCopies", "corrupted", "catalog",
+    "files", "directories", "bytes", "size", "pendingCopies", "corrupted", "underReplicated", "unreachable", "cost",
+    "catalog",
 )  # fmt: skip
+IN_STORES = ("files", "bytes", "monthly")
 MAX_MESSAGE = 1024
 MAX_STORES = 32
 
@@ -115,7 +119,7 @@ def make_status(obj: Obj, seen: Seen, now: str) -> dict[str, Any]:
     else:
         status |= _counters(summary)
         status["stores"] = [_store(store, seen.config) for store in summary.stores[:MAX_STORES]]
-        _parts(conditions, summary)
+        _parts(conditions, summary, seen.config)
     if seen.config is not None:
         status["url"] = gateway_url(obj["metadata"]["namespace"], obj["metadata"]["name"])
     _ready(conditions, seen)
@@ -133,8 +137,20 @@ def _counters(summary: Summary) -> dict[str, Any]:
         "size": size_text(summary.bytes),
         "pendingCopies": summary.pending,
         "corrupted": summary.corrupted,
+        "underReplicated": summary.under_replicated,
+        "unreachable": summary.unreachable,
+        "cost": _cost(summary),
         "catalog": catalog,
     }
+
+
+def _cost(summary: Summary) -> dict[str, Any]:
+    told: dict[str, Any] = {"currency": summary.currency, "confidence": summary.confidence}
+    if summary.monthly_nanos is not None:
+        told["monthly"] = amount_text(summary.monthly_nanos)
+    if summary.egress_nanos is not None:
+        told["egress"] = amount_text(summary.egress_nanos)
+    return told
 
 
 def _store(store: StoreSummary, config: DirectoryConfig) -> dict[str, Any]:
@@ -145,7 +161,8 @@ def _store(store: StoreSummary, config: DirectoryConfig) -> dict[str, Any]:
     made["state"] = store.state
     if store.message and store.state != "Up":
         made["message"] = store.message[:MAX_MESSAGE]
-    return made | {"files": store.files, "bytes": store.bytes}
+    made |= {"files": store.files, "bytes": store.bytes}
+    return made | ({} if store.monthly_nanos is None else {"monthly": amount_text(store.monthly_nanos)})
 
 
 def _told(stores: Sequence[StoreSummary]) -> str:
@@ -154,7 +171,7 @@ def _told(stores: Sequence[StoreSummary]) -> str:
     )
 
 
-def _parts(conditions: c.Conditions, summary: Summary) -> None:
+def _parts(conditions: c.Conditions, summary: Summary, config: DirectoryConfig) -> None:
     away = [store for store in summary.stores if store.state not in ("Up", "Slow")]
     if not away:
         conditions.put(c.STORES_READY, "True", c.REASON_AS_SPECIFIED, f"{len(summary.stores)} stores answer")
@@ -168,6 +185,9 @@ def _parts(conditions: c.Conditions, summary: Summary) -> None:
         conditions.put(c.PLACED, "True", c.REASON_AS_SPECIFIED, "all files lie as the rules want")
     if summary.corrupted:
         conditions.put(c.VERIFIED, "False", c.REASON_REPAIRING, "copies read back otherwise than they were written")
+    elif not summary.verified_at:
+        how = "copies are verified as they come of age" if config.verify_seconds else "`verify.everySeconds` is 0"
+        conditions.put(c.VERIFIED, "Unknown", c.REASON_PENDING, f"no copy was read and compared yet: {how}")
     else:
         conditions.put(c.VERIFIED, "True", c.REASON_AS_SPECIFIED, "no copy is known to be damaged")
 
@@ -188,6 +208,29 @@ def _quota(conditions: c.Conditions, config: DirectoryConfig, summary: Summary) 
     return over
 
 
+def _budget(conditions: c.Conditions, config: DirectoryConfig, summary: Summary) -> str:
+    """Sets WithinBudget; gives what is over, empty if nothing is."""
+    limit = config.max_monthly_nanos
+    if limit is None:
+        conditions.remove(c.WITHIN_BUDGET)
+        return ""
+    unpriced = [store.name for store in summary.stores if store.bytes and store.monthly_nanos is None]
+    known = sum(store.monthly_nanos or 0 for store in summary.stores)
+    if known > limit:
+        over = (
+            f"all copies cost more than {say(limit, config.currency)} a month, the `maxMonthlyCost`: what would cost"
+            " more is refused, repair goes on, nothing is deleted"
+        )
+        conditions.put(c.WITHIN_BUDGET, "False", c.REASON_BUDGET_EXCEEDED, over)
+        return over
+    if unpriced:
+        told = f"the price isn't known of {', '.join(unpriced)}"
+        conditions.put(c.WITHIN_BUDGET, "Unknown", c.REASON_PENDING, told)
+    else:
+        conditions.put(c.WITHIN_BUDGET, "True", c.REASON_AS_SPECIFIED, "all copies cost less than the limit")
+    return ""
+
+
 def _away_reason(away: Sequence[StoreSummary]) -> str:
     states = {store.state for store in away}
     if "Claimed" in states:
@@ -197,7 +240,9 @@ def _away_reason(away: Sequence[StoreSummary]) -> str:
 
 def _ready(conditions: c.Conditions, seen: Seen) -> None:
     summary, config = seen.summary, seen.config
-    over = _quota(conditions, config, summary) if summary is not None and config is not None else ""
+    over, dear = "", ""
+    if summary is not None and config is not None:
+        over, dear = _quota(conditions, config, summary), _budget(conditions, config, summary)
     if seen.trouble is not None:
         conditions.ready("False", seen.trouble.reason, seen.trouble.message, stalled=True)
     elif summary is None:
@@ -216,8 +261,14 @@ def _ready(conditions: c.Conditions, seen: Seen) -> None:
             conditions.ready("False", reason, _told(away), stalled=True)
         else:
             conditions.ready("Unknown", reason, _told(away), reconciling=True)
+    elif summary.unreachable:
+        # without numbers, which move: `status.unreachable` has them
+        told = "files can't be read: no store that answers has a whole copy of them"
+        conditions.ready("False", c.REASON_UNREACHABLE, told, stalled=True)
     elif over:
         conditions.ready("False", c.REASON_QUOTA_EXCEEDED, over, stalled=True)
+    elif dear:
+        conditions.ready("False", c.REASON_BUDGET_EXCEEDED, dear, stalled=True)
     elif summary.corrupted:
         conditions.ready("False", c.REASON_REPAIRING, "damaged copies are made anew", reconciling=True)
     else:
@@ -240,20 +291,34 @@ def settle(status: dict[str, Any], old: Mapping[str, Any], counted: float, clock
     held = {name: value for name, value in status.items() if name not in COUNTERS}
     known = {store["name"]: store for store in old.get("stores") or ()}
     held["stores"] = [
-        store | {name: known[store["name"]][name] for name in ("files", "bytes")} if store["name"] in known else store
-        for store in status.get("stores") or ()
+        _held(store, known[store["name"]]) if store["name"] in known else store for store in status.get("stores") or ()
     ]
     return held | {name: old[name] for name in COUNTERS if name in old}, False
 
 
+def _held(store: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in store.items() if k not in IN_STORES} | {k: old[k] for k in IN_STORES if k in old}
+
+
 def _turned(status: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Whether a condition came to another result: then the numbers beside it are told as well."""
+    """Whether a condition came to another result, or a price became known or unknown: then the numbers are told too."""
+    if _shape(status) != _shape(old):
+        return True
     before = {x["type"]: (x["status"], x["reason"]) for x in old.get("conditions") or ()}
     return any(before.get(x["type"]) != (x["status"], x["reason"]) for x in status["conditions"])
 
 
+def _shape(status: Mapping[str, Any]) -> tuple[Any, ...]:
+    cost = status.get("cost") or {}
+    return ("monthly" in cost, "egress" in cost, cost.get("currency"), cost.get("confidence"))
+
+
 def _differ(status: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    numbers = [n for n in COUNTERS if n not in ("size", "catalog")]
+    for name in ("monthly", "egress"):
+        new, before = ((told.get("cost") or {}).get(name, "0") for told in (status, old))
+        if apart(to_nanos(new), to_nanos(before)):
+            return True
+    numbers = [n for n in COUNTERS if n not in ("size", "catalog", "cost")]
     if any(apart(int(status.get(n, 0)), int(old.get(n, 0))) for n in numbers):
         return True
     known = {store["name"]: store for store in old.get("stores") or ()}

@@ -184,6 +184,7 @@ class Tree:
             try:
                 with member.used():
                     content = b"".join([chunk async for chunk in member.store.read(copy.key, if_tag=copy.tag)])
+                member.sent += len(content)
             except CloudmeshError as error:
                 failures.append(f"{copy.store}: {error.reason}: {error}")
                 await self.found_bad(copy, member, error)
@@ -208,6 +209,7 @@ class Tree:
                 with member.used():
                     async for chunk in member.store.read(copy.key, start=at, length=stop - at, if_tag=copy.tag):
                         at += len(chunk)
+                        member.sent += len(chunk)
                         yield chunk
                 if at >= stop:
                     return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 
+from cloudmesh.policy.amounts import to_text
+
 _UNITS = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
 
@@ -14,6 +16,11 @@ def size_text(count: int) -> str:
         value, unit = value / 1024, unit + 1
     text = f"{value:.1f}" if value < 10 and unit else f"{value:.0f}"
     return text.removesuffix(".0") + _UNITS[unit]
+
+
+def amount_text(nanos: int) -> str:
+    """An amount of money for a status: rounded up to a millionth."""
+    return to_text(-(-nanos // 1000) * 1000)
 
 
 def time_text(micros: int) -> str:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, C
 from dataclasses import dataclass, replace
 
 from cloudmesh.data import names
+from cloudmesh.data.allowance import Allowance, Grant
 from cloudmesh.data.catalog.ports import ABSENT, ANY, Catalog
 from cloudmesh.data.config import DirectoryConfig
 from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, ReadOnly, Suspicious
@@ -60,6 +61,7 @@ class Writer:
         self.now = now
         self._stir = stir
         self._journaled = journaled
+        self.allowance = Allowance(catalog, lambda: self.config)
         self._writing: dict[str, asyncio.Lock] = {}
         self.live: dict[str, str] = {}
         """Writes that this process works on: intents and their entries."""
@@ -115,8 +117,10 @@ class Writer:
             begun = await self._begin_surely(wish)
             try:
                 entry = await self._put(begun, stream)
+                begun.grant.release(kept=True)
             finally:
                 self.live.pop(begun.intent.id, None)
+                begun.grant.release()
             if entry.tags or entry.content_type not in PLAIN:
                 # what no object carries and a rule may go by
                 await self._journaled()
@@ -146,7 +150,6 @@ class Writer:
         members, under = dict(self.mesh.members), self._under()
         old = await self.catalog.entry(path)
         _check(path, old, wish.if_version)
-        left = await self._left(old, size or 0)
         parent, _, name = path.rpartition("/")
         entry_id = old.id if old else secrets.token_hex(8)
         held = {} if old is None else {c.store: c for c in await self.catalog.copies(old.id)}
@@ -155,24 +158,29 @@ class Writer:
         chosen = choose(facts, self.config.rules, self.mesh.views(), now, holding=whole)
         if not chosen.enough:
             raise self._not_enough(chosen, path)
+        grant = await self.allowance.grant(old, whole, chosen, size)
         try:
-            targets = [await self.target(members[s], path, entry_id, held.get(s)) for s in chosen.stores]
-        except KeyError as error:
-            raise Conflict(f"store {error} was just taken out of the directory: try again") from None
-        # a copy may hold the content of a write that failed, under a version that must never mean another one
-        dead = [i.version for i in await self.catalog.intents(until=0) if i.entry == entry_id]
-        version = max([old.version, *(copy.version for copy in held.values()), *dead]) + 1 if old else 1
-        intent = Intent(
-            secrets.token_hex(8), "Put", entry_id, parent, name, version, tuple(targets), now + LEASE, wish.sha256,
-            -1 if size is None else size, mtime or now, wish.content_type, tags,
-        )  # fmt: skip
-        self.live[intent.id] = entry_id
-        try:
-            await self.catalog.begin(intent, if_version=old.version if old else ABSENT)
+            try:
+                targets = [await self.target(members[s], path, entry_id, held.get(s)) for s in chosen.stores]
+            except KeyError as error:
+                raise Conflict(f"store {error} was just taken out of the directory: try again") from None
+            # a copy may hold the content of a write that failed, under a version that must never mean another one
+            dead = [i.version for i in await self.catalog.intents(until=0) if i.entry == entry_id]
+            version = max([old.version, *(copy.version for copy in held.values()), *dead]) + 1 if old else 1
+            intent = Intent(
+                secrets.token_hex(8), "Put", entry_id, parent, name, version, tuple(targets), now + LEASE, wish.sha256,
+                -1 if size is None else size, mtime or now, wish.content_type, tags,
+            )  # fmt: skip
+            self.live[intent.id] = entry_id
+            try:
+                await self.catalog.begin(intent, if_version=old.version if old else ABSENT)
+            except BaseException:
+                self.live.pop(intent.id, None)
+                raise
         except BaseException:
-            self.live.pop(intent.id, None)
+            grant.release()
             raise
-        return _Begun(intent, chosen, old, {t.store: members[t.store] for t in targets}, left, under)
+        return _Begun(intent, chosen, old, {t.store: members[t.store] for t in targets}, grant, under)
 
     def _under(self) -> object:
         """What a choice of stores depends on; the mover looks where it changed while a file was written."""
@@ -186,7 +194,7 @@ class Writer:
             member.reserved += size
         try:
             try:
-                outcome = await upload(intent, members, chunks, _limit(begun.left), self.now())
+                outcome = await upload(intent, members, chunks, begun.grant.grow, self.now())
             finally:
                 for member in members:
                     member.reserved -= size
@@ -341,21 +349,6 @@ class Writer:
             raise Suspicious(f"store {member.name} isn't believed: {member.message}")
         return seen
 
-    async def _left(self, old: Entry | None, size: int) -> int | None:
-        """Bytes that a file may have by the quota, None without one."""
-        config = self.config
-        if config.quota_bytes is None and config.quota_files is None:
-            return None
-        totals = await self.catalog.totals()
-        if config.quota_files is not None and old is None and totals.files >= config.quota_files:
-            raise Full(f"the directory's quota of {config.quota_files} files is used up")
-        if config.quota_bytes is None:
-            return None
-        left = config.quota_bytes - totals.bytes + (old.size if old else 0)
-        if size > max(left, old.size if old else 0):
-            raise Full(f"the directory's quota of {config.quota_bytes} bytes would be exceeded by this file")
-        return max(left, size)
-
     def _not_enough(self, chosen: Chosen, path: str) -> CloudmeshError:
         facts = Facts(path, 0)
         told = choose(facts, self.config.rules, self.mesh.views(), self.now(), explain=True)
@@ -391,7 +384,7 @@ class _Begun:
         chosen: Where it goes.
         old: What was there.
         members: Stores of its targets, in their order.
-        left: Bytes that it may have by the quota.
+        grant: Its part of quota and money.
         under: By what its stores were chosen.
     """
 
@@ -399,7 +392,7 @@ class _Begun:
     chosen: Chosen
     old: Entry | None
     members: Mapping[str, Member]
-    left: int | None
+    grant: Grant
     under: object
 
 
@@ -445,13 +438,3 @@ async def _chain(first: list[bytes], rest: AsyncIterator[bytes] | None) -> Async
     if rest is not None:
         async for chunk in rest:
             yield chunk
-
-
-def _limit(left: int | None) -> Callable[[int], None]:
-    """Refuses more bytes than the quota has, when the size wasn't told before."""
-
-    def check(size: int) -> None:
-        if left is not None and size > left:
-            raise Full(f"the directory's quota would be exceeded by this file: it has room for {left} bytes")
-
-    return check

@@ -171,6 +171,8 @@ DIRECTORIES: dict[str, Spec] = {
     ),
     "catalogue-default": lab(catalog={"sqlite": {}}),
     "cheapest": rule(prefer="Cheapest", weakCopies="Count"),
+    "budget": lab(maxMonthlyCost={"amount": "40.50", "currency": "EUR"}),
+    "budget-nothing": lab(maxMonthlyCost={"amount": 0}),
     "sizes-equal": first(match={"minSize": 1024, "maxSize": "1Ki"}),
 }  # fmt: skip
 
@@ -259,6 +261,16 @@ BAD_DIRECTORIES: dict[str, Bad] = {
     "quota-empty": Bad(lab(quota={}), "spec.quota", "`quota` must have at least one of `size` and `files`"),
     "quota-zero": Bad(lab(quota={"size": "0"}), "spec.quota.size", "`size` must be more than 0"),
     "quota-files": Bad(lab(quota={"files": 0}), "spec.quota.files"),
+    "budget-empty": Bad(lab(maxMonthlyCost={}), "spec.maxMonthlyCost.amount"),
+    "budget-number": Bad(lab(maxMonthlyCost={"amount": 40.5}), "spec.maxMonthlyCost.amount"),
+    "budget-text": Bad(
+        lab(maxMonthlyCost={"amount": "40 USD"}), "spec.maxMonthlyCost.amount", "must be an amount such as `12.50`"
+    ),
+    "budget-currency": Bad(
+        lab(maxMonthlyCost={"amount": "40", "currency": "dollars"}),
+        "spec.maxMonthlyCost.currency",
+        "must be a currency in three capital letters",
+    ),
     "trash": Bad(lab(versions={"trashSeconds": -1}), "spec.versions.trashSeconds"),
     "verify": Bad(lab(verify={"everySeconds": "30d"}), "spec.verify.everySeconds"),
     "adopt": Bad(lab(adopt=True), "spec.adopt"),

@@ -87,7 +87,7 @@ def test_conventions(model: Any) -> None:
         ("Budget", "cmbud", "READY REASON WITHIN AMOUNT CURRENCY SPENT RESERVED REMAINING AGE"),
         ("ClusterJob", "cmjob", "READY REASON CLUSTER RUNS RUNNING DONE FAILED AGE"),
         ("DataStore", "cmds", "READY REASON KIND ACCESS OBJECTS USED $/GIB-MONTH AGE"),
-        ("VirtualDirectory", "vdir", "READY REASON FILES SIZE PENDING URL AGE"),
+        ("VirtualDirectory", "vdir", "READY REASON FILES SIZE PENDING $/MONTH URL AGE"),
     ],
 )
 def test_columns(kind: str, short: str, columns: str) -> None:

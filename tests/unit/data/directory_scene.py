@@ -121,8 +121,7 @@ class Gateways:
         )
         return Summary(
             config=configs.fingerprint(gateway.text),
-            stores=stores,
-            **{"error": self.refuses, "emptied": config.emptying, **gateway.summary},
+            **{"stores": stores, "error": self.refuses, "emptied": config.emptying, **gateway.summary},
         )
 
 

@@ -40,7 +40,7 @@ async def test_a_directory_becomes_ready(s: Scene) -> None:
     ]  # fmt: skip
     assert (status["files"], status["size"], status["pendingCopies"]) == (0, "0", 0)
     assert {t: s.condition(t)[0] for t in ("StoresReady", "Placed", "Verified", "WithinQuota", "Reconciling")} == {
-        "StoresReady": "True", "Placed": "True", "Verified": "True", "WithinQuota": "", "Reconciling": ""
+        "StoresReady": "True", "Placed": "True", "Verified": "Unknown", "WithinQuota": "", "Reconciling": ""
     }  # fmt: skip
     config = s.config()
     assert (config.namespace, config.name, [x.name for x in config.stores]) == ("ns", "lab", ["aws", "nas"])

@@ -109,6 +109,18 @@ SCHEMAS: dict[str, Any] = {
             )
         ),
     ),
+    "Cost": _object(
+        ["currency", "confidence", "stores"],
+        currency=_TEXT, confidence={"enum": ["declared", "static", "unknown"]}, monthly=_TEXT, egress=_TEXT,
+        limit=_TEXT,
+        stores=_list_of(
+            _object(
+                ["store", "files", "bytes", "egressBytes"],
+                store=_TEXT, files=_SIZE, bytes=_SIZE, monthly=_TEXT, egressBytes=_SIZE, egress=_TEXT,
+                price={"type": "object", "additionalProperties": _TEXT},
+            )
+        ),
+    ),
     "Problem": _object(
         ["type", "title", "status", "reason", "detail"],
         type=_TEXT, title=_TEXT, status={"type": "integer"}, reason=_TEXT, detail=_TEXT,
@@ -235,6 +247,7 @@ def document(name: str) -> dict[str, Any]:
             "/v1/usage": {
                 "get": _operation("usage", "Sums, and the state of the stores", {"200": _json("Usage", "Sums.")})
             },
+            "/v1/cost": {"get": _operation("cost", "What all of it costs", {"200": _json("Cost", "By store.")})},
         },
         "components": {
             "schemas": SCHEMAS,

@@ -54,10 +54,19 @@ class Rest:
         tree: The directory.
         door: Lets users in.
         waits: Says why nobody is served yet, empty when all are.
+        cost: Tells what the directory costs; None where nobody asks.
     """
 
-    def __init__(self, tree: Tree, door: Doorkeeper, waits: Callable[[], str] = lambda: "") -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        door: Doorkeeper,
+        waits: Callable[[], str] = lambda: "",
+        *,
+        cost: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+    ) -> None:
         self._tree = tree
+        self._cost = cost
         self._door = door
         self._waits = waits
 
@@ -83,6 +92,8 @@ class Rest:
             ("GET", "/v1/usage", self.usage),
         ):
             route(method, path, self._guard(handler))
+        if self._cost is not None:
+            route("GET", "/v1/cost", self._guard(self.cost))
         route("GET", "/openapi.json", self.document)
 
     def _guard(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -418,6 +429,11 @@ class Rest:
             stores.append(one | ({"message": member.message} if member.message else {}))
         body = {"files": totals.files, "directories": totals.directories, "bytes": totals.bytes}
         return web.json_response(body | {"pending": totals.pending, "stores": stores})
+
+    async def cost(self, request: web.Request, user: User) -> web.StreamResponse:
+        """What all copies cost a month, and what was read since the month began, by store."""
+        self._door.check(user, "", "get")
+        return web.json_response(await self._cost() if self._cost is not None else {})
 
     async def document(self, _: web.Request) -> web.Response:
         """The OpenAPI document."""

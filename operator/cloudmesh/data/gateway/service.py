@@ -17,16 +17,17 @@ from cloudmesh.data import config as configs
 from cloudmesh.data import waking
 from cloudmesh.data.catalog.journal import Journal
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
-from cloudmesh.data.config import DirectoryConfig, StoreSummary, Summary
+from cloudmesh.data.config import StoreSummary, Summary
 from cloudmesh.data.emptying import Emptying
 from cloudmesh.data.filling import fill
 from cloudmesh.data.gateway import problems
 from cloudmesh.data.gateway.auth import ApiServer, Doorkeeper, Unauthenticated
+from cloudmesh.data.gateway.costs import Meter, cost_of
 from cloudmesh.data.gateway.page import Page
 from cloudmesh.data.gateway.rest import Rest
 from cloudmesh.data.gateway.webdav import WebDav
-from cloudmesh.data.mesh import Mesh
-from cloudmesh.data.money import monthly_nanos
+from cloudmesh.data.mesh import Member, Mesh
+from cloudmesh.data.model import Totals
 from cloudmesh.data.mover import Mover
 from cloudmesh.data.recovery import ALL, Recovery
 from cloudmesh.data.scan import adopt
@@ -80,6 +81,7 @@ class Gateway:
         self.journal = Journal(self.catalog, self.mesh)
         self.tree = Tree(self.catalog, self.mesh, self.journal, stir=self._stir)
         self.mover = Mover(self.tree)
+        self.meter = Meter(self.catalog, self.mesh, self.mover.done, wall)
         self.recovery = Recovery(self.tree)
         self.door = Doorkeeper(lambda: self.mesh.config, self._api_server)
         await self.mesh.use(self._config)
@@ -134,6 +136,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.journal.stop()
+        await self.meter.close()
         await self.mesh.close()
         await self.catalog.close()
         if self._api_server is not None:
@@ -211,6 +214,7 @@ class Gateway:
         while True:
             with contextlib.suppress(CloudmeshError):
                 self.mesh.count((await self.catalog.totals()).stores)
+                await self.meter.tick()
             await asyncio.sleep(2.0)
 
     async def _scan(self) -> None:
@@ -238,7 +242,7 @@ class Gateway:
     def app(self) -> web.Application:
         """The web application."""
         app = web.Application(client_max_size=0, middlewares=[problems.told])
-        Rest(self.tree, self.door, lambda: self.waits).add_to(app)
+        Rest(self.tree, self.door, lambda: self.waits, cost=self.cost).add_to(app)
         self.webdav = WebDav(self.tree, self.door, lambda: self.waits)
         self.webdav.add_to(app)
         self.page = Page(self.tree, self.door, lambda: self.waits)
@@ -273,33 +277,30 @@ class Gateway:
             return problems.problem(401, error.reason, str(error))
         return web.Response(body=msgspec.json.encode(await self.summary()), content_type="application/json")
 
+    async def cost(self) -> dict[str, Any]:
+        """What the directory costs, by store."""
+        config = self.mesh.config
+        prices = {store.name: store.prices for store in config.stores}
+        return cost_of(await self.summary(), prices, config.max_monthly_nanos)
+
     async def summary(self) -> Summary:
         """How the directory does."""
         totals = await self.catalog.totals()
-        stores = tuple(
-            StoreSummary(
-                name=m.name, state=m.shown, message=m.message, files=totals.stores.get(m.name, (0, 0))[0],
-                bytes=totals.stores.get(m.name, (0, 0))[1], latency_ms=m.latency_ms,
-                used=m.used_free[0] if m.used_free else None, free=m.used_free[1] if m.used_free else None,
-            )
-            for m in self.mesh.members.values()
-        )  # fmt: skip
-        return Summary(
+        stores = tuple(self.meter.store(m, self._store(m, totals)) for m in self.mesh.members.values())
+        summary = Summary(
             config=configs.fingerprint(self._text), error=self._error or self.waits, files=totals.files,
             directories=totals.directories, bytes=totals.bytes, pending=totals.pending,
             corrupted=totals.states.get("Corrupt", 0), stores=stores,
-            monthly_nanos=_monthly(self.mesh.config, totals.stores), currency=self.mesh.config.currency,
             entries=totals.files + totals.directories,
             clock_ahead_ms=self.mesh.ahead_ms(), emptied=self.emptying is not None and self.emptying.done,
         )  # fmt: skip
+        return self.meter.directory(summary, totals)
 
-
-def _monthly(config: DirectoryConfig, held: dict[str, tuple[int, int]] | Any) -> int | None:
-    """What all copies cost a month; None if the price of one isn't known."""
-    total = 0
-    for store in config.stores:
-        cost = monthly_nanos(store.prices, held.get(store.name, (0, 0))[1])
-        if cost is None:
-            return None
-        total += cost
-    return total
+    @staticmethod
+    def _store(member: Member, totals: Totals) -> StoreSummary:
+        files, size = totals.stores.get(member.name, (0, 0))
+        used, free = member.used_free or (None, None)
+        return StoreSummary(
+            name=member.name, state=member.shown, message=member.message, files=files, bytes=size,
+            latency_ms=member.latency_ms, used=used, free=free,
+        )  # fmt: skip

@@ -1,0 +1,195 @@
+"""What a directory may still take: its quota and its money, shared out among writes that are under way.
+
+A write is granted its part before a byte moves, and holds it until the catalogue counts it: so however many come at
+once, they never take more together than there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from cloudmesh.data.catalog.ports import Catalog
+from cloudmesh.data.config import DirectoryConfig
+from cloudmesh.data.errors import Full, OverBudget
+from cloudmesh.data.model import Entry, Totals
+from cloudmesh.data.money import GIB, monthly_nanos, say
+from cloudmesh.data.placement import Chosen
+
+TRIES = 3
+"""How often the sums are read anew because a write ended meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What writes take."""
+
+    files: int = 0
+    bytes: int = 0
+    nanos: int = 0
+
+    def __add__(self, other: Taken) -> Taken:
+        return Taken(self.files + other.files, self.bytes + other.bytes, self.nanos + other.nanos)
+
+    def __sub__(self, other: Taken) -> Taken:
+        return Taken(self.files - other.files, self.bytes - other.bytes, self.nanos - other.nanos)
+
+
+@dataclass(slots=True, eq=False)
+class Grant:
+    """One write's part of what there is; `release` gives it back.
+
+    Args:
+        allowance: Whose it is.
+        old: Size of what the write replaces, 0 for nothing.
+        files: Files that it adds.
+        rate: Nano-units that a GiB of the new content costs a month, on all stores together.
+        saved: Nano-units a month that go with what it replaces.
+        base: What there was in all when it began.
+        ended: What all writes before had taken that had ended by then.
+        size: Bytes so far.
+    """
+
+    allowance: Allowance
+    old: int = 0
+    files: int = 0
+    rate: int = 0
+    saved: int = 0
+    base: Taken = field(default_factory=Taken)
+    ended: Taken = field(default_factory=Taken)
+    size: int = 0
+
+    @property
+    def taken(self) -> Taken:
+        """By what the directory grows."""
+        nanos = -(-self.rate * self.size // GIB) - self.saved
+        return Taken(self.files, max(0, self.size - self.old), max(0, nanos))
+
+    def grow(self, size: int) -> None:
+        """The content has so many bytes by now.
+
+        Raises:
+            Full: The quota has no room for it.
+            OverBudget: It would cost more than the directory may.
+        """
+        if size <= self.size:
+            return
+        before, self.size = self.size, size
+        try:
+            self.allowance.check(self)
+        except Full:
+            self.size = before
+            raise
+
+    def release(self, *, kept: bool = False) -> None:
+        """The write has ended; twice is fine.
+
+        Args:
+            kept: The sums hold it now; else it came to nothing.
+        """
+        self.allowance.release(self, kept=kept)
+
+
+@dataclass(slots=True)
+class Allowance:
+    """Shares out quota and money of one directory.
+
+    Args:
+        catalog: Keeps the sums.
+        config: What the directory may have.
+    """
+
+    catalog: Catalog
+    config: Callable[[], DirectoryConfig]
+    _grants: set[Grant] = field(default_factory=set)
+    _ended: Taken = field(default_factory=Taken)
+
+    async def grant(self, old: Entry | None, holding: Collection[str], chosen: Chosen, size: int | None) -> Grant:
+        """A part for one write.
+
+        Args:
+            old: What it replaces, None for a new file.
+            holding: Stores that hold that.
+            chosen: Where the new content goes.
+            size: Bytes, None where unknown: it grows as they come.
+
+        Raises:
+            Full: There is no room.
+            OverBudget: There is no money.
+        """
+        config = self.config()
+        limit = config.max_monthly_nanos
+        if limit is None and config.quota_bytes is None and config.quota_files is None:
+            return Grant(self)
+        ended = self._ended
+        totals = await self.catalog.totals()
+        for _ in range(TRIES):
+            if ended == self._ended:
+                break
+            # a write ended meanwhile, and would be counted twice
+            ended = self._ended
+            totals = await self.catalog.totals()
+        made = Grant(self, old=old.size if old else 0, files=0 if old else 1, size=size or 0, ended=ended)
+        made.base = Taken(totals.files, totals.bytes, known_monthly(config, totals))
+        if limit is not None:
+            prices = {store.name: store.prices for store in config.stores}
+            made.rate = sum(prices[s].gib_month or 0 for s in chosen.stores if s in prices) + self._missing(chosen)
+            if old is not None:
+                made.saved = sum(monthly_nanos(prices[s], old.size) or 0 for s in holding if s in prices)
+        self.check(made)
+        self._grants.add(made)
+        return made
+
+    def _missing(self, chosen: Chosen) -> int:
+        """What a GiB costs on stores that will get the copies that can't be made now; the dearest, to be sure."""
+        rule, lacking = chosen.rule, chosen.rule.copies - len(chosen.stores)
+        if lacking <= 0:
+            return 0
+        rates = sorted(
+            (
+                store.prices.gib_month or 0
+                for store in self.config().stores
+                if store.name not in chosen.stores and store.access != "Drain"
+                and (not rule.only or store.name in rule.only) and store.name not in rule.but
+            ),
+            reverse=True,
+        )  # fmt: skip
+        return sum(rates[:lacking])
+
+    def check(self, grant: Grant) -> None:
+        """Whether a write of its present size fits beside all others.
+
+        Raises:
+            Full: No, for the quota.
+            OverBudget: No, for the money.
+        """
+        config, mine = self.config(), grant.taken
+        there = sum((one.taken for one in self._grants if one is not grant), grant.base + self._ended - grant.ended)
+        if config.quota_files is not None and mine.files and there.files + mine.files > config.quota_files:
+            raise Full(f"the directory's quota of {config.quota_files} files is used up")
+        if config.quota_bytes is not None and mine.bytes and there.bytes + mine.bytes > config.quota_bytes:
+            room = max(0, config.quota_bytes - there.bytes) + grant.old
+            raise Full(
+                f"the directory's quota of {config.quota_bytes} bytes would be exceeded by this file: it has room for"
+                f" {room} bytes"
+            )
+        limit = config.max_monthly_nanos
+        if limit is not None and mine.nanos and there.nanos + mine.nanos > limit:
+            raise OverBudget(
+                f"this file would take the directory to {say(there.nanos + mine.nanos, config.currency)} a month, and"
+                f" `maxMonthlyCost` is {say(limit, config.currency)}: what is there stays; delete something, or let it"
+                " cost more"
+            )
+
+    def release(self, grant: Grant, *, kept: bool) -> None:
+        """A write has ended."""
+        if grant in self._grants:
+            self._grants.discard(grant)
+            if kept:
+                self._ended += grant.taken
+
+
+def known_monthly(config: DirectoryConfig, totals: Totals) -> int:
+    """What all copies cost a month in stores whose price is known."""
+    held: Mapping[str, tuple[int, int]] = totals.stores
+    return sum(monthly_nanos(store.prices, held.get(store.name, (0, 0))[1]) or 0 for store in config.stores)

@@ -1,0 +1,135 @@
+"""Quota and money of a directory: however many write at once, they never take more together than there is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from tests.unit.data.virtual import virtual
+
+from cloudmesh.data.config import PlacementRule, Prices, StoreConfig
+from cloudmesh.data.errors import Full, OverBudget
+from cloudmesh.engine.errors import Transient
+from cloudmesh.testing.directories.world import World
+
+KIB = 1024
+GIB_PRICE = 1 << 30
+"""Nano-units for a GiB and month: a byte costs one a month."""
+
+
+def store(name: str, rate: int | None = 1, **more: object) -> StoreConfig:
+    """A store whose byte costs `rate` nano-units a month."""
+    month = None if rate is None else rate * GIB_PRICE
+    known = Prices("USD", month, 0, 0, 0, "test", "declared") if rate is not None else Prices()
+    return StoreConfig(name, "memory", prices=known, must_be_priced=True, **more)  # type: ignore[arg-type]
+
+
+def rule(copies: int = 2, **more: object) -> tuple[PlacementRule, ...]:
+    return (PlacementRule(copies=copies, prefer="Sequential", **more),)  # type: ignore[arg-type]
+
+
+async def stream(size: int, piece: int = KIB) -> AsyncIterator[bytes]:
+    """A content whose size nobody told, with others in between."""
+    while size > 0:
+        yield b"x" * min(size, piece)
+        size -= piece
+        await asyncio.sleep(0.01)
+
+
+@virtual([store("a", 1), store("b", 2)], rules=rule(), max_monthly_nanos=3000)
+async def test_a_write_that_would_cost_more_is_refused_and_what_is_there_stays(w: World) -> None:
+    await w.put("f", b"x" * 900)
+    with pytest.raises(OverBudget, match=r"to 0\.0000033 USD a month, and `maxMonthlyCost` is 0\.000003 USD"):
+        await w.put("g", b"y" * 200)
+    await w.put("g", b"y" * 100)
+    with pytest.raises(OverBudget):
+        await w.put("h", b"z")
+    assert await w.read("f") == b"x" * 900
+    # nothing more is fine, and so is less
+    await w.put("h", b"")
+    await w.put("f", b"z" * 899)
+    await w.settle()
+    await w.put("h", b"z")
+    with pytest.raises(OverBudget):
+        await w.put("h", b"zz")
+
+
+@virtual([store("a", 1), store("b", 2)], rules=rule(), max_monthly_nanos=30_000)
+async def test_what_is_deleted_costs_until_its_objects_are_gone(w: World) -> None:
+    await w.put("f", b"x" * 10_000)
+    await w.tree.delete("f")
+    with pytest.raises(OverBudget):
+        await w.put("g", b"y")
+
+
+@virtual([store("a", 1), store("b", 1)], rules=rule(), max_monthly_nanos=20 * KIB)
+async def test_parallel_writes_never_cost_more_together(w: World) -> None:
+    known = [w.put(f"known{n}", b"x" * KIB) for n in range(10)]
+    unknown = [w.tree.put(f"stream{n}", stream((2 << 20) + n * KIB)) for n in range(3)]
+    small = [w.tree.put(f"small{n}", stream(KIB)) for n in range(10)]
+    done = await asyncio.gather(*known, *unknown, *small, return_exceptions=True)
+    assert {type(one) for one in done if isinstance(one, BaseException)} == {OverBudget}
+    assert sum(not isinstance(one, BaseException) for one in done) == 10
+    assert (await w.catalog.totals()).bytes == 10 * KIB
+
+
+@virtual([store("a", 1), store("b", 1)], rules=rule(), quota_bytes=6 << 20)
+async def test_contents_of_unknown_size_share_a_quota_too(w: World) -> None:
+    done = await asyncio.gather(
+        *(w.tree.put(f"f{n}", stream(2 << 20, 64 * KIB)) for n in range(6)), return_exceptions=True
+    )
+    assert {type(one) for one in done if isinstance(one, BaseException)} <= {Full}
+    total = (await w.catalog.totals()).bytes
+    assert total <= 6 << 20
+    # what failed holds nothing back
+    await w.put("rest", b"x" * ((6 << 20) - total))
+    with pytest.raises(Full):
+        await w.put("more", b"x")
+
+
+@virtual(rules=rule(), quota_files=5)
+async def test_parallel_writes_never_exceed_the_number_of_files(w: World) -> None:
+    done = await asyncio.gather(*(w.put(f"f{n}", b"x") for n in range(20)), return_exceptions=True)
+    assert sum(not isinstance(one, BaseException) for one in done) == 5
+    assert (await w.catalog.totals()).files == 5
+    with pytest.raises(Full, match="quota of 5 files"):
+        await w.put("another", b"")
+    kept = next(one.path for one in await w.tree.walk(""))
+    await w.put(kept, b"again")
+
+
+@virtual([store("a", 1), store("b", None)], rules=rule(copies=1), max_monthly_nanos=1000)
+async def test_unknown_is_never_free(w: World) -> None:
+    await w.put("f", b"x" * 10)
+    assert w.holders(b"x" * 10) == "a"
+    found = {v.store: v for v in (await w.tree.why("f")).verdicts}
+    assert found["b"].why == "its price isn't known, and the directory has a `maxMonthlyCost`"
+    w.faults.down.add("a")
+    await asyncio.sleep(90)
+    with pytest.raises(Transient, match="b: its price isn't known"):
+        await w.put("g", b"y")
+
+
+@virtual([store("a", 1), store("b", 1), store("c", 5)], rules=rule(copies=2), max_monthly_nanos=1000)
+async def test_copies_that_cant_be_made_now_count_at_the_dearest(w: World) -> None:
+    w.faults.down |= {"b", "c"}
+    await asyncio.sleep(90)
+    with pytest.raises(OverBudget):
+        await w.put("f", b"x" * 170)
+    await w.put("f", b"x" * 160)
+
+
+@virtual([store("a", 1), store("b", 1)], rules=rule(copies=2), max_monthly_nanos=1000)
+async def test_repair_goes_on_over_the_limit(w: World) -> None:
+    w.faults.down.add("b")
+    await asyncio.sleep(90)
+    await w.put("f", b"x" * 500)
+    w.mesh.config = msgspec.structs.replace(w.mesh.config, max_monthly_nanos=600)
+    w.faults.down.clear()
+    await w.back()
+    await w.settle()
+    assert w.holders(b"x" * 500) == "ab"
+    with pytest.raises(OverBudget):
+        await w.put("g", b"y")
