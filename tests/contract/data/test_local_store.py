@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import itertools
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, Missing, ReadOnly
+from cloudmesh.data.stores import local
 from cloudmesh.data.stores.folder import Folder
 from cloudmesh.data.stores.local import LocalStore, make
 from cloudmesh.data.stores.ports import Store
@@ -255,3 +260,105 @@ async def test_made_from_a_mount(tmp_path: Path) -> None:
     await store.close()
     with pytest.raises(Transient, match="closed"):
         await store.stat("x")
+
+
+async def test_what_is_in_the_way_of_a_key(store: LocalStore, tmp_path: Path) -> None:
+    await store.write("a", chunks(b"x"))
+    await store.write("d/e/f", chunks(b"x"))
+    (tmp_path / "volume/link").symlink_to(tmp_path / "volume/d")
+    asked = ["a", "a/b", "a/b/c", "d", "d/e", "d/e/f", "d/e/f/g", "d/new", "new", "link", "link/e/f", "n/o/t"]
+    found = [await store.blocked(key) for key in asked]
+    assert found == ["", "a", "a", "d", "d/e", "", "d/e/f", "", "", "link", "link", ""]
+
+
+@pytest.fixture
+async def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hanging]:
+    monkeypatch.setattr(local, "PATIENCE", 0.2)
+    store = LocalStore(Folder(str(tmp_path)), call_seconds=0.3)
+    made = Hanging(store, monkeypatch)
+    yield made
+    made.answers.set()
+    await store.close()
+
+
+class Hanging:
+    """A volume whose server stops to answer at a call of the system."""
+
+    def __init__(self, store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store, self._monkeypatch = store, monkeypatch
+        self.answers, self.hangs = threading.Event(), threading.Event()
+
+    def at(self, name: str, *, after: int = 0) -> None:
+        """It hangs at the call of this name, after so many that go well."""
+        call, left = getattr(os, name), itertools.count(-after)
+
+        def hang(*args: Any, **kwargs: Any) -> Any:
+            if threading.current_thread() is threading.main_thread():
+                raise AssertionError("the loop would be blocked")
+            if next(left) >= 0:
+                self.hangs.set()
+                self.answers.wait(30)
+            return call(*args, **kwargs)
+
+        self._monkeypatch.setattr(os, name, hang)
+
+
+def open_below(folder: Path) -> list[str]:
+    """Files of the folder that this process has open."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(str(link.readlink()))
+    return [path for path in found if path.startswith(f"{folder}/")]
+
+
+async def gone(folder: Path) -> None:
+    """Waits until nothing of the folder is open."""
+    for _ in range(200):
+        if not open_below(folder):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(open_below(folder))
+
+
+@pytest.mark.parametrize("call", ["open", "getxattr", "pread"])
+async def test_a_read_that_hangs_is_given_up_without_the_loop(hanging: Hanging, tmp_path: Path, call: str) -> None:
+    await hanging.store.write("f", chunks(b"content"))
+    hanging.at(call)
+    with pytest.raises(Transient, match="hangs"):
+        async with asyncio.timeout(10):
+            await read(hanging.store, "f")
+    assert hanging.hangs.is_set()
+    hanging.answers.set()
+    await gone(tmp_path)
+    assert await read(hanging.store, "f") == b"content"
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+async def test_a_write_that_hangs_and_is_given_up_publishes_nothing(
+    hanging: Hanging, tmp_path: Path, call: str
+) -> None:
+    await hanging.store.write("f", chunks(b"old"))
+    hanging.at(call)
+    writing = asyncio.create_task(hanging.store.write("f", chunks(b"new")))
+    while not hanging.hangs.is_set():
+        await asyncio.sleep(0.01)
+    writing.cancel()
+    async with asyncio.timeout(10):
+        await asyncio.wait({writing})
+    assert writing.cancelled()
+    hanging.answers.set()
+    await gone(tmp_path)
+    assert await read(hanging.store, "f") == b"old"
+    assert not list((tmp_path / ".cloudmesh/tmp").iterdir())
+
+
+async def test_a_store_that_is_closed_while_it_hangs_lets_go_of_its_files(hanging: Hanging, tmp_path: Path) -> None:
+    await hanging.store.write("f", chunks(b"content"))
+    hanging.at("pread")
+    with pytest.raises(Transient, match="hangs"):
+        await read(hanging.store, "f")
+    await hanging.store.close()
+    assert open_below(tmp_path)
+    hanging.answers.set()
+    await gone(tmp_path)

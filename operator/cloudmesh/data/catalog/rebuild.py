@@ -382,7 +382,8 @@ class _State:
             self.result.ignored += 1
             return
         if given:
-            path = path.removesuffix(f".~{copy.entry}")
+            # behind a name that was taken, be it the file's own or that of a directory above it
+            path = path.replace(f".~{copy.entry}", "")
         content = (copy.size, held.mtime, held.sha256, copy.version)
         entry = Entry(copy.entry, "", path.rpartition("/")[2], "File", *content, created=created or self._now)
         self._work.put(entry, path, told=False)

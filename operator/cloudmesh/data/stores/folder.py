@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import secrets
@@ -28,15 +27,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from cloudmesh.data.errors import Changed, Exists, InvalidName
+from cloudmesh.data.errors import Exists, InvalidName
+from cloudmesh.data.stores import folder_words as words
+from cloudmesh.data.stores.folder_words import OWN as OWN
+from cloudmesh.data.stores.folder_words import RESERVED as RESERVED
 from cloudmesh.data.stores.ports import Object, Page, Probe
 from cloudmesh.data.stores.system_errors import classify, told
 from cloudmesh.engine.errors import AuthFailed, InvalidRequest, NameConflict, Transient
 
 RECORD = "user.cloudmesh.record"
-OWN = ".cloudmesh"
-RESERVED = ("tmp", "meta", "lock")
-"""Names in the folder's `.cloudmesh` that are no objects."""
 LOCK_SECONDS = 30.0
 KEEP_NAMES = 1000
 """Names in a folder from which on they are kept between two pages of a listing."""
@@ -55,6 +54,8 @@ class Temporary:
     fd: int
     name: str = ""
     """In `.cloudmesh/tmp`, empty for a file without a name."""
+    given_up: bool = False
+    """Nobody waits for it any more: it must not get a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ class Folder:
 
     def open(self, key: str) -> int | None:
         """Descriptor of a regular file, None if there is none."""
-        *folders, name = _parts(key)
+        *folders, name = words.parts(key)
         with told(key):
             try:
                 with self._inside(folders) as parent:
@@ -200,6 +201,31 @@ class Folder:
         tag = f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}-{write}"
         return Seen(found.st_size, tag, found.st_mtime_ns, found.st_ino, attributes)
 
+    def blocked(self, key: str) -> str:
+        """The beginning of a key that is a file, or the key itself where something that is no file has its name."""
+        *folders, name = words.parts(key)
+        with told(key), self._top() as top:
+            fd = os.dup(top)
+            try:
+                for depth, part in enumerate(folders, 1):
+                    try:
+                        inner = os.open(part, _FOLDER, dir_fd=fd)
+                    except FileNotFoundError:
+                        return ""
+                    except OSError as error:
+                        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                            raise
+                        return "/".join(folders[:depth])
+                    os.close(fd)
+                    fd = inner
+                try:
+                    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                except FileNotFoundError:
+                    return ""
+            finally:
+                os.close(fd)
+        return "" if stat.S_ISREG(found.st_mode) else key
+
     def find(self, key: str) -> Seen | None:
         """The file, None if there is none."""
         fd = self.open(key)
@@ -219,17 +245,17 @@ class Folder:
         try:
             if self._extended:
                 try:
-                    return _decoded(os.getxattr(fd, RECORD))
+                    return words.decoded(os.getxattr(fd, RECORD))
                 except OSError as error:
                     if error.errno == errno.ENODATA:
                         return None
                     if error.errno not in (errno.ENOTSUP, errno.EPERM):
                         raise
-            folders, name = _sidecar(key, found.st_ino)
+            folders, name = words.sidecar(key, found.st_ino)
             with self._inside(folders) as parent:
                 side = os.open(name, _FILE, dir_fd=parent)
                 with open(side, "rb") as handle:  # noqa: PTH123 - a descriptor
-                    return _decoded(handle.read())
+                    return words.decoded(handle.read())
         except FileNotFoundError:
             return None
 
@@ -242,7 +268,7 @@ class Folder:
         Raises:
             InvalidName: It is one.
         """
-        _parts(key)
+        words.parts(key)
 
     def begin(self) -> Temporary:
         """A place for new content."""
@@ -289,7 +315,7 @@ class Folder:
             Exists: There is a file.
             Changed: There is none of this tag.
         """
-        *folders, name = _parts(key)
+        *folders, name = words.parts(key)
         with told(key, writing=True), contextlib.ExitStack() as stack:
             self._keep_record(temporary.fd, key, attributes)
             os.fsync(temporary.fd)
@@ -300,8 +326,10 @@ class Folder:
                 there = self.find(key)
                 if if_absent and there is not None:
                     raise Exists(f"there is a {key}")
-                _compare(key, there, if_tag)
+                words.compare(key, there.tag if there else None, if_tag)
                 parent = stack.enter_context(self._inside(folders, make=True))
+                if temporary.given_up:
+                    raise Transient(f"the write of {key} was given up")
                 self._put(temporary, parent, name, over=not if_absent)
                 undo.pop_all()
                 if there is not None:
@@ -363,7 +391,7 @@ class Folder:
                     raise
             else:
                 return
-        folders, name = _sidecar(key, found.st_ino)
+        folders, name = words.sidecar(key, found.st_ino)
         with self._inside(folders, make=True) as parent:
             fresh = secrets.token_hex(16)
             side = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=parent)
@@ -375,7 +403,7 @@ class Folder:
             os.fsync(parent)
 
     def _drop_sidecar(self, key: str, inode: int) -> None:
-        folders, name = _sidecar(key, inode)
+        folders, name = words.sidecar(key, inode)
         with contextlib.suppress(OSError), self._inside(folders) as parent:
             os.unlink(name, dir_fd=parent)
 
@@ -385,7 +413,7 @@ class Folder:
         Raises:
             Changed: It has another tag.
         """
-        parts = _parts(key)
+        parts = words.parts(key)
         with told(key, writing=True):
             if self.find(key) is None:
                 return
@@ -393,7 +421,7 @@ class Folder:
                 there = self.find(key)
                 if there is None:
                     return
-                _compare(key, there, if_tag)
+                words.compare(key, there.tag if there else None, if_tag)
                 with self._inside(parts[:-1]) as parent:
                     os.unlink(parts[-1], dir_fd=parent)
                     os.fsync(parent)
@@ -432,7 +460,7 @@ class Folder:
                 stack.pop()
                 continue
             key = path + name
-            if not (key.startswith(prefix) or (name.endswith("/") and prefix.startswith(key))) or _hidden(key):
+            if not (key.startswith(prefix) or (name.endswith("/") and prefix.startswith(key))) or words.hidden(key):
                 continue
             if name.endswith("/"):
                 stack.append((key, self._names_below(key, after, unsure)))
@@ -509,12 +537,12 @@ class Folder:
         for first in (f"{number:02x}" for number in range(256)):
             for folder, name in self._old([OWN, "meta", first], seconds):
                 with open(os.open(name, _FILE, dir_fd=folder), "rb") as handle:  # noqa: PTH123 - a descriptor
-                    record = _decoded(handle.read())
+                    record = words.decoded(handle.read())
                 key = str(record.get("key", "")) if record is not None else ""
                 seen = None
                 with contextlib.suppress(InvalidName):
                     seen = self.find(key)
-                if seen is None or name != _sidecar(key, seen.inode)[1]:
+                if seen is None or name != words.sidecar(key, seen.inode)[1]:
                     count += self._end(folder, name)
         return count
 
@@ -533,46 +561,3 @@ class Folder:
             os.unlink(name, dir_fd=folder)
             return True
         return False
-
-
-def _compare(key: str, there: Seen | None, if_tag: str) -> None:
-    """Makes sure of a tag, if one is asked for.
-
-    Raises:
-        Changed: There is another one.
-    """
-    if if_tag and (there is None or there.tag != if_tag):
-        raise Changed(f"{key} has the tag {there.tag}, not {if_tag}" if there is not None else f"{key} is gone")
-
-
-def _parts(key: str) -> list[str]:
-    """Parts of a key that can't lead outside.
-
-    Raises:
-        InvalidName: It could, or it names what isn't an object.
-    """
-    parts = key.split("/")
-    if any(part in ("", ".", "..") or "\0" in part for part in parts):
-        raise InvalidName(f"{key!r} can't be a file: it has an empty part, '.', '..' or a NUL")
-    if _hidden(key):
-        raise InvalidName(f"{key!r} is the store's own: choose another name")
-    return parts
-
-
-def _hidden(key: str) -> bool:
-    """Whether it is no object: our own folders, and what a file system's check leaves."""
-    first, _, rest = key.partition("/")
-    return (first == OWN and rest.split("/")[0] in RESERVED) or key.startswith("lost+found/")
-
-
-def _sidecar(key: str, inode: int) -> tuple[list[str], str]:
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    return [OWN, "meta", digest[:2]], f"{digest[2:34]}-{inode:x}"
-
-
-def _decoded(text: bytes) -> Mapping[str, Any] | None:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("attributes"), dict) else None

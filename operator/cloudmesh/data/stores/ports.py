@@ -37,6 +37,10 @@ class StoreInfo:
         refuses: Characters that a part of a key can't have (mapped, see `names`).
         refuses_last: Characters that a part of a key can't end with (mapped as well).
         failure_domain: Stores of the same one are lost together, such as a provider's name; empty for the store's own.
+        write_holds: Bytes of one write that are in memory at most.
+        read_holds: Bytes of one read that are in memory at most.
+        holds_for: Bytes of an object up to which `write_holds` is enough, larger ones take more in proportion; 0 for
+            any.
     """
 
     kind: str
@@ -52,6 +56,9 @@ class StoreInfo:
     refuses: str = ""
     refuses_last: str = ""
     failure_domain: str = ""
+    write_holds: int = 2 << 20
+    read_holds: int = 2 << 20
+    holds_for: int = 0
 
     @property
     def strong(self) -> bool:
@@ -218,4 +225,13 @@ class Capacity(Protocol):
         """Bytes used and free of the whole store."""
 
 
-POWERS: Mapping[str, type] = {power.__name__: power for power in (Copier, Presigner, Sweeper, Capacity)}
+@runtime_checkable
+class Folders(Protocol):
+    """Keeps objects as files in folders: what is a file can't be the beginning of another key, nor the reverse."""
+
+    async def blocked(self, key: str) -> str:
+        """The beginning of the key that is no folder, or the key itself where something that is no file has its name;
+        empty if nothing is in its way."""
+
+
+POWERS: Mapping[str, type] = {power.__name__: power for power in (Copier, Presigner, Sweeper, Capacity, Folders)}
