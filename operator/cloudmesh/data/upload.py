@@ -20,6 +20,8 @@ AHEAD = 8
 """Chunks that a slow store may lie behind the others, each at most as large as the source's."""
 STALL_SECONDS = 60.0
 """A store that takes nothing for so long is left behind if others are enough."""
+ABANDON_SECONDS = 60.0
+"""How long stores that are told to end are waited for."""
 STALLS = 10
 """So often that time may pass after the last byte before stores are given up that haven't answered."""
 
@@ -174,17 +176,37 @@ async def _ends(tasks: Sequence[asyncio.Task[Object]]) -> list[Object | BaseExce
             break
         if not ended and any(task.done() and not task.cancelled() and not task.exception() for task in tasks):
             break
+    await _ended(left)
+    return [_result(task) for task in tasks]
+
+
+async def _ended(tasks: Iterable[asyncio.Task[Object]]) -> None:
+    """Cancels them, and waits for their end; one that hangs isn't waited for for ever."""
+    left = [task for task in tasks if not task.done()]
     for task in left:
         task.cancel()
-    return await asyncio.gather(*tasks, return_exceptions=True)
+        task.add_done_callback(_heed)
+    if left:
+        await asyncio.wait(left, timeout=ABANDON_SECONDS)
+
+
+def _result(task: asyncio.Task[Object]) -> Object | BaseException:
+    if not task.done() or task.cancelled():
+        return asyncio.CancelledError()
+    return task.exception() or task.result()
+
+
+def _heed(task: asyncio.Task[Object]) -> None:
+    """Hears an exception that nobody waits for."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _abort(lanes: Sequence[_Lane]) -> None:
-    tasks = [lane.task for lane in lanes]
-    for task in tasks:
-        task.cancel()
+    for lane in lanes:
+        lane.task.add_done_callback(_heed)
     with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _ended([lane.task for lane in lanes])
 
 
 async def _settle(outcome: Outcome, intent: Intent, lane: _Lane, result: Object | BaseException, now: int) -> None:
