@@ -19,6 +19,7 @@ from cloudmesh.data.asked import decoded, directory_config, encoded, store_confi
 from cloudmesh.data.config import DirectoryConfig, StoreConfig, Summary
 from cloudmesh.data.directory_metrics import DirectoryMetrics
 from cloudmesh.data.kinds import CLAIM, DATA_STORE, DEPLOYMENT, POD, PRICE_SHEET, SERVICE, VIRTUAL_DIRECTORY
+from cloudmesh.data.remote import Gateways
 from cloudmesh.data.resources import CONFIG_KEY, child_name, make_claim, make_deployment, make_secret, make_service
 from cloudmesh.data.settings import DataSettings
 from cloudmesh.data.summary import HttpReader, Reader, Seen, Trouble, make_status, settle
@@ -432,5 +433,6 @@ def _pod_trouble(pods: list[Obj]) -> str:
 
 
 def reconciler(engine: Engine, settings: Settings) -> DirectoryReconciler:
-    """The reconciler of an operator."""
+    """The reconciler of an operator; others reach directories' files through the engine."""
+    engine.directories = Gateways(engine.kube)
     return DirectoryReconciler(engine, access_of(engine, DataSettings.from_environ()))

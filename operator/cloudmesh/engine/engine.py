@@ -13,6 +13,7 @@ from typing import Any
 
 from cloudmesh.engine.backoff import Backoff
 from cloudmesh.engine.cache import Cache, Change, Name
+from cloudmesh.engine.directories import Directories
 from cloudmesh.engine.errors import CloudmeshError, Transient
 from cloudmesh.engine.events import Events
 from cloudmesh.engine.finalizers import Finalizers
@@ -109,6 +110,8 @@ class Engine:
         self.finalizers = Finalizers(kube)
         self.events = Events(kube, instance, self.metrics)
         self.references = References(self._reference_changed, self._watch_reference)
+        self.directories: Directories | None = None
+        """Files of VirtualDirectories, where the wing that serves them is loaded."""
         self.synced = asyncio.Event()
         """Set when the cache holds all objects and children."""
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret

@@ -1,0 +1,128 @@
+"""Files of directories as the operator reads and writes them for jobs: through their gateways, over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+from cloudmesh.data import config as configs
+from cloudmesh.data.asked import decoded
+from cloudmesh.data.kinds import VIRTUAL_DIRECTORY
+from cloudmesh.data.resources import CONFIG_KEY, child_name, gateway_url
+from cloudmesh.engine import SECRET, Kube, is_owned_by
+from cloudmesh.engine.directories import FileOf, OpenDirectory
+from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Conflict, InvalidRequest, NotFound, Transient
+
+PAGE = 1000
+MOST_BYTES = 8 << 20
+PIECE = 1 << 20
+LIMITS = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=120.0)
+
+
+class Gateways:
+    """See `engine.directories.Directories`.
+
+    Args:
+        kube: Where the Secrets are that say how gateways know the operator.
+        url_of: Where the gateway of a directory answers, by namespace and name.
+    """
+
+    def __init__(self, kube: Kube, url_of: Callable[[str, str], str] = gateway_url) -> None:
+        self._kube = kube
+        self._url_of = url_of
+
+    @contextlib.asynccontextmanager
+    async def open(self, namespace: str, name: str) -> AsyncIterator[OpenDirectory]:
+        """See `Directories.open`."""
+        owner = await self._kube.get(VIRTUAL_DIRECTORY, namespace, name)
+        if owner is None:
+            raise NotFound(f"VirtualDirectory '{name}' isn't there")
+        found = await self._kube.get(SECRET, namespace, child_name(name))
+        if found is None or not is_owned_by(found, owner["metadata"]["uid"]):
+            raise NotFound(f"VirtualDirectory '{name}' isn't served yet")
+        try:
+            token = configs.load(decoded(found.get("data")).get(CONFIG_KEY, b"")).operator_token
+        except msgspec.DecodeError as error:
+            raise NotFound(f"VirtualDirectory '{name}' isn't served yet") from error
+        headers = {"Authorization": f"Bearer {token}"}
+        async with aiohttp.ClientSession(self._url_of(namespace, name), headers=headers, timeout=LIMITS) as session:
+            yield _Open(session, name)
+
+
+class _Open:
+    def __init__(self, session: aiohttp.ClientSession, name: str) -> None:
+        self._session = session
+        self._name = name
+
+    async def files(self, folder: str) -> AsyncIterator[FileOf]:
+        """See `OpenDirectory.files`."""
+        stat = await self._json(f"/v1/stat/{quote(folder)}", {})
+        if stat.get("kind") == "File":
+            yield FileOf(str(stat["name"]), int(stat["size"]), str(stat["etag"]))
+            return
+        mark, top = "", len(folder) + 1 if folder else 0
+        while True:
+            asked = {"recursive": "true", "limit": str(PAGE), "after": mark}
+            page = await self._json(f"/v1/list/{quote(folder)}", asked)
+            for one in page.get("entries", ()):
+                if one["kind"] == "File":
+                    yield FileOf(str(one["path"])[top:], int(one["size"]), str(one["etag"]))
+            mark = str(page.get("after") or "")
+            if not mark:
+                return
+
+    async def read(self, path: str, tag: str) -> AsyncGenerator[bytes, None]:
+        """See `OpenDirectory.read`."""
+        async with self._told(), self._session.get(f"/v1/files/{quote(path)}", headers={"If-Match": tag}) as answer:
+            await self._check(answer, path)
+            async for chunk in answer.content.iter_chunked(PIECE):
+                yield chunk
+
+    async def write(self, path: str, chunks: AsyncIterable[bytes], size: int) -> None:
+        """See `OpenDirectory.write`."""
+        headers = {"Content-Length": str(size)}
+        async with self._told(), self._session.put(f"/v1/files/{quote(path)}", data=chunks, headers=headers) as answer:
+            await self._check(answer, path)
+
+    async def _json(self, path: str, query: dict[str, str]) -> dict[str, Any]:
+        async with self._told(), self._session.get(path, params=query) as answer:
+            await self._check(answer, path)
+            body = await answer.content.read(MOST_BYTES)
+        try:
+            return msgspec.json.decode(body, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise Transient(f"the answer of VirtualDirectory '{self._name}' can't be read") from error
+
+    @contextlib.asynccontextmanager
+    async def _told(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except CloudmeshError:
+            raise
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Transient(f"VirtualDirectory '{self._name}' doesn't answer: {type(error).__name__}") from error
+
+    async def _check(self, answer: aiohttp.ClientResponse, path: str) -> None:
+        if answer.status < 300:
+            return
+        said = ""
+        with contextlib.suppress(msgspec.DecodeError, aiohttp.ClientError):
+            problem = msgspec.json.decode(await answer.content.read(MOST_BYTES), type=dict[str, Any])
+            said = str(problem.get("detail") or problem.get("title") or "")
+        words = f"VirtualDirectory '{self._name}': {said or f'it answers {answer.status}'}"
+        match answer.status:
+            case 404:
+                raise NotFound(words)
+            case 412:
+                raise Conflict(words)
+            case 401:
+                raise AuthFailed(words)
+            case 400 | 403 | 409 | 413 | 415 | 422 | 507:
+                raise InvalidRequest(words)
+            case _:
+                raise Transient(words)
