@@ -42,6 +42,8 @@ class StoreConfig(msgspec.Struct, frozen=True, rename="camel"):
         bytes_per_second: Limit.
         prices: What it costs.
         must_be_priced: Nothing is put into it while nobody knows what it costs.
+        placed_by: Prices by which Cheapest goes until others are approved; None for `prices`.
+        awaits_approval: Nothing is put into it before somebody approves that it belongs to the directory.
         mount: Folder of a local store's volume.
         uid: Of the DataStore.
     """
@@ -59,6 +61,8 @@ class StoreConfig(msgspec.Struct, frozen=True, rename="camel"):
     bytes_per_second: int | None = None
     prices: Prices = Prices()
     must_be_priced: bool = False
+    placed_by: Prices | None = None
+    awaits_approval: bool = False
     mount: str = ""
     uid: str = ""
 
@@ -142,6 +146,30 @@ class AuthConfig(msgspec.Struct, frozen=True, rename="camel"):
         return "AuthConfig(…)"
 
 
+class Placing(msgspec.Struct, frozen=True, rename="camel"):
+    """What placement goes by in one store."""
+
+    name: str
+    access: Access = "ReadWrite"
+    domain: str = ""
+    region: str = ""
+    prices: Prices = Prices()
+
+
+class Proposal(msgspec.Struct, frozen=True, rename="camel"):
+    """How files are to be placed once somebody has approved what that takes.
+
+    Args:
+        question: Hash of it: a quote answers one question.
+        rules: In order.
+        stores: All stores.
+    """
+
+    question: str
+    rules: tuple[PlacementRule, ...]
+    stores: tuple[Placing, ...]
+
+
 class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):
     """One directory.
 
@@ -166,6 +194,7 @@ class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):
         webdav: WebDAV is served.
         operator_token: What the operator shows at `/internal/…`.
         allow_private: Addresses of loopback and link-local networks may be named by stores.
+        proposal: What waits for approval, to be counted; None if nothing does.
         emptying: The directory is being deleted with its files: nobody is let in, and all its objects go.
     """
 
@@ -189,6 +218,7 @@ class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):
     webdav: bool = True
     operator_token: str = ""
     allow_private: bool = False
+    proposal: Proposal | None = None
     emptying: bool = False
 
     def __repr__(self) -> str:
@@ -235,6 +265,42 @@ class StoreSummary(msgspec.Struct, frozen=True, rename="camel"):
     """The directory needs nothing of it any more: no copy is on record, no write open, and its journal is elsewhere."""
 
 
+class Quote(msgspec.Struct, frozen=True, rename="camel"):
+    """What another way to place files takes, counted over all files; amounts are None where a price isn't known.
+
+    Args:
+        question: Hash of what was asked.
+        files: Files of which copies are made.
+        copies: Those copies.
+        bytes: Of those copies.
+        removed: Copies that go when those are there.
+        removed_bytes: Of those.
+        requests_nanos: What the requests cost, once.
+        egress_nanos: What reading the sources costs, once.
+        before_nanos: What keeping all copies costs a month now.
+        after_nanos: What it costs then.
+        currency: Of the amounts.
+        unpriced: Stores whose price isn't known and that are concerned.
+        seconds: How long it takes at the stores' limits; None where they have none.
+        made_at: Microseconds.
+    """
+
+    question: str
+    files: int = 0
+    copies: int = 0
+    bytes: int = 0
+    removed: int = 0
+    removed_bytes: int = 0
+    requests_nanos: int | None = 0
+    egress_nanos: int | None = 0
+    before_nanos: int | None = 0
+    after_nanos: int | None = 0
+    currency: str = "USD"
+    unpriced: tuple[str, ...] = ()
+    seconds: int | None = None
+    made_at: int = 0
+
+
 class Summary(msgspec.Struct, frozen=True, rename="camel"):
     """What the gateway answers at `GET /internal/summary`; the operator makes the status of it."""
 
@@ -265,5 +331,13 @@ class Summary(msgspec.Struct, frozen=True, rename="camel"):
     currency: str = "USD"
     entries: int = 0
     snapshot_at: int = 0
+    quote: Quote | None = None
+    """What `proposal` takes."""
+    quote_waits: str = ""
+    """Why that isn't counted yet."""
     emptied: bool = False
     """All objects are gone, as `emptying` asks for."""
+    strangers: int = 0
+    """Objects of others below its prefixes that `emptying` leaves there."""
+    troubles: str = ""
+    """What goes wrong in the background, though files are served."""

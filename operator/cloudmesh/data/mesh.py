@@ -129,6 +129,8 @@ class Member:
     @property
     def shown(self) -> Shown:
         """The state for people."""
+        if self.state == "Up" and self.shrunk:
+            return "Suspicious"
         return "Slow" if self.state == "Up" and self.slow else self.state
 
     @contextlib.contextmanager
@@ -165,7 +167,7 @@ class Member:
         self.state, self.message, self._since = old.state, old.message, old._since
         self.latency_ms, self.their_time, self.slow = old.latency_ms, old.their_time, old.slow
         self.used_free, self.files, self.bytes = old.used_free, old.files, old.bytes
-        self.claimed, self.missed = old.claimed, old.missed
+        self.claimed, self.missed, self.shrunk = old.claimed, old.missed, old.shrunk
         if old.looked.is_set():
             self.looked.set()
 
@@ -451,6 +453,8 @@ class Mesh:
                 )
             if member.config.access == "ReadOnly":
                 return "Up", ""
+            if above := await self._above(member):
+                return "Claimed", above
             found = await self._claim(member)
         if known and found.id != known:
             return "Suspicious", f"the marker {member.key(MARKER)} is another one's: this isn't the place it was"
@@ -469,15 +473,36 @@ class Mesh:
                 await self._catalog.set(f"store/{member.name}", found.id)
         return "Up", ""
 
-    async def _marker(self, member: Member) -> Marker | None:
+    async def _marker(self, member: Member, prefix: str | None = None) -> Marker | None:
+        key = member.key(MARKER) if prefix is None else prefix + MARKER
         try:
-            text = b"".join([chunk async for chunk in member.store.read(member.key(MARKER), length=4096)])
+            text = b"".join([chunk async for chunk in member.store.read(key, length=4096)])
         except Missing:
             return None
         try:
             return msgspec.json.decode(text, type=Marker)
         except msgspec.DecodeError as error:
-            raise Suspicious(f"the marker {member.key(MARKER)} can't be read: {error}") from error
+            raise Suspicious(f"the marker {key} can't be read: {error}") from error
+
+    async def _above(self, member: Member) -> str:
+        """Why the prefix can't be had, since it lies within another directory's; empty if it doesn't."""
+        prefix, config = member.config.prefix, self.config
+        for above in dict.fromkeys(prefix[: at + 1] for at in (-1, *_slashes(prefix[:-1])) if prefix):
+            try:
+                found = await self._marker(member, above)
+            except AuthFailed:
+                # keys that reach no further than the prefix
+                continue
+            if found is None or (found.installation, found.namespace, found.name) == (
+                config.installation, config.namespace, config.name,
+            ):  # fmt: skip
+                continue
+            return (
+                f"the prefix '{prefix}' lies within '{above}', which belongs to the directory"
+                f" {found.namespace}/{found.name} of installation {found.installation}: give this directory another"
+                " `prefix`"
+            )
+        return ""
 
     async def _claim(self, member: Member) -> Marker:
         config = self.config
@@ -497,6 +522,10 @@ async def once(content: bytes) -> AsyncIterator[bytes]:
     """A content that is in memory, as chunks."""
     if content:
         yield content
+
+
+def _slashes(text: str) -> list[int]:
+    return [at for at, character in enumerate(text) if character == "/"]
 
 
 def _place(config: StoreConfig) -> object:

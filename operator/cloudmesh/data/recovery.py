@@ -47,6 +47,10 @@ class Recovery:
             except CloudmeshError as error:
                 left += 1
                 log.warning("intent %s (%s of %s) stays open: %s", intent.id, intent.kind, intent.name, error)
+            except Exception:
+                # one that can't be ended keeps no other from its end
+                left += 1
+                log.exception("intent %s (%s of %s) stays open", intent.id, intent.kind, intent.name)
         return left
 
     async def _one(self, intent: Intent) -> None:

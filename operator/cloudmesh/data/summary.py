@@ -159,7 +159,7 @@ def _store(store: StoreSummary, config: DirectoryConfig) -> dict[str, Any]:
     if prefix:
         made["prefix"] = prefix
     made["state"] = store.state
-    if store.message and store.state != "Up":
+    if store.message:
         made["message"] = store.message[:MAX_MESSAGE]
     made |= {"files": store.files, "bytes": store.bytes}
     return made | ({} if store.monthly_nanos is None else {"monthly": amount_text(store.monthly_nanos)})
@@ -272,7 +272,8 @@ def _ready(conditions: c.Conditions, seen: Seen) -> None:
     elif summary.corrupted:
         conditions.ready("False", c.REASON_REPAIRING, "damaged copies are made anew", reconciling=True)
     else:
-        conditions.ready("True", c.REASON_AS_SPECIFIED, f"it is served, over {len(summary.stores)} stores")
+        trouble = f"; but {summary.troubles}"[:MAX_MESSAGE] if summary.troubles else ""
+        conditions.ready("True", c.REASON_AS_SPECIFIED, f"it is served, over {len(summary.stores)} stores{trouble}")
 
 
 def settle(status: dict[str, Any], old: Mapping[str, Any], counted: float, clock: float) -> tuple[dict[str, Any], bool]:

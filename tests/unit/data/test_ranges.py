@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from tests.unit.data.gateway_scene import Served, until
 
-from cloudmesh.data import mesh, writer
+from cloudmesh.data import following, mesh, writer
 from cloudmesh.data.config import PlacementRule
 from cloudmesh.data.errors import Full, Missing
 from cloudmesh.data.gateway import service
@@ -224,7 +224,7 @@ def test_a_store_that_loses_all_is_not_believed(served: Served) -> None:
 
 def test_whatever_strangers_left_is_adopted(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects with attributes like ours and nonsense in them, and names that no path can have."""
-    monkeypatch.setattr(service, "SCAN_SECONDS", 0.1)
+    monkeypatch.setattr(following, "EVERY_SECONDS", 0.1)
     odd = [
         {"mtime": "soon"}, {"mtime": "9" * 40}, {"mtime": "-5"}, {"sha256": "zz"}, {"sha256": "a" * 63},
         {"id": "x" * 100}, {"id": "0" * 16}, {"id": "f" * 16}, {"version": "x", "write": "y", "id": ""},

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.config import StoreSummary, Summary
 from cloudmesh.data.emptying import Emptying
 from cloudmesh.data.filling import fill
+from cloudmesh.data.following import Following
 from cloudmesh.data.gateway import problems
 from cloudmesh.data.gateway.auth import ApiServer, Doorkeeper, Unauthenticated
 from cloudmesh.data.gateway.costs import Meter, cost_of
@@ -30,8 +30,6 @@ from cloudmesh.data.mesh import Member, Mesh
 from cloudmesh.data.model import Totals
 from cloudmesh.data.mover import Mover
 from cloudmesh.data.recovery import ALL, Recovery
-from cloudmesh.data.scan import adopt
-from cloudmesh.data.stores.ports import Sweeper
 from cloudmesh.data.tree import Tree, wall
 from cloudmesh.engine.errors import CloudmeshError
 
@@ -41,8 +39,9 @@ CONFIG_SECONDS = 1.0
 FILL_SECONDS = 5.0
 """How long a start waits for a catalogue that is made anew."""
 RECOVERY_SECONDS = 15.0
-SCAN_SECONDS = 3600.0
-SWEEP_SECONDS = 86400
+COUNT_SECONDS = 2.0
+AGAIN_SECONDS = (1.0, 300.0)
+"""After background work failed; twice as long after each time that follows, up to the second."""
 MAX_HEADER = 16384
 MAX_LINE = 65536
 """A path that is too long is told so, up to this."""
@@ -66,7 +65,8 @@ class Gateway:
         self._folder = folder
         self._config = configs.load(self._text)
         self._tasks: list[asyncio.Task[None]] = []
-        self._scanning: dict[str, float] = {}
+        self._troubles: dict[str, tuple[float, str]] = {}
+        """By what goes on in the background, when it failed last, and why."""
         self.waits = ""
         """What the doors wait for; empty when they are open."""
         self.emptying: Emptying | None = None
@@ -83,6 +83,7 @@ class Gateway:
         self.mover = Mover(self.tree)
         self.meter = Meter(self.catalog, self.mesh, self.mover.done, wall)
         self.recovery = Recovery(self.tree)
+        self.following = Following(self.tree, stir=self._stir)
         self.door = Doorkeeper(lambda: self.mesh.config, self._api_server)
         await self.mesh.use(self._config)
         await self.mesh.settled()
@@ -128,8 +129,38 @@ class Gateway:
         if left:
             log.warning("%d intents stay open until their stores answer", left)
         async with asyncio.TaskGroup() as group:
-            for work in (self.mover.run(), self._recover(), self._count(), self._scan()):
-                group.create_task(work)
+            for name, work in (
+                ("moving files", self.mover.run), ("open writes", self._recover), ("counting", self._count),
+                ("listings", self.following.run),
+            ):  # fmt: skip
+                group.create_task(self._again(name, work))
+
+    async def _again(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begins work anew that ended with an error, later each time: it must end neither the doors nor other work."""
+        pause, most = AGAIN_SECONDS
+        while True:
+            begun = time.monotonic()
+            try:
+                await work()
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                if isinstance(error, CloudmeshError):
+                    log.warning("%s failed: %s", name, error)
+                else:
+                    log.exception("%s failed unexpectedly", name)
+                self._troubles[name] = time.monotonic(), f"{name}: {error or type(error).__name__}"
+            else:
+                return
+            if time.monotonic() - begun > most:
+                pause = AGAIN_SECONDS[0]
+            await asyncio.sleep(pause)
+            pause = min(most, 2 * pause)
+
+    def troubles(self) -> str:
+        """What went wrong in the background lately, in words; empty for nothing."""
+        young = time.monotonic() - 2 * AGAIN_SECONDS[1]
+        return "; ".join(words for at, words in self._troubles.values() if at > young)
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
@@ -163,7 +194,7 @@ class Gateway:
         """A store came or went: where files belong may have changed."""
         await waking.store_changed(self.tree, name)
         self.mover.stir()
-        self._scanning.pop(name, None)
+        self.following.soon(name)
 
     async def _store_back(self, _: str, entry_ids: Sequence[str]) -> None:
         """A store was silent for a moment."""
@@ -205,37 +236,13 @@ class Gateway:
     async def _recover(self) -> None:
         while True:
             await asyncio.sleep(RECOVERY_SECONDS)
-            try:
-                await self.recovery.run(wall())
-            except CloudmeshError as error:
-                log.warning("open intents can't be looked at: %s", error)
+            await self.recovery.run(wall())
 
     async def _count(self) -> None:
         while True:
-            with contextlib.suppress(CloudmeshError):
-                self.mesh.count((await self.catalog.totals()).stores)
-                await self.meter.tick()
-            await asyncio.sleep(2.0)
-
-    async def _scan(self) -> None:
-        """Adopts what stores hold, when they come up and every hour."""
-        while True:
-            for member in self.mesh.up():
-                last = self._scanning.get(member.name)
-                if last is not None and time.monotonic() - last < SCAN_SECONDS:
-                    continue
-                self._scanning[member.name] = time.monotonic()
-                try:
-                    if self.mesh.config.adopt:
-                        found = await adopt(self.tree, member)
-                        log.info("store %s: %d objects, %d adopted", member.name, found.objects, found.adopted)
-                    if isinstance(member.store, Sweeper) and member.config.access == "ReadWrite":
-                        await member.store.sweep(member.config.prefix, SWEEP_SECONDS)
-                except CloudmeshError as error:
-                    member.doubt(error)
-                    log.warning("the listing of %s failed: %s", member.name, error)
-                self.mover.stir()
-            await asyncio.sleep(1.0)
+            self.mesh.count((await self.catalog.totals()).stores)
+            await self.meter.tick()
+            await asyncio.sleep(COUNT_SECONDS)
 
     # -- doors
 
@@ -292,15 +299,16 @@ class Gateway:
             directories=totals.directories, bytes=totals.bytes, pending=totals.pending,
             corrupted=totals.states.get("Corrupt", 0), stores=stores,
             entries=totals.files + totals.directories,
-            clock_ahead_ms=self.mesh.ahead_ms(), emptied=self.emptying is not None and self.emptying.done,
+            troubles=self.troubles(), clock_ahead_ms=self.mesh.ahead_ms(),
+            emptied=self.emptying is not None and self.emptying.done,
         )  # fmt: skip
         return self.meter.directory(summary, totals)
 
-    @staticmethod
-    def _store(member: Member, totals: Totals) -> StoreSummary:
+    def _store(self, member: Member, totals: Totals) -> StoreSummary:
+        message = member.shrunk or self.following.troubles.get(member.name, "") if member.up else ""
         files, size = totals.stores.get(member.name, (0, 0))
         used, free = member.used_free or (None, None)
         return StoreSummary(
-            name=member.name, state=member.shown, message=member.message, files=files, bytes=size,
+            name=member.name, state=member.shown, message=message or member.message, files=files, bytes=size,
             latency_ms=member.latency_ms, used=used, free=free,
         )  # fmt: skip

@@ -29,7 +29,7 @@ from cloudmesh.data.model import MICROS, Copy, Entry
 from cloudmesh.data.mover import Mover
 from cloudmesh.data.plan import SETTLE_AFTER
 from cloudmesh.data.recovery import ALL, Recovery
-from cloudmesh.data.scan import adopt
+from cloudmesh.data.scan import scan
 from cloudmesh.data.stores.memory import PLACES, MemoryStore, Place
 from cloudmesh.data.tree import Tree
 from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient
@@ -288,7 +288,7 @@ class World:
             for member in self.mesh.up():
                 if member.name not in self._scanned and self.config.adopt:
                     try:
-                        await adopt(self.tree, member)
+                        await scan(self.tree, member)
                         self._scanned.add(member.name)
                     except CloudmeshError as error:
                         member.doubt(error)

@@ -1,0 +1,131 @@
+"""Compares each store's listing with the record, when it comes up and every hour: what others do there is followed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from cloudmesh.data.errors import Missing
+from cloudmesh.data.mesh import Member
+from cloudmesh.data.scan import Scan, Scanned
+from cloudmesh.data.stores.ports import Sweeper
+from cloudmesh.data.tree import Tree
+from cloudmesh.engine.errors import CloudmeshError
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS: Final = 3600.0
+DOUBTED_SECONDS: Final = 600.0
+"""Between looks at a listing that isn't believed."""
+AGAIN_SECONDS: Final = (30.0, 3600.0)
+"""After a failure; twice as long after each one that follows, up to the second."""
+TURN_SECONDS: Final = 1.0
+SWEEP_SECONDS: Final = 86400
+
+
+class Following:
+    """Looks at all stores of a directory, each by itself: one that fails keeps no other waiting.
+
+    Args:
+        tree: The directory.
+        stir: Called when there is something for the mover.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, tree: Tree, *, stir: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._tree = tree
+        self._stir = stir
+        self._clock = clock
+        self._due: dict[str, float] = {}
+        self._failed: dict[str, int] = {}
+        self._believed: set[str] = set()
+        self._known: set[str] = set()
+        self.troubles: dict[str, str] = {}
+        """By store, what went wrong with its last listing."""
+
+    async def run(self) -> None:
+        """Looks for ever."""
+        running: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                running = {name: task for name, task in running.items() if not task.done()}
+                for member in self._tree.mesh.up():
+                    if member.name not in running and self._clock() >= self._due.get(member.name, 0.0):
+                        running[member.name] = asyncio.create_task(self._look(member), name=f"listing {member.name}")
+                await asyncio.sleep(TURN_SECONDS)
+        finally:
+            for task in running.values():
+                task.cancel()
+            await asyncio.gather(*running.values(), return_exceptions=True)
+
+    def soon(self, name: str) -> None:
+        """A store came or went: it is looked at when it is up."""
+        self._due.pop(name, None)
+
+    def believe(self, name: str) -> None:
+        """A person says that what a store's listing lacks is gone.
+
+        Raises:
+            Missing: There is no such store, or its listing isn't doubted.
+        """
+        member = self._tree.mesh.members.get(name)
+        if member is None or not member.shrunk:
+            raise Missing(f"the listing of '{name}' isn't doubted")
+        self._believed.add(name)
+        self.soon(name)
+
+    async def _look(self, member: Member) -> None:
+        """Looks at one store, and says when it is due again."""
+        name = member.name
+        try:
+            await self.look(member)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # told, and tried again: nothing of one store may end the others
+            if isinstance(error, CloudmeshError):
+                member.doubt(error)
+                log.warning("the listing of %s failed: %s", name, error)
+            else:
+                log.exception("looking at the listing of %s failed unexpectedly", name)
+            self.troubles[name] = f"its listing can't be followed: {error or type(error).__name__}"
+            number = self._failed[name] = self._failed.get(name, 0) + 1
+            first, most = AGAIN_SECONDS
+            self._due[name] = self._clock() + min(most, first * 2 ** min(number - 1, 10))
+        else:
+            self._failed.pop(name, None)
+            self._due[name] = self._clock() + (DOUBTED_SECONDS if member.shrunk else EVERY_SECONDS)
+        self._stir()
+
+    async def look(self, member: Member) -> Scanned:
+        """One comparison, and what follows from it for the store."""
+        tree, name, doubted = self._tree, member.name, f"shrunk/{member.name}"
+        if name not in self._known:
+            member.shrunk = await tree.catalog.get(doubted)
+            self._known.add(name)
+        believe = name in self._believed
+        found = await Scan(tree, member, adopt=tree.mesh.config.adopt, believe=believe).run()
+        if found.complete and found.shrunk != member.shrunk:
+            await tree.catalog.set(doubted, found.shrunk)
+            log.warning("store %s: %s", name, found.shrunk or "its listing is believed again")
+            member.shrunk = found.shrunk
+        if believe and found.complete:
+            self._believed.discard(name)
+        troubles = []
+        if found.failed:
+            troubles.append(f"{found.failed} objects can't be looked at, such as {found.error}")
+        if found.foreign:
+            troubles += [f"'{at}' is of the directory {whose}" for at, whose in list(found.foreign.items())[:5]]
+        self.troubles.pop(name, None)
+        if troubles:
+            self.troubles[name] = "; ".join(troubles)
+        log.info(
+            "store %s: %d objects, %d adopted, %d overwritten, %d gone", name, found.objects, found.adopted,
+            found.changed, found.vanished,
+        )  # fmt: skip
+        if isinstance(member.store, Sweeper) and member.config.access == "ReadWrite":
+            await member.store.sweep(member.config.prefix, SWEEP_SECONDS)
+        return found
