@@ -21,14 +21,18 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
+from tests.testbed.postgres import postgres
+
 from cloudmesh.data.catalog.ports import ABSENT, Catalog
+from cloudmesh.data.catalog.postgres import PostgresCatalog
 from cloudmesh.data.catalog.rebuild import Source, rebuild
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.model import MICROS, ROOT, Copy, Entry, Intent, Target
 from cloudmesh.data.stores.memory import MemoryStore, Place
 
 ENTRIES = int(os.environ.get("BENCH_ENTRIES", "10000000"))
-KINDS = os.environ.get("BENCH_KINDS", "sqlite").split(",")
+KINDS = os.environ.get("BENCH_KINDS", "sqlite,postgresql").split(",")
 BIG = min(1_000_000, ENTRIES // 5)
 """Files of the directory that is renamed."""
 SMALL, PAGE, STATS, PAGES, RENAMES = 1000, 1000, 5000, 200, 6
@@ -155,6 +159,50 @@ class SqlitePeer:
         self._db.close()
 
 
+class PostgresPeer:
+    """`psycopg` itself with prepared statements, over a table like that of `SqlitePeer`."""
+
+    def __init__(self, uri: str) -> None:
+        self._db = psycopg.connect(uri, autocommit=True)
+        self._db.prepare_threshold = 1
+        self._db.execute(
+            'CREATE TABLE peer (parent text COLLATE "C", name text COLLATE "C", id text, size bigint, sha256 text, '
+            "PRIMARY KEY (parent, name))"
+        )
+
+    def fill(self) -> None:
+        """All entries in one statement."""
+        with self._db.cursor().copy("COPY peer FROM STDIN") as copy:
+            for e in entries():
+                copy.write_row((e.parent, e.name, e.id, e.size, e.sha256))
+        self._db.execute("ANALYZE peer")
+
+    def stat(self, path: str) -> object:
+        """One lookup a part of the path."""
+        row: Any = (ROOT,)
+        for part in path.split("/"):
+            row = self._db.execute(
+                "SELECT id, size, sha256 FROM peer WHERE parent = %s AND name = %s", (row[0], part)
+            ).fetchone()
+        return row
+
+    def page(self, after: str) -> object:
+        """Names that follow one."""
+        return self._db.execute(
+            "SELECT name, id, size, sha256 FROM peer WHERE parent = %s AND name > %s ORDER BY name LIMIT %s",
+            (BIG_ID, after, PAGE),
+        ).fetchall()
+
+    def pair(self, number: int) -> None:
+        """Two commits that each write a row."""
+        for name in (f"begun-{number}", f"done-{number}"):
+            self._db.execute("INSERT INTO peer VALUES (%s, %s, %s, 1, '')", (TOP_ID, name, name))
+
+    def close(self) -> None:
+        """Ends."""
+        self._db.close()
+
+
 async def writes(catalog: Catalog) -> float:
     """New files a second: an intent before the bytes, and their end, by many writers at once."""
     numbers = iter(range(PAIRS))
@@ -213,7 +261,7 @@ async def measure(kind: str, catalog: Catalog, fresh: Catalog, peer: Any) -> Non
     begin = time.perf_counter()
     await asyncio.to_thread(peer.fill)
     say(f"{kind}: filled in {seconds:.0f} s, the peer in {time.perf_counter() - begin:.0f} s")
-    drawn = random.Random(1)  # noqa: S311 - the same each time
+    drawn = random.Random(1)
 
     def path() -> str:
         _, directory, name = place_of(drawn.randrange(ENTRIES))
@@ -255,9 +303,24 @@ async def sqlite(folder: Path) -> None:
         await catalog.close()
 
 
+async def postgresql(folder: Path) -> None:
+    """The catalogue in a server of this machine, reached by loopback; its settings are those it comes with."""
+    with postgres() as server:
+        catalog, fresh = PostgresCatalog(server.uri, "bench"), PostgresCatalog(server.uri, "fresh")
+        peer = PostgresPeer(server.uri)
+        try:
+            await catalog.open()
+            await fresh.open()
+            await measure("postgresql", catalog, fresh, peer)
+        finally:
+            peer.close()
+            await fresh.close()
+            await catalog.close()
+
+
 def main() -> int:
     """Prints the figures."""
     for kind in KINDS:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            asyncio.run({"sqlite": sqlite}[kind](Path(folder)))
+            asyncio.run({"sqlite": sqlite, "postgresql": postgresql}[kind](Path(folder)))
     return 0
