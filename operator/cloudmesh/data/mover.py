@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from cloudmesh.data.catalog.ports import Catalog
 from cloudmesh.data.errors import Changed, Missing, Suspicious
+from cloudmesh.data.memory import of_read, of_write
 from cloudmesh.data.mesh import Member, Mesh
 from cloudmesh.data.model import MICROS, Copy, Entry, Intent, Target, Work
 from cloudmesh.data.placement import choose
@@ -211,7 +212,7 @@ class Mover:
             stream = self._checked(reader, source, entry.sha256, digest)
             info = member.store.info
             try:
-                with reader.used(), member.used():
+                async with self._memory(reader, member, entry.size):
                     seen = await member.store.write(
                         target.key,
                         stream,
@@ -233,6 +234,14 @@ class Mover:
             return written(intent, target, seen, self._tree.now()), digest.hexdigest()
         log.warning("no copy of '%s' could be read: %s", work.path, "; ".join(failures))
         return None
+
+    @contextlib.asynccontextmanager
+    async def _memory(self, reader: Member, member: Member, size: int) -> AsyncIterator[None]:
+        """Both stores are used, when there is memory for it: as a write, for what is read too."""
+        needed = of_write(member.store.info, size) + of_read(reader.store.info, size)
+        async with self._tree.writer.memory.writes.taken(needed):
+            with reader.used(), member.used():
+                yield
 
     async def _outcome(
         self, entry: Entry, member: Member, intent: Intent, before: Copy | None, error: CloudmeshError

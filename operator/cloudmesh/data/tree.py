@@ -13,11 +13,13 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cloudmesh.data import names
 from cloudmesh.data.catalog.journal import Journal
 from cloudmesh.data.catalog.ports import ABSENT, ANY, Catalog, Located, Query
 from cloudmesh.data.errors import Changed, InvalidName, Missing
+from cloudmesh.data.memory import READ_WAIT, Memory, of_read
 from cloudmesh.data.mesh import Member, Mesh, own_path
 from cloudmesh.data.model import MICROS, Copy, CopyState, Entry, Totals, Trashed
 from cloudmesh.data.money import monthly_nanos
@@ -56,6 +58,7 @@ class Tree:
         journal: Its journal.
         now: Microseconds.
         stir: Called when the mover has something to do.
+        memory: What transfers may take of it.
     """
 
     def __init__(
@@ -66,13 +69,14 @@ class Tree:
         *,
         now: Callable[[], int] = wall,
         stir: Callable[[], None] = lambda: None,
+        memory: Memory | None = None,
     ) -> None:
         self.catalog = catalog
         self.mesh = mesh
         self.journal = journal
         self.now = now
         self._stir = stir
-        self.writer = Writer(catalog, mesh, now=now, stir=stir, journaled=journal.sync)
+        self.writer = Writer(catalog, mesh, now=now, stir=stir, journaled=journal.sync, memory=memory)
         self.put = self.writer.put
 
     # -- looking
@@ -145,7 +149,11 @@ class Tree:
             stop = entry.size if length is None else min(entry.size, start + length)
             copies = await self.readable(entry)
             whole = start == 0 and stop == entry.size <= VERIFIED and entry.sha256
-            stream = self._verified(entry, copies) if whole else self._bytes(entry, copies, start, stop)
+            if whole:
+                stream = self._within(2 * entry.size, self._verified(entry, copies))
+            else:
+                most = max((of_read(member.store.info, stop - start) for _, member in copies), default=0)
+                stream = self._within(most, self._bytes(entry, copies, start, stop))
             try:
                 first = await anext(stream, b"")
             except Transient:
@@ -155,8 +163,14 @@ class Tree:
                     raise
                 await asyncio.sleep(wait)
             else:
-                return entry, _with(first, stream)
+                return entry, _With(first, stream)
         raise AssertionError  # the last try raises
+
+    async def _within(self, amount: int, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """A stream that begins when there is memory for it."""
+        async with self.writer.memory.reads.taken(amount, seconds=READ_WAIT), contextlib.aclosing(stream):
+            async for chunk in stream:
+                yield chunk
 
     async def readable(self, entry: Entry) -> list[tuple[Copy, Member]]:
         """Its whole copies in stores that answer, the nearest first."""
@@ -305,12 +319,28 @@ class Tree:
         return entry
 
 
-async def _with(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    async with contextlib.aclosing(rest):
-        if first:
-            yield first
-            async for chunk in rest:
-                yield chunk
+class _With(AsyncGenerator[bytes, None]):
+    """A stream whose first piece was taken; it ends with this one, even if nobody began to read."""
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
+        self._first = first
+        self._rest = rest
+
+    async def asend(self, value: None) -> bytes:
+        """The next piece."""
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        return await self._rest.asend(value)
+
+    async def athrow(self, *args: Any) -> bytes:
+        """Ends it so."""
+        return await self._rest.athrow(*args)
+
+    async def aclose(self) -> None:
+        """Ends it."""
+        self._first = b""
+        await self._rest.aclose()
 
 
 def facts_of(path: str, entry: Entry) -> Facts:

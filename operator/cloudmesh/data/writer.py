@@ -14,10 +14,11 @@ from cloudmesh.data.allowance import Allowance, Grant
 from cloudmesh.data.catalog.ports import ABSENT, ANY, Catalog
 from cloudmesh.data.config import DirectoryConfig
 from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, ReadOnly, Suspicious
+from cloudmesh.data.memory import Memory, of_write
 from cloudmesh.data.mesh import Member, Mesh, own_path
 from cloudmesh.data.model import MICROS, Copy, Entry, Intent, Target
 from cloudmesh.data.placement import Chosen, Facts, choose
-from cloudmesh.data.stores.ports import Object
+from cloudmesh.data.stores.ports import Folders, Object
 from cloudmesh.data.upload import Outcome, upload
 from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient
 
@@ -45,6 +46,7 @@ class Writer:
         now: Microseconds.
         stir: Called when the mover has something to do.
         journaled: Returns when what was committed is in a store's journal too.
+        memory: What transfers may take of it.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class Writer:
         now: Callable[[], int],
         stir: Callable[[], None],
         journaled: Callable[[], Awaitable[None]],
+        memory: Memory | None = None,
     ) -> None:
         self.catalog = catalog
         self.mesh = mesh
         self.now = now
         self._stir = stir
         self._journaled = journaled
+        self.memory = memory or Memory()
         self.allowance = Allowance(catalog, lambda: self.config)
         self._writing: dict[str, asyncio.Lock] = {}
         self.live: dict[str, str] = {}
@@ -112,6 +116,9 @@ class Writer:
         except TimeoutError:
             raise Conflict(f"'{clean}' is being written by somebody else: try again") from None
         try:
+            if size is None:
+                # what is refused anyway is refused before anything is read
+                _check(clean, await self.catalog.entry(clean), if_version)
             stream, size = await _sized(chunks, size)
             wish = _Wish(clean, size, mtime, sha256, content_type, dict(tags or {}), if_version)
             begun = await self._begin_surely(wish)
@@ -193,8 +200,13 @@ class Writer:
         for member in members:
             member.reserved += size
         try:
+            needed = sum(of_write(member.store.info, intent.size) for member in members)
             try:
-                outcome = await upload(intent, members, chunks, begun.grant.grow, self.now())
+                async with self.memory.writes.taken(needed):
+                    with contextlib.ExitStack() as stack:
+                        for member in members:
+                            stack.enter_context(member.used())
+                        outcome = await upload(intent, members, chunks, begun.grant.grow, self.now())
             finally:
                 for member in members:
                     member.reserved -= size
@@ -328,6 +340,7 @@ class Writer:
         other = await self.catalog.at_key(member.name, key)
         if other is not None and other.entry != entry_id:
             key = names.key_of(member.config.prefix, f"{path}.~{entry_id}", info)
+        key = await self._unblocked(member, key, entry_id)
         if held is not None or info.conditional == "None" or not self.config.adopt:
             seen = await self._stat(member, key)
             ours = seen is None or seen.attributes.get("id") == entry_id
@@ -337,6 +350,25 @@ class Writer:
                 seen = await self._stat(member, key)
             return Target(member.name, key, seen.tag if seen else "")
         return Target(member.name, key)
+
+    @staticmethod
+    async def _unblocked(member: Member, key: str, entry_id: str) -> str:
+        """A key that can be a file where names are files and folders: the object of a file that had another name, or
+        lies in the trash, may still be where a folder must be, or a folder of such objects where the file must be."""
+        if not isinstance(member.store, Folders):
+            return key
+        try:
+            blocked = await member.store.blocked(key)
+        except CloudmeshError as error:
+            member.doubt(error)
+            raise
+        prefix = member.config.prefix
+        if len(blocked) <= len(prefix):
+            return key
+        parts = names.path_of(prefix, key, member.store.info).split("/")
+        # what has its own id behind the name is nobody else's
+        parts[blocked.count("/", len(prefix))] += f".~{entry_id}"
+        return names.key_of(prefix, "/".join(parts), member.store.info)
 
     @staticmethod
     async def _stat(member: Member, key: str) -> Object | None:
