@@ -14,17 +14,21 @@ import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from cloudmesh.data.balance import fill, uneven
 from cloudmesh.data.catalog.ports import Catalog
 from cloudmesh.data.errors import Changed, Missing, Suspicious
+from cloudmesh.data.leisure import Leisure
 from cloudmesh.data.memory import of_read, of_write
 from cloudmesh.data.mesh import Member, Mesh
-from cloudmesh.data.model import MICROS, Copy, Entry, Intent, Target, Work
+from cloudmesh.data.model import MICROS, OVER, Copy, Entry, Intent, Target, Work
 from cloudmesh.data.placement import choose
-from cloudmesh.data.plan import Action, Check, Drop, Purge, Scrub, Write, plan
+from cloudmesh.data.plan import Action, Check, Drop, Plan, Purge, Scrub, Write, plan, readable
+from cloudmesh.data.settling import Settling, is_cheap
 from cloudmesh.data.stores.ports import Object
+from cloudmesh.data.strangers import is_ours, take_in
 from cloudmesh.data.tree import Tree, facts_of
 from cloudmesh.data.upload import attributes_of, is_of, written
-from cloudmesh.data.writer import LEASE, STAT_SECONDS
+from cloudmesh.data.writer import LEASE, STAT_SECONDS, own_key
 from cloudmesh.engine.errors import CloudmeshError, Conflict, NotFound, Transient
 
 log = logging.getLogger(__name__)
@@ -33,6 +37,8 @@ AT_ONCE = 8
 """Files that are worked on side by side."""
 FAILED_AGAIN = 30 * MICROS
 LOOK_SECONDS = 30.0
+EVEN_SECONDS = 3600.0
+"""Between looks at how full stores are, beside each other."""
 
 
 @dataclass(slots=True)
@@ -45,6 +51,9 @@ class Done:
     scrubbed: int = 0
     corrupt: int = 0
     failed: int = 0
+    settled: int = 0
+    shifted: int = 0
+    conflicts: int = 0
 
 
 class Mover:
@@ -59,6 +68,8 @@ class Mover:
         self._catalog: Catalog = tree.catalog
         self._mesh: Mesh = tree.mesh
         self._stirred = asyncio.Event()
+        self._settling = Settling(tree)
+        self.leisure = Leisure(self._at_leisure)
         self.done = Done()
 
     def stir(self) -> None:
@@ -67,6 +78,18 @@ class Mover:
 
     async def run(self) -> None:
         """Works until it is cancelled."""
+        beside = [
+            asyncio.create_task(self.leisure.run(), name="mover at leisure"),
+            asyncio.create_task(self._even_out(), name="mover, even stores"),
+        ]
+        try:
+            await self._run()
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _run(self) -> None:
         while True:
             self._stirred.clear()
             try:
@@ -115,13 +138,12 @@ class Mover:
 
     async def look(self, work: Work) -> None:
         """Brings one file nearer to where it belongs."""
-        config, now = self._mesh.config, self._tree.now()
-        holding = frozenset(c.store for c in work.copies if c.state == "Whole" and c.version == work.entry.version)
-        views = self._mesh.views()
-        chosen = choose(facts_of(work.path, work.entry), config.rules, views, now, holding=holding)
+        now = self._tree.now()
         # by a clock that the stores' don't bear out nothing is old enough to be removed
         aged = self._mesh.bounded(now) if work.trashed else now
-        todo = plan(work, chosen, views, config, aged)
+        if work.of:
+            work = await self._counted(work)
+        todo = self._planned(work, aged)
         self._mesh.missed(work.entry.id)
         again, failures = False, []
         for action in todo.actions:
@@ -129,16 +151,72 @@ class Mover:
                 again |= await self._act(work, action)
             except CloudmeshError as error:
                 failures.append(error)
+                self._mesh.missed(work.entry.id)
                 log.warning("%s of %s failed: %s", action, work.path or work.entry.id, error)
         self.done.failed += len(failures)
         self._mesh.missed(work.entry.id)
         due = now + FAILED_AGAIN if failures else now if again else todo.due
+        if (todo.settles or todo.shift) and due != now:
+            later = self.leisure.offer(work.entry.id, now)
+            due = min(due, later) if due else later
         if aged < now:
             due = max(due, now + FAILED_AGAIN)
         # a change since the work was read makes it due at once, whatever is said here
         await self._catalog.looked(
             work.entry.id, work.entry.version, due, pending=todo.pending or bool(failures), stamp=work.stamp
         )
+
+    def _planned(self, work: Work, now: int) -> Plan:
+        config, views = self._mesh.config, self._mesh.views()
+        holding = frozenset(c.store for c in work.copies if c.state == "Whole" and c.version == work.entry.version)
+        chosen = choose(facts_of(work.path, work.entry), config.rules, views, now, holding=holding)
+        own: dict[str, str] = {}
+        if config.settle_names and work.path:
+            for member in (self._mesh.members.get(name) for name in holding):
+                if member is not None and is_cheap(member, work.entry.size) and (key := own_key(member, work.path)):
+                    own[member.name] = key
+        return plan(work, chosen, views, config, now, own)
+
+    async def _counted(self, work: Work) -> Work:
+        """An older content of a file: over if newer ones are as many as are kept."""
+        kept = [thing.entry.id for thing in await self._catalog.versions(work.of)][: self._mesh.config.versions]
+        return work if work.entry.id in kept else replace(work, trashed=OVER)
+
+    # -- at leisure
+
+    async def _at_leisure(self, entry_id: str) -> None:
+        located = await self._catalog.by_id(entry_id)
+        if located is None or not located.path:
+            return
+        work, now = Work(located.entry, located.path, located.copies, 0, 0), self._tree.now()
+        self._mesh.count((await self._catalog.totals()).stores)
+        todo = self._planned(work, now)
+        if todo.actions:
+            return
+        for store, key in todo.settles:
+            if await self._settling.settle(work, self._member(store), key):
+                self.done.settled += 1
+        if todo.shift is not None:
+            sources = readable(work, {view.config.name: view for view in self._mesh.views()})
+            await self._write(work, Write(todo.shift.target, tuple(copy.store for copy in sources)))
+            await self._catalog.looked(entry_id, work.entry.version, now)
+            self.stir()
+            self.done.shifted += 1
+        elif todo.pending:
+            await self._catalog.looked(entry_id, work.entry.version, now)
+
+    async def _even_out(self) -> None:
+        """Files of the fullest store are looked at again where stores of a rule that balances differ too much."""
+        while True:
+            await asyncio.sleep(EVEN_SECONDS)
+            views = [view for view in self._mesh.views() if view.up]
+            if len(views) < 2 or not any(rule.prefer == "Balanced" for rule in self._mesh.config.rules):
+                continue
+            fullest = max(views, key=fill)
+            if any(uneven(fullest, view, 0) for view in views):
+                with contextlib.suppress(CloudmeshError):
+                    await self._catalog.wake(store=fullest.config.name, due=self._tree.now())
+                    self.stir()
 
     async def _act(self, work: Work, action: Action) -> bool:
         """Does one thing; says whether the file has to be looked at again after it."""
@@ -162,7 +240,10 @@ class Mover:
     async def _write(self, work: Work, action: Write) -> None:
         entry, member = work.entry, self._member(action.store)
         held = {c.store: c for c in work.copies}
-        target = await self._tree.writer.target(member, work.path, entry.id, held.get(member.name))
+        before = held.get(member.name)
+        target = await self._tree.writer.target(member, work.path, entry.id, before)
+        if before is not None and target.key != before.key and self._mesh.config.adopt:
+            before = await self._give_way(work, member, before, target)
         now = self._tree.now()
         intent = Intent(
             secrets.token_hex(8), "Copy", entry.id, "", entry.name, entry.version, (target,), now + LEASE,
@@ -170,7 +251,6 @@ class Mover:
         )  # fmt: skip
         with self._living(intent):
             await self._catalog.begin(intent, if_version=entry.version)
-            before = held.get(member.name)
             made = await self._copied(work, [held[name] for name in action.sources], member, intent, before)
             if made is None:
                 await self._catalog.end(intent.id)
@@ -187,6 +267,17 @@ class Mover:
             await self._catalog.end(intent.id)
         self.done.written += 1
         self.done.written_bytes += entry.size
+
+    async def _give_way(self, work: Work, member: Member, before: Copy, target: Target) -> Copy:
+        """Somebody else's object lies where our copy was: it becomes a file of its own, ours gets another key."""
+        after = Copy(before.entry, before.store, target.key, 0, "Stale", target.expect, error=before.error)
+        await self._catalog.put_copies([after], was=[before])
+        await self._take_in(work, member, before.key)
+        return after
+
+    async def _take_in(self, work: Work, member: Member, key: str) -> None:
+        if await take_in(self._tree, member, key, work.path) is not None:
+            self.done.conflicts += 1
 
     @contextlib.contextmanager
     def _living(self, intent: Intent) -> Iterator[None]:
@@ -227,6 +318,8 @@ class Mover:
                 continue
             except CloudmeshError as error:
                 member.doubt(error)
+                # it may answer again before the failure is dealt with
+                member.miss(entry.id)
                 found = await self._outcome(entry, member, intent, before, error)
                 if found is None:
                     return None
@@ -315,7 +408,7 @@ class Mover:
                 await self._catalog.end(intent.id)
                 raise
             try:
-                await self._remove(member, copy, seen, work)
+                strange = await self._remove(member, copy, seen, work)
             except CloudmeshError as error:
                 member.doubt(error)
                 await self._catalog.end(intent.id)
@@ -323,20 +416,23 @@ class Mover:
             await self._catalog.drop_copy(work.entry.id, action.store, was=going)
             await self._catalog.end(intent.id)
         self.done.dropped += 1
+        if strange and work.path and self._mesh.config.adopt:
+            await self._take_in(work, member, copy.key)
 
     async def _still_trashed(self, work: Work) -> None:
         located = await self._catalog.by_id(work.entry.id)
         if located is not None and located.path:
             raise Conflict(f"'{located.path}' was restored meanwhile")
 
-    async def _remove(self, member: Member, copy: Copy, seen: Object | None, work: Work) -> None:
-        """Removes an object if it is surely ours: another tag means that somebody else wrote it."""
+    async def _remove(self, member: Member, copy: Copy, seen: Object | None, work: Work) -> bool:
+        """Removes an object if it is surely ours: another tag means that somebody else wrote it; says whether so."""
         if seen is None:
-            return
-        if (copy.tag and seen.tag == copy.tag) or seen.attributes.get("id") == work.entry.id:
+            return False
+        if (copy.tag and seen.tag == copy.tag) or any(is_ours(one, seen) for one in (work.entry.id, work.of) if one):
             await member.store.delete(copy.key, if_tag=seen.tag)
-        else:
-            log.warning("%s in %s was changed by somebody else: it stays there", copy.key, member.name)
+            return False
+        log.warning("%s in %s was changed by somebody else: it stays there", copy.key, member.name)
+        return True
 
     async def _prove(self, work: Work, action: Drop) -> None:
         """Fresh proof that enough counting copies are elsewhere: each store itself says so, now.
@@ -407,8 +503,43 @@ class Mover:
             whole = replace(copy, version=entry.version, state="Whole", tag=seen.tag, size=seen.size, error="")
             await self._catalog.put_copies([replace(whole, verified=now, scrubbed=now)], was=[copy])
             return True
-        await self._catalog.put_copies([replace(copy, scrubbed=now)], was=[copy])
-        return False
+        looked = replace(copy, scrubbed=now)
+        await self._catalog.put_copies([looked], was=[copy])
+        if not member.store.info.attributes or not self._mesh.config.adopt or is_ours(entry.id, seen):
+            return False
+        return await self._yield_to(work, looked, member, seen)
+
+    async def _yield_to(self, work: Work, copy: Copy, member: Member, seen: Object) -> bool:
+        """Somebody else's object lies where the last copy was: it becomes the file's content; says whether it did."""
+        entry, copies = work.entry, await self._catalog.copies(work.entry.id)
+        others = [c for c in copies if c.store != copy.store]
+        away = [c for c in others if (m := self._mesh.members.get(c.store)) is not None and not m.up]
+        if away or copy not in copies or any(c.state == "Whole" for c in others):
+            return False
+        if any(c.state not in ("Missing", "Deleting") and not c.scrubbed for c in others):
+            # first the others are looked at, then this one again
+            await self._catalog.put_copies([replace(copy, scrubbed=0)], was=[copy])
+            return False
+        digest = hashlib.sha256()
+        async for chunk in member.store.read(copy.key, if_tag=seen.tag):
+            digest.update(chunk)
+        now, (above, _, name) = self._tree.now(), work.path.rpartition("/")
+        version = max(entry.version, *(c.version for c in copies)) + 1
+        intent = Intent(
+            secrets.token_hex(8), "Put", entry.id, above, name, version, (Target(copy.store, copy.key, seen.tag),),
+            now + LEASE, digest.hexdigest(), seen.size, seen.modified, entry.content_type,
+        )  # fmt: skip
+        with self._living(intent):
+            await self._catalog.begin(intent, if_version=entry.version)
+            whole = Copy(entry.id, copy.store, copy.key, version, "Whole", seen.tag, seen.size, now, now)
+            await self._catalog.commit_put(
+                intent.id, size=seen.size, sha256=digest.hexdigest(), whole=[whole], failed={}, due=now
+            )
+        log.warning(
+            "no copy of '%s' is left: what somebody else wrote over it in %s is its content now", work.path, member.name
+        )
+        self.done.conflicts += 1
+        return True
 
     def _member(self, store: str) -> Member:
         member = self._mesh.members.get(store)

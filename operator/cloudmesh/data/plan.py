@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cloudmesh.data.balance import Shift, shift
 from cloudmesh.data.config import DirectoryConfig
 from cloudmesh.data.model import MICROS, Copy, Work
-from cloudmesh.data.placement import Chosen, StoreView
+from cloudmesh.data.placement import Chosen, Facts, StoreView, by_way_out
 
 CHECK = 3600 * MICROS
 """A copy that was read and isn't whole is read again so much later, if no other one can be read."""
 RETRY = 30 * MICROS
 """After a failure or while a store is away, a file is looked at again so much later."""
+SETTLE_AFTER = 10 * MICROS
+"""A copy that was just written gets another key so much later at the earliest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +69,15 @@ class Plan:
         actions: What to do.
         due: When to look again, in microseconds; 0: when something changes.
         pending: The file isn't where it belongs yet.
+        settles: At leisure: stores in which its object should get the file's own name, and that key.
+        shift: At leisure: a copy that should lie in an emptier store.
     """
 
     actions: tuple[Action, ...]
     due: int = 0
     pending: bool = False
+    settles: tuple[tuple[str, str], ...] = ()
+    shift: Shift | None = None
 
 
 def _trash(work: Work, views: Mapping[str, StoreView], config: DirectoryConfig, now: int) -> Plan:
@@ -85,15 +92,18 @@ def _trash(work: Work, views: Mapping[str, StoreView], config: DirectoryConfig, 
 
 
 def readable(work: Work, views: Mapping[str, StoreView]) -> list[Copy]:
-    """Copies of the entry's content in stores that answer, the quickest first."""
+    """Copies of the entry's content in stores that answer, those that cost least to read first, then the quickest."""
     found = [
         c for c in work.copies
         if c.state == "Whole" and c.version == work.entry.version and c.store in views and views[c.store].up
     ]  # fmt: skip
-    return sorted(found, key=lambda c: views[c.store].latency_ms)
+    return by_way_out(found, views)
 
 
-def plan(work: Work, chosen: Chosen, stores: Sequence[StoreView], config: DirectoryConfig, now: int) -> Plan:
+def plan(
+    work: Work, chosen: Chosen, stores: Sequence[StoreView], config: DirectoryConfig, now: int,
+    own: Mapping[str, str] | None = None,
+) -> Plan:  # fmt: skip
     """What to do with a file.
 
     Args:
@@ -102,6 +112,7 @@ def plan(work: Work, chosen: Chosen, stores: Sequence[StoreView], config: Direct
         stores: All stores.
         config: The directory.
         now: Microseconds.
+        own: By store, the key that its object should have; stores in which that is dear are left out.
     """
     views = {view.config.name: view for view in stores}
     if work.trashed:
@@ -142,4 +153,21 @@ def plan(work: Work, chosen: Chosen, stores: Sequence[StoreView], config: Direct
             else:
                 dues.append(at)
     pending = bool(wanted or dropped) or short
-    return Plan(tuple(actions), min(dues) if dues else 0, pending)
+    settles: list[tuple[str, str]] = []
+    found: Shift | None = None
+    if not actions and not pending:
+        for copy in sources:
+            key = (own or {}).get(copy.store, copy.key)
+            # a clock that was far ahead for a while puts nothing off
+            at = 0 if copy.verified > now + CHECK else copy.verified + SETTLE_AFTER
+            if key == copy.key or views[copy.store].config.access != "ReadWrite":
+                continue
+            if at <= now:
+                settles.append((copy.store, key))
+            else:
+                dues.append(at)
+        if chosen.rule.prefer == "Balanced" and not settles:
+            entry = work.entry
+            facts = Facts(work.path, entry.size, entry.mtime, entry.content_type, entry.tags)
+            found = shift(facts, config.rules, stores, now, frozenset(whole))
+    return Plan(tuple(actions), min(dues) if dues else 0, pending or found is not None, tuple(settles), found)

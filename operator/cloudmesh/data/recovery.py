@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ from cloudmesh.data.placement import Facts, rule_of
 from cloudmesh.data.stores.ports import Object
 from cloudmesh.data.tree import Tree
 from cloudmesh.data.upload import is_of, written
-from cloudmesh.data.writer import leftover
+from cloudmesh.data.writer import goes_over, leftover
 from cloudmesh.engine.errors import CloudmeshError, NotFound, Transient
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ class Recovery:
             await catalog.looked(intent.entry, intent.version, self._tree.now())
             await catalog.end(intent.id)
             return
+        if intent.kind == "Settle":
+            await self._settle(intent)
+            return
         seen, away = await self._look(intent)
         if intent.kind == "Put":
             await self._put(intent, seen, away)
@@ -97,7 +101,8 @@ class Recovery:
             self._copy_of(intent, target, seen[target.store]) for target in intent.targets if target.store in seen
         ]
         newer = located is not None and located.entry.version >= intent.version
-        kept = located is not None and not newer and await tree.writer.proved(located.entry, held.values(), seen)
+        over = [target.store for target in intent.targets if target.store in seen and goes_over(target, held)]
+        kept = located is not None and not newer and await tree.writer.proved(located.entry, held.values(), over)
         fits = bool(copies) and not newer and len({c.size for c in copies}) == 1
         if fits and (self._counting(intent, copies) or (held and not kept and not away)):
             digests = {o.attributes.get("sha256", "") for o in seen.values()} - {""}
@@ -105,6 +110,7 @@ class Recovery:
             try:
                 await catalog.commit_put(
                     intent.id, size=copies[0].size, whole=copies, failed=failed, due=tree.now(),
+                    keep=bool(tree.mesh.config.versions),
                     sha256=intent.sha256 or (digests.pop() if len(digests) == 1 else ""),
                 )  # fmt: skip
             except NotFound:
@@ -126,12 +132,15 @@ class Recovery:
         """
         tree, catalog = self._tree, self._tree.catalog
         held = {} if located is None else {c.store: c for c in located.copies}
-        stale, was = [], []
+        stale, was, left = [], [], []
         for target in intent.targets:
             before, there = held.get(target.store), seen.get(target.store)
             if there is None and target.store not in away:
                 continue
-            if before is None and there is not None:
+            if before is not None and not goes_over(target, held):
+                tag, size = (there.tag, there.size) if there else ("", 0)
+                left.append(Copy(intent.entry, target.store, target.key, intent.version, "Stale", tag, size))
+            elif before is None and there is not None:
                 await tree.mesh.members[target.store].store.delete(target.key, if_tag=there.tag)
             elif located is not None and not (before and there and before.state == "Whole" and before.tag == there.tag):
                 stale.append(leftover(intent, target, before, there.tag if there else ""))
@@ -140,8 +149,39 @@ class Recovery:
             await catalog.put_copies(stale, was=was, due=tree.now())
         elif away:
             raise Transient("; ".join(f"{store}: {why}" for store, why in away.items()))
-        await catalog.end(intent.id)
+        await catalog.end(intent.id, left=left)
         log.info("the write of %s had broken off and is taken back", intent.name)
+
+    async def _settle(self, intent: Intent) -> None:
+        """A copy was to get another key: of both objects the one on record stays, the other is nobody's.
+
+        Raises:
+            Transient: A store that keeps no attributes doesn't answer.
+        """
+        catalog, left = self._tree.catalog, []
+        located = await catalog.by_id(intent.entry)
+        places = set() if located is None else {(c.store, c.key) for c in located.copies}
+        for target in intent.targets:
+            member = self._tree.mesh.members.get(target.store)
+            if member is None or (target.store, target.key) in places:
+                continue
+            tag = target.expect
+            if not tag and not member.store.info.attributes:
+                # by its content alone it is told from somebody else's
+                async with asyncio.timeout(STAT_SECONDS):
+                    seen = await member.store.stat(target.key)
+                if seen is None or located is None or seen.size != located.entry.size:
+                    continue
+                digest = hashlib.sha256()
+                async for chunk in member.store.read(target.key, if_tag=seen.tag):
+                    digest.update(chunk)
+                if digest.hexdigest() != located.entry.sha256:
+                    continue
+                tag = seen.tag
+            left.append(Copy(intent.entry, target.store, target.key, intent.version, "Stale", tag))
+        await catalog.end(intent.id, left=left)
+        if located is not None:
+            await catalog.looked(intent.entry, located.entry.version, self._tree.now())
 
     def _counting(self, intent: Intent, copies: list[Copy]) -> bool:
         """Whether so many copies could have been acknowledged."""

@@ -133,19 +133,21 @@ class Tree:
     # -- reading
 
     async def read(
-        self, path: str, *, start: int = 0, length: int | None = None
+        self, path: str, *, start: int = 0, length: int | None = None, version: int = 0
     ) -> tuple[Entry, AsyncGenerator[bytes, None]]:
-        """A file and its bytes from `start`; when a store fails in the middle, another copy goes on.
+        """A file and its bytes from `start`; when a store fails in the middle, another copy goes on. With `version` an
+        older content that is kept, told as what the file was then.
 
         Raises:
-            Missing: There is no such file.
+            Missing: There is no such file, or no such version of it.
             InvalidName: It is a directory.
             Transient: No store that answers has a whole copy.
         """
         for wait in WAITS:
-            entry = await self.stat(path)
-            if entry.kind == "Directory":
+            there = await self.stat(path)
+            if there.kind == "Directory":
                 raise InvalidName(f"'{path}' is a directory")
+            entry = there if version in (0, there.version) else (await self._older(there, version)).entry
             stop = entry.size if length is None else min(entry.size, start + length)
             copies = await self.readable(entry)
             whole = start == 0 and stop == entry.size <= VERIFIED and entry.sha256
@@ -158,12 +160,14 @@ class Tree:
                 first = await anext(stream, b"")
             except Transient:
                 # it may be written anew just now: its stores have the new content, the catalogue hasn't yet
-                changing = entry.id in self.writer.live.values() or await self.catalog.entry(names.clean_path(path))
-                if not wait or (changing is not True and changing == entry):
+                changing = there.id in self.writer.live.values() or await self.catalog.entry(names.clean_path(path))
+                # or its objects just got other names
+                moved = set(await self.readable(entry)) - set(copies)
+                if not wait or (changing is not True and changing == there and not moved):
                     raise
                 await asyncio.sleep(wait)
             else:
-                return entry, _With(first, stream)
+                return replace(entry, id=there.id, parent=there.parent, name=there.name), _With(first, stream)
         raise AssertionError  # the last try raises
 
     async def _within(self, amount: int, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -182,6 +186,51 @@ class Tree:
             and copy.store in members and members[copy.store].up
         ]  # fmt: skip
         return sorted(found, key=lambda pair: (pair[1].slow, pair[1].latency_ms))
+
+    async def versions(self, path: str) -> tuple[Entry, list[Trashed]]:
+        """A file, and its older contents that are kept, the newest first.
+
+        Raises:
+            Missing: There is no such file.
+            InvalidName: It is a directory.
+        """
+        entry = await self.stat(path)
+        if entry.kind == "Directory":
+            raise InvalidName(f"'{path}' is a directory")
+        end = self.mesh.bounded(self.now()) - self.mesh.config.trash_seconds * MICROS
+        kept = (await self.catalog.versions(entry.id))[: self.mesh.config.versions]
+        return entry, [thing for thing in kept if thing.at > end]
+
+    async def _older(self, entry: Entry, version: int) -> Trashed:
+        for thing in await self.catalog.versions(entry.id):
+            if thing.entry.version == version:
+                return thing
+        raise Missing(f"'{entry.name}' has no version {version} any more")
+
+    async def restore_version(self, path: str, version: int, *, if_version: int = ANY) -> Entry:
+        """Writes an older content of a file as its new one; that so far becomes an older one by that.
+
+        Raises:
+            Missing: There is no such file or version.
+            Changed: The file isn't of `if_version`.
+        """
+        old, chunks = await self.read(path, version=version)
+        async with contextlib.aclosing(chunks):
+            return await self.put(
+                path, chunks, size=old.size, mtime=old.mtime, sha256=old.sha256, content_type=old.content_type,
+                if_version=if_version,
+            )  # fmt: skip
+
+    async def delete_version(self, path: str, version: int) -> None:
+        """Gives an older content of a file up: its objects are removed.
+
+        Raises:
+            Missing: There is no such file or version.
+        """
+        entry = await self.stat(own_path(path))
+        await self.catalog.expire((await self._older(entry, version)).entry.id)
+        await self.journal.sync()
+        self._stir()
 
     async def _why_unreadable(self, entry: Entry) -> str:
         told = []
@@ -216,9 +265,9 @@ class Tree:
         self, entry: Entry, copies: Sequence[tuple[Copy, Member]], start: int, stop: int
     ) -> AsyncGenerator[bytes, None]:
         at, failures = start, [] if copies else [await self._why_unreadable(entry)]
-        for copy, member in copies:
-            if at >= stop:
-                return
+        left, tried = list(copies), set(copies)
+        while left and at < stop:
+            copy, member = left.pop(0)
             try:
                 with member.used():
                     async for chunk in member.store.read(copy.key, start=at, length=stop - at, if_tag=copy.tag):
@@ -232,6 +281,10 @@ class Tree:
             except CloudmeshError as error:
                 failures.append(f"{copy.store}: {error.reason}: {error}")
                 await self.found_bad(copy, member, error)
+            if not left:
+                # an object may have got another name meanwhile
+                left = [pair for pair in await self.readable(entry) if pair not in tried]
+                tried |= set(left)
         if at < stop:
             raise Transient(f"no copy of '{entry.name}' could be read to its end: {'; '.join(failures)}")
 

@@ -15,9 +15,10 @@ from cloudmesh.data.catalog.ports import ABSENT, ANY, Catalog
 from cloudmesh.data.config import DirectoryConfig
 from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, ReadOnly, Suspicious
 from cloudmesh.data.memory import Memory, of_write
-from cloudmesh.data.mesh import Member, Mesh, own_path
+from cloudmesh.data.mesh import KEPT, Member, Mesh, own_path
 from cloudmesh.data.model import MICROS, Copy, Entry, Intent, Target
 from cloudmesh.data.placement import Chosen, Facts, choose
+from cloudmesh.data.plan import SETTLE_AFTER
 from cloudmesh.data.stores.ports import Folders, Object
 from cloudmesh.data.upload import Outcome, upload
 from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient
@@ -128,8 +129,8 @@ class Writer:
             finally:
                 self.live.pop(begun.intent.id, None)
                 begun.grant.release()
-            if entry.tags or entry.content_type not in PLAIN:
-                # what no object carries and a rule may go by
+            if entry.tags or entry.content_type not in PLAIN or (begun.old is not None and self.config.versions):
+                # what no object carries, and a rule may go by or people come back to
                 await self._journaled()
             return entry
         finally:
@@ -147,7 +148,7 @@ class Writer:
                 if wish.if_version != ANY:
                     raise
             except CloudmeshError as error:
-                if len(self.mesh.up()) >= up and (not isinstance(error, Conflict) or wish.if_version != ANY):
+                if len(self.mesh.up()) >= up and not isinstance(error, Conflict):
                     raise
             await asyncio.sleep(wait)
         return await self._begin(wish)
@@ -165,17 +166,24 @@ class Writer:
         chosen = choose(facts, self.config.rules, self.mesh.views(), now, holding=whole)
         if not chosen.enough:
             raise self._not_enough(chosen, path)
+        intent_id = secrets.token_hex(8)
         grant = await self.allowance.grant(old, whole, chosen, size)
         try:
             try:
-                targets = [await self.target(members[s], path, entry_id, held.get(s)) for s in chosen.stores]
+                targets = [
+                    _beside(members[s], path, intent_id)
+                    if self.config.versions and s in whole
+                    else await self.target(members[s], path, entry_id, held.get(s))
+                    for s in chosen.stores
+                ]
             except KeyError as error:
                 raise Conflict(f"store {error} was just taken out of the directory: try again") from None
             # a copy may hold the content of a write that failed, under a version that must never mean another one
             dead = [i.version for i in await self.catalog.intents(until=0) if i.entry == entry_id]
-            version = max([old.version, *(copy.version for copy in held.values()), *dead]) + 1 if old else 1
+            aside = [thing.entry.version for thing in await self.catalog.versions(entry_id, over=True)] if old else []
+            version = max([old.version, *(copy.version for copy in held.values()), *dead, *aside]) + 1 if old else 1
             intent = Intent(
-                secrets.token_hex(8), "Put", entry_id, parent, name, version, tuple(targets), now + LEASE, wish.sha256,
+                intent_id, "Put", entry_id, parent, name, version, tuple(targets), now + LEASE, wish.sha256,
                 -1 if size is None else size, mtime or now, wish.content_type, tags,
             )  # fmt: skip
             self.live[intent.id] = entry_id
@@ -235,10 +243,13 @@ class Writer:
         if not enough:
             error = outcome.error or self._not_enough(chosen, intent.name)
             held = {c.store: c for c in await self.catalog.copies(intent.entry)}
-            touched = {c.store for c in outcome.whole} | set(outcome.unknown) | outcome.differs
-            if begun.old is None or not held or await self.proved(begun.old, held.values(), touched):
-                if await self._take_back(begun, outcome, held):
-                    await self.catalog.end(intent.id)
+            over = {target.store for target in intent.targets if goes_over(target, held)}
+            touched = ({c.store for c in outcome.whole} | set(outcome.unknown) | outcome.differs) & over
+            if begun.old is None or not touched or await self.proved(begun.old, held.values(), touched):
+                left = await self._take_back(begun, outcome, held)
+                if left is not None:
+                    await self.catalog.end(intent.id, left=left)
+                    self._stir()
                     raise error
                 raise _Undecided(str(error)) from error
             if not outcome.whole:
@@ -251,7 +262,8 @@ class Writer:
             sha256=outcome.sha256,
             whole=outcome.whole,
             failed=outcome.failed | outcome.unknown,
-            due=self.now() if missing or intent.size < 0 or begun.under != self._under() else self._verify_at(chosen),
+            due=self._due(begun, outcome.whole, missing=missing),
+            keep=bool(self.config.versions),
         )
         self.mesh.missed(intent.entry)
         self._stir()
@@ -262,9 +274,17 @@ class Writer:
             )
         return entry
 
-    def _verify_at(self, chosen: Chosen) -> int:
-        verify = self.now() + self.config.verify_seconds * MICROS if self.config.verify_seconds else 0
-        return min(filter(None, (verify, chosen.changes_at)), default=0)
+    def _due(self, begun: _Begun, whole: Iterable[Copy], *, missing: bool) -> int:
+        """When the mover has to look at what was written."""
+        now = self.now()
+        if missing or begun.intent.size < 0 or begun.under != self._under():
+            return now
+        verify = now + self.config.verify_seconds * MICROS if self.config.verify_seconds else 0
+        path = f"{begun.intent.parent}/{begun.intent.name}".strip("/")
+        # an object beside another one gets the file's own name later
+        beside = any(copy.key != own_key(begun.members[copy.store], path) for copy in whole)
+        settle = now + SETTLE_AFTER if self.config.settle_names and beside else 0
+        return min(filter(None, (verify, settle, begun.chosen.changes_at)), default=0)
 
     async def proved(self, entry: Entry, copies: Iterable[Copy], but: Collection[str]) -> list[str]:
         """Stores that surely hold an entry's content, as they say themselves just now."""
@@ -285,14 +305,16 @@ class Writer:
                 found.append(copy.store)
         return found
 
-    async def _take_back(self, begun: _Begun, outcome: Outcome, held: Mapping[str, Copy]) -> bool:
-        """Removes what a failed write made, so that nothing unknown is left; says whether it could."""
+    async def _take_back(self, begun: _Begun, outcome: Outcome, held: Mapping[str, Copy]) -> list[Copy] | None:
+        """Removes what a failed write made, so that nothing unknown is left. Gives what lies beside the old content and
+        could not be removed; None if the recovery has to look again."""
         intent, clean = begun.intent, True
         made = {c.store: c for c in outcome.whole}
-        stale = []
+        stale, left = [], []
         for target in intent.targets:
             store, copy = target.store, made.get(target.store)
-            if copy is not None and store not in held:
+            beside = store in held and not goes_over(target, held)
+            if copy is not None and (store not in held or beside):
                 try:
                     await begun.members[store].store.delete(copy.key, if_tag=copy.tag)
                     continue
@@ -300,6 +322,9 @@ class Writer:
                     begun.members[store].doubt(error)
                     log.warning("%s in %s could not be taken back: %s", copy.key, store, error)
             elif copy is None and store not in outcome.unknown and store not in outcome.differs:
+                continue
+            if beside:
+                left.append(copy or Copy(intent.entry, store, target.key, intent.version, "Stale"))
                 continue
             if begun.old is None:
                 clean = clean and copy is None and store not in outcome.unknown
@@ -309,7 +334,7 @@ class Writer:
         if stale:
             await self.catalog.put_copies(stale, due=self.now())
             self._stir()
-        return clean
+        return left if clean else None
 
     async def _nothing_written(self, begun: _Begun) -> bool:
         """Whether no store has anything of an upload that was broken off."""
@@ -430,6 +455,27 @@ class _Begun:
 
 class _Undecided(Transient):
     """Whether the write has happened is found out by the recovery."""
+
+
+def _beside(member: Member, path: str, intent_id: str) -> Target:
+    """Where a new content goes so that the one so far stays: a key that nobody else takes."""
+    prefix, info = member.config.prefix, member.store.info
+    try:
+        return Target(member.name, names.key_of(prefix, f"{path}.~{intent_id}", info))
+    except InvalidName:
+        return Target(member.name, names.key_of(prefix, f"{KEPT}{intent_id}", info))
+
+
+def own_key(member: Member, path: str) -> str:
+    """The key that a file's object should have; empty if the store can't hold that name."""
+    with contextlib.suppress(InvalidName):
+        return names.key_of(member.config.prefix, path, member.store.info)
+    return ""
+
+
+def goes_over(target: Target, held: Mapping[str, Copy]) -> bool:
+    """Whether an intent writes over a copy on record."""
+    return target.store in held and held[target.store].key == target.key
 
 
 def leftover(intent: Intent, target: Target, held: Copy | None, tag: str) -> Copy:

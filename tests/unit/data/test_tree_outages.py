@@ -1,6 +1,7 @@
 """Stores that go, lie, lose, and come back; what people read and what the mover mends."""
 
 import asyncio
+import re
 
 import pytest
 from tests.unit.data.virtual import virtual
@@ -65,9 +66,14 @@ async def test_object_changed_behind_our_back_is_not_read(w: World):
     assert await w.read("f") == OLD
     await w.settle()
     assert await w.read("f") == OLD
-    # what somebody else wrote is not destroyed; our copy has another name there
-    assert w.place("a").objects[key].content == b"somebody else's"
-    assert (await w.copies("f"))["a"].key.startswith("lab/f.~")
+    # what somebody else wrote is a file of its own, and ours is whole again
+    first, second = [one.path for one in await w.tree.walk("")]
+    assert first == "f"
+    assert re.fullmatch(r"f \(conflict a \d{4}-\d\d-\d\d\)", second)
+    assert await w.read(second) == b"somebody else's"
+    await asyncio.sleep(700)
+    await w.settle()
+    assert w.objects("a") == {"f": OLD, second: b"somebody else's"}
 
 
 @virtual()
@@ -359,7 +365,9 @@ async def test_existing_file_of_a_store_is_adopted_not_overwritten(w: World):
     await asyncio.sleep(3)
     await w.settle()
     assert await w.read("mine") == NEW
-    assert await w.read("mine.~a") == b"it was there"
+    (second,) = [one.path for one in await w.tree.walk("") if one.path != "mine"]
+    assert second.startswith("mine (conflict a ")
+    assert await w.read(second) == b"it was there"
 
 
 @virtual(quota_bytes=1000)

@@ -100,7 +100,7 @@ def test_death_at_every_call_of_a_write(tmp_path, fresh):
         outcomes.add(content)
         return died
 
-    assert 10 < until_it_lives(at, tmp_path, 200) < 100
+    assert 5 < until_it_lives(at, tmp_path, 200) < 100
     assert outcomes == {None if fresh else OLD, NEW}
 
 

@@ -1,7 +1,9 @@
 """Writes the catalogue's journal records into a store, so that losing the catalogue loses nothing.
 
 Records that wait at the same moment become one object of JSON lines below `.cloudmesh/journal/`, named by the number of
-its first record. A record may come twice (an answer was lost, a process ended): its `seq` and `at` tell.
+its first record. It goes to two stores side by side, where there are two, and who waits is told when one has it; what
+the second one didn't take is copied there later, see `keep`. A record may come twice (an answer was lost, a process
+ended): its `seq` and `at` tell.
 
 When there are many such objects, the whole catalogue is written down as records, `<number>-snapshot-….jsonl`, all with
 the number of the last record before it; then the older objects go. Changes that come while it is written are in it or
@@ -14,13 +16,15 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from cloudmesh.data.catalog import records
 from cloudmesh.data.catalog.ports import Catalog, Record
 from cloudmesh.data.catalog.records import encode
 from cloudmesh.data.mesh import HIDDEN, Member, strongest
+from cloudmesh.data.model import Trashed
 from cloudmesh.data.stores.ports import Object
 from cloudmesh.engine.errors import CloudmeshError, Transient
 
@@ -41,7 +45,11 @@ COMPACT_SECONDS: Final = 3600.0
 COMPACT_OBJECTS: Final = 500
 """Objects from which on the journal is made short, if they have more bytes than the last snapshot."""
 HOLDERS: Final = 2
-"""Stores that get a snapshot, where there are so many."""
+"""Stores that get each object, where there are so many."""
+BEHIND: Final = 64
+"""Objects that a second store may be behind; what is more is copied there later."""
+KEEP_SECONDS: Final = (5.0, 60.0)
+"""Between looks at whether all is in as many stores as it can be; after one that failed."""
 
 
 class Stores(Protocol):
@@ -70,6 +78,15 @@ class Journal:
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._compacting: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._seconds: set[asyncio.Task[None]] = set()
+        """Objects that are in a store, and not in another one yet."""
+        self._covered: frozenset[str] = frozenset()
+        """Stores that together hold all, each object in as many of them as it can be; empty while nobody knows."""
+        self._loose = False
+        """Since then an object came into one store alone."""
+        self.snapshot_at = 0
+        """When the last snapshot was written, as far as is known, in microseconds; 0 if none was."""
         self.objects = 0
         """Written so far."""
         self.error = ""
@@ -80,10 +97,12 @@ class Journal:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="journal")
             self._compacting = asyncio.create_task(self._compact(), name="journal snapshots")
+            self._keeping = asyncio.create_task(self._keep(), name="journal copies")
 
     async def stop(self) -> None:
         """Ends, after a last try to write what waits; twice is fine."""
-        tasks, self._task, self._compacting = (self._task, self._compacting), None, None
+        tasks = (self._task, self._compacting, self._keeping)
+        self._task = self._compacting = self._keeping = None
         if tasks[0] is None:
             return
         for task in tasks:
@@ -99,6 +118,14 @@ class Journal:
             _tell(waiting, Transient(f"the journal ended: {error}"))
         else:
             _tell(waiting, None)
+        await self._caught_up(WRITE_SECONDS)
+
+    async def _caught_up(self, seconds: float) -> None:
+        """Waits until the second stores have what the first ones have; for so long at most."""
+        if self._seconds:
+            _, late = await asyncio.wait(set(self._seconds), timeout=seconds)
+            for task in late:
+                task.cancel()
 
     async def sync(self) -> None:
         """Returns when every record that was committed before the call is in a store.
@@ -164,26 +191,149 @@ class Journal:
         return [member for member in members if member.up and member.config.access == "ReadWrite"]
 
     async def _write(self, batch: Sequence[Record]) -> None:
-        content = encode(batch)
-        failures = []
-        for member in self._candidates():
-            key = member.key(f"{JOURNAL}{batch[0].seq:020d}-{secrets.token_hex(4)}.jsonl")
+        """Returns when one store has it; another one gets it at the same time.
+
+        Raises:
+            Transient: None takes it.
+        """
+        name = f"{JOURNAL}{batch[0].seq:020d}-{secrets.token_hex(4)}.jsonl"
+        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._spread(name, encode(batch), first), name="journal object")
+        self._seconds.add(task)
+        task.add_done_callback(self._seconds.discard)
+        try:
+            await first
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        self.objects += 1
+
+    async def _spread(self, name: str, content: bytes, first: asyncio.Future[None]) -> None:
+        """Writes an object to as many stores as are to hold it; a store that fails is replaced by the next one."""
+        waiting, failures, held = self._candidates(), [], 0
+        wanted = HOLDERS if len(self._seconds) <= BEHIND else 1
+        going: dict[asyncio.Task[str], Member] = {}
+        try:
+            while held < wanted:
+                while waiting and held + len(going) < wanted:
+                    member = waiting.pop(0)
+                    going[asyncio.create_task(self._put(member, name, content))] = member
+                if not going:
+                    break
+                done, _ = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    member = going.pop(task)
+                    if why := task.result():
+                        failures.append(f"{member.name}: {why}")
+                        continue
+                    held += 1
+                    if not first.done():
+                        first.set_result(None)
+        finally:
+            for task in going:
+                task.cancel()
+        if not held:
+            told = "; ".join(failures) or "none is up"
+            if not first.done():
+                first.set_exception(Transient(f"no store takes the journal now: {told}"))
+        elif held < HOLDERS:
+            self._loose = True
+
+    @staticmethod
+    async def _put(member: Member, name: str, content: bytes) -> str:
+        """Writes an object to one store; gives why it couldn't be."""
+        error: CloudmeshError
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await member.store.write(
+                    member.key(name),
+                    _one(content),
+                    size=len(content),
+                    if_absent=member.store.info.conditional != "None",
+                )
+        except TimeoutError:
+            error = Transient(f"it took no record within {WRITE_SECONDS:g} s")
+        except CloudmeshError as failed:
+            error = failed
+        except Exception as failed:
+            log.exception("store %s failed unexpectedly", member.name)
+            error = Transient(f"{type(failed).__name__}: {failed}")
+        else:
+            return ""
+        member.doubt(error)
+        return f"{error.reason}: {error}"
+
+    # -- in two stores
+
+    async def _keep(self) -> None:
+        while True:
+            pause = KEEP_SECONDS[0]
             try:
-                async with asyncio.timeout(WRITE_SECONDS):
-                    await member.store.write(
-                        key, _one(content), size=len(content), if_absent=member.store.info.conditional != "None"
-                    )
-            except TimeoutError:
-                slow = Transient(f"it took no record within {WRITE_SECONDS:g} s")
-                member.doubt(slow)
-                failures.append(f"{member.name}: {slow}")
+                await self.keep()
             except CloudmeshError as error:
-                member.doubt(error)
-                failures.append(f"{member.name}: {error.reason}: {error}")
-            else:
-                self.objects += 1
-                return
-        raise Transient("no store takes the journal now: " + ("; ".join(failures) or "none is up"))
+                pause = KEEP_SECONDS[1]
+                log.warning("the journal can't be brought into a second store now: %s", error)
+            except Exception:
+                pause = KEEP_SECONDS[1]
+                log.exception("the journal can't be brought into a second store")
+            await asyncio.sleep(pause)
+
+    async def keep(self) -> None:
+        """Sees to it that all is in two stores that take it, where there are two, whatever store comes, goes or is to
+        leave: objects are copied; where they may lie in a store alone that is lost, the catalogue is written down anew.
+
+        Raises:
+            CloudmeshError: A store fails.
+        """
+        now = frozenset(member.name for member in self._candidates())
+        if not now or (now == self._covered and not self._loose):
+            return
+        members = self._stores.members.values()
+        if any(member.state == "Unknown" for member in members):
+            # soon it is back, or known to be gone
+            return
+        missing = self._covered - now
+        known = self._covered and not self._loose and len(missing) < min(HOLDERS, len(self._covered))
+        if not known and (not missing <= self._stores.members.keys() or any(not member.up for member in members)):
+            log.info("the catalogue is written down: parts of the journal may lie in stores that are lost")
+            await self.snapshot()
+        self._loose = False
+        if await self._mirror():
+            self._covered = now
+
+    def spares(self, name: str) -> bool:
+        """Whether nothing of the journal lies in a store alone: it may leave."""
+        now = frozenset(member.name for member in self._candidates())
+        return name not in now and bool(now) and now == self._covered and not self._loose and not self._seconds
+
+    async def _mirror(self) -> bool:
+        """Copies what too few stores have; says whether all is well then."""
+        async with self._flushing:
+            # whoever began to write before the stores were what they are now has ended
+            pass
+        await self._caught_up(WRITE_SECONDS)
+        takers = self._candidates()
+        held: dict[str, list[tuple[Member, Object]]] = {}
+        for member in self._stores.members.values():
+            if member.up:
+                async for seen in self._objects(member):
+                    held.setdefault(seen.key[len(member.config.prefix) :], []).append((member, seen))
+        snapshots = [name for name in held if SNAPSHOT in name]
+        newest = max(map(number, snapshots), default=-1)
+        for name, holders in sorted(held.items()):
+            if number(name) < newest or (number(name) == newest and SNAPSHOT not in name):
+                continue
+            if SNAPSHOT in name:
+                self.snapshot_at = max(self.snapshot_at, *(seen.modified for _, seen in holders))
+            have = {member.name for member, _ in holders}
+            lacking = min(HOLDERS, len(takers)) - sum(1 for member in takers if member.name in have)
+            source, seen = holders[0]
+            for member in [m for m in takers if m.name not in have][: max(0, lacking)]:
+                await member.store.write(
+                    member.key(name), source.store.read(seen.key, if_tag=seen.tag), size=seen.size,
+                    if_absent=member.store.info.conditional != "None",
+                )  # fmt: skip
+        return frozenset(m.name for m in takers) == frozenset(m.name for m in self._candidates()) and not self._loose
 
     # -- snapshots
 
@@ -236,9 +386,10 @@ class Journal:
         held = 0
         failures = []
         name = f"{JOURNAL}{seq:020d}{SNAPSHOT}{secrets.token_hex(4)}.jsonl"
+        at = 0
         for member in members:
             try:
-                await member.store.write(
+                written = await member.store.write(
                     member.key(name), self._lines(seq), if_absent=member.store.info.conditional != "None"
                 )
             except CloudmeshError as error:
@@ -246,6 +397,7 @@ class Journal:
                 failures.append(f"{member.name}: {error.reason}: {error}")
                 continue
             held += 1
+            at = written.modified or time.time_ns() // 1000
             if held == HOLDERS:
                 break
         if not held:
@@ -255,6 +407,7 @@ class Journal:
                 for seen in [seen async for seen in self._objects(member)]:
                     if number(seen.key) <= seq and not seen.key.endswith(name):
                         await member.store.delete(seen.key, if_tag=seen.tag)
+        self.snapshot_at = max(self.snapshot_at, at)
         log.info("the catalogue is written down up to record %d", seq)
         return seq
 
@@ -264,7 +417,7 @@ class Journal:
         while rows := await self._catalog.rows(after=after):
             told = []
             for row in rows:
-                whole = [copy for copy in row.copies if copy.state == "Whole"]
+                whole = [copy for copy in row.copies if copy.state in ("Whole", "Deleting")]
                 if row.entry.kind == "File":
                     told.append(records.put(row.entry, row.path, whole))
                     # of older contents too, so that they aren't taken for somebody else's files
@@ -277,11 +430,16 @@ class Journal:
             yield encode(Record(seq, 0, body) for body in told)
             after = rows[-1].entry.id
         after = ""
-        while trash := await self._catalog.trash(after=after):
+        while trash := await self._catalog.trash(after=after, versions=True):
             count += len(trash)
-            yield encode(Record(seq, thing.at, records.deleted(thing.entry, thing.path)) for thing in trash)
+            yield encode(Record(seq, thing.at, _thrown(thing)) for thing in trash)
             after = trash[-1].entry.id
         yield encode([Record(seq, 0, {"op": "end", "lines": count})])
+
+
+def _thrown(thing: Trashed) -> Mapping[str, Any]:
+    # where its copies lie is told before
+    return records.kept(thing, ()) if thing.of else records.deleted(thing.entry, thing.path)
 
 
 def number(key: str) -> int:
