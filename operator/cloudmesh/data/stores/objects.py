@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from cloudmesh.data.errors import Changed, Missing
 from cloudmesh.data.stores.common import Limits
-from cloudmesh.data.stores.ports import Object
+from cloudmesh.data.stores.ports import CHUNK, Object
 from cloudmesh.data.stores.threads import outlast
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, Transient
 
@@ -242,6 +242,11 @@ def published(key: str, size: int, tag: str | None, texts: Mapping[str, str]) ->
     if tag:
         return Object(key, size, tag, 0, texts)
     raise Transient(f"{key}: the answer has no entity tag")
+
+
+def pieces(content: bytes) -> Pieces:
+    """A content as readers give it."""
+    return [content[at : at + CHUNK] for at in range(0, len(content), CHUNK)]
 
 
 def heed(task: asyncio.Task[Any]) -> None:

@@ -177,8 +177,9 @@ class FaultProxy:
         headers = {name: value for name, value in call.headers.items() if name.lower() not in self._dropped}
         url = URL(self._base + call.target, encoded=True)  # as it came, since it may be signed
         async with self._session.request(
-            call.method, url, data=io.BytesIO(call.body) if call.body else b"", headers=headers, allow_redirects=False
-        ) as reply:
+            call.method, url, data=io.BytesIO(call.body) if call.body else b"", headers=headers, allow_redirects=False,
+            skip_auto_headers=("Content-Type",),  # one that wasn't there would not be signed
+        ) as reply:  # fmt: skip
             hidden = _HOP_BY_HOP - {"content-length"} if call.method == "HEAD" else _HOP_BY_HOP
             kept = {name: value for name, value in reply.headers.items() if name.lower() not in hidden}
             return Answer(reply.status, await reply.read(), kept)
