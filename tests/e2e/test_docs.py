@@ -69,6 +69,7 @@ ELSEWHERE = (
     "docs/reference/account-ssh.md",
     "docs/reference/store-local.md",
     "docs/reference/store-s3.md",
+    "docs/reference/store-sftp.md",
     "docs/explanation/cost.md",
     "docs/how-to/use-cms-for-files.md",
 )

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from cloudmesh.api.cloudaccount import HostKey, HostName
 from cloudmesh.api.datastore_status import DataStoreStatus
 from cloudmesh.api.fields import LocalReference, ObjectMeta, Quantity
 from cloudmesh.api.machines import OWN_NAME, exactly_one, positive, unchangeable
@@ -14,6 +15,8 @@ from cloudmesh.api.schema import Column, Definition, Model, Rule, Shape
 
 _ENDPOINT = r"^https?://([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-~]*)?$"
 _REGION = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+_LOGIN = r"^[A-Za-z0-9_][-A-Za-z0-9_.@+]*$"
+_FOLDER = r"^/([A-Za-z0-9_][-A-Za-z0-9_.@+~]*(/[A-Za-z0-9_][-A-Za-z0-9_.@+~]*)*)?$"
 _BUCKET = r"^[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]$"
 
 
@@ -64,6 +67,33 @@ class S3(Place):
     """The bucket; it must be there."""
 
 
+class Sftp(Place):
+    """A folder of an SFTP server."""
+
+    CREDENTIALS = "Needed"
+    ENDPOINTS: ClassVar = {"host": "Host"}
+    RULES: ClassVar = (unchangeable("spec.sftp", "path", required=True),)
+
+    host: HostName
+    """Host name or IP address."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    """Port of sshd."""
+    user: Annotated[
+        str,
+        Field(min_length=1, max_length=64, pattern=_LOGIN),
+        Shape(_LOGIN, "must be a login name such as `lab-files`"),
+    ]
+    """Name to log in as."""
+    host_key: HostKey
+    """Public host key, such as `ssh-ed25519 AAAA…`: a server that shows another one isn't talked to."""
+    path: Annotated[
+        str,
+        Field(min_length=1, max_length=512, pattern=_FOLDER),
+        Shape(_FOLDER, "must be a folder such as `/srv/lab`: absolute, no '/' at the end, no hidden folders"),
+    ]
+    """The folder, as whoever logs in sees it; it must be there, and lie on one file system with all below it."""
+
+
 class Local(Place):
     """A volume of this cluster."""
 
@@ -78,7 +108,7 @@ def _is_aws(region: str) -> bool:
     return len(parts) > 2 and 2 <= len(parts[0]) <= 4 and parts[-1].isdigit() and all(p.isalpha() for p in parts[:-1])
 
 
-PLACES: Mapping[str, type[Place]] = {"local": Local, "s3": S3}
+PLACES: Mapping[str, type[Place]] = {"local": Local, "s3": S3, "sftp": Sftp}
 KINDS = tuple(PLACES)
 """Members of DataStore.spec that say which store it is; exactly one of them is set."""
 _NEEDED = [kind for kind, place in PLACES.items() if place.CREDENTIALS == "Needed"]
@@ -101,7 +131,7 @@ class StoreLimits(Model):
 
 
 class DataStoreSpec(Model):
-    """Which store, and how to use it; exactly one of `local` and `s3`."""
+    """Which store, and how to use it; exactly one of `local`, `s3` and `sftp`."""
 
     RULES: ClassVar = (
         exactly_one("spec", *KINDS),
@@ -122,6 +152,8 @@ class DataStoreSpec(Model):
     """A volume of this cluster."""
     s3: S3 | None = None
     """A bucket of S3, or of a store that speaks S3."""
+    sftp: Sftp | None = None
+    """A folder of an SFTP server."""
     credentials: StoreCredentials | None = None
     """How the operator and the gateways prove who they are."""
     access: Literal["ReadWrite", "ReadOnly", "Drain"] = "ReadWrite"

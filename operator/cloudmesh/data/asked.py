@@ -66,6 +66,9 @@ def location_of(store: Mapping[str, Any]) -> Location:
     if "s3" in spec:
         _, host, port, path = _endpoint(spec["s3"].get("endpoint") or f"https://s3.{AWS}")
         return ("s3", host, port, path, spec["s3"]["bucket"])
+    if "sftp" in spec:
+        place = spec["sftp"]
+        return ("sftp", place["host"].lower(), str(place.get("port", 22)), place["path"])
     if "local" in spec:
         return ("local", spec["local"]["persistentVolumeClaimRef"]["name"])
     return ("", store["metadata"]["namespace"], store["metadata"]["name"])
@@ -81,6 +84,8 @@ def _bytes(quantity: str | None) -> int | None:
 
 
 def _domain(store: DataStore) -> str:
+    if store.spec.sftp is not None:
+        return store.spec.sftp.host.lower()
     if store.spec.s3 is None:
         return THIS_CLUSTER
     return _endpoint(store.spec.s3.endpoint)[1] if store.spec.s3.endpoint else AWS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 import yaml
 from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, s3
+from tests.testbed.sftpserver import PASSWORD, UID, USER, sftp
 
 from cloudmesh.api.datastore import DataStore
 from cloudmesh.api.virtualdirectory import VirtualDirectory
@@ -60,6 +62,27 @@ async def test_s3() -> None:
             keys = {name: value.encode() for name, value in KEYS.items()}
             context = StoreContext(store["metadata"]["name"], settings, keys, allow_private=True)
             await holds_a_file("s3", context)
+
+
+async def test_sftp() -> None:
+    found = documents("store-sftp.md")
+    stores = {d["metadata"]["name"]: d for d in found if d["kind"] == "DataStore"}
+    secrets = {d["metadata"]["name"]: d["stringData"] for d in found if d["kind"] == "Secret"}
+    text = (PAGES / "store-sftp.md").read_text()
+    told = re.search(r"secret generic nas-data.*?\n.*?hosts=(\S+) --from-file=([\w-]+)=nas-key", text)
+    assert told is not None and set(stores) == {"nas", "attic"}
+    assert stores["nas"]["spec"]["sftp"]["host"] == told[1]
+    assert stores["attic"]["spec"]["sftp"]["host"] == secrets["attic-data"]["hosts"]
+    with sftp() as server:
+        keys = {"nas": {told[2]: server.client_key}, "attic": secrets["attic-data"] | {"password": PASSWORD}}
+        for name, store in stores.items():
+            here = {"host": server.host, "port": server.port, "user": USER, "hostKey": server.host_key}
+            settings = store["spec"]["sftp"] | here | {"path": f"{server.path}/{name}"}
+            (server.files / name).mkdir()
+            os.chown(server.files / name, UID, UID)
+            secret = {key: value.encode() for key, value in keys[name].items()}
+            await holds_a_file("sftp", StoreContext(name, settings, secret, allow_private=True))
+            assert (server.files / name / "physics/notes/a.txt").read_bytes() == b"kept"
 
 
 async def test_local(tmp_path: Path) -> None:

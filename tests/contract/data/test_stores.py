@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
-from tests.testbed import s3server
+from tests.testbed import s3server, sftpserver
 
 from cloudmesh.data.stores.ports import POWERS
+from cloudmesh.data.stores.sftp_link import Login
 from cloudmesh.testing.stores import CASES, BaseHarness, Case, Harness, run_all, run_case, table
 from cloudmesh.testing.stores.local import LocalHarness
 from cloudmesh.testing.stores.memory import MemoryHarness
 from cloudmesh.testing.stores.s3 import S3Harness
+from cloudmesh.testing.stores.sftp import SftpHarness
 
 Start = Callable[[asyncio.Runner], AbstractContextManager[Harness]]
 
@@ -31,6 +33,19 @@ def s3(runner: asyncio.Runner) -> Iterator[Harness]:
             runner.run(harness.stop())
 
 
+@contextlib.contextmanager
+def sftp(runner: asyncio.Runner) -> Iterator[Harness]:
+    """OpenSSH over a small file system of its own, behind the TCP proxy."""
+    with sftpserver.sftp(room="128m") as server:
+        login = Login(server.host, server.port, sftpserver.USER, server.host_key, private_key=server.client_key)
+        harness = SftpHarness(login, server.path, server.files)
+        runner.run(harness.start())
+        try:
+            yield harness
+        finally:
+            runner.run(harness.stop())
+
+
 BACK_ENDS: dict[str, Start] = {
     "memory": lambda _: contextlib.nullcontext(MemoryHarness()),
     "memory-create": lambda _: contextlib.nullcontext(MemoryHarness("memory-create", "Create")),
@@ -38,6 +53,7 @@ BACK_ENDS: dict[str, Start] = {
     "local": lambda _: contextlib.nullcontext(LocalHarness()),
     "local-plain": lambda _: contextlib.nullcontext(LocalHarness("local-plain", plain=True)),
     "s3": s3,
+    "sftp": sftp,
 }
 CELLS = [pytest.param(name, case, id=f"{name}-{case.id}") for name in BACK_ENDS for case in CASES.values()]
 

@@ -14,6 +14,15 @@ def s3(**fields: Any) -> Spec:
     return {"s3": {"bucket": "lab-data", **fields}, **_SECRET}
 
 
+_HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGk3n1XyzzUjvJ0pLgTQ2MeU3v2bWqfF5sG7aWc1h0Qp"
+
+
+def sftp(**fields: Any) -> Spec:
+    """A store on an SFTP server."""
+    place = {"host": "nas.example.org", "user": "lab-files", "hostKey": _HOST_KEY, "path": "/srv/lab", **fields}
+    return {"sftp": {name: value for name, value in place.items() if value is not None}, **_SECRET}
+
+
 def local(name: str = "nas", **fields: Any) -> Spec:
     """A store on a volume."""
     return {"local": {"persistentVolumeClaimRef": {"name": name}}, **fields}
@@ -54,13 +63,15 @@ STORES: dict[str, Spec] = {
         "capacity": "500Gi",
         "limits": {"requestsPerSecond": 100, "bytesPerSecond": "100Mi"},
     },
+    "sftp": sftp(),
+    "sftp-whole": sftp(port=2222, host="2001:db8::7", path="/", user="u123456-sub1@campus.example.org"),
     "local": local(),
     "local-read-only": local(access="ReadOnly", capacity=10**9),
     "priced": local(priceSheetRef={"name": "campus"}),
 }
 
-_ONE = "`spec` must have exactly one of `local` and `s3`"
-_NEEDS = "`spec.credentials` must be set for `s3`, not for others"
+_ONE = "`spec` must have exactly one of `local`, `s3` and `sftp`"
+_NEEDS = "`spec.credentials` must be set for `s3` and `sftp`, not for others"
 _ENDPOINT = "must be a URL such as `https://s3.example.org:9000`"
 _BUCKET = "must be a bucket's name such as `lab-data`"
 
@@ -88,6 +99,19 @@ BAD_STORES: dict[str, Bad] = {
     "endpoint-empty": Bad(s3(endpoint=""), "spec.s3.endpoint"),
     "region-name": Bad(s3(endpoint="https://s3.example.org", region="North Virginia"), "spec.s3.region"),
     "region-nowhere": Bad(s3(region="campus"), "spec.s3.region", "`spec.s3.region` must be one of AWS"),
+    "sftp-no-credentials": Bad({"sftp": sftp()["sftp"]}, "spec.credentials", _NEEDS),
+    "sftp-no-host": Bad(sftp(host=None), "spec.sftp.host"),
+    "sftp-host-url": Bad(sftp(host="sftp://nas.example.org"), "spec.sftp.host"),
+    "sftp-port": Bad(sftp(port=0), "spec.sftp.port"),
+    "sftp-no-user": Bad(sftp(user=None), "spec.sftp.user"),
+    "sftp-user-option": Bad(sftp(user="-oProxyCommand=x"), "spec.sftp.user", "must be a login name"),
+    "sftp-no-host-key": Bad(sftp(hostKey=None), "spec.sftp.hostKey"),
+    "sftp-host-key-line": Bad(sftp(hostKey=f"nas.example.org {_HOST_KEY}"), "spec.sftp.hostKey", "must be a host key"),
+    "sftp-fingerprint": Bad(sftp(hostKey="SHA256:47DEQpj8HBSa"), "spec.sftp.hostKey", "must be a host key"),
+    "sftp-no-path": Bad(sftp(path=None), "spec.sftp.path"),
+    "sftp-path-relative": Bad(sftp(path="lab"), "spec.sftp.path", "must be a folder such as `/srv/lab`"),
+    "sftp-path-slash": Bad(sftp(path="/srv/lab/"), "spec.sftp.path", "must be a folder such as `/srv/lab`"),
+    "sftp-path-up": Bad(sftp(path="/srv/../etc"), "spec.sftp.path", "must be a folder such as `/srv/lab`"),
     "access": Bad(s3() | {"access": "WriteOnly"}, "spec.access"),
     "access-boolean": Bad(s3() | {"access": True}, "spec.access"),
     "capacity-zero": Bad(s3() | {"capacity": 0}, "spec.capacity", "`capacity` must be more than 0"),
@@ -105,6 +129,7 @@ BAD_STORES: dict[str, Bad] = {
 UNKNOWN_STORES: dict[str, tuple[Spec, str]] = {
     "unknown-store": ({**s3(), "azureBlob": {}}, "spec.azureBlob"),
     "unknown-host-path": ({"local": {**local()["local"], "path": "/"}}, "spec.local.path"),
+    "unknown-password": (sftp(password="x"), "spec.sftp.password"),
     "unknown-inline-key": (
         {**s3(), "credentials": {**_SECRET["credentials"], "accessKey": "AKIA"}}, "spec.credentials.accessKey"
     ),

@@ -152,6 +152,9 @@ def test_overlap(one: str, other: str, both: bool) -> None:
         (at("http://[2001:db8::7]:9000"), at("http://[2001:DB8::7]:9000/"), True),
         (STORES["local"], STORES["local-read-only"], True),
         (STORES["local"], STORES["s3"], False),
+        (STORES["sftp"], {"sftp": {**STORES["sftp"]["sftp"], "host": "NAS.example.org", "user": "other"}}, True),
+        (STORES["sftp"], {"sftp": {**STORES["sftp"]["sftp"], "port": 2222}}, False),
+        (STORES["sftp"], {"sftp": {**STORES["sftp"]["sftp"], "path": "/srv/other"}}, False),
     ],
 )
 def test_the_same_place(one: dict[str, Any], other: dict[str, Any], same: bool) -> None:
