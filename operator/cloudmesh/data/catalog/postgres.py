@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar, cast
 
+from cloudmesh.data.catalog import postgres_fast as fast
 from cloudmesh.data.catalog import sqlite_files as files
 from cloudmesh.data.catalog import sqlite_read as read
 from cloudmesh.data.catalog import sqlite_tree as tree
+from cloudmesh.data.catalog.ports import ANY
 from cloudmesh.data.catalog.postgres_schema import EMPTIED, make_root, prepare
 from cloudmesh.data.catalog.postgres_threads import Act, Connection, Link, Readers, Writer
 from cloudmesh.data.catalog.sqlite import SqliteCatalog, micros
@@ -107,6 +109,36 @@ class PostgresCatalog(SqliteCatalog):
     async def get(self, name: str) -> str:
         """See `Catalog.get`."""
         return await self._plain(lambda db: read.get(db, name))
+
+    # -- what is written often
+
+    async def begin(self, intent: Intent, *, if_version: int = ANY) -> None:
+        """See `Catalog.begin`."""
+        await self._run(
+            lambda db: files.begin(db, self._clock(), intent, if_version), lambda: fast.begin(intent, if_version)
+        )
+
+    async def commit_put(
+        self,
+        intent_id: str,
+        *,
+        size: int,
+        sha256: str,
+        whole: Sequence[Copy],
+        failed: Mapping[str, str],
+        due: int,
+        keep: bool = False,
+    ) -> Entry:
+        """See `Catalog.commit_put`."""
+        return await self._run(
+            lambda db: files.commit_put(db, self._clock(), intent_id, size, sha256, whole, failed, due, keep),
+            lambda: fast.commit_put(self._clock(), intent_id, size, sha256, whole, failed, due),
+        )
+
+    async def _run(self, act: Act[T], short: Callable[[], fast.Steps[T]]) -> T:
+        if self._writes is None:
+            raise Transient("the catalogue isn't open")
+        return await self._writes.run(act, short)
 
     # -- what several processes share
 
@@ -202,9 +234,9 @@ class PostgresCatalog(SqliteCatalog):
             files.end_load(db)
             db.write("copy", map(files.values_of, copies))
             db.execute("DELETE FROM journal")
-            db.execute("UPDATE counter SET seq = ?", (seq,))
             gone = ((thing.entry.id, thing.path, thing.at, thing.of) for thing in trashed)
-            files.finish_load(db, self._clock(), gone, fresh)
+            last = files.finish_load(db, self._clock(), gone, seq, fresh)
+            db.execute("UPDATE counter SET seq = ?", (last,))
 
         await self._write(act)
         # without knowing how many rows there are now it would look through all of them
@@ -262,9 +294,7 @@ _LEFT: Final = (
     f"WHERE e.due > 0 AND l.holder <> ? AND l.until > {NOW}"
 )
 _PATH: Final = (
-    'WITH RECURSIVE down (n, id) AS (SELECT 0, ?2 COLLATE "C" UNION ALL SELECT d.n + 1, e.id FROM down d '  # noqa: S608
-    "JOIN entry e ON e.parent = d.id AND e.name = (?1::text[])[d.n + 1] WHERE d.n < ?3) "
-    f"SELECT {read.E_ENTRY} FROM down d JOIN entry e ON e.id = d.id WHERE d.n = ?3"
+    f"WITH RECURSIVE {fast.DOWN} SELECT {read.E_ENTRY} FROM down d JOIN entry e ON e.id = d.id WHERE d.n = ?3"  # noqa: S608
 )
 
 

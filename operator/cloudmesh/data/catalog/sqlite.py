@@ -330,7 +330,7 @@ class SqliteCatalog:
             db.execute("DELETE FROM journal")
             db.execute("DELETE FROM sqlite_sequence WHERE name = 'journal'")
             db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('journal', ?)", (seq,))
-            files.finish_load(db, self._clock(), gone, fresh)
+            files.finish_load(db, self._clock(), gone, seq, fresh)
 
         await self._write(act)
 

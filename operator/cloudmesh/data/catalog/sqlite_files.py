@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 from cloudmesh.data.catalog import records
@@ -17,6 +18,8 @@ from cloudmesh.data.model import MICROS, OVER, ROOT, TRASH, Copy, Entry, Intent
 from cloudmesh.engine.errors import Conflict
 
 INSERT_COPY: Final = "INSERT INTO copy VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+KEPT: Final = 20_000
+"""Paths of directories that a load keeps in mind at most."""
 AGAIN: Final = 60 * MICROS
 """After which the mover looks again at what is in the trash and still holds something."""
 
@@ -373,15 +376,26 @@ def end_load(db: DB) -> None:
     )
 
 
-def finish_load(db: DB, now: int, trashed: Iterable[tuple[str, str, int, str]], fresh: Iterable[str]) -> None:
-    """What is in the trash, and records of what the journal doesn't speak of."""
+def finish_load(db: DB, now: int, trashed: Iterable[tuple[str, str, int, str]], seq: int, fresh: Iterable[str]) -> int:
+    """What is in the trash, and records of what the journal doesn't speak of; gives the number of the last one."""
     db.executemany("INSERT INTO trash VALUES (?, ?, ?, ?)", trashed)
-    for entry_id in fresh:
-        row = read.find_id(db, entry_id)
-        if row is None:
-            continue
-        entry = to_entry(row)
-        if entry.kind == "File":
-            _record_put(db, now, entry, _whole(db, entry_id))
-        else:
-            tree.record(db, now, records.mkdir(entry, read.place(db, entry_id)[0]))
+    paths: dict[str, str] = {ROOT: ""}
+    ids = iter(fresh)
+    while some := list(islice(ids, read.MARKS)):
+        told = []
+        held = read.copies_of(db, some)
+        for entry in map(to_entry, read.entries_of(db, some)):
+            if len(paths) > KEPT:
+                paths = {ROOT: ""}
+            if entry.parent not in paths:
+                above, thing = ("", "") if entry.parent == TRASH else read.place(db, entry.parent)
+                # what lies in the trash has no path
+                paths[entry.parent] = TRASH if thing or entry.parent == TRASH else above
+            above = paths[entry.parent]
+            path = "" if above == TRASH else f"{above}/{entry.name}" if above else entry.name
+            whole = [copy for copy in held.get(entry.id, ()) if copy.state == "Whole"]
+            told.append(records.put(entry, path, whole) if entry.kind == "File" else records.mkdir(entry, path))
+        lines = [(seq + n, now, tree.line(body)) for n, body in enumerate(told, start=1)]
+        db.executemany("INSERT INTO journal VALUES (?, ?, ?)", lines)
+        seq += len(told)
+    return seq

@@ -177,6 +177,13 @@ def copies_of(db: DB, entries: Sequence[str]) -> Mapping[str, tuple[Copy, ...]]:
     return {entry_id: tuple(held) for entry_id, held in found.items()}
 
 
+def entries_of(db: DB, entries: Sequence[str]) -> list[Row]:
+    """Rows of up to MARKS entries in their order; those that aren't there are left out."""
+    ids = [*entries, *[""] * (MARKS - len(entries))]
+    rows = {row[0]: row for row in db.execute(f"SELECT {ENTRY} FROM entry WHERE id IN ({_MANY})", ids)}  # noqa: S608
+    return [rows[entry_id] for entry_id in entries if entry_id in rows]
+
+
 def by_id(db: DB, entry_id: str) -> Located | None:
     """An entry with path and copies."""
     row = find_id(db, entry_id)

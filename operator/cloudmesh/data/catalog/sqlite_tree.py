@@ -30,8 +30,12 @@ def new_id() -> str:
 
 def record(db: DB, now: int, body: Mapping[str, Any]) -> None:
     """Keeps a line for the journal."""
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    db.execute("INSERT INTO journal (at, body) VALUES (?, ?)", (now, text))
+    db.execute("INSERT INTO journal (at, body) VALUES (?, ?)", (now, line(body)))
+
+
+def line(body: Mapping[str, Any]) -> str:
+    """Text of a record."""
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
 INSERT: Final = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)"
