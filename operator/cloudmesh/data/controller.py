@@ -408,10 +408,10 @@ class DirectoryReconciler:
 
 
 def _emptied(left: StoreConfig, told: Told, summary: Summary | None) -> bool:
-    """Whether nothing is left in a store that the gateway was told to empty."""
+    """Whether a directory needs nothing any more of a store that its gateway was told to empty."""
     if summary is None or summary.config != told.fingerprint or left.access != "Drain":
         return False
-    return not any(store.name == left.name and store.files for store in summary.stores)
+    return any(store.name == left.name and store.drained for store in summary.stores)
 
 
 def _pod_trouble(pods: list[Obj]) -> str:

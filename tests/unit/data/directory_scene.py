@@ -45,6 +45,7 @@ class Gateway:
     summary: Json = field(default_factory=dict)
     states: dict[str, tuple[str, str]] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
+    needed: set[str] = field(default_factory=set)
     seen: str = ""
     since: float = 0.0
 
@@ -116,6 +117,9 @@ class Gateways:
                 message=gateway.states.get(store.name, ("Up", ""))[1],
                 files=gateway.files.get(store.name, 0),
                 bytes=gateway.files.get(store.name, 0) * 1000,
+                drained=store.access == "Drain"
+                and not gateway.files.get(store.name, 0)
+                and store.name not in gateway.needed,
             )
             for store in config.stores
         )

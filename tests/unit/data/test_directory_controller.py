@@ -276,7 +276,11 @@ async def test_a_store_that_is_taken_out_is_emptied_first(s: Scene) -> None:
         await s.settle(60)
         assert s.config().stores[-1].name == "aws"
         assert IN_USE in s.finalizers(DATA_STORE, "aws")
-        s.gateway.files = {"aws": 0, "nas": 7}
+        # copies that aren't whole, open writes and a journal that is nowhere else keep it too
+        s.gateway.files, s.gateway.needed = {"aws": 0, "nas": 7}, {"aws"}
+        await s.settle(90)
+        assert [store.name for store in s.config().stores] == ["nas", "aws"]
+        s.gateway.needed = set()
         await s.settle(90)
         assert [store.name for store in s.config().stores] == ["nas"]
         assert s.finalizers(DATA_STORE, "aws") == []

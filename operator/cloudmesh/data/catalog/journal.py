@@ -85,6 +85,8 @@ class Journal:
         """Stores that together hold all, each object in as many of them as it can be; empty while nobody knows."""
         self._loose = False
         """Since then an object came into one store alone."""
+        self._without: set[str] = set()
+        """Stores that are lost and without which all is known, since the catalogue was written down."""
         self.snapshot_at = 0
         """When the last snapshot was written, as far as is known, in microseconds; 0 if none was."""
         self.objects = 0
@@ -294,9 +296,12 @@ class Journal:
             return
         missing = self._covered - now
         known = self._covered and not self._loose and len(missing) < min(HOLDERS, len(self._covered))
-        if not known and (not missing <= self._stores.members.keys() or any(not member.up for member in members)):
+        lost = {member.name for member in members if not member.up} | (missing - self._stores.members.keys())
+        self._without &= lost
+        if not known and lost - self._without:
             log.info("the catalogue is written down: parts of the journal may lie in stores that are lost")
             await self.snapshot()
+            self._without |= lost
         self._loose = False
         if await self._mirror():
             self._covered = now

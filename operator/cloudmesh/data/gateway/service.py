@@ -293,16 +293,30 @@ class Gateway:
     async def summary(self) -> Summary:
         """How the directory does."""
         totals = await self.catalog.totals()
-        stores = tuple(self.meter.store(m, self._store(m, totals)) for m in self.mesh.members.values())
+        stores = [self.meter.store(m, self._store(m, totals)) for m in self.mesh.members.values()]
+        drained = await self._drained(totals)
+        stores = [msgspec.structs.replace(store, drained=store.name in drained) for store in stores]
         summary = Summary(
             config=configs.fingerprint(self._text), error=self._error or self.waits, files=totals.files,
             directories=totals.directories, bytes=totals.bytes, pending=totals.pending,
-            corrupted=totals.states.get("Corrupt", 0), stores=stores,
-            entries=totals.files + totals.directories,
+            corrupted=totals.states.get("Corrupt", 0), stores=tuple(stores),
+            entries=totals.files + totals.directories, snapshot_at=self.journal.snapshot_at,
             troubles=self.troubles(), clock_ahead_ms=self.mesh.ahead_ms(),
             emptied=self.emptying is not None and self.emptying.done,
         )  # fmt: skip
+        summary = msgspec.structs.replace(summary, quote=self.quoting.quote, quote_waits=self.quoting.waits)
         return self.meter.directory(summary, totals)
+
+    async def _drained(self, totals: Totals) -> set[str]:
+        """Stores that were to be emptied, and of which nothing is needed any more."""
+        found = {
+            m.name for m in self.mesh.members.values()
+            if m.config.access == "Drain" and not totals.held.get(m.name) and self.journal.spares(m.name)
+        }  # fmt: skip
+        if found and not self.waits:
+            for intent in await self.catalog.intents(until=ALL):
+                found -= {target.store for target in intent.targets}
+        return found if not self.waits else set()
 
     def _store(self, member: Member, totals: Totals) -> StoreSummary:
         message = member.shrunk or self.following.troubles.get(member.name, "") if member.up else ""
