@@ -35,6 +35,8 @@ from cloudmesh.data.stores.common import Limits, checked, measured
 from cloudmesh.data.stores.http import TRIES, Answer, Http, patiently
 from cloudmesh.data.stores.objects import (
     CONTROLS,
+    HOLDS,
+    READ_HOLDS,
     BeyondEnd,
     Pieces,
     Upload,
@@ -99,7 +101,8 @@ class AzureStore:
         host = urlsplit(endpoint).netloc
         self._info = StoreInfo(
             "azureBlob", "Full", max_key=1024, max_part=1024, max_size=MOST_PARTS * MOST_PART, refuses=REFUSED,
-            refuses_last=".", failure_domain="azure" if host.endswith(f".{HOST}") else host,
+            refuses_last=".", failure_domain="azure" if host.endswith(f".{HOST}") else host, write_holds=HOLDS * part,
+            read_holds=READ_HOLDS, holds_for=MOST_PARTS * part,
         )  # fmt: skip
 
     def __repr__(self) -> str:

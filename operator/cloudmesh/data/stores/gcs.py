@@ -30,6 +30,8 @@ from cloudmesh.data.stores.gcs_words import as_object, classify, heard, read_jso
 from cloudmesh.data.stores.http import TRIES, Answer, Http, patiently
 from cloudmesh.data.stores.objects import (
     CONTROLS,
+    HOLDS,
+    READ_HOLDS,
     BeyondEnd,
     Pieces,
     Upload,
@@ -105,7 +107,8 @@ class GcsStore:
         host = urlsplit(self._endpoint).netloc
         self._info = StoreInfo(
             "gcs", "Full", max_key=1024, max_part=1024, max_size=MOST_SIZE, refuses=CONTROLS,
-            failure_domain="google" if self._endpoint == ENDPOINT else host,
+            failure_domain="google" if self._endpoint == ENDPOINT else host, write_holds=HOLDS * part,
+            read_holds=READ_HOLDS,
         )  # fmt: skip
 
     def __repr__(self) -> str:

@@ -24,7 +24,11 @@ WINDOW = 4 << 20
 """Bytes that a read asks for at once."""
 AHEAD = 3
 """Such pieces that come while others are taken."""
+READ_HOLDS: Final = (AHEAD + 1) * WINDOW
 IN_FLIGHT = 4
+HOLDS: Final = IN_FLIGHT + 3
+"""Parts of a write that are in memory at most: those under way, one that is gathered, one that is joined, and one
+that waits."""
 GROW_EVERY = 1_000
 """Parts after which parts of an upload of unknown size become twice as large: so it can be terabytes."""
 ABANDON_SECONDS = 20.0

@@ -26,6 +26,8 @@ from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
 from cloudmesh.data.stores.common import Limits, checked, measured
 from cloudmesh.data.stores.objects import (
     CONTROLS,
+    HOLDS,
+    READ_HOLDS,
     BeyondEnd,
     Pieces,
     Upload,
@@ -104,7 +106,7 @@ class S3Store:
         domain = urlsplit(endpoint).netloc or "aws"
         self._info = StoreInfo(
             "s3", "Full", max_key=1024, max_part=1024, max_size=MOST_PARTS * (5 << 30), refuses=CONTROLS,
-            failure_domain=domain,
+            failure_domain=domain, write_holds=HOLDS * part, read_holds=READ_HOLDS, holds_for=MOST_PARTS * part,
         )  # fmt: skip
 
     def __repr__(self) -> str:
