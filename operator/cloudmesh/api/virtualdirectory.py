@@ -205,10 +205,12 @@ class Quota(Model):
 
 
 class Versions(Model):
-    """What becomes of what was deleted."""
+    """What becomes of what was deleted or written over."""
 
+    keep: Annotated[int, Field(ge=0, le=100)] = 0
+    """Older contents of each file that can be restored; 0: none, a write replaces."""
     trash_seconds: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = 2592000
-    """How long what was deleted can be restored, in seconds; 0: not at all."""
+    """How long what was deleted, and older contents, can be restored, in seconds; 0: not at all."""
 
 
 class Verify(Model):
@@ -338,7 +340,10 @@ class VirtualDirectorySpec(Model):
     """What keeping all copies may cost a month; a write beyond it is refused, and stores without a price take none.
     Left out, no limit."""
     versions: Versions = Versions()
-    """What becomes of what was deleted."""
+    """What becomes of what was deleted or written over."""
+    settle_names: Literal["WhenCheap", "Never"] = "WhenCheap"
+    """WhenCheap: after a rename objects get the names of their files, where the store can copy them by itself or they
+    have 1 MiB at most; Never: they keep their names, and the journal says what they are."""
     verify: Verify = Verify()
     """How copies are checked."""
     adopt: Literal["Existing", "None"] = "Existing"

@@ -236,6 +236,8 @@ def directory_config(
         quota_bytes=None if spec.quota is None or spec.quota.size is None else int(parse_quantity(spec.quota.size)),
         quota_files=None if spec.quota is None else spec.quota.files,
         trash_seconds=spec.versions.trash_seconds,
+        versions=spec.versions.keep,
+        settle_names=spec.settle_names == "WhenCheap",
         verify_seconds=spec.verify.every_seconds,
         adopt=spec.adopt == "Existing",
         auth=AuthConfig(

@@ -277,7 +277,7 @@ class Mesh:
         that ended before it could act."""
         placing = msgspec.json.encode(
             [config.rules, [(s.name, s.access, s.capacity, s.domain, s.region, s.prices) for s in config.stores],
-             config.trash_seconds, config.verify_seconds]
+             config.trash_seconds, config.verify_seconds, config.versions, config.settle_names]
         )  # fmt: skip
         mark = fingerprint(placing)
         try:

@@ -176,7 +176,8 @@ DIRECTORIES: dict[str, Spec] = {
             ]
         },
         quota={"size": "1Ti", "files": 1000000},
-        versions={"trashSeconds": 0},
+        versions={"keep": 3, "trashSeconds": 0},
+        settleNames="Never",
         verify={"everySeconds": 0},
         adopt="None",
         deletionPolicy="Delete",
@@ -297,6 +298,8 @@ BAD_DIRECTORIES: dict[str, Bad] = {
         "must be a currency in three capital letters",
     ),
     "trash": Bad(lab(versions={"trashSeconds": -1}), "spec.versions.trashSeconds"),
+    "versions": Bad(lab(versions={"keep": 101}), "spec.versions.keep"),
+    "settle-names": Bad(lab(settleNames="Always"), "spec.settleNames"),
     "verify": Bad(lab(verify={"everySeconds": "30d"}), "spec.verify.everySeconds"),
     "adopt": Bad(lab(adopt=True), "spec.adopt"),
     "deletion": Bad(lab(deletionPolicy="Orphan"), "spec.deletionPolicy"),
@@ -315,7 +318,6 @@ BAD_DIRECTORIES: dict[str, Bad] = {
 }  # fmt: skip
 
 UNKNOWN_DIRECTORIES: dict[str, tuple[Spec, str]] = {
-    "unknown-keep": (lab(versions={"keep": 5}), "spec.versions.keep"),
     "unknown-policy": (lab(policyRef={"name": "a"}), "spec.policyRef"),
     "unknown-image": (lab(image="evil"), "spec.image"),
     "unknown-namespace": (
