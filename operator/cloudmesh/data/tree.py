@@ -201,6 +201,17 @@ class Tree:
         kept = (await self.catalog.versions(entry.id))[: self.mesh.config.versions]
         return entry, [thing for thing in kept if thing.at > end]
 
+    async def version(self, path: str, version: int) -> Entry:
+        """What a file was when it was of an older version that is kept.
+
+        Raises:
+            Missing: There is no such file or version.
+        """
+        entry = await self.stat(path)
+        if version == entry.version:
+            return entry
+        return replace((await self._older(entry, version)).entry, id=entry.id, parent=entry.parent, name=entry.name)
+
     async def _older(self, entry: Entry, version: int) -> Trashed:
         for thing in await self.catalog.versions(entry.id):
             if thing.entry.version == version:
