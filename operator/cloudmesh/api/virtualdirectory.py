@@ -301,6 +301,14 @@ _USABLE = (
 )
 
 
+class Apply(Model):
+    """When a change of where files belong is acted on."""
+
+    mode: Literal["Auto", "RequireApproval"] = "Auto"
+    """Auto: at once; RequireApproval: when annotation `cloudmesh.org/approved-quote` holds the hash of the quote. Until
+    then files are placed, repaired and written by the rules and stores of before."""
+
+
 class VirtualDirectorySpec(Model):
     """The stores, and how files are placed, kept and reached."""
 
@@ -339,6 +347,8 @@ class VirtualDirectorySpec(Model):
     max_monthly_cost: Amount | None = None
     """What keeping all copies may cost a month; a write beyond it is refused, and stores without a price take none.
     Left out, no limit."""
+    apply: Apply = Apply()
+    """When a change of rules or stores is acted on."""
     versions: Versions = Versions()
     """What becomes of what was deleted or written over."""
     settle_names: Literal["WhenCheap", "Never"] = "WhenCheap"
@@ -371,6 +381,7 @@ class VirtualDirectory(Model):
             Column("Pending", ".status.pendingCopies", "Files that the mover has work with.", type="integer"),
             Column("$/Month", ".status.cost.monthly", "What keeping all copies costs a month."),
             Column("URL", ".status.url", "Where it answers inside the cluster."),
+            Column("Quote", ".status.quote.hash", "Hash of the quote that waits for approval.", priority=1),
             Column("Message", '.status.conditions[?(@.type=="Ready")].message', "Why, in a sentence.", priority=1),
             Column("Age", ".metadata.creationTimestamp", "Time since the object was made.", type="date"),
         ),

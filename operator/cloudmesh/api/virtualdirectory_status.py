@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cloudmesh.api.datastore_status import Bytes, Size, State
-from cloudmesh.api.fields import Conditions, Generation, Text, Timestamp, Word, by_key
+from cloudmesh.api.fields import ATOMIC, Conditions, Generation, Text, Timestamp, Word, by_key
 from cloudmesh.api.machines import Charge, Confidence, Currency
 from cloudmesh.api.schema import Model
 
@@ -47,6 +47,43 @@ class DirectoryCost(Model):
     """How sure `monthly` is: that of the least sure price in it."""
 
 
+class DirectoryQuote(Model):
+    """What a change of rules or stores takes, counted over all files; nothing moves for it before it is approved."""
+
+    hash: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9a-f]+$")]
+    """Hash of the change and of all figures, for annotation `cloudmesh.org/approved-quote`."""
+    question: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9a-f]+$")]
+    """Hash of what was asked for: rules and stores; when that changes, the quote is made anew."""
+    files: Number
+    """Files of which copies are made."""
+    copies: Number
+    """Copies that are made."""
+    bytes: Bytes
+    """Bytes of those copies."""
+    size: Size
+    """The same for people, such as `1.5Gi`."""
+    removed: Number
+    """Copies that are removed when those are there."""
+    duration_seconds: Number | None = None
+    """How long that takes at the stores' limits; absent where none has limits."""
+    currency: Currency
+    """Currency of the amounts, as an ISO 4217 code."""
+    requests: Charge | None = None
+    """What the requests cost, once; absent where a price isn't known, as all amounts."""
+    egress: Charge | None = None
+    """What reading the files costs, once."""
+    monthly_before: Charge | None = None
+    """What keeping all copies costs a month now."""
+    monthly_after: Charge | None = None
+    """What it costs then."""
+    unpriced: Annotated[list[Word], Field(max_length=32, json_schema_extra=ATOMIC)] = Field(default_factory=list)
+    """Stores that are concerned and whose price isn't known."""
+    made_at: Timestamp
+    """When everything was counted."""
+    expires_at: Timestamp
+    """When it is counted anew."""
+
+
 class CatalogStatus(Model):
     """The catalogue: a cache of what lies in the stores."""
 
@@ -81,6 +118,12 @@ class VirtualDirectoryStatus(Model):
     """Files without a whole copy in a store that answers: they can't be read."""
     cost: DirectoryCost | None = None
     """What it costs; at most every 300 seconds."""
+    quote: DirectoryQuote | None = None
+    """What waits for approval."""
+    approved_quote: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9a-f]+$")] | None = None
+    """Hash of the quote that was approved last."""
+    approved_question: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9a-f]+$")] | None = None
+    """Hash of the rules and stores by which files are placed now, where changes of them need approval."""
     url: Annotated[str, Field(max_length=512)] | None = None
     """Where the gateway answers inside the cluster."""
     stores: Annotated[list[DirectoryStoreStatus], Field(max_length=32, json_schema_extra=by_key("name"))] = Field(

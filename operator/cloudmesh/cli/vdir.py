@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from cloudmesh.cli import connection, output, sides, transfer
+from cloudmesh.cli import connection, output, plans, sides, transfer
 from cloudmesh.cli.connection import UsageError
 
 Nouns = Any  # what argparse gives for subparsers has no public type
@@ -56,6 +57,8 @@ def add_to(nouns: Nouns) -> None:
     made.add_argument("--none", action="store_true", help="takes all tags away")
     verb("usage", usage, "How much there is", "DIRECTORY?")
     verb("cost", cost, "What it costs a month, by store", "DIRECTORY?")
+    made = verb("plan", plan, "What a change takes: the one that waits for approval, or that of a file", "DIRECTORY?")
+    made.add_argument("-f", "--file", default="", help="a VirtualDirectory as YAML: what its rules and stores take")
     verb("status", status, "How the stores are", "DIRECTORY?")
 
 
@@ -201,6 +204,17 @@ def cost(chosen: argparse.Namespace) -> int:
         output.tell("table", told)
     else:
         output.tell(chosen.output, told)
+    return 0
+
+
+def plan(chosen: argparse.Namespace) -> int:
+    """What a change takes."""
+    if not chosen.file:
+        output.tell(chosen.output, _whole(chosen).quote())
+        return 0
+    directory = plans.read(chosen.file)
+    chosen.directory = chosen.directory or directory.metadata.name
+    output.tell(chosen.output, _whole(chosen).plan(*plans.wanted(directory)))
     return 0
 
 

@@ -134,7 +134,7 @@ class Allowance:
         if limit is not None:
             prices = {store.name: store.prices for store in config.stores}
             made.rate = sum(prices[s].gib_month or 0 for s in chosen.stores if s in prices) + self._missing(chosen)
-            if old is not None:
+            if old is not None and not config.versions:
                 made.saved = sum(monthly_nanos(prices[s], old.size) or 0 for s in holding if s in prices)
         self.check(made)
         self._grants.add(made)

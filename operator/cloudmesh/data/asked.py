@@ -176,6 +176,12 @@ def _rule(asked: AskedRule, stores: Sequence[str]) -> PlacementRule:
     )
 
 
+def rules_of(directory: VirtualDirectory) -> tuple[PlacementRule, ...]:
+    """The rules of a directory as its gateway knows them."""
+    names = [store.name for store in directory.spec.stores]
+    return tuple(_rule(rule, names) for rule in directory.spec.placement.rules)
+
+
 def users_in(data: Mapping[str, bytes], secret: str) -> dict[str, str]:
     """Names and bcrypt hashes of a Secret's key `htpasswd`.
 
@@ -218,7 +224,7 @@ def directory_config(
         allow_private: Endpoints in loopback and link-local networks are allowed.
     """
     meta, spec, found = directory.metadata, directory.spec, tuple(stores)
-    auth, names = spec.expose.auth, [store.name for store in spec.stores]
+    auth = spec.expose.auth
     limit = spec.max_monthly_cost
     currency = common_currency((store.prices for store in found), limit.currency if limit is not None else "")
     return DirectoryConfig(
@@ -232,7 +238,7 @@ def directory_config(
         ),
         currency=currency,
         max_monthly_nanos=None if limit is None else to_nanos(limit.amount),
-        rules=tuple(_rule(rule, names) for rule in spec.placement.rules),
+        rules=rules_of(directory),
         quota_bytes=None if spec.quota is None or spec.quota.size is None else int(parse_quantity(spec.quota.size)),
         quota_files=None if spec.quota is None else spec.quota.files,
         trash_seconds=spec.versions.trash_seconds,

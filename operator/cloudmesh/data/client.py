@@ -95,24 +95,54 @@ class Vdir:
         """Sums, and the state of the stores."""
         return self._json("GET", "/v1/usage")
 
+    def versions(self, path: str) -> dict[str, Any]:
+        """A file as it is (`current`), and its older contents that are kept (`versions`), the newest first."""
+        return self._json("GET", f"/v1/versions/{_quoted(path)}")
+
     def cost(self) -> dict[str, Any]:
         """What all copies cost a month, and what was read since the month began, by store."""
         return self._json("GET", "/v1/cost")
 
+    def quote(self) -> dict[str, Any]:
+        """What the change takes that waits for approval; raises Missing where none does."""
+        return self._json("GET", "/v1/quote")
+
+    def plan(self, rules: list[dict[str, Any]], stores: list[str]) -> dict[str, Any]:
+        """What it would take to place all files by other rules, over these stores; nothing is changed.
+
+        Args:
+            rules: As the gateway's configuration has them.
+            stores: Names; the files of one that isn't among them are moved elsewhere.
+        """
+        return self._json("POST", "/v1/plan", {"rules": rules, "stores": stores})
+
     # -- contents
 
-    def read(self, path: str, *, start: int = 0, stop: int | None = None, etag: str = "") -> bytes:
-        """The bytes of a file from `start` to before `stop`; `etag`: only of that version."""
-        return b"".join(self.chunks(path, start=start, stop=stop, etag=etag))
+    def read(self, path: str, *, start: int = 0, stop: int | None = None, etag: str = "", version: int = 0) -> bytes:
+        """The bytes of a file from `start` to before `stop`.
 
-    def chunks(self, path: str, *, start: int = 0, stop: int | None = None, etag: str = "") -> Iterator[bytes]:
+        Args:
+            path: The file.
+            start: First byte.
+            stop: The byte after the last one, None for the end.
+            etag: Only if it is of this entity tag.
+            version: An older content that is kept; 0 for the file as it is.
+        """
+        return b"".join(self.chunks(path, start=start, stop=stop, etag=etag, version=version))
+
+    def chunks(
+        self, path: str, *, start: int = 0, stop: int | None = None, etag: str = "", version: int = 0
+    ) -> Iterator[bytes]:
         """The same in pieces."""
         if stop is not None and stop <= start:
             return
         headers = {"If-Match": etag} if etag else {}
         if start or stop is not None:
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
-        answer = self._send("GET", f"/v1/files/{_quoted(path)}", headers=headers, allowed=(200, 206, 416), stream=True)
+        older = f"?version={version}" if version else ""
+        answer = self._send(
+            "GET", f"/v1/files/{_quoted(path)}{older}", headers=headers, allowed=(200, 206, 416), stream=True
+        )
         whole = False
         try:
             if answer.status == 416:
@@ -203,6 +233,15 @@ class Vdir:
     def restore(self, entry_id: str, path: str = "") -> dict[str, Any]:
         """Brings something back from the trash, to where it was or to `path`."""
         return self._json("POST", "/v1/restore", {"id": entry_id} | ({"to": path} if path else {}))
+
+    def restore_version(self, path: str, version: int, *, etag: str = "") -> dict[str, Any]:
+        """Makes an older content of a file its own again, as a new version; `etag`: only over this one."""
+        headers = {"If-Match": etag} if etag else {}
+        return self._json("POST", f"/v1/versions/{_quoted(path)}", {"version": version}, headers=headers)
+
+    def delete_version(self, path: str, version: int) -> None:
+        """Gives an older content of a file up."""
+        self._send("DELETE", f"/v1/versions/{_quoted(path)}?version={version}", allowed=(204,))
 
     def set_tags(self, path: str, tags: Mapping[str, str]) -> dict[str, Any]:
         """Replaces the tags."""

@@ -15,6 +15,7 @@ from cloudmesh.api import names
 from cloudmesh.api.virtualdirectory import VirtualDirectory
 from cloudmesh.data import config as configs
 from cloudmesh.data.access import Access, access_of, secret_of
+from cloudmesh.data.approval import Decision, decide, question_of
 from cloudmesh.data.asked import decoded, directory_config, encoded, store_config, store_prices, users_in
 from cloudmesh.data.config import DirectoryConfig, StoreConfig, Summary
 from cloudmesh.data.directory_metrics import DirectoryMetrics
@@ -138,11 +139,15 @@ class DirectoryReconciler:
         else:
             await self._engine.finalizers.remove(VIRTUAL_DIRECTORY, obj)
         trouble: Trouble | None = None
+        decision: Decision | None = None
         told, summary, silence = Told(), None, "the gateway starts"
         try:
             told = await self._told(obj)
             summary, silence = await self._ask(key, told)
             wanted = await self._wanted(obj, directory, told, summary)
+            if directory.spec.apply.mode == "RequireApproval":
+                decision = self._decide(obj, wanted, told)
+                wanted = decision.config
             told = await self._make(obj, directory, wanted, told)
         except _Refused as error:
             trouble = error.trouble
@@ -150,7 +155,11 @@ class DirectoryReconciler:
             trouble = Trouble(c.REASON_NAME_CONFLICT, str(error))
         except InvalidRequest as error:
             trouble = Trouble("InvalidRequest", f"the API server refuses what the spec makes: {error}")
-        await self._write(key, obj, Seen(trouble, summary, silence, told.config, told.fingerprint, self._served(obj)))
+        seen = Seen(
+            trouble, summary, silence, told.config, told.fingerprint, self._served(obj), decision,
+            approval=directory.spec.apply.mode == "RequireApproval",
+        )  # fmt: skip
+        await self._write(key, obj, seen)
         if trouble is not None:
             return Done(requeue_after=TROUBLE_SECONDS)
         if summary is None or summary.config != told.fingerprint:
@@ -245,9 +254,14 @@ class DirectoryReconciler:
         for left in before.values():
             if left.name in named or left.name not in known or _emptied(left, told, summary):
                 continue
+            if left.awaits_approval:
+                # it never belonged to the directory
+                continue
             keys = encoded(await self._credentials(known[left.name]))
             prices = store_prices(known[left.name], sheets, self._now())
-            stores.append(msgspec.structs.replace(left, access="Drain", credentials=keys, prices=prices))
+            stores.append(
+                msgspec.structs.replace(left, access="Drain", credentials=keys, prices=prices, placed_by=None)
+            )
         return directory_config(
             directory,
             stores,
@@ -256,6 +270,21 @@ class DirectoryReconciler:
             users=await self._users(directory),
             allow_private=self._access.settings.allow_private_endpoints,
         )
+
+    def _decide(self, obj: Obj, wanted: DirectoryConfig, told: Told) -> Decision:
+        """What of it may be told now."""
+        status = obj.get("status") or {}
+        placed = str(status.get("approvedQuestion", ""))
+        if told.config is None and placed not in ("", question_of(wanted)):
+            raise _Refused(
+                Trouble(
+                    c.REASON_AWAITING_APPROVAL,
+                    "the rules that were approved are lost with the Secret of the gateway: write them into the spec"
+                    " again, or set `apply.mode` to Auto",
+                )
+            )
+        annotation = (obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_APPROVED_QUOTE, "")
+        return decide(wanted, told.config, status, annotation, self._now())
 
     async def _credentials(self, store: Obj) -> dict[str, bytes]:
         about = f"DataStore '{store['metadata']['name']}'"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from cloudmesh.data import names
 from cloudmesh.data.config import Match, PlacementRule, Prefer, StoreConfig
 from cloudmesh.data.errors import InvalidName
-from cloudmesh.data.model import MICROS
-from cloudmesh.data.money import month_of_use, monthly_nanos
+from cloudmesh.data.model import MICROS, Copy
+from cloudmesh.data.money import egress_nanos, month_of_use, monthly_nanos, read_nanos
 from cloudmesh.data.stores.ports import StoreInfo
 
 UNKNOWN = 1 << 62
@@ -141,7 +141,7 @@ def rule_of(facts: Facts, rules: Sequence[PlacementRule], now: int) -> tuple[Pla
 
 def _cheapest(view: StoreView, facts: Facts, _: PlacementRule) -> int:
     # a small file's requests cost more than its bytes, and a large one's way out more than its place
-    cost = month_of_use(view.config.prices, facts.size)
+    cost = month_of_use(view.config.placed_by or view.config.prices, facts.size)
     return UNKNOWN if cost is None else cost
 
 
@@ -183,6 +183,8 @@ def _falls(view: StoreView, facts: Facts, rule: PlacementRule, holding: bool) ->
         names.key_of(config.prefix, facts.path, view.info)
     except InvalidName as error:
         return f"it can't hold the name: {error}"
+    if config.awaits_approval:
+        return "it waits for approval of the change that brings it"
     if config.access == "ReadOnly":
         return "it is read-only"
     if config.must_be_priced and config.prices.gib_month is None:
@@ -259,3 +261,14 @@ def _spread(rule: PlacementRule, ranked: Sequence[StoreView]) -> list[StoreView]
             picked.append(view)
     picked += [view for view in ranked if view not in picked][: rule.copies - len(picked)]
     return picked
+
+
+def by_way_out(copies: Iterable[Copy], views: Mapping[str, StoreView]) -> list[Copy]:
+    """Sources of a copy, the one whose bytes cost least to read first; those are the quickest where nobody is paid."""
+
+    def price(copy: Copy) -> tuple[int, int]:
+        view = views[copy.store]
+        way, ask = egress_nanos(view.config.prices, copy.size), read_nanos(view.config.prices, 1)
+        return (UNKNOWN if way is None or ask is None else way + ask), view.latency_ms
+
+    return sorted(copies, key=price)

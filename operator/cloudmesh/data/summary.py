@@ -10,6 +10,8 @@ import aiohttp
 import msgspec
 
 from cloudmesh.api import conditions as c
+from cloudmesh.api import names
+from cloudmesh.data.approval import Decision, quote_status, quote_words
 from cloudmesh.data.config import DirectoryConfig, StoreSummary, Summary
 from cloudmesh.data.money import say
 from cloudmesh.data.resources import gateway_url
@@ -91,6 +93,8 @@ class Seen:
         config: What the gateway is to be told; None if nothing ever was.
         fingerprint: Of that.
         served: The gateway has answered before.
+        decision: What of a change may be told; None if that wasn't decided.
+        approval: Changes of where files belong wait for approval.
     """
 
     trouble: Trouble | None
@@ -99,6 +103,8 @@ class Seen:
     config: DirectoryConfig | None
     fingerprint: str
     served: bool
+    decision: Decision | None = None
+    approval: bool = False
 
 
 def make_status(obj: Obj, seen: Seen, now: str) -> dict[str, Any]:
@@ -120,9 +126,11 @@ def make_status(obj: Obj, seen: Seen, now: str) -> dict[str, Any]:
         status |= _counters(summary)
         status["stores"] = [_store(store, seen.config) for store in summary.stores[:MAX_STORES]]
         _parts(conditions, summary, seen.config)
+    if seen.approval:
+        status |= _approval(old, seen)
     if seen.config is not None:
         status["url"] = gateway_url(obj["metadata"]["namespace"], obj["metadata"]["name"])
-    _ready(conditions, seen)
+    _ready(conditions, seen, status.get("quote"))
     return {"observedGeneration": conditions.generation, "conditions": conditions.list, **status}
 
 
@@ -238,7 +246,26 @@ def _away_reason(away: Sequence[StoreSummary]) -> str:
     return c.REASON_SUSPICIOUS_SHRINK if "Suspicious" in states else c.REASON_STORE_UNAVAILABLE
 
 
-def _ready(conditions: c.Conditions, seen: Seen) -> None:
+def _approval(old: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
+    """`quote`, `approvedQuote` and `approvedQuestion`."""
+    told = {name: old[name] for name in ("approvedQuote", "approvedQuestion", "quote") if name in old}
+    if seen.decision is None:
+        return told
+    told["approvedQuestion"] = seen.decision.placed
+    if seen.decision.approved:
+        told["approvedQuote"] = seen.decision.approved
+    proposal = seen.decision.config.proposal
+    if proposal is None:
+        told.pop("quote", None)
+        return told
+    if seen.summary is not None and seen.summary.quote is not None and seen.summary.quote.question == proposal.question:
+        told["quote"] = quote_status(seen.summary.quote, seen.decision.approved)
+    elif told.get("quote", {}).get("question") != proposal.question:
+        told.pop("quote", None)
+    return told
+
+
+def _ready(conditions: c.Conditions, seen: Seen, quote: Mapping[str, Any] | None) -> None:
     summary, config = seen.summary, seen.config
     over, dear = "", ""
     if summary is not None and config is not None:
@@ -269,6 +296,10 @@ def _ready(conditions: c.Conditions, seen: Seen) -> None:
         conditions.ready("False", c.REASON_QUOTA_EXCEEDED, over, stalled=True)
     elif dear:
         conditions.ready("False", c.REASON_BUDGET_EXCEEDED, dear, stalled=True)
+    elif config is not None and config.proposal is not None:
+        told = summary.quote_waits or "what the change takes is being counted"
+        words = told if quote is None else quote_words(quote, names.ANNOTATION_APPROVED_QUOTE)
+        conditions.ready("False", c.REASON_AWAITING_APPROVAL, words, reconciling=True)
     elif summary.corrupted:
         conditions.ready("False", c.REASON_REPAIRING, "damaged copies are made anew", reconciling=True)
     else:

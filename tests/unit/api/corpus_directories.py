@@ -197,6 +197,7 @@ DIRECTORIES: dict[str, Spec] = {
     ),
     "catalogue-default": lab(catalog={"sqlite": {}}),
     "cheapest": rule(prefer="Cheapest", weakCopies="Count"),
+    "approval": lab(apply={"mode": "RequireApproval"}),
     "budget": lab(maxMonthlyCost={"amount": "40.50", "currency": "EUR"}),
     "budget-nothing": lab(maxMonthlyCost={"amount": 0}),
     "sizes-equal": first(match={"minSize": 1024, "maxSize": "1Ki"}),
@@ -287,6 +288,8 @@ BAD_DIRECTORIES: dict[str, Bad] = {
     "quota-empty": Bad(lab(quota={}), "spec.quota", "`quota` must have at least one of `size` and `files`"),
     "quota-zero": Bad(lab(quota={"size": "0"}), "spec.quota.size", "`size` must be more than 0"),
     "quota-files": Bad(lab(quota={"files": 0}), "spec.quota.files"),
+    "apply": Bad(lab(apply="Auto"), "spec.apply"),
+    "apply-mode": Bad(lab(apply={"mode": "Manual"}), "spec.apply.mode"),
     "budget-empty": Bad(lab(maxMonthlyCost={}), "spec.maxMonthlyCost.amount"),
     "budget-number": Bad(lab(maxMonthlyCost={"amount": 40.5}), "spec.maxMonthlyCost.amount"),
     "budget-text": Bad(

@@ -121,6 +121,18 @@ SCHEMAS: dict[str, Any] = {
             )
         ),
     ),
+    "Plan": {
+        "type": "object", "required": ["rules", "stores"], "additionalProperties": False,
+        "properties": {
+            "rules": {"type": "array", "minItems": 1, "maxItems": 32, "items": {"type": "object"}},
+            "stores": {"type": "array", "maxItems": 32, "items": _TEXT},
+        },
+    },
+    "Quote": _object(
+        ["files", "copies", "bytes", "size", "removed", "currency"],
+        files=_SIZE, copies=_SIZE, bytes=_SIZE, size=_TEXT, removed=_SIZE, currency=_TEXT, requests=_TEXT,
+        egress=_TEXT, monthlyBefore=_TEXT, monthlyAfter=_TEXT, unpriced=_list_of(_TEXT), durationSeconds=_SIZE,
+    ),
     "Problem": _object(
         ["type", "title", "status", "reason", "detail"],
         type=_TEXT, title=_TEXT, status={"type": "integer"}, reason=_TEXT, detail=_TEXT,
@@ -248,6 +260,17 @@ def document(name: str) -> dict[str, Any]:
                 "get": _operation("usage", "Sums, and the state of the stores", {"200": _json("Usage", "Sums.")})
             },
             "/v1/cost": {"get": _operation("cost", "What all of it costs", {"200": _json("Cost", "By store.")})},
+            "/v1/quote": {
+                "get": _operation(
+                    "quote", "What the change takes that waits for approval", {"200": _json("Quote", "Its figures.")}
+                )
+            },
+            "/v1/plan": {
+                "post": _operation(
+                    "plan", "What other rules and stores would take", {"200": _json("Quote", "Its figures.")},
+                    body=_body("Plan"),
+                )
+            },
         },
         "components": {
             "schemas": SCHEMAS,

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -47,6 +47,19 @@ def told(path: str, entry: Entry) -> dict[str, Any]:
     return body | ({"tags": tags} if tags else {})
 
 
+class Ledger(Protocol):
+    """What is asked about money."""
+
+    async def cost(self) -> dict[str, Any]:
+        """What the directory costs, by store."""
+
+    async def quote(self) -> dict[str, Any]:
+        """What the change takes that waits for approval."""
+
+    async def plan(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """What other rules and accesses of stores would take."""
+
+
 class Rest:
     """The routes.
 
@@ -54,7 +67,7 @@ class Rest:
         tree: The directory.
         door: Lets users in.
         waits: Says why nobody is served yet, empty when all are.
-        cost: Tells what the directory costs; None where nobody asks.
+        ledger: Tells what the directory costs, and what changes would; None where nobody asks.
     """
 
     def __init__(
@@ -63,10 +76,10 @@ class Rest:
         door: Doorkeeper,
         waits: Callable[[], str] = lambda: "",
         *,
-        cost: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._tree = tree
-        self._cost = cost
+        self._ledger = ledger
         self._door = door
         self._waits = waits
 
@@ -92,8 +105,10 @@ class Rest:
             ("GET", "/v1/usage", self.usage),
         ):
             route(method, path, self._guard(handler))
-        if self._cost is not None:
-            route("GET", "/v1/cost", self._guard(self.cost))
+        if self._ledger is not None:
+            route("GET", "/v1/cost", self._guard(self._told(self._ledger.cost)))
+            route("GET", "/v1/quote", self._guard(self._told(self._ledger.quote)))
+            route("POST", "/v1/plan", self._guard(self._planned(self._ledger)))
         route("GET", "/openapi.json", self.document)
 
     def _guard(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -430,10 +445,19 @@ class Rest:
         body = {"files": totals.files, "directories": totals.directories, "bytes": totals.bytes}
         return web.json_response(body | {"pending": totals.pending, "stores": stores})
 
-    async def cost(self, request: web.Request, user: User) -> web.StreamResponse:
-        """What all copies cost a month, and what was read since the month began, by store."""
-        self._door.check(user, "", "get")
-        return web.json_response(await self._cost() if self._cost is not None else {})
+    def _told(self, ask: Callable[[], Awaitable[dict[str, Any]]]) -> Handler:
+        async def handler(_: web.Request, user: User) -> web.StreamResponse:
+            self._door.check(user, "", "get")
+            return web.json_response(await ask())
+
+        return handler
+
+    def _planned(self, ledger: Ledger) -> Handler:
+        async def handler(request: web.Request, user: User) -> web.StreamResponse:
+            self._door.check(user, "", "get")
+            return web.json_response(await ledger.plan(await reading.json_of(request)))
+
+        return handler
 
     async def document(self, _: web.Request) -> web.Response:
         """The OpenAPI document."""

@@ -24,6 +24,7 @@ from cloudmesh.data.gateway import problems
 from cloudmesh.data.gateway.auth import ApiServer, Doorkeeper, Unauthenticated
 from cloudmesh.data.gateway.costs import Meter, cost_of
 from cloudmesh.data.gateway.page import Page
+from cloudmesh.data.gateway.quoting import Quoting
 from cloudmesh.data.gateway.rest import Rest
 from cloudmesh.data.gateway.webdav import WebDav
 from cloudmesh.data.mesh import Member, Mesh
@@ -82,6 +83,7 @@ class Gateway:
         self.tree = Tree(self.catalog, self.mesh, self.journal, stir=self._stir)
         self.mover = Mover(self.tree)
         self.meter = Meter(self.catalog, self.mesh, self.mover.done, wall)
+        self.quoting = Quoting(self.tree, wall)
         self.recovery = Recovery(self.tree)
         self.following = Following(self.tree, stir=self._stir)
         self.door = Doorkeeper(lambda: self.mesh.config, self._api_server)
@@ -131,7 +133,7 @@ class Gateway:
         async with asyncio.TaskGroup() as group:
             for name, work in (
                 ("moving files", self.mover.run), ("open writes", self._recover), ("counting", self._count),
-                ("listings", self.following.run),
+                ("listings", self.following.run), ("quotes", self.quoting.run),
             ):  # fmt: skip
                 group.create_task(self._again(name, work))
 
@@ -249,7 +251,7 @@ class Gateway:
     def app(self) -> web.Application:
         """The web application."""
         app = web.Application(client_max_size=0, middlewares=[problems.told])
-        Rest(self.tree, self.door, lambda: self.waits, cost=self.cost).add_to(app)
+        Rest(self.tree, self.door, lambda: self.waits, ledger=self).add_to(app)
         self.webdav = WebDav(self.tree, self.door, lambda: self.waits)
         self.webdav.add_to(app)
         self.page = Page(self.tree, self.door, lambda: self.waits)
@@ -290,6 +292,18 @@ class Gateway:
         prices = {store.name: store.prices for store in config.stores}
         return cost_of(await self.summary(), prices, config.max_monthly_nanos)
 
+    async def quote(self) -> dict[str, Any]:
+        """The quote that waits for approval.
+
+        Raises:
+            Missing: There is none.
+        """
+        return self.quoting.told()
+
+    async def plan(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """What other rules and stores would take; see `Quoting.plan`."""
+        return await self.quoting.plan(asked)
+
     async def summary(self) -> Summary:
         """How the directory does."""
         totals = await self.catalog.totals()
@@ -304,6 +318,7 @@ class Gateway:
             troubles=self.troubles(), clock_ahead_ms=self.mesh.ahead_ms(),
             emptied=self.emptying is not None and self.emptying.done,
         )  # fmt: skip
+        summary = msgspec.structs.replace(summary, quote=self.quoting.quote, quote_waits=self.quoting.waits)
         summary = msgspec.structs.replace(summary, quote=self.quoting.quote, quote_waits=self.quoting.waits)
         return self.meter.directory(summary, totals)
 
