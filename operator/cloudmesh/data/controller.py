@@ -407,6 +407,9 @@ class DirectoryReconciler:
             told = await self._told(obj)
             summary, silence = await self._ask(key, told)
             if summary is not None and summary.config == told.fingerprint and summary.emptied:
+                if summary.strangers:
+                    stay = f"{summary.strangers} objects below its prefixes were never its files: they stay"
+                    self._engine.events.emit(obj, "Normal", "StrangersStay", stay)
                 await self._engine.finalizers.remove(VIRTUAL_DIRECTORY, obj)
                 return Done()
             if told.config is None and not self._served(obj):

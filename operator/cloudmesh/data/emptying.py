@@ -1,11 +1,18 @@
-"""The end of a directory whose files go with it: all its objects are removed, the markers last."""
+"""The end of a directory whose files go with it: its objects are removed, then its journal, the markers last.
+
+Only what is on record goes, and what carries our attributes where we put it: what others laid beside the files and was
+never taken into the tree, or was copied from them, stays and is counted.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
+from cloudmesh.data import names
+from cloudmesh.data.borders import Borders
+from cloudmesh.data.catalog.ports import Catalog
 from cloudmesh.data.mesh import HIDDEN, MARKER, Member
 from cloudmesh.data.stores.ports import Object, Sweeper
 from cloudmesh.engine.errors import CloudmeshError
@@ -14,8 +21,6 @@ log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 2.0
 AT_ONCE = 16
-OURS = "id"
-"""Attribute of each object that a directory wrote."""
 
 
 class Emptying:
@@ -23,21 +28,40 @@ class Emptying:
 
     Args:
         members: Gives its stores.
-        adopted: Objects that others wrote below its prefixes are its files too.
+        catalog: What is on record.
+        ready: Fills the catalogue if it is new; gives what it waits for, empty when it is there.
     """
 
-    def __init__(self, members: Callable[[], Iterable[Member]], *, adopted: bool) -> None:
+    def __init__(
+        self,
+        members: Callable[[], Iterable[Member]],
+        catalog: Catalog,
+        ready: Callable[[], Awaitable[str]] | None = None,
+    ) -> None:
         self._members = members
-        self._adopted = adopted
+        self._catalog = catalog
+        self._ready = ready
+        self._left: dict[str, int] = {}
         self.done = False
+
+    @property
+    def strangers(self) -> int:
+        """Objects of others that stay."""
+        return sum(self._left.values())
 
     async def run(self) -> None:
         """Works until all is gone, and then waits for its end; a store that doesn't answer is waited for."""
         while True:
             try:
-                self.done = self.done or await self.round()
+                if self._ready is not None and (why := await self._ready()):
+                    log.warning("%s", why)
+                else:
+                    self._ready = None
+                    self.done = self.done or await self.round()
             except CloudmeshError as error:
                 log.warning("a store can't be emptied now: %s", error)
+            except Exception:
+                log.exception("a store can't be emptied now")
             await asyncio.sleep(ROUND_SECONDS)
 
     async def round(self) -> bool:
@@ -60,34 +84,63 @@ class Emptying:
                 continue
             empty = False
         if empty:
+            # until here the journal tells a process with a new catalogue what was ours
+            for member in clear:
+                while not await self._clear(member):
+                    pass
             for member in clear:
                 await member.store.delete(member.key(MARKER))
         return empty
 
     async def _empty(self, member: Member) -> bool:
-        """Removes a store's objects but the marker; says whether a listing then shows none of ours."""
+        """Removes a store's files; says whether a listing then shows none of ours."""
         if isinstance(member.store, Sweeper):
             await member.store.sweep(member.config.prefix, 0)
-        after, found = "", False
+        borders = Borders(member.store, member.config.prefix)
+        after, found, left = "", False, 0
         while True:
             page = await member.store.list(member.config.prefix, after=after)
-            for start in range(0, len(page.objects), AT_ONCE):
-                some = page.objects[start : start + AT_ONCE]
-                gone = await asyncio.gather(*(self._remove(member, one) for one in some))
+            files = [one for one in page.objects if not one.key.startswith(member.key(HIDDEN))]
+            for start in range(0, len(files), AT_ONCE):
+                some = files[start : start + AT_ONCE]
+                gone = await asyncio.gather(*(self._remove(member, borders, one) for one in some))
                 found = found or any(gone)
+                left += sum(1 for one in gone if one is False)
             if not page.complete:
                 found = True
             if not page.after:
+                self._left[member.name] = left
                 return not found
             after = page.after
 
-    async def _remove(self, member: Member, one: Object) -> bool:
-        """Removes an object if it is ours; says whether it was."""
-        if one.key == member.key(MARKER):
+    async def _remove(self, member: Member, borders: Borders, one: Object) -> bool | None:
+        """Removes an object if it is ours; says whether it was, None for one of another directory."""
+        copy = await self._catalog.at_key(member.name, one.key)
+        if copy is not None and copy.tag and one.tag == copy.tag:
+            await member.store.delete(one.key, if_tag=one.tag)
+            return True
+        if await borders.foreign(one.key):
+            return None
+        seen = await member.store.stat(one.key)
+        if seen is None:
+            return None
+        at = seen.attributes.get("at", names.mark_of(member.config.prefix, one.key))
+        written = "id" in seen.attributes and at == names.mark_of(member.config.prefix, one.key)
+        if not written and (copy is None or not copy.tag or seen.tag != copy.tag):
             return False
-        if not self._adopted and not one.key.startswith(member.key(HIDDEN)):
-            seen = await member.store.stat(one.key)
-            if seen is None or OURS not in seen.attributes:
-                return False
-        await member.store.delete(one.key)
+        await member.store.delete(one.key, if_tag=seen.tag)
         return True
+
+    @staticmethod
+    async def _clear(member: Member) -> bool:
+        """Removes what is below our own folder but the marker; says whether nothing of it was left."""
+        found, after = False, ""
+        while True:
+            page = await member.store.list(member.key(HIDDEN), after=after)
+            for one in page.objects:
+                if one.key != member.key(MARKER):
+                    found = True
+                    await member.store.delete(one.key)
+            after = page.after
+            if not after:
+                return not found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from cloudmesh.data.catalog.journal import JOURNAL
 from cloudmesh.data.catalog.ports import Catalog
@@ -16,11 +17,21 @@ FILLED = "filled"
 """Text of a catalogue that was filled once; without it the catalogue is new."""
 
 
-async def fill(catalog: Catalog, mesh: Mesh, now: int) -> str:
+async def fill(
+    catalog: Catalog, mesh: Mesh, now: int, *, adopt: bool = True, ending: bool = False, scratch: Path | None = None
+) -> str:
     """Makes a new catalogue of what the stores hold; does nothing with one that isn't new.
 
     All stores have to answer if one that does holds something of the directory already: what lies in the others alone
     would look deleted. A directory that is new, since no store that answers knew it, begins with those that are there.
+
+    Args:
+        catalog: The catalogue.
+        mesh: The stores.
+        now: Microseconds.
+        adopt: Files of others are taken in.
+        ending: The directory is to be emptied: prefixes of others aren't waited for.
+        scratch: Folder for what is found out meanwhile.
 
     Returns:
         What it waits for; empty when it is done.
@@ -31,7 +42,7 @@ async def fill(catalog: Catalog, mesh: Mesh, now: int) -> str:
         # it was loaded, which is one commit, and the process ended before it could say so
         await catalog.set(FILLED, "rebuilt")
         return ""
-    away = [m for m in mesh.members.values() if not m.up]
+    away = [m for m in mesh.members.values() if not m.up and not (ending and m.state == "Claimed")]
     there = mesh.up()
     try:
         if not there:
@@ -41,7 +52,8 @@ async def fill(catalog: Catalog, mesh: Mesh, now: int) -> str:
             return ""
         if away:
             return "the catalogue is made anew when all stores answer: " + _tell(away)
-        found = await rebuild([Source(m.name, m.config.prefix, m.store) for m in there], catalog, now=now)
+        sources = [Source(m.name, m.config.prefix, m.store) for m in there]
+        found = await rebuild(sources, catalog, now=now, adopt=adopt, scratch=scratch)
     except CloudmeshError as error:
         return f"the catalogue can't be made anew yet: {error}"
     await catalog.set(FILLED, "rebuilt")

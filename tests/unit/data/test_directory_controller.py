@@ -9,7 +9,7 @@ import pytest
 from tests.unit.data.directory_scene import Scene, scene
 
 from cloudmesh.data.kinds import CLAIM, DATA_STORE, DEPLOYMENT, SERVICE, VIRTUAL_DIRECTORY
-from cloudmesh.engine import SECRET
+from cloudmesh.engine import EVENT, SECRET
 from cloudmesh.testing import for_every_crash, run_virtual
 
 IN_USE = "cloudmesh.org/in-use"
@@ -512,10 +512,12 @@ async def test_delete_empties_the_stores_first(s: Scene) -> None:
         await s.settle(20)
         assert s.config().emptying
         assert s.api.get(DEPLOYMENT, "ns", "lab-vdir") is not None
-        s.gateway.summary = {}
+        s.gateway.summary = {"strangers": 3}
         await s.settle(20)
         assert s.api.get(VIRTUAL_DIRECTORY, "ns", "lab") is None
         assert s.finalizers(DATA_STORE, "aws") == []
+        told = [event["note"] for event in s.api.all(EVENT) if event["reason"] == "StrangersStay"]
+        assert told == ["3 objects below its prefixes were never its files: they stay"]
 
 
 @scene

@@ -108,7 +108,7 @@ class Gateway:
         self.waits = "the directory is being deleted"
         if self.emptying is not None:
             return
-        self.emptying = Emptying(lambda: self.mesh.members.values(), adopted=self.mesh.config.adopt)
+        self.emptying = Emptying(lambda: self.mesh.members.values(), self.catalog, self._known)
         work = [task for task in self._tasks if task.get_name() == "work"]
         for task in work:
             task.cancel()
@@ -117,7 +117,12 @@ class Gateway:
         self._tasks.append(asyncio.create_task(self._forever(self.emptying.run()), name="emptying"))
 
     async def _fill(self) -> None:
-        self.waits = await fill(self.catalog, self.mesh, wall())
+        adopt = self.mesh.config.adopt
+        self.waits = await fill(self.catalog, self.mesh, wall(), adopt=adopt, scratch=self._folder)
+
+    async def _known(self) -> str:
+        """Sees to it that the catalogue knows what is the directory's, if it is new; nothing is adopted any more."""
+        return await fill(self.catalog, self.mesh, wall(), adopt=False, ending=True, scratch=self._folder)
 
     async def _work(self, filling: asyncio.Task[None]) -> None:
         """All that goes on in the background once there is a catalogue."""
@@ -315,10 +320,11 @@ class Gateway:
             directories=totals.directories, bytes=totals.bytes, pending=totals.pending,
             corrupted=totals.states.get("Corrupt", 0), stores=tuple(stores),
             entries=totals.files + totals.directories, snapshot_at=self.journal.snapshot_at,
+            under_replicated=self.census.counted.under_replicated, unreachable=self.census.counted.unreachable,
             troubles=self.troubles(), clock_ahead_ms=self.mesh.ahead_ms(),
             emptied=self.emptying is not None and self.emptying.done,
+            strangers=self.emptying.strangers if self.emptying is not None else 0,
         )  # fmt: skip
-        summary = msgspec.structs.replace(summary, quote=self.quoting.quote, quote_waits=self.quoting.waits)
         summary = msgspec.structs.replace(summary, quote=self.quoting.quote, quote_waits=self.quoting.waits)
         return self.meter.directory(summary, totals)
 
