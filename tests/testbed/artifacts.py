@@ -45,6 +45,7 @@ PAUSE = "cloudmesh.local/pause:1"
 DATA_SERVERS = HERE / "dataservers"
 """A module of its own, so that a change of these servers doesn't make Kubernetes anew."""
 VERSITYGW = "github.com/versity/versitygw/cmd/versitygw"
+KEYSTONE_PASSWORD = "keystone-password-4e1b"
 KEEP_DAYS = 14
 FREE_BYTES_TO_BUILD = 15 * 2**30
 COMPONENTS = (
@@ -324,6 +325,50 @@ def versitygw() -> Path:
         "versitygw", fingerprint, lambda work: _go_build(DATA_SERVERS, VERSITYGW, work / "versitygw"), "versitygw", hint
     )
     return part / "versitygw"
+
+
+SWIFT = HERE / "swift"
+_KEYSTONE_MANAGE = "import sys; from keystone.cmd.manage import main; sys.exit(main())"
+
+
+def keystone_settings(folder: Path, token_seconds: int = 3600) -> str:
+    """Text of keystone.conf of a Keystone over a folder."""
+    return (
+        f"[database]\nconnection = sqlite:///{folder}/keystone.db\n[fernet_tokens]\nkey_repository = {folder}/fernet\n"
+        f"[token]\nexpiration = {token_seconds}\nallow_expired_window = 0\n[identity]\npassword_hash_rounds = 4\n"
+        "[cache]\nenabled = false\n[DEFAULT]\nuse_stderr = true\ndefault_logging_level = WARNING\n"
+    )
+
+
+def _build_swift(work: Path) -> None:
+    run([sys.executable, "-m", "venv", str(work / "venv")], cwd=work, timeout=300)
+    python = str(work / "venv/bin/python")
+    run([python, "-m", "pip", "install", "-q", "--require-hashes", "-r", str(SWIFT / "requirements.txt")],
+        cwd=work, timeout=1800)  # fmt: skip
+    seed = work / "keystone"
+    seed.mkdir()
+    (seed / "keystone.conf").write_text(keystone_settings(seed))
+    manage, user = [python, "-c", _KEYSTONE_MANAGE, "--config-file", str(seed / "keystone.conf")], str(os.getuid())
+    run([*manage, "db_sync"], cwd=seed, timeout=600)
+    run([*manage, "fernet_setup", "--keystone-user", user, "--keystone-group", str(os.getgid())], cwd=seed, timeout=300)
+    url = "http://127.0.0.1/v3"
+    run([*manage, "bootstrap", "--bootstrap-password", KEYSTONE_PASSWORD, "--bootstrap-region-id", "RegionOne",
+         "--bootstrap-public-url", url, "--bootstrap-internal-url", url, "--bootstrap-admin-url", url],
+        cwd=seed, timeout=300)  # fmt: skip
+
+
+def swift() -> Path:
+    """Folder with Swift and Keystone in `venv/`, and the database and keys of a new Keystone in `keystone/`."""
+    fingerprint = _fingerprint([SWIFT / "requirements.txt"], keystone_settings(Path("/")), "seed-1")
+    return _part("swift", fingerprint, _build_swift, "Swift and Keystone", "about a minute the first time")
+
+
+def memcached() -> tuple[str, dict[str, str]]:
+    """Path of the Debian package's memcached, and the environment to run it in."""
+    names = SWIFT / "packages.txt"
+    part = _part("memcached", _fingerprint([names], SUITE), lambda work: _unpack(work, names), "memcached (Debian)")
+    libraries = part / "root/usr/lib" / _debian_triple()
+    return str(part / "root/usr/bin/memcached"), {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
 
 
 # --- servers of clouds' stores ----------------------------------------------------------------------------------------

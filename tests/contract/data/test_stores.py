@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
-from tests.testbed import s3server, sftpserver
+from tests.testbed import s3server, sftpserver, swiftserver
 
 from cloudmesh.data.stores.ports import POWERS
 from cloudmesh.data.stores.sftp_link import Login
@@ -17,6 +17,7 @@ from cloudmesh.testing.stores.local import LocalHarness
 from cloudmesh.testing.stores.memory import MemoryHarness
 from cloudmesh.testing.stores.s3 import S3Harness
 from cloudmesh.testing.stores.sftp import SftpHarness
+from cloudmesh.testing.stores.swift import SwiftHarness
 
 Start = Callable[[asyncio.Runner], AbstractContextManager[Harness]]
 
@@ -26,6 +27,18 @@ def s3(runner: asyncio.Runner) -> Iterator[Harness]:
     """versitygw behind the fault proxy."""
     with s3server.s3() as server:
         harness = S3Harness(server.url, s3server.ACCESS_KEY, s3server.SECRET_KEY)
+        runner.run(harness.start())
+        try:
+            yield harness
+        finally:
+            runner.run(harness.stop())
+
+
+@contextlib.contextmanager
+def swift(runner: asyncio.Runner) -> Iterator[Harness]:
+    """Swift behind the fault proxy."""
+    with swiftserver.swift() as server:
+        harness = SwiftHarness(server.url, swiftserver.USER, swiftserver.KEY)
         runner.run(harness.start())
         try:
             yield harness
@@ -54,8 +67,8 @@ BACK_ENDS: dict[str, Start] = {
     "local-plain": lambda _: contextlib.nullcontext(LocalHarness("local-plain", plain=True)),
     "s3": s3,
     "sftp": sftp,
+    "swift": swift,
 }
-CELLS = [pytest.param(name, case, id=f"{name}-{case.id}") for name in BACK_ENDS for case in CASES.values()]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +78,9 @@ def back_end(request: pytest.FixtureRequest) -> Iterator[tuple[Harness, asyncio.
         yield harness, runner
 
 
-@pytest.mark.parametrize(("back_end", "case"), CELLS, indirect=["back_end"])
+# one after the other: together they would make a back end for each case
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES.values()])
+@pytest.mark.parametrize("back_end", list(BACK_ENDS), indirect=True)
 def test_case(back_end: tuple[Harness, asyncio.Runner], case: Case) -> None:
     harness, runner = back_end
     result = runner.run(run_case(harness, case))

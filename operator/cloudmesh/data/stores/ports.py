@@ -221,8 +221,8 @@ class Sweeper(Protocol):
 class Capacity(Protocol):
     """Knows how full it is."""
 
-    async def capacity(self) -> tuple[int, int]:
-        """Bytes used and free of the whole store."""
+    async def capacity(self) -> tuple[int, int] | None:
+        """Bytes used and free of the whole store; None if nothing limits it."""
 
 
 @runtime_checkable

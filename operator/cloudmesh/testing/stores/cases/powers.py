@@ -99,7 +99,9 @@ async def sweep(bench: Bench) -> None:
 
 @case("capacity/told", "Bytes used and free are told.", power="Capacity")
 async def capacity(bench: Bench) -> None:
-    used, free = await _power(bench, "capacity")()
+    told = await _power(bench, "capacity")()
+    need(told is not None, "nothing is told: let the harness set a limit")
+    used, free = told
     need(used >= 0 and free > 0, f"{used} used, {free} free")
 
 

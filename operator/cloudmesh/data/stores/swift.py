@@ -1,0 +1,583 @@
+"""OpenStack Swift: one container. See `swift_segments` for objects of more than one part.
+
+Swift publishes an object at once and refuses bytes that were damaged on their way. But it ties no write to a tag, and
+of writers that want absence several may win: it looks only when a write begins. So the store is weak, its conditions
+are looks as late as they can be. Its listings may come late too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+import json
+import re
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from time import perf_counter, time
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from cloudmesh.data.errors import Changed, Exists, Missing
+from cloudmesh.data.stores import swift_segments as segments
+from cloudmesh.data.stores.common import Limits, checked, measured
+from cloudmesh.data.stores.ports import CHUNK, Object, Page, Probe, StoreInfo
+from cloudmesh.data.stores.registry import StoreContext
+from cloudmesh.data.stores.swift_auth import (
+    APPLICATION_ID,
+    APPLICATION_SECRET,
+    PASSWORD,
+    USER,
+    Auth,
+    NoAnswer,
+    Tokens,
+    auth_of,
+)
+from cloudmesh.data.stores.swift_client import PAUSE_SECONDS, TRIES, SwiftClient, quoted, told
+from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, RateLimited, Transient
+
+LINK_KEY: Final = "temp_url_key"
+KNOWN: Final = frozenset({USER, PASSWORD, APPLICATION_ID, APPLICATION_SECRET, LINK_KEY, "hosts"})
+PART: Final = 16 << 20
+"""Bytes of a part: what is larger goes up as segments."""
+CALL_SECONDS: Final = 60.0
+COPY_BYTES_A_SECOND: Final = 5 << 20
+"""How slowly a copy inside the store may go."""
+MOST_KEY: Final = 960
+"""Bytes of a key: Swift's 1,024 without what names of segments have besides."""
+MOST_VALUE: Final = 256
+"""Bytes of one header's value in Swift, unless configured otherwise."""
+META: Final = "x-object-meta-"
+MORE: Final = f"{META}cloudmesh."
+"""Of headers with what doesn't fit into one: `x-object-meta-cloudmesh.2.NAME`."""
+NEWEST: Final = {"X-Newest": "true"}
+LINK_SECONDS: Final = 7 * 86400
+MOST_ROWS: Final = 10_000
+CONTROLS: Final = "".join(map(chr, (*range(1, 32), 127)))
+"""Swift holds them, but many of its clients don't."""
+Rows = list[Object]
+Keys = list[str]
+_RANGE: Final = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")
+
+
+class SwiftStore:
+    """One container.
+
+    Args:
+        auth: The login.
+        container: Its name.
+        name: Of the store.
+        domain: Host of the login: stores of the same one are lost together.
+        limits: Of requests and bytes.
+        part: Bytes of a part.
+        fan: Segments of one manifest at most.
+        call_seconds: Time without a byte after which a request is given up.
+        allow_private: The storage may be at a loopback or link-local address.
+        secure: The storage must be reached by TLS, as the login is.
+    """
+
+    def __init__(
+        self,
+        auth: Auth,
+        container: str,
+        *,
+        name: str = "swift",
+        domain: str = "",
+        limits: Limits | None = None,
+        part: int = PART,
+        fan: int = segments.FAN,
+        call_seconds: float = CALL_SECONDS,
+        allow_private: bool = False,
+        secure: bool = False,
+    ) -> None:
+        self._name = name
+        self._limits = limits or Limits()
+        self._part = part
+        self._fan = fan
+        self._client = SwiftClient(
+            container, Tokens(auth, lambda url: _check(url, allow_private, secure)), self._limits, call_seconds
+        )
+        self._large: asyncio.Lock | None = asyncio.Lock()
+        """None when it is known that large objects can be held."""
+        self._info = StoreInfo(
+            "swift", "None", "Eventual", tags_are_digests="md5", max_key=MOST_KEY, max_part=MOST_KEY, refuses=CONTROLS,
+            max_size=part * fan * fan, failure_domain=domain,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"SwiftStore({self._client.container!r})"
+
+    @property
+    def info(self) -> StoreInfo:
+        """What it declares."""
+        return self._info
+
+    # -- looking
+
+    async def probe(self) -> Probe:
+        """Looks at the container."""
+        begin = perf_counter()
+        answer = await self._container()
+        took = perf_counter() - begin
+        try:
+            # told in whole seconds: half of one is added, half the way is taken off
+            theirs = parsedate_to_datetime(answer.get("Date", "")).timestamp() + 0.5
+            skew = round((theirs - datetime.now(UTC).timestamp() + took / 2) * 1000)
+        except (TypeError, ValueError):
+            skew = None
+        return Probe(round(took * 1000), skew)
+
+    async def _container(self) -> Mapping[str, str]:
+        """Headers of the container.
+
+        Raises:
+            InvalidRequest: There is none.
+        """
+        try:
+            answer = await self._client.look("HEAD", None)
+        except Missing:
+            raise InvalidRequest(
+                f"there is no container '{self._client.container}': make it, or name another one"
+            ) from None
+        if "X-Container-Object-Count" not in answer.headers:
+            raise Transient("the answer is none of a container")
+        return answer.headers
+
+    async def _absent(self) -> None:
+        """Makes sure that a 404 was of an object: of a missing container it is the same.
+
+        Raises:
+            InvalidRequest: There is no container.
+        """
+        await self._container()
+
+    async def stat(self, key: str) -> Object | None:
+        """As the port says: the newest that any server has."""
+        found = await self._head(key, newest=True)
+        return found[0] if found else None
+
+    async def _head(self, key: str, *, newest: bool = False, sure: bool = True) -> tuple[Object, bool] | None:
+        """The object and whether it is a large one; None if there is none, or with `sure` off no container either."""
+        try:
+            answer = await self._client.again("HEAD", key, headers=NEWEST if newest else {})
+        except Missing:
+            if sure:
+                await self._absent()
+            return None
+        headers = answer.headers
+        size, tag = headers.get("Content-Length", ""), headers.get("Etag", "").strip('"')
+        if not tag or not size.isdigit():
+            raise Transient(f"{key}: the answer has no entity tag or no size")
+        large = headers.get(segments.IS_LARGE, "").lower() == "true"
+        return Object(key, int(size), tag, _micros(headers.get("X-Timestamp", "")), unpacked(headers)), large
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Page:
+        """As the port says; segments aren't shown, attributes don't come."""
+        while rows := await self._rows(prefix, after, min(limit, MOST_ROWS)):
+            last = rows[-1].key
+            # behind a segment on behind all of them
+            after = segments.FOLDER + "\U0010ffff" if last.startswith(segments.FOLDER) else last
+            if found := tuple(row for row in rows if not row.key.startswith(segments.FOLDER)):
+                return Page(found, after)
+        # only an empty page is surely the last one: a server may give fewer rows than asked for
+        return Page(())
+
+    async def _rows(self, prefix: str, after: str, limit: int) -> Rows:
+        query = {"format": "json", "prefix": prefix, "marker": after, "limit": str(limit)}
+        try:
+            answer = await self._client.look("GET", None, query={name: text for name, text in query.items() if text})
+        except Missing:
+            await self._absent()
+            raise Transient(f"listing {prefix}: there is no listing of a container that is there") from None
+        if "X-Container-Object-Count" not in answer.headers:
+            raise Transient(f"listing {prefix}: the answer is no listing")
+        try:
+            listed: Any = json.loads(answer.body) if answer.status != 204 else []
+            return [
+                Object(
+                    str(row["name"]), int(row["bytes"]), str(row.get("slo_etag") or row["hash"]).strip('"'),
+                    _moment(row["last_modified"]),
+                )
+                for row in listed
+            ]  # fmt: skip
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise Transient(f"listing {prefix}: the answer can't be read") from error
+
+    async def read(
+        self, key: str, *, start: int = 0, length: int | None = None, if_tag: str = ""
+    ) -> AsyncIterator[bytes]:
+        """As the port says: one request, and more from where one broke off, tied to the tag of the first one."""
+        position, end, tag, newest, left = start, None if length is None else start + length, if_tag, False, TRIES
+        while end is None or position < end:
+            headers = (NEWEST if newest else {}) | ({"If-Match": f'"{tag}"'} if tag else {})
+            if position or end is not None:
+                headers["Range"] = f"bytes={position}-{'' if end is None else end - 1}"
+            try:
+                async with self._client.open("GET", key, headers=headers, also=(412, 416)) as answer:
+                    if answer.status == 412:
+                        if newest:
+                            raise Changed(f"{key} hasn't the tag {tag}")
+                        newest = True  # some server may only not have it yet
+                        continue
+                    if answer.status == 416:
+                        break
+                    tag, end = _part_of(key, answer.headers, answer.status, position, end)
+                    async with aclosing(self._pieces(key, answer.content, end - position)) as pieces:
+                        async for piece in pieces:
+                            position, left = position + len(piece), TRIES
+                            yield piece
+            except Missing:
+                await self._absent()
+                if position > start:
+                    raise Changed(f"{key} was removed while it was read") from None
+                raise Missing(f"there is no {key}") from None
+            except (RateLimited, NoAnswer):
+                raise
+            except Transient:
+                left -= 1
+                if not left:
+                    raise
+                await asyncio.sleep(PAUSE_SECONDS * 4 ** (TRIES - 1 - left))
+        if position == start:  # nothing was there to be read, so nothing was compared
+            seen = await self.stat(key)
+            if seen is None:
+                raise Missing(f"there is no {key}")
+            if if_tag and seen.tag != if_tag:
+                raise Changed(f"{key} has the tag {seen.tag}, not {if_tag}")
+
+    async def _pieces(self, key: str, content: Any, size: int) -> AsyncGenerator[bytes, None]:
+        """What comes of a body of so many bytes.
+
+        Raises:
+            Transient: It is shorter or longer.
+        """
+        seen = 0
+        with told(key):
+            async for piece in content.iter_chunked(CHUNK):
+                seen += len(piece)
+                if seen > size:
+                    raise Transient(f"{key}: more than {size} bytes came")
+                await self._limits.moved(len(piece))
+                yield piece
+        if seen < size:
+            raise Transient(f"{key}: {seen} bytes came, not {size}")
+
+    # -- changing
+
+    async def write(
+        self,
+        key: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        size: int | None = None,
+        if_tag: str = "",
+        if_absent: bool = False,
+        attributes: Mapping[str, str] | None = None,
+    ) -> Object:
+        """As the port says, but that conditions are looked at, not tied to: one call up to the size of a part."""
+        texts = checked(attributes)
+        headers = packed(texts) | {"Content-Type": "application/octet-stream"}
+        if if_absent:
+            headers["If-None-Match"] = "*"
+        counted = measured(chunks, size, self._info.max_size, self._limits)
+        async with aclosing(segments.gathered(counted, self._part)) as parts:
+            head = [part for _ in range(2) if (part := await anext(parts, None)) is not None] or [b""]
+            if len(head) == 1:
+                old = await self._before(key, if_tag, if_absent)
+                digest = hashlib.md5(head[0], usedforsecurity=False).hexdigest()
+                tag = await self._publish(key, headers | {"ETag": digest}, head[0], digest, if_absent=if_absent)
+                made = Object(key, len(head[0]), tag, 0, texts)
+            else:
+                await self._large_known()
+                await self._before(key, if_tag, if_absent)  # what can be known now needn't be told after gigabytes
+                async with segments.Upload(self._client, key, self._fan) as upload:
+                    while head:
+                        await upload.send(head.pop(0))
+                    async for part in parts:
+                        await upload.send(part)
+                    await upload.settled()
+                    old = await self._before(key, if_tag, if_absent)
+                    try:
+                        tag = await upload.publish(headers)
+                    except CloudmeshError as error:
+                        raise await self._of_publishing(error, key, if_absent) from None
+                made = Object(key, upload.size, tag, 0, texts)
+        await self._forget(old)
+        return made
+
+    async def _publish(
+        self, key: str, headers: Mapping[str, str], body: bytes, tag: str, *, if_absent: bool = False,
+        seconds: float = 0.0,
+    ) -> str:  # fmt: skip
+        try:
+            answer = await self._client.change("PUT", key, headers=headers, body=body, seconds=seconds)
+        except CloudmeshError as error:
+            raise await self._of_publishing(error, key, if_absent) from None
+        return segments.confirmed(key, answer, tag)
+
+    async def _of_publishing(self, error: CloudmeshError, key: str, if_absent: bool) -> CloudmeshError:
+        """What a refused write means."""
+        if isinstance(error, Missing):
+            await self._absent()
+            return Transient(f"{key}: nothing was written, though the container is there")
+        if isinstance(error, Changed) and if_absent:
+            return Exists(f"there is a {key}")
+        return error
+
+    async def _before(self, key: str, if_tag: str, if_absent: bool) -> Keys:
+        """Looks before a write; gives the segments that it will leave without a manifest."""
+        there = await self._head(key, newest=bool(if_tag), sure=bool(if_tag))
+        if if_absent and there:
+            raise Exists(f"there is a {key}")
+        if if_tag and (not there or there[0].tag != if_tag):
+            raise Changed(f"{key} {'has another tag' if there else 'is gone'}")
+        return await self._segments(key) if there and there[1] else []
+
+    async def _segments(self, key: str) -> Keys:
+        with suppress(Missing):
+            return [each.key for each in await segments.segments_of(self._client, key)]
+        return []
+
+    async def _forget(self, old: Keys) -> None:
+        """Takes segments away that no manifest has any more; what fails here is left for a sweep."""
+        with suppress(CloudmeshError):
+            await segments.removed(self._client, old)
+
+    async def _large_known(self) -> None:
+        if self._large is None:
+            return
+        async with self._large:
+            if self._large is not None:
+                await segments.check_large(self._client)
+        self._large = None
+
+    async def delete(self, key: str, *, if_tag: str = "") -> None:
+        """As the port says; it looks first, and the segments go after the manifest."""
+        there = await self._head(key, newest=bool(if_tag))
+        if there is None:
+            return
+        if if_tag and there[0].tag != if_tag:
+            raise Changed(f"{key} has the tag {there[0].tag}, not {if_tag}")
+        old = await self._segments(key) if there[1] else []
+        with suppress(Missing):
+            await self._client.change("DELETE", key)
+        await self._forget(old)
+
+    async def copy(
+        self, source: str, target: str, *, if_tag: str = "", attributes: Mapping[str, str] | None = None
+    ) -> Object:
+        """As the power Copier says; of a large object each segment is copied, so that none has two manifests."""
+        texts = None if attributes is None else checked(attributes)
+        found = await self._head(source, newest=True)
+        if found is None:
+            raise Missing(f"there is no {source}")
+        seen, large = found
+        if if_tag and seen.tag != if_tag:
+            raise Changed(f"{source} has the tag {seen.tag}, not {if_tag}")
+        kept = dict(seen.attributes) if texts is None else texts
+        headers = packed(kept) | {"Content-Type": "application/octet-stream"}
+        parts = await segments.segments_of(self._client, source) if large else []
+        old = await self._before(target, "", False)
+        if parts:
+            async with segments.Upload(self._client, target, self._fan) as upload:
+                for part in parts:
+                    if not part.nested:
+                        await upload.fetch(part)
+                if upload.size != seen.size:
+                    raise Changed(f"{source} was changed while it was copied")
+                tag = await upload.publish(headers)
+        else:
+            headers |= {
+                "X-Copy-From": quoted(f"{self._client.container}/{source}"),
+                "X-Fresh-Metadata": "true",
+                "If-Match": f'"{seen.tag}"',
+            }
+            answer = await self._client.change("PUT", target, headers=headers, seconds=seen.size / COPY_BYTES_A_SECOND)
+            # of another's large object one whole is made, which has another tag
+            tag = answer.headers.get("Etag", "").strip('"') if large else segments.confirmed(target, answer, seen.tag)
+        await self._forget(old)
+        return Object(target, seen.size, tag, 0, kept)
+
+    # -- powers
+
+    async def sweep(self, prefix: str, older_than_seconds: int) -> int:
+        """As the power Sweeper says: segments that no manifest has."""
+        count, after, young = 0, "", (time() - older_than_seconds) * 1_000_000
+        upload: tuple[str, str] | None = None
+        held: Rows = []
+        while True:
+            rows = await self._rows(segments.FOLDER + prefix, after, 1000)
+            for row in rows:
+                found = segments.upload_of(row.key)
+                if found is None:
+                    continue
+                if found != upload:
+                    count += await self._swept(upload, held, young)
+                    upload, held = found, []
+                held.append(row)
+            if not rows:
+                return count + await self._swept(upload, held, young)
+            after = rows[-1].key
+
+    async def _swept(self, upload: tuple[str, str] | None, held: Rows, young: float) -> bool:
+        """Removes the segments of one upload, if it has ended without a manifest."""
+        if upload is None or max(each.modified for each in held) > young:
+            return False
+        key = upload[0]
+        with suppress(Missing):
+            if any(segments.upload_of(each.key) == upload for each in await segments.segments_of(self._client, key)):
+                return False
+        await segments.removed(self._client, [each.key for each in held])
+        return True
+
+    async def capacity(self) -> tuple[int, int] | None:
+        """Bytes used, and free by the quota of the container; None where it has none."""
+        headers = await self._container()
+        used, quota = headers.get("X-Container-Bytes-Used", ""), headers.get("X-Container-Meta-Quota-Bytes", "")
+        if not used.isdigit() or not quota.isdigit():
+            return None
+        return int(used), max(0, int(quota) - int(used))
+
+    async def close(self) -> None:
+        """Lets go of connections."""
+        await self._client.close()
+
+
+class SwiftLinks(SwiftStore):
+    """A container of which links can be made.
+
+    Args:
+        auth: The login.
+        container: Its name.
+        key: The account's or container's key for temporary URLs.
+        more: As of a store.
+    """
+
+    def __init__(self, auth: Auth, container: str, key: bytes, **more: Any) -> None:
+        super().__init__(auth, container, **more)
+        self._key = key
+
+    async def presign(self, key: str, seconds: int) -> str:
+        """As the power Presigner says; at most 7 days."""
+        root = urlsplit((await self._client.login()).url)
+        ends = int(time()) + max(1, min(seconds, LINK_SECONDS))
+        path = f"{root.path}/{self._client.container}/{key}"
+        signed = hmac.new(self._key, f"GET\n{ends}\n{path}".encode(), "sha256").hexdigest()
+        where = f"{root.scheme}://{root.netloc}{quoted(path)}"
+        return f"{where}?temp_url_sig={signed}&temp_url_expires={ends}"
+
+
+def packed(texts: Mapping[str, str]) -> dict[str, str]:
+    """Attributes as headers, values in pieces that one header holds and that neither begin nor end with a space."""
+    found = {}
+    for name, value in texts.items():
+        pieces, rest = [], value
+        while len(rest) > MOST_VALUE:
+            at = MOST_VALUE
+            while " " in rest[at - 1 : at + 1]:
+                at -= 1
+            pieces.append(rest[:at])
+            rest = rest[at:]
+        for number, piece in enumerate([*pieces, rest], 1):
+            found[META + name if number == 1 else f"{MORE}{number}.{name}"] = piece
+    return found
+
+
+def unpacked(headers: Mapping[str, str]) -> dict[str, str]:
+    """Attributes of an object, by the headers that came with it."""
+    small = {name.lower(): value for name, value in headers.items()}
+    found = {}
+    for header, value in small.items():
+        name = header.removeprefix(META)
+        if name == header or "." in name:
+            continue
+        pieces = [value]
+        while (more := small.get(f"{MORE}{len(pieces) + 1}.{name}")) is not None:
+            pieces.append(more)
+        found[name] = "".join(pieces)
+    return found
+
+
+def _part_of(key: str, headers: Mapping[str, str], status: int, position: int, end: int | None) -> tuple[str, int]:
+    """Tag of the object that an answer is of, and where what comes ends.
+
+    Raises:
+        Transient: It isn't what was asked for.
+    """
+    tag, size = headers.get("Etag", "").strip('"'), headers.get("Content-Length", "")
+    if not tag:
+        raise Transient(f"{key}: the answer has no entity tag")
+    if status == 200 and position == 0 and end is None and size.isdigit():
+        return tag, int(size)
+    found = _RANGE.fullmatch(headers.get("Content-Range", ""))
+    if status != 206 or found is None or int(found[1]) != position:
+        raise Transient(f"{key}: the answer isn't the range that was asked for")
+    whole = int(found[3])
+    return tag, whole if end is None else min(end, whole)
+
+
+def _micros(timestamp: str) -> int:
+    """Microseconds of a time as `X-Timestamp` tells it; 0 where it can't be read."""
+    try:
+        return round(float(timestamp) * 1_000_000)
+    except ValueError:
+        return 0
+
+
+def _moment(text: str) -> int:
+    """Microseconds of a time as listings tell it, in UTC without saying so."""
+    return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1_000_000)
+
+
+def _check(url: str, allow_private: bool, secure: bool) -> None:
+    """Looks at where the token would go.
+
+    Raises:
+        InvalidRequest: It isn't allowed.
+    """
+    split = urlsplit(url)
+    if split.scheme not in ("http", "https") or not split.hostname:
+        raise InvalidRequest(f"{url}: the login names this as storage, which is no URL")
+    if secure and split.scheme != "https":
+        raise InvalidRequest(f"{url}: the login is by TLS, and names a storage without: the token would be seen")
+    if not allow_private and is_private(split.hostname):
+        raise InvalidRequest(f"{url}: loopback and link-local addresses are refused as endpoints")
+
+
+def is_private(host: str) -> bool:
+    """Whether it is by its own words an address of loopback or the link; what a name stands for isn't looked up."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
+
+
+def make(context: StoreContext) -> SwiftStore:
+    """The store of a container.
+
+    Raises:
+        AuthFailed: The Secret lacks a key.
+        InvalidRequest: Settings and Secret don't go together, or the login is at an address of this machine.
+    """
+    if strange := sorted(set(context.credentials) - KNOWN):
+        raise InvalidRequest(f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(KNOWN))}")
+    url = str(context.settings["authUrl"])
+    if not context.allow_private and is_private(urlsplit(url).hostname or ""):
+        raise InvalidRequest(f"{url}: loopback and link-local addresses are refused as endpoints")
+    more: dict[str, Any] = {
+        "name": context.name,
+        "domain": urlsplit(url).hostname or "",
+        "limits": Limits(context.requests_per_second, context.bytes_per_second),
+        "allow_private": context.allow_private,
+        "secure": url.startswith("https:"),
+    }
+    auth, container = auth_of(context.settings, context.credentials), str(context.settings["container"])
+    if key := context.credentials.get(LINK_KEY, b"").strip():
+        return SwiftLinks(auth, container, key, **more)
+    return SwiftStore(auth, container, **more)
