@@ -70,7 +70,7 @@ def location_of(store: Mapping[str, Any]) -> Location:
         place = spec["sftp"]
         return ("sftp", place["host"].lower(), str(place.get("port", 22)), place["path"])
     if "local" in spec:
-        return ("local", spec["local"]["persistentVolumeClaimRef"]["name"])
+        return ("local", store["metadata"]["namespace"], spec["local"]["persistentVolumeClaimRef"]["name"])
     return ("", store["metadata"]["namespace"], store["metadata"]["name"])
 
 

@@ -24,7 +24,7 @@ from cloudmesh.data.remote import Gateways
 from cloudmesh.data.resources import CONFIG_KEY, child_name, make_claim, make_deployment, make_secret, make_service
 from cloudmesh.data.settings import DataSettings
 from cloudmesh.data.summary import HttpReader, Reader, Seen, Trouble, make_status, settle
-from cloudmesh.data.using import claimed, uses_of
+from cloudmesh.data.using import claimed, claimed_elsewhere, first_parts, uses_of
 from cloudmesh.engine import (
     SECRET,
     AuthFailed,
@@ -49,6 +49,8 @@ from cloudmesh.engine.children import check_own, ensure_child
 
 ANNOTATION_CONFIG = f"{names.GROUP}/config"
 """A new value on a Pod makes its node look at the mounted Secret at once, not within a minute."""
+BY_PREFIX = "prefix"
+"""Index of directories by the first part of their prefixes."""
 WORKING_SECONDS = 2.0
 IDLE_SECONDS = 15.0
 TROUBLE_SECONDS = 30.0
@@ -111,6 +113,7 @@ class DirectoryReconciler:
         self._nudged: dict[Key, Nudge] = {}
         self._strange: set[Key] = set()
         self._summaries: dict[Key, Summary] = {}
+        engine.cache.add_index(VIRTUAL_DIRECTORY, BY_PREFIX, first_parts)
         engine.metrics.register(DirectoryMetrics(self._summaries))
         self._uses: dict[Key, tuple[Any, ...]] = {}
 
@@ -239,6 +242,8 @@ class DirectoryReconciler:
         sheets = cache.list(PRICE_SHEET, namespace)
         if why := claimed(obj, cache.list(VIRTUAL_DIRECTORY, namespace), known):
             raise _Refused(Trouble(c.REASON_STORE_CLAIMED, why))
+        if why := self._claimed_elsewhere(obj):
+            raise _Refused(Trouble(c.REASON_STORE_CLAIMED, why))
         before = {store.name: store for store in told.config.stores} if told.config is not None else {}
         stores: list[StoreConfig] = []
         for asked in directory.spec.stores:
@@ -285,6 +290,14 @@ class DirectoryReconciler:
             )
         annotation = (obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_APPROVED_QUOTE, "")
         return decide(wanted, told.config, status, annotation, self._now())
+
+    def _claimed_elsewhere(self, obj: Obj) -> str:
+        cache, parts = self._engine.cache, first_parts(obj)
+        if "" in parts:
+            others = cache.list(VIRTUAL_DIRECTORY)
+        else:
+            others = [o for part in ("", *parts) for o in cache.indexed(VIRTUAL_DIRECTORY, BY_PREFIX, part)]
+        return claimed_elsewhere(obj, others, lambda namespace, name: cache.get(DATA_STORE, namespace, name))
 
     async def _credentials(self, store: Obj) -> dict[str, bytes]:
         about = f"DataStore '{store['metadata']['name']}'"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloudmesh.data.asked import location_of, overlap, prefix_of
+from cloudmesh.data.asked import Location, location_of, overlap, prefix_of
 from cloudmesh.engine.resources import Obj
 
 
@@ -59,14 +59,18 @@ def users_of(store: str, directories: Iterable[Mapping[str, Any]]) -> list[Use]:
     return sorted(found, key=lambda use: use.directory)
 
 
-def _rank(directory: Mapping[str, Any], store: str) -> tuple[int, str, str]:
-    """Who comes first: whose gateway has the store already, then who is older."""
-    meta = directory["metadata"]
-    has = any(
+def _has(directory: Mapping[str, Any], store: str) -> bool:
+    """Whether its gateway has a store."""
+    return any(
         entry["name"] == store and entry.get("state") in ("Up", "Slow")
         for entry in (directory.get("status") or {}).get("stores") or ()
     )
-    return (0 if has else 1, meta.get("creationTimestamp") or "", meta.get("uid", ""))
+
+
+def _rank(directory: Mapping[str, Any], store: str) -> tuple[int, str, str]:
+    """Who comes first: whose gateway has the store already, then who is older."""
+    meta = directory["metadata"]
+    return (0 if _has(directory, store) else 1, meta.get("creationTimestamp") or "", meta.get("uid", ""))
 
 
 def claimed(directory: Obj, directories: Iterable[Obj], stores: Mapping[str, Obj]) -> str:
@@ -101,3 +105,46 @@ def claimed(directory: Obj, directories: Iterable[Obj], stores: Mapping[str, Obj
                         f" '{other.directory}' ('{other.prefix}' in '{other.store}'): use another `prefix`"
                     )
     return ""
+
+
+def first_parts(directory: Mapping[str, Any]) -> list[str]:
+    """What its prefixes begin with, up to the first slash: prefixes that overlap have one of these in common, or one of
+    them is empty."""
+    return sorted({use.prefix.partition("/")[0] for use in uses_of(directory)})
+
+
+def claimed_elsewhere(
+    directory: Obj, directories: Iterable[Obj], store_of: Callable[[str, str], Mapping[str, Any] | None]
+) -> str:
+    """Why a directory can't have one of its prefixes since a directory of another namespace has it; empty if none has.
+
+    Only one whose gateway is in the store counts, which shows that its keys are good for it: else whoever may make a
+    directory could keep others from theirs. Names of other namespaces aren't told.
+
+    Args:
+        directory: The directory.
+        directories: Those whose prefixes may overlap with its own, of any namespace.
+        store_of: The DataStore of a namespace and name.
+    """
+    namespace = directory["metadata"]["namespace"]
+    mine = [use for use in uses_of(directory) if not _has(directory, use.store)]
+    for other_directory in directories if mine else ():
+        elsewhere = other_directory["metadata"]["namespace"]
+        if elsewhere == namespace:
+            continue
+        for other in uses_of(other_directory):
+            for use in mine:
+                if not overlap(use.prefix, other.prefix) or not _has(other_directory, other.store):
+                    continue
+                here, there = store_of(namespace, use.store), store_of(elsewhere, other.store)
+                if here is not None and there is not None and _same_for_all(location_of(here), location_of(there)):
+                    return (
+                        f"the prefix '{use.prefix}' in DataStore '{use.store}' overlaps one that a directory of another"
+                        " namespace has in the same place: use another `prefix`"
+                    )
+    return ""
+
+
+def _same_for_all(one: Location, other: Location) -> bool:
+    """Whether two namespaces mean one place: a host without a dot is a Service of the namespace itself."""
+    return one == other and (one[0] not in ("s3", "sftp", "webdav", "swift") or "." in one[1] or ":" in one[1])

@@ -13,7 +13,7 @@ from cloudmesh.data import config as configs
 from cloudmesh.data.asked import directory_config, location_of, overlap, prefix_of, store_config, users_in
 from cloudmesh.data.config import AccessRule, DirectoryConfig, Match, PlacementRule, StoreConfig
 from cloudmesh.data.resources import make_deployment
-from cloudmesh.data.using import claimed
+from cloudmesh.data.using import claimed, claimed_elsewhere, first_parts
 from cloudmesh.data.words import apart, size_text, time_text
 from cloudmesh.engine import InvalidRequest
 
@@ -171,6 +171,61 @@ def test_who_comes_first() -> None:
     young["status"] = {"stores": [{"name": "aws", "prefix": "data/", "state": "Up"}]}
     assert claimed(young, [old, young], stores) == ""
     assert "VirtualDirectory 'young'" in claimed(old, [old, young], stores)
+
+
+def elsewhere(spec: dict[str, Any], state: str = "Up", **meta: Any) -> dict[str, Any]:
+    """A directory of another namespace."""
+    made = directory(spec, "theirs", namespace="other", **meta)
+    made["status"] = {"stores": [{"name": entry["name"], "state": state} for entry in spec["stores"]]}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "claim"),
+    [
+        ("lab/", "lab/", True), ("lab/deep/", "lab/", True), ("lab/", "lab/deep/", True), ("/", "lab/", True),
+        ("lab/", "/", True), ("lab/", "labs/", False), (None, None, False), ("other/theirs/", None, True),
+    ],
+)  # fmt: skip
+def test_a_prefix_of_another_namespace(mine: str | None, theirs: str | None, claim: bool) -> None:
+    stores = {("ns", "aws"): store(STORES["s3"]), ("other", "aws"): store(STORES["s3"])}
+
+    def spec(prefix: str | None) -> dict[str, Any]:
+        return {"stores": [{"name": "aws"} | ({"prefix": prefix} if prefix else {})]}
+
+    one, other = directory(spec(mine)), elsewhere(spec(theirs))
+    why = claimed_elsewhere(one, [one, other], lambda *name: stores.get(name))
+    assert ("overlaps one that a directory of another" in why) is claim
+    assert "theirs" not in why.replace("'other/theirs/'", "")
+    # what the index of directories gives is enough to find it
+    shared = set(first_parts(one)) & set(first_parts(other))
+    assert not claim or shared or "" in first_parts(one) + first_parts(other)
+
+
+def test_only_a_gateway_that_is_in_the_store_has_it() -> None:
+    spec = {"stores": [{"name": "aws", "prefix": "lab/"}]}
+    stores = {("ns", "aws"): store(STORES["s3"]), ("other", "aws"): store(STORES["s3"])}
+    one = directory(spec, creationTimestamp="2026-02-01T00:00:00Z")
+    # somebody without good keys keeps nobody from the prefix
+    for state in ("Unknown", "Claimed", "Suspicious"):
+        assert claimed_elsewhere(one, [elsewhere(spec, state)], lambda *name: stores.get(name)) == ""
+    # and who has it goes on
+    one["status"] = {"stores": [{"name": "aws", "state": "Up"}]}
+    assert claimed_elsewhere(one, [elsewhere(spec)], lambda *name: stores.get(name)) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "claim"),
+    [({"s3": {"bucket": "b", "endpoint": "http://minio:9000"}}, False),
+     ({"s3": {"bucket": "b", "endpoint": "http://minio.store.svc:9000"}}, True), (STORES["local"], False)],
+)  # fmt: skip
+def test_names_that_mean_something_else_in_another_namespace(kind: dict[str, Any], claim: bool) -> None:
+    mine, theirs = store(kind), store(kind)
+    theirs["metadata"]["namespace"] = "other"
+    stores = {("ns", "aws"): mine, ("other", "aws"): theirs}
+    spec = {"stores": [{"name": "aws", "prefix": "lab/"}]}
+    why = claimed_elsewhere(directory(spec), [elsewhere(spec)], lambda *name: stores.get(name))
+    assert bool(why) is claim
 
 
 def test_what_is_being_emptied_is_still_claimed() -> None:
