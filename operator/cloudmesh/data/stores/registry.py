@@ -18,6 +18,7 @@ OWN: Final[Mapping[str, str]] = {
     "memory": "cloudmesh.data.stores.memory:make",
     "s3": "cloudmesh.data.stores.s3:make",
     "swift": "cloudmesh.data.stores.swift:make",
+    "swift": "cloudmesh.data.stores.swift:make",
 }
 
 
