@@ -17,7 +17,7 @@ OWN: Final[Mapping[str, str]] = {
     "local": "cloudmesh.data.stores.local:make",
     "memory": "cloudmesh.data.stores.memory:make",
     "s3": "cloudmesh.data.stores.s3:make",
-    "swift": "cloudmesh.data.stores.swift:make",
+    "sftp": "cloudmesh.data.stores.sftp:make",
     "swift": "cloudmesh.data.stores.swift:make",
 }
 
