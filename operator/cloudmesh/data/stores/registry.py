@@ -14,6 +14,8 @@ from cloudmesh.engine.errors import InvalidRequest
 
 GROUP: Final = "cloudmesh.store"
 OWN: Final[Mapping[str, str]] = {
+    "azureBlob": "cloudmesh.data.stores.azure:make",
+    "gcs": "cloudmesh.data.stores.gcs:make",
     "local": "cloudmesh.data.stores.local:make",
     "memory": "cloudmesh.data.stores.memory:make",
     "s3": "cloudmesh.data.stores.s3:make",
