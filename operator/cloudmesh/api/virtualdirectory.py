@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from cloudmesh.api.fields import ATOMIC, SET, LocalReference, ObjectMeta, Quantity, ResourceName, Unique, by_key
-from cloudmesh.api.machines import OWN_NAME, Amount, PartName, positive, unchangeable
+from cloudmesh.api.machines import OWN_NAME, Amount, PartName, exactly_one, positive, unchangeable
 from cloudmesh.api.quantity import parse_quantity
 from cloudmesh.api.schema import Column, Definition, Model, Rule, Rules, Shape
 from cloudmesh.api.virtualdirectory_status import VirtualDirectoryStatus
@@ -107,10 +107,23 @@ class FileMatch(Model):
 
 
 class Near(Model):
-    """What files should be near to."""
+    """What files should be near to; exactly one of `region` and `clusterRef`."""
 
-    region: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")]
+    RULES: ClassVar = (exactly_one("near", "region", "clusterRef"),)
+
+    region: (
+        Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")] | None
+    ) = None
     """Region: that of the label `region` of a DataStore, else of its `spec.s3.region`."""
+    cluster_ref: LocalReference | None = None
+    """A VirtualCluster: near are the regions in which its machines are, as its status says."""
+
+
+class PlacementPlugin(Model):
+    """A placement that somebody else wrote."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z][-A-Za-z0-9_.]*$")]
+    """Name of its entry point in group `cloudmesh.placement`."""
 
 
 class StoreChoice(Model):
@@ -146,6 +159,12 @@ class PlacementRule(Model):
             holds=lambda r: (r.prefer == "Nearest") == (r.near is not None),
             field_path=".near",
         ),
+        Rule(
+            cel="(self.prefer == 'Plugin') == has(self.plugin)",
+            message="`plugin` must be set when `prefer` is 'Plugin', and only then",
+            holds=lambda r: (r.prefer == "Plugin") == (r.plugin is not None),
+            field_path=".plugin",
+        ),
     )
 
     name: PartName
@@ -158,11 +177,13 @@ class PlacementRule(Model):
     """Copies that must be whole before a write is acknowledged, and without which none is removed."""
     spread: Literal["Store", "Provider", "Region"] = "Store"
     """Copies lie in different stores, providers or regions, as far as there are such."""
-    prefer: Literal["Balanced", "Cheapest", "Fastest", "Nearest", "Sequential", "Random"] = "Balanced"
+    prefer: Literal["Balanced", "Cheapest", "Fastest", "Nearest", "Sequential", "Random", "Plugin"] = "Balanced"
     """Which stores come first: the least used, the cheapest for a month with one write and one read, the quickest,
-    those near, in the order of `stores`, or by chance."""
+    those near, in the order of `stores`, by chance, or as a `plugin` says."""
     near: Near | None = None
     """What files should be near to, for `prefer: Nearest`."""
+    plugin: PlacementPlugin | None = None
+    """What ranks the stores, for `prefer: Plugin`."""
     stores: StoreChoice | None = None
     """Which stores of the directory may be used; left out, all."""
     weak_copies: Literal["Ignore", "Count"] = "Ignore"

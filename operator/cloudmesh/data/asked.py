@@ -7,6 +7,7 @@ import binascii
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from msgspec.structs import replace
@@ -148,7 +149,22 @@ def store_config(
     )
 
 
-def _rule(asked: AskedRule, stores: Sequence[str]) -> PlacementRule:
+def _near(asked: AskedRule, regions: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    if asked.near is None:
+        return ()
+    if asked.near.cluster_ref is not None:
+        return tuple(regions.get(asked.near.cluster_ref.name, ()))
+    return (asked.near.region,) if asked.near.region is not None else ()
+
+
+def regions_of(cluster: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where the machines of a VirtualCluster are, by name."""
+    placement = (cluster.get("status") or {}).get("placement") or {}
+    found = {str(one["region"]) for one in placement.get("decisions") or () if one.get("region")}
+    return tuple(sorted(found))
+
+
+def _rule(asked: AskedRule, stores: Sequence[str], regions: Mapping[str, Sequence[str]]) -> PlacementRule:
     only = tuple(asked.stores.only or ()) if asked.stores is not None else ()
     but = tuple(asked.stores.except_ or ()) if asked.stores is not None else ()
     usable = len(only) if only else len(stores) - len(but)
@@ -169,17 +185,25 @@ def _rule(asked: AskedRule, stores: Sequence[str]) -> PlacementRule:
         min_copies=asked.min_copies,
         spread=asked.spread,
         prefer=asked.prefer,
-        near=asked.near.region if asked.near is not None else "",
+        near=_near(asked, regions),
+        plugin=asked.plugin.name if asked.plugin is not None else "",
         only=only,
         but=but,
         weak_copies=asked.weak_copies,
     )
 
 
-def rules_of(directory: VirtualDirectory) -> tuple[PlacementRule, ...]:
-    """The rules of a directory as its gateway knows them."""
+def rules_of(
+    directory: VirtualDirectory, regions: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> tuple[PlacementRule, ...]:
+    """The rules of a directory as its gateway knows them.
+
+    Args:
+        directory: What was asked for.
+        regions: By VirtualCluster, where it is.
+    """
     names = [store.name for store in directory.spec.stores]
-    return tuple(_rule(rule, names) for rule in directory.spec.placement.rules)
+    return tuple(_rule(rule, names, regions) for rule in directory.spec.placement.rules)
 
 
 def users_in(data: Mapping[str, bytes], secret: str) -> dict[str, str]:
@@ -212,6 +236,7 @@ def directory_config(
     token: str,
     users: Mapping[str, str],
     allow_private: bool,
+    regions: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> DirectoryConfig:
     """What the gateway is told.
 
@@ -222,6 +247,7 @@ def directory_config(
         token: What the operator shows at `/internal/…`.
         users: Names and bcrypt hashes.
         allow_private: Endpoints in loopback and link-local networks are allowed.
+        regions: By VirtualCluster, where it is.
     """
     meta, spec, found = directory.metadata, directory.spec, tuple(stores)
     auth = spec.expose.auth
@@ -238,7 +264,7 @@ def directory_config(
         ),
         currency=currency,
         max_monthly_nanos=None if limit is None else to_nanos(limit.amount),
-        rules=rules_of(directory),
+        rules=rules_of(directory, regions),
         quota_bytes=None if spec.quota is None or spec.quota.size is None else int(parse_quantity(spec.quota.size)),
         quota_files=None if spec.quota is None else spec.quota.files,
         trash_seconds=spec.versions.trash_seconds,

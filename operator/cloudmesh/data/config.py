@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 Access = Literal["ReadWrite", "ReadOnly", "Drain"]
-Prefer = Literal["Cheapest", "Nearest", "Fastest", "Balanced", "Sequential", "Random"]
+Prefer = Literal["Cheapest", "Nearest", "Fastest", "Balanced", "Sequential", "Random", "Plugin"]
 
 
 class Prices(msgspec.Struct, frozen=True, rename="camel"):
@@ -100,7 +100,8 @@ class PlacementRule(msgspec.Struct, frozen=True, rename="camel"):
         min_copies: Copies without which a write isn't acknowledged, and none is removed.
         spread: Copies must lie in different stores, providers or regions.
         prefer: Which stores come first.
-        near: Region that Nearest is near to.
+        near: Regions that Nearest is near to.
+        plugin: Entry point that ranks stores, for Plugin.
         only: Stores that may be used, empty for all.
         but: Stores that may not.
         weak_copies: Whether copies in weak stores count toward `min_copies`.
@@ -112,7 +113,8 @@ class PlacementRule(msgspec.Struct, frozen=True, rename="camel"):
     min_copies: int = 1
     spread: Literal["Store", "Provider", "Region"] = "Store"
     prefer: Prefer = "Balanced"
-    near: str = ""
+    near: tuple[str, ...] = ()
+    plugin: str = ""
     only: tuple[str, ...] = ()
     but: tuple[str, ...] = ()
     weak_copies: Literal["Ignore", "Count"] = "Ignore"

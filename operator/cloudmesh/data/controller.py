@@ -16,10 +16,19 @@ from cloudmesh.api.virtualdirectory import VirtualDirectory
 from cloudmesh.data import config as configs
 from cloudmesh.data.access import Access, access_of, secret_of
 from cloudmesh.data.approval import Decision, decide, question_of
-from cloudmesh.data.asked import decoded, directory_config, encoded, store_config, store_prices, users_in
+from cloudmesh.data.asked import decoded, directory_config, encoded, regions_of, store_config, store_prices, users_in
 from cloudmesh.data.config import DirectoryConfig, StoreConfig, Summary
 from cloudmesh.data.directory_metrics import DirectoryMetrics
-from cloudmesh.data.kinds import CLAIM, DATA_STORE, DEPLOYMENT, POD, PRICE_SHEET, SERVICE, VIRTUAL_DIRECTORY
+from cloudmesh.data.kinds import (
+    CLAIM,
+    DATA_STORE,
+    DEPLOYMENT,
+    POD,
+    PRICE_SHEET,
+    SERVICE,
+    VIRTUAL_CLUSTER,
+    VIRTUAL_DIRECTORY,
+)
 from cloudmesh.data.remote import Gateways
 from cloudmesh.data.resources import CONFIG_KEY, child_name, make_claim, make_deployment, make_secret, make_service
 from cloudmesh.data.settings import DataSettings
@@ -274,6 +283,9 @@ class DirectoryReconciler:
             token=(told.config.operator_token if told.config is not None else "") or secrets.token_urlsafe(32),
             users=await self._users(directory),
             allow_private=self._access.settings.allow_private_endpoints,
+            regions={
+                cluster["metadata"]["name"]: regions_of(cluster) for cluster in cache.list(VIRTUAL_CLUSTER, namespace)
+            },
         )
 
     def _decide(self, obj: Obj, wanted: DirectoryConfig, told: Told) -> Decision:

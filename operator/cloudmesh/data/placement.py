@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from cloudmesh.data import names
+from cloudmesh.data import names, plugins
 from cloudmesh.data.config import Match, PlacementRule, Prefer, StoreConfig
 from cloudmesh.data.errors import InvalidName
 from cloudmesh.data.model import MICROS, Copy
@@ -158,11 +158,12 @@ def _random(view: StoreView, facts: Facts, _: PlacementRule) -> int:
 
 _SCORES: Mapping[Prefer, tuple[str, Callable[[StoreView, Facts, PlacementRule], int]]] = {
     "Cheapest": ("price", _cheapest),
-    "Nearest": ("nearness", lambda view, _, rule: 0 if rule.near and view.config.region == rule.near else 1),
+    "Nearest": ("nearness", lambda view, _, rule: 0 if view.config.region in rule.near else 1),
     "Fastest": ("latency", lambda view, _, __: view.latency_ms),
     "Balanced": ("use", _balanced),
     "Sequential": ("order", lambda _, __, ___: 0),
     "Random": ("chance", _random),
+    "Plugin": ("the plug-in's score", lambda _, __, ___: 0),
 }
 
 
@@ -217,6 +218,8 @@ def choose(
     """
     rule, changes = rule_of(facts, rules, now)
     words, score = _SCORES[rule.prefer]
+    if rule.prefer == "Nearest" and not rule.near:
+        words += ", and nobody knows yet to what"
     ranked: list[tuple[tuple[int, int, int], StoreView, int]] = []
     fallen: dict[str, str] = {}
     for order, view in enumerate(stores):
@@ -225,6 +228,13 @@ def choose(
             fallen[view.config.name] = why
             continue
         points = order if rule.prefer == "Sequential" else score(view, facts, rule)
+        if rule.prefer == "Plugin":
+            told = plugins.score(rule.plugin, facts, view)
+            if isinstance(told, int):
+                points = told
+            elif told is None or not held:
+                fallen[view.config.name] = told or f"the plug-in '{rule.plugin}' leaves it out"
+                continue
         stay = 0 if held else 1
         ranked.append(((stay, points, order) if rule.prefer in STICKY else (points, stay, order), view, points))
     ranked.sort(key=lambda item: item[0])

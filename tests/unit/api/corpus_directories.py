@@ -196,6 +196,8 @@ DIRECTORIES: dict[str, Spec] = {
         },
     ),
     "catalogue-default": lab(catalog={"sqlite": {}}),
+    "near-a-cluster": rule(prefer="Nearest", near={"clusterRef": {"name": "lab"}}),
+    "plugin": rule(prefer="Plugin", plugin={"name": "by-project"}),
     "cheapest": rule(prefer="Cheapest", weakCopies="Count"),
     "approval": lab(apply={"mode": "RequireApproval"}),
     "budget": lab(maxMonthlyCost={"amount": "40.50", "currency": "EUR"}),
@@ -259,7 +261,26 @@ BAD_DIRECTORIES: dict[str, Bad] = {
     "prefer": Bad(rule(prefer="cheapest"), "spec.placement.rules[0].prefer"),
     "near-missing": Bad(rule(prefer="Nearest"), "spec.placement.rules[0].near", _NEAR),
     "near-alone": Bad(rule(near={"region": "us-east-1"}), "spec.placement.rules[0].near", _NEAR),
-    "near-empty": Bad(rule(prefer="Nearest", near={}), "spec.placement.rules[0].near.region"),
+    "near-empty": Bad(
+        rule(prefer="Nearest", near={}),
+        "spec.placement.rules[0].near",
+        "`near` must have exactly one of `region` and `clusterRef`",
+    ),
+    "near-both": Bad(
+        rule(prefer="Nearest", near={"region": "a", "clusterRef": {"name": "lab"}}),
+        "spec.placement.rules[0].near",
+        "`near` must have exactly one of `region` and `clusterRef`",
+    ),
+    "near-cluster": Bad(
+        rule(prefer="Nearest", near={"clusterRef": {}}), "spec.placement.rules[0].near.clusterRef.name"
+    ),
+    "plugin-missing": Bad(
+        rule(prefer="Plugin"), "spec.placement.rules[0].plugin", "`plugin` must be set when `prefer` is 'Plugin'"
+    ),
+    "plugin-alone": Bad(
+        rule(plugin={"name": "a"}), "spec.placement.rules[0].plugin", "`plugin` must be set when `prefer` is 'Plugin'"
+    ),
+    "plugin-name": Bad(rule(prefer="Plugin", plugin={"name": "a b"}), "spec.placement.rules[0].plugin.name"),
     "choice-empty": Bad(
         rule(stores={}), "spec.placement.rules[0].stores", "must have exactly one of `only` and `except`"
     ),

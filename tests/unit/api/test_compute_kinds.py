@@ -201,6 +201,7 @@ def test_defaults_of_a_directory() -> None:
                 {"name": "default", "minCopies": 1, "spread": "Store", "prefer": "Balanced", "weakCopies": "Ignore"}
             ],
         },
+        "apply": {"mode": "Auto"},
         "versions": {"keep": 0, "trashSeconds": 2592000},
         "settleNames": "WhenCheap",
         "verify": {"everySeconds": 2592000},

@@ -22,6 +22,7 @@ from cloudmesh.data.kinds import (
     POD,
     PRICE_SHEET,
     SERVICE,
+    VIRTUAL_CLUSTER,
     VIRTUAL_DIRECTORY,
 )
 from cloudmesh.data.settings import DataSettings
@@ -31,7 +32,10 @@ from cloudmesh.data.stores.registry import StoreContext
 from cloudmesh.engine import SECRET, AuthFailed, Done, Key, Obj, Resource, Transient
 from cloudmesh.testing import CrashPoint, World, run_virtual
 
-KINDS = (VIRTUAL_DIRECTORY, DATA_STORE, DEPLOYMENT, SERVICE, CLAIM, POD, SECRET, NAMESPACE, CLOUD_ACCOUNT, PRICE_SHEET)
+KINDS = (
+    VIRTUAL_DIRECTORY, DATA_STORE, DEPLOYMENT, SERVICE, CLAIM, POD, SECRET, NAMESPACE, CLOUD_ACCOUNT, PRICE_SHEET,
+    VIRTUAL_CLUSTER,
+)  # fmt: skip
 KEYS = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "very-secret-key"}
 KUBELET_SECONDS = 60.0
 Json = dict[str, Any]

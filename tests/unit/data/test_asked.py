@@ -64,7 +64,7 @@ def test_all_of_a_directory() -> None:
     assert raw == PlacementRule(
         "raw", Match("raw/**", 1 << 30, 1 << 40), copies=2, min_copies=2, spread="Provider", prefer="Fastest"
     )
-    assert (near.prefer, near.near, near.but, near.copies) == ("Nearest", "us-east-1", ("nas",), 2)
+    assert (near.prefer, near.near, near.but, near.copies) == ("Nearest", ("us-east-1",), ("nas",), 2)
     assert near.match == Match(content_type="image/*", tags={"project": "apollo"})
     assert (cold.match.older_than_seconds, cold.only, cold.copies) == (7776000, ("nas",), 1)
     assert (rest.copies, rest.spread) == (3, "Region")

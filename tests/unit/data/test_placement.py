@@ -2,10 +2,12 @@
 
 import pytest
 
+from cloudmesh.data import plugins
 from cloudmesh.data.config import Match, PlacementRule, Prices, StoreConfig
 from cloudmesh.data.model import MICROS
 from cloudmesh.data.placement import Facts, StoreView, choose, path_matches, rule_of
 from cloudmesh.data.stores.ports import StoreInfo
+from cloudmesh.engine.errors import InvalidRequest
 
 NOW = 1_000_000 * MICROS
 STRONG, WEAK = StoreInfo("memory", "Full"), StoreInfo("memory", "None")
@@ -45,8 +47,8 @@ PREFERENCES = {
 def test_preferences(prefer):
     stores, order = PREFERENCES[prefer]
     facts = Facts("d/f", 1 << 30)
-    assert "".join(chosen(stores, facts, copies=9, prefer=prefer, near="y").stores) == order
-    assert "".join(chosen(stores, facts, copies=2, prefer=prefer, near="y").stores) == order[:2]
+    assert "".join(chosen(stores, facts, copies=9, prefer=prefer, near=("y",)).stores) == order
+    assert "".join(chosen(stores, facts, copies=2, prefer=prefer, near=("y",)).stores) == order[:2]
 
 
 def test_cheapest_counts_requests_of_small_files():
@@ -200,3 +202,62 @@ def test_cheapest_says_scores_prices_and_whose_price_nobody_knows():
     # a price of which a part isn't known isn't known either
     partly = view("d", prices=Prices(gib_month=1))
     assert chosen([partly, stores[1]], Facts("f", 1), copies=1, prefer="Cheapest").stores == ("b",)
+
+
+# -- what somebody else says
+
+
+@pytest.fixture
+def says(monkeypatch):
+    """Sets what the plug-in `p` is."""
+    found = {}
+    monkeypatch.setattr(plugins, "load", lambda name: found.get(name) or _none(name))
+    return lambda function: found.update(p=function)
+
+
+def _none(name):
+    raise InvalidRequest(f"there is no plug-in '{name}'")
+
+
+def by_plugin(stores, holding=""):
+    return chosen(stores, Facts("raw/f", 5), holding=holding, copies=2, prefer="Plugin", plugin="p")
+
+
+def test_a_plug_in_ranks_and_leaves_out(says):
+    says(lambda file, store: {"a": 3, "b": 1, "c": None}[store.config.name] if file.path == "raw/f" else 0)
+    found = by_plugin([view("a"), view("b"), view("c")])
+    assert found.stores == ("b", "a")
+    assert [v.score for v in found.verdicts] == [3, 1, None]
+    assert found.verdicts[0].why == "2. of 2 by the plug-in's score (rule 'default')"
+    assert found.verdicts[2].why == "the plug-in 'p' leaves it out"
+    # it is asked about a store that holds the file too
+    assert by_plugin([view("a"), view("b"), view("c")], holding="c").stores == ("b", "a")
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, "x", True, 1 << 62, ValueError("no")])
+def test_a_plug_in_that_fails_moves_nothing(says, wrong):
+    def plugin(file, store):
+        if isinstance(wrong, Exception):
+            raise wrong
+        return wrong
+
+    says(plugin)
+    found = by_plugin([view("a"), view("b"), view("c")], holding="ac")
+    assert found.stores == ("a", "c")
+    assert found.verdicts[1].why.startswith("the plug-in 'p' ")
+
+
+def test_a_plug_in_that_isnt_there_takes_no_files():
+    found = by_plugin([view("a"), view("b")])
+    assert found.stores == ()
+    assert "there is no plug-in 'p' in group cloudmesh.placement" in found.verdicts[0].why
+    with pytest.raises(InvalidRequest):
+        plugins.check(["", "p"])
+
+
+def test_near_is_any_of_the_regions_and_unknown_is_told():
+    stores = [view("a", region="x"), view("b", region="y"), view("c", region="z")]
+    assert chosen(stores, copies=2, prefer="Nearest", near=("y", "z")).stores == ("b", "c")
+    found = chosen(stores, copies=1, prefer="Nearest")
+    assert found.stores == ("a",)
+    assert found.verdicts[0].why == "1. of 3 by nearness, and nobody knows yet to what (rule 'default')"

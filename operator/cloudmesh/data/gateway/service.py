@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from cloudmesh.data import config as configs
-from cloudmesh.data import waking
+from cloudmesh.data import plugins, waking
 from cloudmesh.data.catalog.journal import Journal
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.config import StoreSummary, Summary
@@ -228,6 +228,7 @@ class Gateway:
         """Takes a new configuration; one that can't be used is told, and the old one stays."""
         try:
             config = configs.load(text)
+            plugins.check(rule.plugin for rule in config.rules)
             await self.mesh.use(config)
         except (msgspec.DecodeError, CloudmeshError) as error:
             self._refused, self._error = text, f"the configuration can't be used: {error}"
@@ -316,7 +317,8 @@ class Gateway:
         drained = await self._drained(totals)
         stores = [msgspec.structs.replace(store, drained=store.name in drained) for store in stores]
         summary = Summary(
-            config=configs.fingerprint(self._text), error=self._error or self.waits, files=totals.files,
+            config=configs.fingerprint(self._text), files=totals.files,
+            error=self._error or self.waits or plugins.trouble(self.mesh.config.rules),
             directories=totals.directories, bytes=totals.bytes, pending=totals.pending,
             corrupted=totals.states.get("Corrupt", 0), stores=tuple(stores),
             entries=totals.files + totals.directories, snapshot_at=self.journal.snapshot_at,
