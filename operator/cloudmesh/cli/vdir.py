@@ -52,6 +52,12 @@ def add_to(nouns: Nouns) -> None:
     verb("why", why, "Why they lie there", "PATH")
     verb("trash", trash, "What can be restored", "DIRECTORY?")
     verb("restore", restore, "Brings something back from the trash", "ID", "PATH?")
+    made = verb("versions", versions, "Older contents of a file; brings one back, saves one, or gives one up", "PATH")
+    one = made.add_mutually_exclusive_group()
+    one.add_argument("--restore", type=int, metavar="VERSION", help="make it the file's own content again")
+    one.add_argument("--get", type=int, metavar="VERSION", help="write it into the file that --to names")
+    one.add_argument("--delete", type=int, metavar="VERSION", help="remove it")
+    made.add_argument("--to", default="", metavar="FILE", help="a file of this machine that isn't there yet")
     made = verb("tags", tags, "Shows the tags of a file, or replaces them", "PATH")
     made.add_argument("tags", metavar="KEY=VALUE", nargs="*")
     made.add_argument("--none", action="store_true", help="takes all tags away")
@@ -176,6 +182,29 @@ def restore(chosen: argparse.Namespace) -> int:
     vdir, path = _at(chosen, chosen.path)
     output.show(chosen.output, ENTRY, [vdir.restore(chosen.id, path)])
     return 0
+
+
+def versions(chosen: argparse.Namespace) -> int:
+    """Older contents of a file."""
+    if bool(chosen.to) is not (chosen.get is not None):
+        raise UsageError("--get VERSION and --to FILE go together")
+    vdir, path = _at(chosen, chosen.path)
+    if chosen.restore is not None:
+        output.show(chosen.output, ENTRY, [vdir.restore_version(path, chosen.restore)])
+    elif chosen.delete is not None:
+        vdir.delete_version(path, chosen.delete)
+    elif chosen.get is not None:
+        vdir.get(path, _new(chosen.to), version=chosen.get)
+    else:
+        columns = ("version", "size", "modified", "replaced")
+        output.show(chosen.output, columns, vdir.versions(path)["versions"])
+    return 0
+
+
+def _new(name: str) -> Path:
+    if Path(name).exists():
+        raise UsageError(f"{name} is there already")
+    return Path(name)
 
 
 def tags(chosen: argparse.Namespace) -> int:

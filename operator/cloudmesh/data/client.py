@@ -197,14 +197,14 @@ class Vdir:
         with Path(source).open("rb") as file:
             return self.write(path, file, new=new, modified=str(os.fstat(file.fileno()).st_mtime_ns // 1000))
 
-    def get(self, path: str, target: str | Path) -> Path:
-        """Reads a file of the directory into a local one, which is there whole or not at all."""
+    def get(self, path: str, target: str | Path, *, version: int = 0) -> Path:
+        """Reads a file of the directory, or an older version, into a local one: there whole or not at all."""
         target = Path(target)
         # a name of its own: not a file of the user's, nor that of another process
         part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.part")
         try:
             with part.open("xb") as file:
-                for chunk in self.chunks(path):
+                for chunk in self.chunks(path, version=version):
                     file.write(chunk)
             return part.replace(target)
         finally:
@@ -286,11 +286,16 @@ class Vdir:
         raise _error(answer.status, answer.data)
 
     def _json(
-        self, method: str, target: str, body: Mapping[str, Any] | None = None, allowed: tuple[int, ...] = (200,)
+        self,
+        method: str,
+        target: str,
+        body: Mapping[str, Any] | None = None,
+        allowed: tuple[int, ...] = (200,),
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         sent = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        return dict(json.loads(self._send(method, target, headers=headers, body=sent, allowed=allowed).data))
+        given = dict(headers or {}) | ({"Content-Type": "application/json"} if body is not None else {})
+        return dict(json.loads(self._send(method, target, headers=given, body=sent, allowed=allowed).data))
 
     def _pages(self, target: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         asked = dict(query)

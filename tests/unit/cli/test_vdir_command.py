@@ -123,6 +123,22 @@ def test_each_verb_of_vdir(cms: Run, vdir: Vdir) -> None:
     assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["NAME", "one", "two"]
 
 
+def test_older_versions(cms: Run, served: Served, vdir: Vdir) -> None:
+    served.reconfigure(versions=2)
+    for content in (b"one", b"second", b"3"):
+        entry = vdir.write("f", content)
+    told = json.loads(cms("vdir", "versions", "lab:/f", "--output", "json")[1])
+    assert [(one["version"], one["size"]) for one in told] == [(2, 6), (1, 3)]
+    assert cms("vdir", "versions", "lab:/f", "--get", "2", "--to", "old")[0] == 0
+    assert Path("old").read_bytes() == b"second"
+    assert cms("vdir", "versions", "lab:/f", "--get", "1", "--to", "old")[0] == 2, "there is one"
+    assert cms("vdir", "versions", "lab:/f", "--get", "1")[0] == 2, "where to?"
+    assert cms("vdir", "versions", "lab:/f", "--delete", "2")[0] == 0
+    assert cms("vdir", "versions", "lab:/f", "--restore", "2")[0] == 1, "it is given up"
+    assert cms("vdir", "versions", "lab:/f", "--restore", "1")[0] == 0
+    assert (vdir.read("f"), vdir.stat("f")["version"]) == (b"one", entry["version"] + 1)
+
+
 def test_a_tree_goes_in_and_comes_back(cms: Run, tree: Path, vdir: Vdir) -> None:
     assert cms("storage", "put", "tree", "lab:/t")[0] == 2, "a folder needs --recursive"
     assert cms("storage", "put", "tree", "lab:/t", "--recursive")[0] == 0

@@ -48,6 +48,9 @@ _SIZE = {"type": "integer", "minimum": 0}
 _TEXT = {"type": "string"}
 
 
+_VERSION = {"type": "integer", "minimum": 1, "maximum": (1 << 63) - 1}
+
+
 def _object(required: list[str], **properties: Any) -> dict[str, Any]:
     return {"type": "object", "required": required, "properties": properties}
 
@@ -67,8 +70,11 @@ SCHEMAS: dict[str, Any] = {
         ["path", "name", "kind", "id", "modified"],
         path=_TEXT, name=_TEXT, kind={"enum": ["File", "Directory"]}, id=_TEXT, modified=_TIME, size=_SIZE,
         version={"type": "integer", "minimum": 1}, etag=_TEXT, sha256=_TEXT, contentType=_TEXT,
-        tags={"type": "object", "additionalProperties": _TEXT}, deleted=_TIME,
+        tags={"type": "object", "additionalProperties": _TEXT}, deleted=_TIME, replaced=_TIME,
     ),
+    "Version": {"type": "object", "required": ["version"], "properties": {"version": _VERSION}},
+    "Versions": _object(["path", "current", "versions"], path=_TEXT, current=_ref("Entry"),
+        versions=_list_of(_ref("Entry"))),
     "Entries": _object(["entries"], entries=_list_of(_ref("Entry")), after=_TEXT),
     "Tags": {
         "type": "object", "maxProperties": 32, "propertyNames": {"pattern": f"^{_KEY}$"},
@@ -170,6 +176,7 @@ def document(name: str) -> dict[str, Any]:
     entry, entries = _json("Entry", "The entry."), _json("Entries", "A page of entries.")
     empty = {"description": "Done."}
     content = {"description": "The content.", "content": _BYTES}
+    older = {"name": "version", "in": "query", "schema": _VERSION, "description": "An older version that is kept."}
     redirect = {
         "name": "redirect", "in": "query", "schema": {"type": "string", "enum": ["allow"]},
         "description": "The answer may be 307 to a link of the store itself, so that no byte passes here.",
@@ -209,12 +216,13 @@ def document(name: str) -> dict[str, Any]:
                 "parameters": [_PATH],
                 "get": _operation(
                     "getFile", "Content of a file",
-                    {"200": content, "206": content, "304": empty, "307": empty}, redirect, _IF_MATCH,
+                    {"200": content, "206": content, "304": empty, "307": empty}, redirect, older, _IF_MATCH,
                     _IF_NONE_MATCH,
                     {"name": "Range", "in": "header", "schema": _TEXT, "description": "A part, as `bytes=0-99`."},
                 ),
                 "head": _operation(
-                    "headFile", "What the content would be", {"200": empty, "304": empty}, _IF_MATCH, _IF_NONE_MATCH
+                    "headFile", "What the content would be", {"200": empty, "304": empty}, older, _IF_MATCH,
+                    _IF_NONE_MATCH,
                 ),
                 "put": _operation(
                     "putFile", "Writes a file; it is there when the answer is",
@@ -248,6 +256,20 @@ def document(name: str) -> dict[str, Any]:
             "/v1/why/{path}": {
                 "parameters": [_PATH],
                 "get": _operation("why", "Why they lie there", {"200": _json("Why", "Rule and stores.")}),
+            },
+            "/v1/versions/{path}": {
+                "parameters": [_PATH],
+                "get": _operation(
+                    "versions", "Older contents of a file that are kept, the newest first",
+                    {"200": _json("Versions", "The file, and its older versions.")},
+                ),
+                "post": _operation(
+                    "restoreVersion", "Makes an older content the file's own again, as a new version", {"200": entry},
+                    _IF_MATCH, body=_body("Version"),
+                ),
+                "delete": _operation(
+                    "deleteVersion", "Gives an older content up", {"204": empty}, older | {"required": True}
+                ),
             },
             "/v1/move": {"post": _operation("move", "Renames", {"200": entry}, body=_body("FromTo"))},
             "/v1/copy": {"post": _operation("copy", "Copies a file", {"201": entry}, body=_body("FromTo"))},

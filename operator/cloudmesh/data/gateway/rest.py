@@ -16,6 +16,8 @@ from cloudmesh.data.catalog.ports import Located, Query
 from cloudmesh.data.errors import Changed, InvalidName, Missing
 from cloudmesh.data.gateway import openapi, problems, reading, streams
 from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, Unauthenticated, User, Verb
+from cloudmesh.data.gateway.told import MOST, told
+from cloudmesh.data.gateway.versions import Versions
 from cloudmesh.data.model import Entry, Trashed
 from cloudmesh.data.stores.ports import Presigner
 from cloudmesh.data.tree import Tree
@@ -24,27 +26,12 @@ from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, Transient
 from cloudmesh.policy.amounts import to_text
 
 PAGE = 1000
-MOST = (1 << 63) - 1
 PIECE = 1 << 20
 """Bytes that are handed on at a time."""
 PRESIGNED_SECONDS = 300
 ROUTE = r"{path:[\s\S]*}"
 _ID = re.compile("[0-9a-f]{16}")
 Handler = Callable[[web.Request, User], Awaitable[web.StreamResponse]]
-
-
-def told(path: str, entry: Entry) -> dict[str, Any]:
-    """An entry as JSON."""
-    body: dict[str, Any] = {
-        "path": path, "name": entry.name, "kind": entry.kind, "id": entry.id,
-        "modified": reading.when(entry.mtime or entry.created),
-    }  # fmt: skip
-    if entry.kind == "File":
-        body |= {"size": entry.size, "version": entry.version, "etag": entry.etag}
-        body |= {"sha256": entry.sha256} if entry.sha256 else {}
-        body |= {"contentType": entry.content_type} if entry.content_type else {}
-    tags = reading.users_tags(entry.tags)
-    return body | ({"tags": tags} if tags else {})
 
 
 class Ledger(Protocol):
@@ -82,6 +69,7 @@ class Rest:
         self._ledger = ledger
         self._door = door
         self._waits = waits
+        self._versions = Versions(tree, door)
 
     def add_to(self, app: web.Application) -> None:
         """Adds the routes."""
@@ -103,6 +91,9 @@ class Rest:
             ("GET", "/v1/trash", self.trash),
             ("GET", "/v1/search", self.search),
             ("GET", "/v1/usage", self.usage),
+            ("GET", "/v1/versions/" + ROUTE, self._versions.listing),
+            ("POST", "/v1/versions/" + ROUTE, self._versions.restore),
+            ("DELETE", "/v1/versions/" + ROUTE, self._versions.delete),
         ):
             route(method, path, self._guard(handler))
         if self._ledger is not None:
@@ -144,9 +135,12 @@ class Rest:
         redirect = request.query.get("redirect")
         if redirect not in (None, "allow"):
             raise InvalidRequest(f"'redirect' must be allow, not '{redirect[:40]}'")
+        version = reading.number(request, "version", 0, 1, MOST)
         entry = await self._tree.stat(path)
         if entry.kind == "Directory":
             raise InvalidName(f"'{path or '/'}' is a directory: ask /v1/list/ for what is in it")
+        if version and version != entry.version:
+            entry = await self._tree.version(path, version)
         headers = {
             "ETag": entry.etag,
             "Last-Modified": reading.http_date(entry.mtime),
@@ -173,9 +167,9 @@ class Rest:
         headers["Content-Length"] = str(stop - start)
         if request.method == "HEAD":
             return web.Response(status=status, headers=headers)
-        if redirect and (url := await self._presigned(entry)):
+        if redirect and not version and (url := await self._presigned(entry)):
             return web.Response(status=307, headers={"Location": url, "ETag": entry.etag})
-        entry, chunks = await self._tree.read(path, start=start, length=stop - start)
+        entry, chunks = await self._tree.read(path, start=start, length=stop - start, version=version)
         # ended here whatever happens, so that no store keeps a reader that nobody reads from
         async with contextlib.aclosing(chunks):
             if entry.etag != headers["ETag"]:

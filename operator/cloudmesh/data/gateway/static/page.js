@@ -270,11 +270,36 @@ async function details(entry) {
     ]);
     parts.push(h("h3", {}, "Why there"), h("p", {}, rule), table("Stores", ["Store", "Verdict", "Reason", "Score", "Cost"], stores));
   }
+  if (!folder) parts.push(...await older(entry));
   dialog(entry.name, ...parts, h("div", { class: "buttons" },
     folder ? null : button("Download", guarded(() => download(entry)), "first"),
     button("Rename", guarded(() => rename(entry))),
     button("Delete", guarded(() => remove(entry)), "bad"),
     button("Close", close)));
+}
+
+async function older(entry) {
+  const at = encoded(entry.path);
+  const told = await ask("GET", `/v1/versions/${at}`);
+  if (!told.versions.length) return [];
+  const act = (verb, label, version, work) => button(verb, guarded(work), "", `${label} version ${version}`);
+  const rows = told.versions.map((one) => [
+    String(one.version), bytes(one.size), time(one.replaced),
+    h("span", { class: "buttons" },
+      act("Restore", "Restore", one.version, async () => {
+        await ask("POST", `/v1/versions/${at}`, { version: one.version });
+        close();
+        await show();
+        say(`${entry.name} is as it was in version ${one.version}`);
+      }),
+      act("Delete", "Delete", one.version, async () => {
+        const text = `Version ${one.version} of ${entry.name} is removed for good.`;
+        if (!(await confirmed(`Delete version ${one.version}?`, text, "Delete"))) return;
+        await ask("DELETE", `/v1/versions/${at}?version=${one.version}`);
+        say(`version ${one.version} of ${entry.name} is deleted`);
+      })),
+  ]);
+  return [h("h3", {}, "Older versions"), table("Older versions", ["Version", "Size", "Replaced", "Action"], rows)];
 }
 
 // -- changes
