@@ -26,6 +26,7 @@ from cloudmesh.data.client import Vdir
 from cloudmesh.data.config import AuthConfig, DirectoryConfig, StoreConfig
 from cloudmesh.data.gateway.auth import ApiServer
 from cloudmesh.data.gateway.service import Gateway
+from cloudmesh.data.gateway.settings import GatewaySettings
 from cloudmesh.data.stores.memory import PLACES, Place
 
 T = TypeVar("T")
@@ -72,12 +73,19 @@ class Served:
         folder: Where its configuration lies.
         stores: Names of its stores, on places that no other test has.
         api_server: URL of a Kubernetes API server.
+        settings: Of the process.
         more: Members of the configuration.
     """
 
     def __init__(
-        self, folder: Path, stores: tuple[str, ...] = ("one", "two"), api_server: str = "", **more: Any
+        self,
+        folder: Path,
+        stores: tuple[str, ...] = ("one", "two"),
+        api_server: str = "",
+        settings: GatewaySettings = GatewaySettings(),  # noqa: B008 - it is frozen
+        **more: Any,
     ) -> None:
+        self._settings = settings
         number = f"{os.getpid()}-{next(_numbers)}"
         self._places = {name: f"{name}-{number}" for name in stores}
         self.config = DirectoryConfig(
@@ -118,7 +126,7 @@ class Served:
         async def serve() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
             api_server = ApiServer(self._api_server) if self._api_server else None
-            async with Gateway(self._file, Path(self._folder.name), api_server) as self.gateway:
+            async with Gateway(self._file, Path(self._folder.name), api_server, self._settings) as self.gateway:
                 runner: web.AppRunner = await self.gateway.listen("127.0.0.1", 0)
                 self.port = runner.addresses[0][1]
                 up.set()

@@ -391,6 +391,7 @@ async def test_one_question_for_many_who_ask_at_once() -> None:
 
     class Config:
         namespace = name = "x"
+        operator_token = ""
         auth = AuthConfig()
 
     keeper = Doorkeeper(lambda: Config, Api())  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cloudmesh.data.gateway.auth import ApiServer
 from cloudmesh.data.gateway.service import Gateway
+from cloudmesh.data.gateway.settings import GatewaySettings
 from cloudmesh.engine import logs
 
 CA_FILE = "/var/run/cloudmesh/ca/ca.crt"
@@ -30,7 +31,7 @@ async def serve(config: Path, folder: Path, host: str, port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Gateway(config, folder, _api_server()) as gateway:
+    async with Gateway(config, folder, _api_server(), GatewaySettings.from_environ()) as gateway:
         runner = await gateway.listen(host, port)
         logging.getLogger(__name__).info("listening on port %d", port)
         try:

@@ -22,6 +22,7 @@ import aiohttp
 import bcrypt
 
 from cloudmesh.data.config import AccessRule, AuthConfig, DirectoryConfig
+from cloudmesh.data.gateway.throttle import Throttle
 from cloudmesh.data.model import Entry
 from cloudmesh.data.placement import path_matches
 from cloudmesh.engine.errors import CloudmeshError, Transient
@@ -30,6 +31,8 @@ Verb = Literal["get", "update"]
 KEPT_SECONDS = 60.0
 """A verdict about a token or password is asked for again after so long."""
 KEPT = 4096
+HASHES = 4
+"""Passwords that are compared at the same time: each takes a processor."""
 ASK_SECONDS = 10.0
 JOBS = "cloudmesh:jobs"
 """User that the operator is when it moves files for jobs: rules for paths may name it."""
@@ -151,13 +154,20 @@ class Doorkeeper:
         self._config = config
         self._api_server = api_server
         self._clock = clock
+        self._throttle = Throttle(clock)
+        self._hashing = asyncio.Semaphore(HASHES)
         self._kept: dict[bytes, tuple[float, AuthConfig, User | None]] = {}
         self._asking: dict[bytes, asyncio.Lock] = {}
 
-    async def user(self, authorization: str) -> User:
+    async def user(self, authorization: str, address: str = "") -> User:
         """Who sends this `Authorization` header.
 
+        Args:
+            authorization: The header.
+            address: Where it comes from.
+
         Raises:
+            Throttled: Too many wrong passwords came, and this one isn't known to be right.
             Unauthenticated: The header is missing, or what it says is no good.
             Transient: Nobody can say.
         """
@@ -169,13 +179,20 @@ class Doorkeeper:
             if not level:
                 raise Unauthenticated("say who you are: a Kubernetes token as Bearer, or a name and password as Basic")
             return User("", frozenset(), level)
-        key = hashlib.sha256(authorization.encode(errors="surrogateescape")).digest()
+        scheme, _, shown = authorization.partition(" ")
+        key = hashlib.sha256(f"{scheme.lower()} {shown}".encode(errors="surrogateescape")).digest()
         lock = self._asking.setdefault(key, asyncio.Lock())
         try:
             async with lock:
                 kept = self._kept.get(key)
                 if kept is None or kept[0] < self._clock() or kept[1] is not auth:
+                    name = _name_of(authorization) if auth.basic else ""
+                    # whoever was let in by just this before isn't kept out by what others try
+                    if name and (kept is None or kept[1] is not auth or kept[2] is None):
+                        self._throttle.check(name, address)
                     found = await self._ask(authorization, auth)
+                    if name:
+                        (self._throttle.wrong if found is None else self._throttle.right)(name, address)
                     if len(self._kept) >= KEPT:
                         self._kept.clear()
                     kept = self._kept[key] = (self._clock() + KEPT_SECONDS, auth, found)
@@ -195,7 +212,8 @@ class Doorkeeper:
                 config = self._config()
                 return await self._api_server.who(value.strip(), config.namespace, config.name)
             case "basic" if auth.basic:
-                return await asyncio.to_thread(_basic, value, auth)
+                async with self._hashing:
+                    return await asyncio.to_thread(_basic, value, auth)
             case _:
                 return None
 
@@ -258,14 +276,30 @@ def _reaches_below(pattern: str, path: str) -> bool:
     return literal.startswith(inside) or (literal != pattern and inside.startswith(literal))
 
 
+def _cost(hashed: str) -> str:
+    """What a hash of bcrypt costs, as it tells itself."""
+    return hashed[4:6]
+
+
+def _name_of(authorization: str) -> str:
+    """The name of a user who shows a password; empty for others."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(value.strip(), validate=True).decode().partition(":")[0][:255]
+    except (binascii.Error, ValueError):
+        return ""
+
+
 def _basic(value: str, auth: AuthConfig) -> User | None:
     try:
         name, _, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         return None
     known = auth.basic.get(name)
-    # as long for a name that isn't known
-    hashed = known or "$2b$10$CwTycUXWue0Thq9StjUM0uJ8i9QzQeFvCl2e2u8lWzjF0f0mUPS3e"
+    # as long for a name that isn't known: by a hash that costs as much
+    hashed = known or max(auth.basic.values(), key=_cost)
     try:
         good = bcrypt.checkpw(password.encode()[:72], hashed.encode())
     except ValueError:

@@ -75,7 +75,7 @@ SCHEMAS: dict[str, Any] = {
     "Version": {"type": "object", "required": ["version"], "properties": {"version": _VERSION}},
     "Versions": _object(["path", "current", "versions"], path=_TEXT, current=_ref("Entry"),
         versions=_list_of(_ref("Entry"))),
-    "Entries": _object(["entries"], entries=_list_of(_ref("Entry")), after=_TEXT),
+    "Entries": _object(["entries"], entries=_list_of(_ref("Entry")), after=_TEXT, truncated={"type": "boolean"}),
     "Tags": {
         "type": "object", "maxProperties": 32, "propertyNames": {"pattern": f"^{_KEY}$"},
         "additionalProperties": {"type": "string", "maxLength": 256, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"},
@@ -139,6 +139,11 @@ SCHEMAS: dict[str, Any] = {
         files=_SIZE, copies=_SIZE, bytes=_SIZE, size=_TEXT, removed=_SIZE, currency=_TEXT, requests=_TEXT,
         egress=_TEXT, monthlyBefore=_TEXT, monthlyAfter=_TEXT, unpriced=_list_of(_TEXT), durationSeconds=_SIZE,
     ),
+    "Nothing": {"type": "object"},
+    "Snapshot": _object(["record", "at"], record=_SIZE, at=_TIME),
+    "Rebuild": _object(["directory"], directory=_TEXT),
+    "Rebuilding": _object(["directory", "state"], directory=_TEXT, state={"enum": ["Rebuilding"]}),
+    "Store": _object(["store"], store=_TEXT),
     "Problem": _object(
         ["type", "title", "status", "reason", "detail"],
         type=_TEXT, title=_TEXT, status={"type": "integer"}, reason=_TEXT, detail=_TEXT,
@@ -280,6 +285,25 @@ def document(name: str) -> dict[str, Any]:
             "/v1/search": {"get": _operation("search", "Finds files", {"200": entries}, *query, _AFTER, _LIMIT)},
             "/v1/usage": {
                 "get": _operation("usage", "Sums, and the state of the stores", {"200": _json("Usage", "Sums.")})
+            },
+            "/v1/snapshot": {
+                "post": _operation(
+                    "snapshot", "Writes the catalogue into two stores, where there are two",
+                    {"200": _json("Snapshot", "What it holds.")}, body=_body("Nothing"),
+                )
+            },
+            "/v1/rebuild": {
+                "post": _operation(
+                    "rebuild", "Throws the catalogue away and makes it anew of what the stores hold",
+                    {"202": _json("Rebuilding", "It has begun; until it is done, the answer to all else is 503.")},
+                    body=_body("Rebuild"),
+                )
+            },
+            "/v1/believe": {
+                "post": _operation(
+                    "believe", "Believes a store's listing that lacks over a fifth of what is on record",
+                    {"202": _json("Store", "It will be looked at.")}, body=_body("Store"),
+                )
             },
             "/v1/cost": {"get": _operation("cost", "What all of it costs", {"200": _json("Cost", "By store.")})},
             "/v1/quote": {

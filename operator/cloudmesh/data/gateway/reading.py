@@ -16,6 +16,7 @@ from aiohttp import web
 from cloudmesh.data import names
 from cloudmesh.data.catalog.ports import ABSENT, ANY
 from cloudmesh.data.errors import Changed, InvalidName
+from cloudmesh.data.gateway import streams
 from cloudmesh.data.model import MICROS, Entry
 from cloudmesh.engine.errors import InvalidRequest
 
@@ -271,7 +272,7 @@ async def json_of(request: web.Request) -> dict[str, Any]:
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType
     raw = bytearray()
-    async for chunk in request.content.iter_any():
+    async for chunk in streams.pieces(request):
         raw += chunk
         if len(raw) > MAX_JSON:
             raise InvalidRequest(f"the body must be JSON of {MAX_JSON} bytes at most")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -14,10 +14,14 @@ from aiohttp import web
 from cloudmesh.data import names
 from cloudmesh.data.catalog.ports import Located, Query
 from cloudmesh.data.errors import Changed, InvalidName, Missing
-from cloudmesh.data.gateway import openapi, problems, reading, streams
+from cloudmesh.data.gateway import openapi, paging, problems, reading, streams
 from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, Unauthenticated, User, Verb
+from cloudmesh.data.gateway.throttle import Throttled
 from cloudmesh.data.gateway.told import MOST, told
+from cloudmesh.data.gateway.unlocked import Unlocked
+from cloudmesh.data.gateway.upkeep import Keeper, Upkeep
 from cloudmesh.data.gateway.versions import Versions
+from cloudmesh.data.gateway.webdav_locks import Locks
 from cloudmesh.data.model import Entry, Trashed
 from cloudmesh.data.stores.ports import Presigner
 from cloudmesh.data.tree import Tree
@@ -26,8 +30,6 @@ from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, Transient
 from cloudmesh.policy.amounts import to_text
 
 PAGE = 1000
-PIECE = 1 << 20
-"""Bytes that are handed on at a time."""
 PRESIGNED_SECONDS = 300
 ROUTE = r"{path:[\s\S]*}"
 _ID = re.compile("[0-9a-f]{16}")
@@ -55,6 +57,8 @@ class Rest:
         door: Lets users in.
         waits: Says why nobody is served yet, empty when all are.
         ledger: Tells what the directory costs, and what changes would; None where nobody asks.
+        locks: Of WebDAV: they bind whoever comes.
+        keeper: Looks after the catalogue and the listings; None where nobody does.
     """
 
     def __init__(
@@ -64,12 +68,17 @@ class Rest:
         waits: Callable[[], str] = lambda: "",
         *,
         ledger: Ledger | None = None,
+        locks: Locks | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._tree = tree
         self._ledger = ledger
         self._door = door
         self._waits = waits
+        self._upkeep = Upkeep(tree, door, keeper) if keeper is not None else None
         self._versions = Versions(tree, door)
+        self._pager = paging.Pager()
+        self._unlocked = Unlocked(tree, locks or Locks(tree.catalog, tree.now))
 
     def add_to(self, app: web.Application) -> None:
         """Adds the routes."""
@@ -95,10 +104,14 @@ class Rest:
             ("POST", "/v1/versions/" + ROUTE, self._versions.restore),
             ("DELETE", "/v1/versions/" + ROUTE, self._versions.delete),
         ):
-            route(method, path, self._guard(handler))
+            route(method, path, self._guard(handler), expect_handler=streams.asked_first)
+        if self._upkeep is not None:
+            route("POST", "/v1/snapshot", self._guard(self._upkeep.snapshot))
+            route("POST", "/v1/rebuild", self._guard(self._upkeep.rebuild))
+            route("POST", "/v1/believe", self._guard(self._upkeep.believe))
         if self._ledger is not None:
-            route("GET", "/v1/cost", self._guard(self._told(self._ledger.cost)))
-            route("GET", "/v1/quote", self._guard(self._told(self._ledger.quote)))
+            route("GET", "/v1/cost", self._guard(self._answers(self._ledger.cost)))
+            route("GET", "/v1/quote", self._guard(self._answers(self._ledger.quote)))
             route("POST", "/v1/plan", self._guard(self._planned(self._ledger)))
         route("GET", "/openapi.json", self.document)
 
@@ -107,7 +120,7 @@ class Rest:
             try:
                 if why := self._waits():
                     raise Transient(why)
-                user = await self._door.user(request.headers.get("Authorization", ""))
+                user = await self._door.user(request.headers.get("Authorization", ""), request.remote or "")
                 return await handler(request, user)
             except Unauthenticated as error:
                 answer = problems.problem(401, error.reason, str(error))
@@ -115,6 +128,8 @@ class Rest:
                 return answer
             except Forbidden as error:
                 return problems.problem(403, error.reason, str(error))
+            except Throttled as error:
+                return problems.later(error)
             except SourceFailed as error:
                 return problems.broken_off(error)
             except CloudmeshError as error:
@@ -187,9 +202,14 @@ class Rest:
         return await streams.send(request, response, first, chunks, "reading")
 
     async def _presigned(self, entry: Entry) -> str:
-        for copy, member in await self._tree.readable(entry):
-            if isinstance(member.store, Presigner):
-                return await member.store.presign(copy.key, PRESIGNED_SECONDS)
+        """A link to a copy that is surely the file, as its store says just now; empty if there is none."""
+        copies = await self._tree.readable(entry)
+        linked = [(copy, member) for copy, member in copies if isinstance(member.store, Presigner)]
+        whole = set(await self._tree.writer.proved(entry, [copy for copy, _ in linked], ())) if linked else set()
+        for copy, member in linked:
+            if copy.store in whole and isinstance(member.store, Presigner):
+                with contextlib.suppress(CloudmeshError):
+                    return await member.store.presign(copy.key, PRESIGNED_SECONDS)
         return ""
 
     async def put(self, request: web.Request, user: User) -> web.StreamResponse:
@@ -198,9 +218,10 @@ class Rest:
         if request.headers.get("Content-Encoding", "identity") != "identity":
             return problems.problem(415, "Unsupported", "send the content itself, without a Content-Encoding")
         old = await self._tree.catalog.entry(path)
+        await self._unlocked.check(request, user, path, member=old is None)
         entry = await self._tree.put(
             path,
-            self._body(request),
+            self._unlocked.content(request, user, path, streams.body(request)),
             size=request.content_length,
             mtime=reading.micros(text) if (text := request.headers.get("Cloudmesh-Modified")) is not None else None,
             sha256=reading.digest(request),
@@ -211,26 +232,15 @@ class Rest:
         headers = {"ETag": entry.etag}
         return web.json_response(told(path, entry), status=201 if old is None else 200, headers=headers)
 
-    @staticmethod
-    async def _body(request: web.Request) -> AsyncIterator[bytes]:
-        pieces: list[bytes] = []
-        size = 0
-        async for chunk in request.content.iter_any():
-            pieces.append(chunk)
-            size += len(chunk)
-            if size >= PIECE:
-                yield b"".join(pieces)
-                pieces, size = [], 0
-        if pieces:
-            yield b"".join(pieces)
-
     async def delete(self, request: web.Request, user: User) -> web.StreamResponse:
         """Moves a file or directory to the trash."""
         path = self._path(request, user, "update")
         recursive = reading.flag(request, "recursive")
         entry = await self._tree.catalog.entry(path)
         self._door.check_below(user, path, entry)
+        await self._unlocked.check(request, user, path, member=True, below=True)
         await self._tree.delete(path, recursive=recursive, if_version=reading.expected(request, entry))
+        await self._unlocked.forget(path)
         return web.Response(status=204)
 
     # -- the tree
@@ -243,15 +253,14 @@ class Rest:
     async def listing(self, request: web.Request, user: User) -> web.StreamResponse:
         """A page of a directory, or of all below it."""
         path = self._path(request, user, "get")
-        after, limit = request.query.get("after", ""), self._limit(request)
         recursive = reading.flag(request, "recursive")
 
-        async def more(mark: str) -> list[Located]:
-            if recursive:
-                return await self._tree.walk(path, after=mark, limit=limit)
-            return await self._tree.children(path, after=mark, limit=limit)
+        async def more(mark: str, limit: int) -> list[Located]:
+            ask = self._tree.walk if recursive else self._tree.children
+            return await ask(path, after=mark, limit=limit)
 
-        return await self._page(request, user, more, lambda last: last.path if recursive else last.entry.name, after)
+        step = max(paging.LEAST, self._limit(request))
+        return await self._page(request, user, more, lambda last: last.path if recursive else last.entry.name, step)
 
     @staticmethod
     def _limit(request: web.Request) -> int:
@@ -261,32 +270,20 @@ class Rest:
         self,
         request: web.Request,
         user: User,
-        more: Callable[[str], Awaitable[list[Located]]],
+        more: Callable[[str, int], Awaitable[list[Located]]],
         mark_of: Callable[[Located], str],
-        after: str,
+        step: int,
+        wanted: Callable[[Located], bool] = lambda _: True,
     ) -> web.Response:
-        """As many entries as were asked for of those that the user may see: the mark of the next page is one of them,
-        since it would tell a hidden name."""
-        limit, entries, mark = self._limit(request), [], ""
-        while True:
-            found = await more(after)
-            for one in found:
-                if not self._visible(user, one.path):
-                    continue
-                entries.append(told(one.path, one.entry))
-                if len(entries) == limit:
-                    mark = mark_of(one)
-                    break
-            if mark or len(found) < limit:
-                break
-            after = mark_of(found[-1])
-        body: dict[str, Any] = {"entries": entries}
-        headers = {}
-        if mark:
-            body["after"] = mark
-            query = dict(request.query) | {"after": mark}
-            headers["Link"] = f'<{request.rel_url.raw_path}?{urlencode(query)}>; rel="next"'
-        return web.json_response(body, headers=headers)
+        """As many entries as were asked for of those that the user may see."""
+        page = await self._pager.page(
+            more, wanted, lambda one: self._visible(user, one.path), mark_of,
+            request.query.get("after", ""), self._limit(request), step,
+        )  # fmt: skip
+        body, headers = paging.told_of(
+            page, lambda mark: f"{request.rel_url.raw_path}?{urlencode(dict(request.query) | {'after': mark})}"
+        )
+        return web.json_response({"entries": [told(one.path, one.entry) for one in page.found]} | body, headers=headers)
 
     def _visible(self, user: User, path: str) -> bool:
         try:
@@ -299,6 +296,8 @@ class Rest:
         """Makes a directory."""
         path = self._path(request, user, "update")
         old = await self._tree.catalog.entry(path)
+        if old is None:
+            await self._unlocked.check(request, user, path, member=True)
         entry = await self._tree.mkdir(path, parents=reading.flag(request, "parents"))
         return web.json_response(told(path, entry), status=201 if old is None else 200)
 
@@ -306,6 +305,7 @@ class Rest:
         """Replaces the tags."""
         path = self._path(request, user, "update")
         tags = reading.checked_tags(await reading.json_of(request))
+        await self._unlocked.check(request, user, path)
         old = await self._tree.catalog.entry(path)
         entry = await self._tree.set_tags(path, reading.doors_tags(old.tags if old else {}) | tags)
         return web.json_response(told(path, entry))
@@ -317,12 +317,16 @@ class Rest:
         self._door.check_below(user, source, entry)
         self._door.check_below(user, target, entry)
         self._door.check_below(user, target, await self._tree.catalog.entry(target))
+        await self._unlocked.check(request, user, source, member=True, below=True)
+        await self._unlocked.check(request, user, target, member=True, below=True)
         entry = await self._tree.move(source, target, overwrite=overwrite)
+        await self._unlocked.forget(source)
         return web.json_response(told(target, entry))
 
     async def copy(self, request: web.Request, user: User) -> web.StreamResponse:
         """Copies a file."""
         source, target, overwrite = await self._from_to(request, user, "get")
+        await self._unlocked.check(request, user, target, member=await self._tree.catalog.entry(target) is None)
         entry = await self._tree.copy(source, target, overwrite=overwrite)
         return web.json_response(told(target, entry), status=201)
 
@@ -362,6 +366,7 @@ class Rest:
         for one in (trashed.path, names.clean_path(path) or trashed.path):
             self._door.check(user, one, "update")
             self._door.check_below(user, one, trashed.entry)
+        await self._unlocked.check(request, user, names.clean_path(path) or trashed.path, member=True, below=True)
         entry = await self._tree.restore(entry_id, path)
         located = await self._tree.catalog.by_id(entry.id)
         return web.json_response(told(located.path if located else path, entry))
@@ -422,10 +427,10 @@ class Rest:
             older=reading.micros(query["older"]) if "older" in query else 0,
         )
 
-        async def more(mark: str) -> list[Located]:
-            return await self._tree.search(wanted, after=mark, limit=self._limit(request))
+        async def more(mark: str, limit: int) -> list[Located]:
+            return await self._tree.walk(under, after=mark, limit=limit)
 
-        return await self._page(request, user, more, lambda last: last.path, query.get("after", ""))
+        return await self._page(request, user, more, lambda last: last.path, paging.STEP, paging.matcher(wanted))
 
     async def usage(self, request: web.Request, user: User) -> web.StreamResponse:
         """Sums, and the state of the stores."""
@@ -439,7 +444,7 @@ class Rest:
         body = {"files": totals.files, "directories": totals.directories, "bytes": totals.bytes}
         return web.json_response(body | {"pending": totals.pending, "stores": stores})
 
-    def _told(self, ask: Callable[[], Awaitable[dict[str, Any]]]) -> Handler:
+    def _answers(self, ask: Callable[[], Awaitable[dict[str, Any]]]) -> Handler:
         async def handler(_: web.Request, user: User) -> web.StreamResponse:
             self._door.check(user, "", "get")
             return web.json_response(await ask())

@@ -66,11 +66,14 @@ class WebDav(Rest):
         tree: The directory.
         door: Lets users in.
         waits: Says why nobody is served yet, empty when all are.
+        locks: Shared with the other doors.
     """
 
-    def __init__(self, tree: Tree, door: Doorkeeper, waits: Callable[[], str] = lambda: "") -> None:
+    def __init__(
+        self, tree: Tree, door: Doorkeeper, waits: Callable[[], str] = lambda: "", *, locks: Locks | None = None
+    ) -> None:
         super().__init__(tree, door, waits)
-        self.locks = Locks(tree.catalog, tree.now)
+        self.locks = locks or Locks(tree.catalog, tree.now)
         self._patching = asyncio.Lock()
         self._methods: dict[str, Callable[[web.Request, User, str], Awaitable[web.StreamResponse]]] = {
             "GET": self._get, "HEAD": self._get, "PUT": self._put, "DELETE": self._delete, "MKCOL": self._mkcol,
@@ -89,7 +92,7 @@ class WebDav(Rest):
                 return self._options()
             return await guarded(request)
 
-        app.router.add_route("*", r"/dav{path:(/[\s\S]*)?}", serve)
+        app.router.add_route("*", r"/dav{path:(/[\s\S]*)?}", serve, expect_handler=streams.asked_first)
 
     def _options(self) -> web.Response:
         allow = ", ".join(["OPTIONS", *self._methods])
@@ -143,17 +146,8 @@ class WebDav(Rest):
             member: Whether the directory that it lies in does too, by one name more or less.
             below: Whether all below changes.
         """
-        met = {lock.token: lock for lock in self.locks.covering(path)}
-        if member and path:
-            met |= {lock.token: lock for lock in self.locks.at(path.rpartition("/")[0])}
-        if below:
-            met |= {lock.token: lock for lock in self.locks.below(path)}
-        opened = {
-            lock.path
-            for lock in met.values()
-            if lock.token in tokens and (user is None or lock.user == user.name)
-        }  # fmt: skip
-        closed = sorted({lock.path for lock in met.values()} - opened)
+        found = self.locks.closed(tokens, None if user is None else user.name, path, member=member, below=below)
+        closed = sorted({lock.path for lock in found})
         if closed:
             hrefs = "".join(f"<D:href>{xml.href(ROOT, one, directory=False)}</D:href>" for one in closed[:100])
             condition = f"<D:lock-token-submitted>{hrefs}</D:lock-token-submitted>"
@@ -215,7 +209,7 @@ class WebDav(Rest):
         self, request: web.Request, user: User, path: str, tokens: frozenset[str]
     ) -> AsyncIterator[bytes]:
         """The content; it doesn't end well if somebody locked the file meanwhile."""
-        async for piece in self._body(request):
+        async for piece in streams.body(request):
             yield piece
         self._free(tokens, user, path)
 

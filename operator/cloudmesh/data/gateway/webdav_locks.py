@@ -1,4 +1,4 @@
-"""Locks of WebDAV, and the `If` header that shows them. They bind whoever comes by WebDAV.
+"""Locks of WebDAV, and the `If` header that shows them. They bind whoever comes, by WebDAV or REST.
 
 One gateway serves a directory, so they live in its memory; the catalogue keeps them as texts, for its next process.
 """
@@ -29,6 +29,12 @@ MAX_LISTS = 64
 _LIST = re.compile(r"\s*(?:<([^<>\s]*)>\s*)?\(([^()]*)\)\s*")
 _CONDITION = re.compile(r'\s*(?:(not)\s*)?(?:<([^<>\s]+)>|\[((?:W/)?"[^"\]]*")\])\s*', re.IGNORECASE)
 _TIMEOUT = re.compile(r"second-([0-9]{1,18})", re.IGNORECASE)
+
+
+class Locked(CloudmeshError):
+    """Somebody has locked it, and shows no token."""
+
+    reason = "Locked"
 
 
 class TooManyLocks(CloudmeshError):
@@ -103,6 +109,11 @@ class Locks:
             if not tokens:
                 del self._paths[lock.path]
 
+    @property
+    def any(self) -> bool:
+        """Whether there may be one."""
+        return bool(self._held)
+
     def at(self, path: str) -> list[Lock]:
         """Locks made for just this path."""
         found = [self._held[token] for token in sorted(self._paths.get(path, ()))]
@@ -126,6 +137,26 @@ class Locks:
         inside = f"{path}/" if path else ""
         return [lock for place in list(self._paths) if place.startswith(inside) and place != path
                 for lock in self.at(place)]  # fmt: skip
+
+    def closed(
+        self, tokens: frozenset[str], user: str | None, path: str, *, member: bool = False, below: bool = False
+    ) -> list[Lock]:
+        """Locks that a change meets and that aren't opened by a token shown by the lock's owner.
+
+        Args:
+            tokens: What is shown.
+            user: Who changes something; None for whoever.
+            path: What changes.
+            member: Whether the directory that it lies in does too, by one name more or less.
+            below: Whether all below changes.
+        """
+        met = {lock.token: lock for lock in self.covering(path)}
+        if member and path:
+            met |= {lock.token: lock for lock in self.at(path.rpartition("/")[0])}
+        if below:
+            met |= {lock.token: lock for lock in self.below(path)}
+        opened = {lock.path for lock in met.values() if lock.token in tokens and user in (None, lock.user)}
+        return sorted((lock for lock in met.values() if lock.path not in opened), key=lambda lock: lock.path)
 
     def by_token(self, token: str) -> Lock | None:
         """The lock, while it lasts."""

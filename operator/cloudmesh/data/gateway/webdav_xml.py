@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from aiohttp import web
 
+from cloudmesh.data.gateway import streams
 from cloudmesh.data.model import Entry
 from cloudmesh.engine.errors import InvalidRequest
 
@@ -80,7 +81,7 @@ async def body_of(request: web.Request) -> Element | None:
         InvalidRequest: It is something else, or too much.
     """
     raw = bytearray()
-    async for chunk in request.content.iter_any():
+    async for chunk in streams.pieces(request):
         raw += chunk
         if len(raw) > MAX_BODY:
             raise InvalidRequest(f"the body must be XML of {MAX_BODY} bytes at most")
