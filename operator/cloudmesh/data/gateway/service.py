@@ -20,13 +20,17 @@ from cloudmesh.data.config import StoreSummary, Summary
 from cloudmesh.data.emptying import Emptying
 from cloudmesh.data.filling import fill
 from cloudmesh.data.following import Following
-from cloudmesh.data.gateway import problems
+from cloudmesh.data.gateway import problems, streams
 from cloudmesh.data.gateway.auth import ApiServer, Doorkeeper, Unauthenticated
+from cloudmesh.data.gateway.census import Census
 from cloudmesh.data.gateway.costs import Meter, cost_of
 from cloudmesh.data.gateway.page import Page
 from cloudmesh.data.gateway.quoting import Quoting
 from cloudmesh.data.gateway.rest import Rest
+from cloudmesh.data.gateway.settings import GatewaySettings
 from cloudmesh.data.gateway.webdav import WebDav
+from cloudmesh.data.gateway.webdav_locks import Locks
+from cloudmesh.data.memory import Memory
 from cloudmesh.data.mesh import Member, Mesh
 from cloudmesh.data.model import Totals
 from cloudmesh.data.mover import Mover
@@ -55,9 +59,17 @@ class Gateway:
         config_file: Where the operator's configuration is mounted; read again when it changes.
         folder: Where the catalogue lies.
         api_server: Asked about users' tokens; None where there is none.
+        settings: What the process may take.
     """
 
-    def __init__(self, config_file: Path, folder: Path, api_server: ApiServer | None = None) -> None:
+    def __init__(
+        self,
+        config_file: Path,
+        folder: Path,
+        api_server: ApiServer | None = None,
+        settings: GatewaySettings = GatewaySettings(),  # noqa: B008 - it is frozen
+    ) -> None:
+        self._settings = settings
         self._file = config_file
         self._text = config_file.read_bytes()
         self._refused = b""
@@ -80,7 +92,8 @@ class Gateway:
             self._config, self.catalog, clock=time.monotonic, on_change=self._store_changed, on_blip=self._store_back
         )
         self.journal = Journal(self.catalog, self.mesh)
-        self.tree = Tree(self.catalog, self.mesh, self.journal, stir=self._stir)
+        self.tree = Tree(self.catalog, self.mesh, self.journal, stir=self._stir, memory=Memory(self._settings.memory))
+        self.census = Census(self.tree)
         self.mover = Mover(self.tree)
         self.meter = Meter(self.catalog, self.mesh, self.mover.done, wall)
         self.quoting = Quoting(self.tree, wall)
@@ -138,7 +151,7 @@ class Gateway:
         async with asyncio.TaskGroup() as group:
             for name, work in (
                 ("moving files", self.mover.run), ("open writes", self._recover), ("counting", self._count),
-                ("listings", self.following.run), ("quotes", self.quoting.run),
+                ("listings", self.following.run), ("quotes", self.quoting.run), ("census", self.census.run),
             ):  # fmt: skip
                 group.create_task(self._again(name, work))
 
@@ -257,8 +270,11 @@ class Gateway:
     def app(self) -> web.Application:
         """The web application."""
         app = web.Application(client_max_size=0, middlewares=[problems.told])
-        Rest(self.tree, self.door, lambda: self.waits, ledger=self).add_to(app)
-        self.webdav = WebDav(self.tree, self.door, lambda: self.waits)
+        app[streams.IDLE] = self._settings.idle_seconds
+        locks = Locks(self.tree.catalog, self.tree.now)
+        self.rest = Rest(self.tree, self.door, lambda: self.waits, ledger=self, locks=locks)
+        self.rest.add_to(app)
+        self.webdav = WebDav(self.tree, self.door, lambda: self.waits, locks=locks)
         self.webdav.add_to(app)
         self.page = Page(self.tree, self.door, lambda: self.waits)
         self.page.add_to(app)
@@ -322,6 +338,7 @@ class Gateway:
             directories=totals.directories, bytes=totals.bytes, pending=totals.pending,
             corrupted=totals.states.get("Corrupt", 0), stores=tuple(stores),
             entries=totals.files + totals.directories, snapshot_at=self.journal.snapshot_at,
+            under_replicated=self.census.counted.under_replicated, unreachable=self.census.counted.unreachable,
             under_replicated=self.census.counted.under_replicated, unreachable=self.census.counted.unreachable,
             troubles=self.troubles(), clock_ahead_ms=self.mesh.ahead_ms(),
             emptied=self.emptying is not None and self.emptying.done,
