@@ -1,21 +1,24 @@
-"""The SQLite catalogue against a model of dicts, through any sequence of changes, moves of large directories that are
+"""Catalogues against a model of dicts, through any sequence of changes, moves of large directories that are
 followed up later, and restarts."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from tests.property.data.catalog_model import Model, Node, Open
+from tests.testbed.postgres import Postgres, postgres
 
 from cloudmesh.data.catalog import sqlite_tree
+from cloudmesh.data.catalog.postgres import PostgresCatalog
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.model import ROOT, TRASH, Copy, Intent, Target
 from cloudmesh.engine.errors import CloudmeshError
@@ -24,7 +27,7 @@ PARTS = st.sampled_from(["a", "b", "c.x"])
 paths = st.lists(PARTS, min_size=1, max_size=3).map("/".join)
 STORES = ("s1", "s2", "s3")
 some_stores = st.sets(st.sampled_from(STORES), min_size=1)
-FEW = 3
+FEW, LEASE = 3, 10_000
 T = TypeVar("T")
 
 
@@ -33,7 +36,6 @@ class CatalogMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="catalog-"))
         self.loop = asyncio.new_event_loop()
         self.model = Model()
         self.now = 1_000_000
@@ -43,8 +45,11 @@ class CatalogMachine(RuleBasedStateMachine):
         sqlite_tree.VISIT = FEW
         self._open()
 
+    def _make(self) -> SqliteCatalog | PostgresCatalog:
+        raise NotImplementedError
+
     def _open(self) -> None:
-        self.catalog = SqliteCatalog(self.folder / "c.sqlite", clock=self._clock, readers=1)
+        self.catalog = self._make()
         self._do(self.catalog.open())
 
     def teardown(self) -> None:
@@ -54,7 +59,10 @@ class CatalogMachine(RuleBasedStateMachine):
             self._do(self.catalog.close())
             self.loop.close()
             sqlite_tree.VISIT = self.visit
-            shutil.rmtree(self.folder)
+            self._gone()
+
+    def _gone(self) -> None:
+        """Afterwards."""
 
     def _clock(self) -> int:
         self.now += 1
@@ -120,7 +128,8 @@ class CatalogMachine(RuleBasedStateMachine):
         above, _, name = path.rpartition("/")
         opened = Open("Put", entry, node.version + 1 if node else 1, keys)
         intent = Intent(
-            self._id(), "Put", entry, above, name, opened.version, tuple(Target(s, k) for s, k in keys.items()), 1,
+            self._id(), "Put", entry, above, name, opened.version, tuple(Target(s, k) for s, k in keys.items()),
+            self.now + LEASE,
         )  # fmt: skip
         if self._both(
             lambda: self.model.check_begin(opened, path, version, keys),
@@ -261,5 +270,46 @@ class CatalogMachine(RuleBasedStateMachine):
         assert sorted(opened) == sorted(self.model.intents)
 
 
-TestCatalog = CatalogMachine.TestCase
-TestCatalog.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+class SqliteMachine(CatalogMachine):
+    """A file."""
+
+    def _make(self) -> SqliteCatalog:
+        self.folder = getattr(self, "folder", None) or Path(tempfile.mkdtemp(prefix="catalog-"))
+        return SqliteCatalog(self.folder / "c.sqlite", clock=self._clock, readers=1)
+
+    def _gone(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+class PostgresMachine(CatalogMachine):
+    """A schema of its own; leases of a process that ended are over when their time is."""
+
+    server: ClassVar[Postgres]
+
+    def _make(self) -> PostgresCatalog:
+        self.schema = getattr(self, "schema", "") or f"machine_{next(_numbers)}"
+        return PostgresCatalog(self.server.local, self.schema, clock=self._clock, readers=1)
+
+    @rule()
+    def restart(self) -> None:
+        super().restart()
+        self.now += LEASE
+        self._do(self.catalog.intents(until=self.now))
+
+
+_numbers = itertools.count(1)
+
+
+TestSqlite = SqliteMachine.TestCase
+TestSqlite.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_postgres() -> None:
+    with postgres("fsync=off", "full_page_writes=off") as server:
+
+        class Machine(PostgresMachine):
+            pass
+
+        Machine.server = server
+        few = settings(max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+        run_state_machine_as_test(Machine, settings=few)
