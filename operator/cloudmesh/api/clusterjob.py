@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from cloudmesh.api.clusterjob_status import ClusterJobStatus
-from cloudmesh.api.fields import ATOMIC, SET, LocalReference, ObjectMeta, Unique, by_key
+from cloudmesh.api.fields import ATOMIC, SET, LocalReference, ObjectMeta, ResourceName, Unique, by_key
 from cloudmesh.api.machines import OWN_NAME, unchangeable
 from cloudmesh.api.schema import Column, Definition, Model, Rule, Rules, Shape
 
@@ -16,6 +16,7 @@ MAX_RUNS = 1000
 """Runs of one ClusterJob."""
 
 _RELATIVE = r"^[A-Za-z0-9_*?.][-A-Za-z0-9_*?.]*(/[A-Za-z0-9_*?.][-A-Za-z0-9_*?.]*)*$"
+_FOLDER = r"^[^/\x00-\x1f\x7f]+(/[^/\x00-\x1f\x7f]+)*$"
 Word = Annotated[str, Field(min_length=1, max_length=4096)]
 _VALUE = r"[^\[\],\x00-\x1f\x7f]+"
 _PLAIN = r"[^\[\]\x00-\x1f\x7f]*"
@@ -33,6 +34,20 @@ OutputPath = Annotated[
             cel="!self.matches('(^|/)[.][.]?(/|$)')",
             message="an entry of `paths` must stay in the run's folder: no '.' or '..'",
             holds=lambda p: re.search(r"(\A|/)[.][.]?(/|\Z)", p) is None,
+        )
+    ),
+]
+
+
+FolderPath = Annotated[
+    str,
+    Field(min_length=1, max_length=512, pattern=_FOLDER),
+    Shape(_FOLDER, "`path` must be a folder such as `raw/2024`, without a '/' at its beginning or end"),
+    Rules(
+        Rule(
+            cel="!self.matches('(^|/)[.]{1,2}(/|$)') && !self.matches('^[.]cloudmesh(/|$)')",
+            message="no part of `path` may be '.' or '..', nor its first one '.cloudmesh'",
+            holds=lambda p: re.search(r"(\A|/)\.{1,2}(/|\Z)|\A\.cloudmesh(/|\Z)", p) is None,
         )
     ),
 ]
@@ -79,11 +94,30 @@ class Workdir(Model):
     """The ConfigMap whose keys are the files."""
 
 
-class Files(Model):
-    """Files that the command finds."""
+class JobDirectory(Model):
+    """A folder of a VirtualDirectory."""
 
-    workdir: Workdir
-    """Files that lie in each run's folder."""
+    name: ResourceName
+    """Name of a VirtualDirectory in the namespace."""
+    path: FolderPath | None = None
+    """The folder, such as `raw/2024`; left out, the whole directory."""
+
+
+class Files(Model):
+    """Files that the command finds in its folder; of two of the same name that of `workdir` is there."""
+
+    RULES: ClassVar = (
+        Rule(
+            cel="has(self.workdir) || has(self.directory)",
+            message="`files` must have at least one of `workdir` and `directory`",
+            holds=lambda f: f.workdir is not None or f.directory is not None,
+        ),
+    )
+
+    workdir: Workdir | None = None
+    """Files of a ConfigMap."""
+    directory: JobDirectory | None = None
+    """Files of a VirtualDirectory, at most 10000 of 10 GiB together; they are listed once, when the job begins."""
 
 
 class JobEnvVar(Model):
@@ -105,10 +139,23 @@ class JobEnvVar(Model):
 
 
 class Outputs(Model):
-    """Files that are collected when a run has ended."""
+    """Files that are collected when a run has ended, into a ConfigMap or, however large, into a VirtualDirectory."""
+
+    RULES: ClassVar = (
+        Rule(
+            cel="!has(self.path) || has(self.directoryRef)",
+            message="`path` must be set only with `directoryRef`",
+            holds=lambda o: o.path is None or o.directory_ref is not None,
+            field_path=".path",
+        ),
+    )
 
     paths: Annotated[list[OutputPath], Field(min_length=1, max_length=16, json_schema_extra=SET), Unique]
     """Files of the run's folder; `*` and `?` stand for others' names."""
+    directory_ref: LocalReference | None = None
+    """The VirtualDirectory that they are put into; left out, they go into a ConfigMap, if they are small."""
+    path: FolderPath | None = None
+    """Folder in it in which each run has one of its own, `run-0000`; left out, a folder of the job's name."""
 
 
 class ClusterJobSpec(Model):

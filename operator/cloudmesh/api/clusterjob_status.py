@@ -75,6 +75,8 @@ class Run(Model):
     """Where the end of its output is: a key of a ConfigMap."""
     output: LocalReference | None = None
     """ConfigMap with the files that were collected."""
+    output_path: Text | None = None
+    """Folder of the VirtualDirectory with the files that were collected."""
     message: Text | None = None
     """Why it ended so."""
 

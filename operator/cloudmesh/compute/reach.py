@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
-from cloudmesh.compute.ssh import OUTPUT_BYTES, RUN_SECONDS, Output, Ssh, SshTarget
+from cloudmesh.compute.ssh import OUTPUT_BYTES, RUN_SECONDS, Input, Output, Ssh, SshTarget
 from cloudmesh.engine import Transient
 
 T = TypeVar("T")
@@ -14,7 +14,7 @@ LOOK_SECONDS = 1.0
 
 
 class Reach:
-    """See `ssh.Ssh`; all methods raise Transient as soon as the target is gone.
+    """See `ssh.Ssh`; all methods but `stream` raise Transient as soon as the target is gone.
 
     Args:
         ssh: How machines are reached.
@@ -26,10 +26,16 @@ class Reach:
         self._gone = gone
 
     async def run(
-        self, target: SshTarget, argv: Sequence[str], *, stdin: bytes = b"", seconds: float = RUN_SECONDS
+        self, target: SshTarget, argv: Sequence[str], *, stdin: Input = b"", seconds: float = RUN_SECONDS
     ) -> Output:
         """Runs a program and waits for its end."""
         return await self._while_there(target, self._ssh.run(target, argv, stdin=stdin, seconds=seconds))
+
+    def stream(
+        self, target: SshTarget, argv: Sequence[str], *, seconds: float = RUN_SECONDS
+    ) -> AsyncGenerator[bytes, None]:
+        """What a program writes; that the target is gone is seen by its connection, within half a minute."""
+        return self._ssh.stream(target, argv, seconds=seconds)
 
     async def put(self, target: SshTarget, files: Mapping[str, bytes], *, mode: int = 0o600) -> None:
         """Writes files whole."""

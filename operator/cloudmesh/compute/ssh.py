@@ -7,7 +7,7 @@ import contextlib
 import posixpath
 import shlex
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,6 +26,7 @@ SESSIONS = 6
 CONNECTIONS = 256
 OUTPUT_BYTES = 4 * 2**20
 BANNER_BYTES = 4096
+PIECE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +83,24 @@ class Ssh(Protocol):
     """What bootstrap, jobs and providers do over SSH; `SshPool` does it, tests may do otherwise."""
 
     async def run(
-        self, target: SshTarget, argv: Sequence[str], *, stdin: bytes = b"", seconds: float = RUN_SECONDS
+        self, target: SshTarget, argv: Sequence[str], *, stdin: Input = b"", seconds: float = RUN_SECONDS
     ) -> Output:
         """Runs a program and waits for its end; a status other than 0 is no error here."""
+
+    def stream(
+        self, target: SshTarget, argv: Sequence[str], *, seconds: float = RUN_SECONDS
+    ) -> AsyncGenerator[bytes, None]:
+        """What a program writes, piece by piece; one that ends with another status than 0 is Transient."""
 
     async def put(self, target: SshTarget, files: Mapping[str, bytes], *, mode: int = 0o600) -> None:
         """Writes files whole: who reads one sees all of the old or all of the new. Folders are made."""
 
     async def get(self, target: SshTarget, path: str, *, limit: int = OUTPUT_BYTES) -> bytes | None:
         """The first `limit` bytes of a file; None if there is none."""
+
+
+Input = bytes | AsyncIterable[bytes]
+"""What a program is given; pieces are asked for as fast as it takes them, and what they raise ends it."""
 
 
 class _Connection:
@@ -144,7 +154,7 @@ class SshPool:
         self._connections: OrderedDict[SshTarget, _Connection] = OrderedDict()
 
     async def run(
-        self, target: SshTarget, argv: Sequence[str], *, stdin: bytes = b"", seconds: float = RUN_SECONDS
+        self, target: SshTarget, argv: Sequence[str], *, stdin: Input = b"", seconds: float = RUN_SECONDS
     ) -> Output:
         """Runs a program and waits for its end.
 
@@ -155,6 +165,33 @@ class SshPool:
         """
         async with self._session(target, seconds) as link:
             return await _run(link, shlex.join(argv), stdin)
+
+    async def stream(
+        self, target: SshTarget, argv: Sequence[str], *, seconds: float = RUN_SECONDS
+    ) -> AsyncGenerator[bytes, None]:
+        """What a program writes, piece by piece.
+
+        Raises:
+            AuthFailed: The host refuses the key.
+            Conflict: The host shows another host key.
+            Transient: No answer, a lost connection, more time than allowed, or a status other than 0.
+        """
+        async with (
+            self._session(target, seconds) as link,
+            link.create_process(shlex.join(argv), encoding=None) as process,
+        ):
+            try:
+                process.stdin.write_eof()
+                while chunk := await process.stdout.read(PIECE):
+                    yield chunk
+                complaint = (await process.stderr.read(OUTPUT_BYTES)).decode(errors="replace")
+                await process.wait_closed()
+            except BaseException:
+                process.kill()
+                process.close()
+                raise
+            if process.returncode != 0:
+                raise Transient(f"{target}: {last_words(complaint) or 'the connection was lost'}")
 
     async def put(self, target: SshTarget, files: Mapping[str, bytes], *, mode: int = 0o600) -> None:
         """Writes files whole over SFTP, through a temporary name beside each.
@@ -345,13 +382,13 @@ async def probe(
             writer.close()
 
 
-async def _run(link: asyncssh.SSHClientConnection, command: str, stdin: bytes) -> Output:
+async def _run(link: asyncssh.SSHClientConnection, command: str, stdin: Input) -> Output:
     async with link.create_process(command, encoding=None) as process:
         try:
             feed = asyncio.ensure_future(_feed(process, stdin))
             try:
-                stdout, stderr = await asyncio.gather(_read(process.stdout), _read(process.stderr))
-                await feed
+                # what the input raises ends the command at once
+                stdout, stderr, _ = await asyncio.gather(_read(process.stdout), _read(process.stderr), feed)
             finally:
                 feed.cancel()
             await process.wait_closed()
@@ -365,10 +402,17 @@ async def _run(link: asyncssh.SSHClientConnection, command: str, stdin: bytes) -
         return Output(code if code >= 0 else 128 - code, stdout, stderr)
 
 
-async def _feed(process: asyncssh.SSHClientProcess[bytes], data: bytes) -> None:
-    with contextlib.suppress(OSError):  # a command need not read what it is given
-        process.stdin.write(data)
-        await process.stdin.drain()
+async def _feed(process: asyncssh.SSHClientProcess[bytes], data: Input) -> None:
+    try:
+        if isinstance(data, bytes):
+            process.stdin.write(data)
+            await process.stdin.drain()
+        else:
+            async for chunk in data:
+                process.stdin.write(chunk)
+                await process.stdin.drain()
+    except OSError:
+        pass  # a command need not read what it is given
     with contextlib.suppress(OSError):
         process.stdin.write_eof()
 

@@ -61,10 +61,8 @@ class _Open:
 
     async def files(self, folder: str) -> AsyncIterator[FileOf]:
         """See `OpenDirectory.files`."""
-        stat = await self._json(f"/v1/stat/{quote(folder)}", {})
-        if stat.get("kind") == "File":
-            yield FileOf(str(stat["name"]), int(stat["size"]), str(stat["etag"]))
-            return
+        if folder and (await self._json(f"/v1/stat/{quote(folder)}", {})).get("kind") == "File":
+            raise InvalidRequest(f"'{folder}' of VirtualDirectory '{self._name}' is a file: name its folder")
         mark, top = "", len(folder) + 1 if folder else 0
         while True:
             asked = {"recursive": "true", "limit": str(PAGE), "after": mark}

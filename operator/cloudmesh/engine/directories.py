@@ -27,10 +27,11 @@ class OpenDirectory(Protocol):
     """A directory that answers."""
 
     def files(self, folder: str) -> AsyncIterator[FileOf]:
-        """All files below a folder (or the one file of that name, with its last part as path), in order.
+        """All files below a folder, in order; the empty name is the whole directory.
 
         Raises:
             NotFound: There is no such folder.
+            InvalidRequest: It is a file.
             Transient: No answer.
         """
 

@@ -16,13 +16,14 @@ from cloudmesh.compute.kinds import (
     VIRTUAL_CLUSTER,
     VIRTUAL_MACHINE,
 )
+from cloudmesh.data.kinds import VIRTUAL_DIRECTORY
 from cloudmesh.engine import CONFIG_MAP, SECRET, Resource
 from cloudmesh.testing import World
 
 NAMESPACES = Resource("v1", "Namespace", "namespaces", namespaced=False)
 KINDS = (
     VIRTUAL_CLUSTER, VIRTUAL_MACHINE, CLOUD_ACCOUNT, PLACEMENT_POLICY, PRICE_SHEET, BUDGET, CLUSTER_JOB, CONFIG_MAP,
-    SECRET, NAMESPACES,
+    SECRET, NAMESPACES, VIRTUAL_DIRECTORY,
 )  # fmt: skip
 
 

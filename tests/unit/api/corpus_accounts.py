@@ -376,6 +376,11 @@ JOBS: dict[str, Spec] = {
         env=[{"name": "PYTHONPATH", "value": "lib"}, {"name": "_X", "value": ""}],
         outputs={"paths": ["model.pt", "logs/*.txt", ".hidden/a"]},
     ),
+    "directories": job(
+        files={"workdir": {"configMapRef": {"name": "code"}}, "directory": {"name": "lab", "path": "raw data/ü"}},
+        outputs={"paths": ["*"], "directoryRef": {"name": "lab"}, "path": "results"},
+    ),
+    "whole-directory": job(files={"directory": {"name": "lab"}}),
     "minutes": job(slurm={"time": "90"}),
     "days": job(slurm={"time": "1-12"}),
     "words": job(command=["sh", "-c", "echo 'two\nlines' é"]),
@@ -413,7 +418,6 @@ BAD_JOBS: dict[str, Bad] = {
     "retry-word": Bad(job(retry={"onPreemption": "Restart"}), "spec.retry.onPreemption"),
     "timeout-zero": Bad(job(timeoutSeconds=0), "spec.timeoutSeconds"),
     "timeout-text": Bad(job(timeoutSeconds="1h"), "spec.timeoutSeconds"),
-    "files-empty": Bad(job(files={}), "spec.files.workdir"),
     "files-no-map": Bad(job(files={"workdir": {}}), "spec.files.workdir.configMapRef"),
     "files-map-name": Bad(
         job(files={"workdir": {"configMapRef": {"name": "../code"}}}), "spec.files.workdir.configMapRef.name"
@@ -443,12 +447,31 @@ BAD_JOBS: dict[str, Bad] = {
     "outputs-inside-up": Bad(job(outputs={"paths": ["a/../../x"]}), "spec.outputs.paths[0]", _STAY),
     "outputs-dot": Bad(job(outputs={"paths": ["."]}), "spec.outputs.paths[0]", _STAY),
     "outputs-spaces": Bad(job(outputs={"paths": ["a b"]}), "spec.outputs.paths[0]"),
+    "files-none": Bad(job(files={}), "spec.files", "`files` must have at least one of `workdir` and `directory`"),
+    "files-up": Bad(
+        job(files={"directory": {"name": "lab", "path": "a/../b"}}),
+        "spec.files.directory.path",
+        "no part of `path` may be '.' or '..', nor its first one '.cloudmesh'",
+    ),
+    "files-slash": Bad(
+        job(files={"directory": {"name": "lab", "path": "/a"}}),
+        "spec.files.directory.path",
+        "`path` must be a folder such as `raw/2024`, without a '/' at its beginning or end",
+    ),
+    "outputs-hidden": Bad(
+        job(outputs={"paths": ["a"], "directoryRef": _REF, "path": ".cloudmesh/x"}),
+        "spec.outputs.path",
+        "no part of `path` may be '.' or '..', nor its first one '.cloudmesh'",
+    ),
+    "outputs-path-alone": Bad(
+        job(outputs={"paths": ["a"], "path": "x"}), "spec.outputs.path", "`path` must be set only with `directoryRef`"
+    ),
     "outputs-twice": Bad(job(outputs={"paths": ["a", "a"]}), "spec.outputs.paths[1]"),
 }
 
 UNKNOWN_JOBS: dict[str, tuple[Spec, str]] = {
     "unknown-image": (job(image="ubuntu"), "spec.image"),
-    "unknown-directory": (job(outputs={"paths": ["a"], "directoryRef": _REF}), "spec.outputs.directoryRef"),
+    "unknown-directory": (job(outputs={"paths": ["a"], "directory": _REF}), "spec.outputs.directory"),
 }
 
 CHANGES: dict[str, tuple[str, Spec, Spec, str]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,6 +138,15 @@ class FakeSsh:
     async def get(self, target: SshTarget, path: str, *, limit: int = 1 << 22) -> bytes | None:
         data = (await self._reach(target)).files.get(path)
         return data if data is None else data[:limit]
+
+    async def stream(
+        self, target: SshTarget, argv: Sequence[str], *, seconds: float = 60.0
+    ) -> AsyncGenerator[bytes, None]:
+        assert list(argv[:2]) == ["head", "-c"]
+        data = await self.get(target, argv[3])
+        if data is None:
+            raise Transient(f"{target}: there is no {argv[3]}")
+        yield data[: int(argv[2])]
 
     # -- the SLURM helper --------------------------------------------------------------------------------------------
 

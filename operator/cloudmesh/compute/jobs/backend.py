@@ -10,6 +10,7 @@ from typing import Protocol
 from cloudmesh.api.clusterjob import ClusterJobSpec
 from cloudmesh.compute.access import ClusterAccess
 from cloudmesh.compute.bootstrap.hosts import target_of
+from cloudmesh.compute.jobs.moving import Inputs, Mover
 from cloudmesh.compute.jobs.plan import Place
 from cloudmesh.compute.jobs.runs import Run, Seen, Sign
 from cloudmesh.compute.machines import REASON_FAILED, REASON_GONE, REASON_PREEMPTED, MachineView
@@ -31,6 +32,8 @@ class Job:
         access: Keys of the cluster.
         machines: All machines of the cluster by name.
         files: Files of the working folder; None while they can't be had.
+        inputs: Files of a directory that lie in it too.
+        mover: Brings them.
         controller: Machine that SLURM's controller runs on, empty without SLURM.
         submits: SLURM takes runs at the moment.
     """
@@ -40,6 +43,8 @@ class Job:
     access: ClusterAccess = field(repr=False)
     machines: Mapping[str, MachineView]
     files: Mapping[str, bytes] | None = field(default=None, repr=False)
+    inputs: Inputs | None = field(default=None, repr=False)
+    mover: Mover | None = field(default=None, repr=False)
     controller: str = ""
     submits: bool = True
 
@@ -52,6 +57,11 @@ class Job:
     def name(self) -> str:
         """Its name."""
         return str(self.obj["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+        return str(self.obj["metadata"]["namespace"])
 
     @property
     def home(self) -> str:
@@ -67,7 +77,12 @@ class Job:
     def digest(self) -> str:
         """Name of the folder with the job's files; others for other files."""
         told = hashlib.sha256(repr(sorted((self.files or {}).items())).encode()).hexdigest()
-        return f"files-{told[:16]}"
+        return f"files-{told[:16]}" + (f"-{self.inputs.digest}" if self.inputs is not None else "")
+
+    @property
+    def files_folder(self) -> str:
+        """What the runner calls that folder; `-` if the job has no files."""
+        return self.digest if self.files or self.inputs is not None else "-"
 
     def folder(self, run: Run) -> str:
         """Working folder of a run."""
@@ -150,9 +165,11 @@ async def prepare(ssh: Ssh, job: Job, machine: MachineView, done: set[tuple[str,
         return
     target = job.target(machine)
     await ssh.put(target, {RUNNER_PATH: RUNNER.encode()}, mode=0o700)
-    if job.files:
-        folder = f"{job.home}/{job.digest}"
+    if job.files_folder != "-":
+        folder = f"{job.home}/{job.files_folder}"
+        if job.inputs is not None and job.mover is not None:
+            await job.mover.bring(job.inputs, target, folder)
         # the marker comes last: runs wait for it
-        files = {f"{folder}/{name}": data for name, data in job.files.items()}
+        files = {f"{folder}/{name}": data for name, data in (job.files or {}).items()}
         await ssh.put(target, files | {f"{folder}.ok": b""}, mode=0o700)
     done.add(key)

@@ -177,8 +177,7 @@ class Batch:
                 if value is not None:
                     options.append(f"--{name}={value}")
         token = run.token(job.uid)
-        files = job.digest if job.files else "-"
-        once = [RUNNER_PATH, "once", job.folder(run), token, str(job.spec.timeout_seconds or 0), files]
+        once = [RUNNER_PATH, "once", job.folder(run), token, str(job.spec.timeout_seconds or 0), job.files_folder]
         argv = ["sh", SUBMIT_PATH, "submit", job.marks, token, *options, *once, *job.command(run)]
         done = await self._ssh.run(job.target(head), argv, seconds=SUBMIT_SECONDS)
         if done.status == LATER and not done.complaint:

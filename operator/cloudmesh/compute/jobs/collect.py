@@ -1,6 +1,7 @@
 """What runs leave: the end of their output, files that were asked for, and the folder that lets them go on elsewhere.
 
-All of it goes into ConfigMaps of the ClusterJob, which are small: what is larger stays on its machine, and is told.
+It goes into ConfigMaps of the ClusterJob, which are small: what is larger stays on its machine, and is told. Files that
+were asked for may go into a VirtualDirectory instead, however large they are.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cloudmesh.compute.jobs.backend import CHECKPOINT, Job
+from cloudmesh.compute.jobs.moving import Mover, Place
 from cloudmesh.compute.jobs.runs import Run, Seen
 from cloudmesh.compute.owned import change_data, create_data, data_of, ensure_data, find_own
 from cloudmesh.compute.ssh import Ssh, SshTarget, last_words
-from cloudmesh.engine import CONFIG_MAP, AlreadyExists, CloudmeshError, Kube, Transient
+from cloudmesh.engine import CONFIG_MAP, AlreadyExists, CloudmeshError, InvalidRequest, Kube, NotFound, Transient
 
 LOG_BYTES = 64 * 1024
 LOGS_TOGETHER = 12
@@ -51,11 +53,13 @@ class Collector:
     Args:
         ssh: How machines are reached.
         kube: Where ConfigMaps are kept.
+        mover: Takes files into directories.
     """
 
-    def __init__(self, ssh: Ssh, kube: Kube) -> None:
+    def __init__(self, ssh: Ssh, kube: Kube, mover: Mover) -> None:
         self._ssh = ssh
         self._kube = kube
+        self._mover = mover
         self._saved: dict[int, str] = {}
 
     async def collect(self, job: Job, runs: Sequence[Run], seen: Mapping[int, Seen]) -> dict[int, Seen]:
@@ -72,14 +76,14 @@ class Collector:
             async with turns:
                 try:
                     logs[run.index] = await self._log(job, run, found)
-                    output, told = "", []
+                    output, path, told = "", "", []
                     if found.sign == "Ended" and found.exit_code not in ENDED_WITHOUT_WORDS:
                         told.append(last_words(logs[run.index].decode(errors="replace"), lines=1, limit=WORDS))
                     if found.sign == "Ended" and job.spec.outputs is not None:
-                        output, left = await self._outputs(job, run, found)
+                        output, path, left = await self._outputs(job, run, found)
                         told += left
                     words = "; ".join(word for word in [found.message, *told] if word)
-                    result[run.index] = replace(found, output=output, message=words)
+                    result[run.index] = replace(found, output=output, output_path=path, message=words)
                 except CloudmeshError as error:
                     result[run.index] = Seen("Unknown", found.node, found.slurm_id, message=str(error))
 
@@ -151,38 +155,66 @@ class Collector:
             elif not data.items() <= data_of(CONFIG_MAP, found).items():
                 await change_data(self._kube, CONFIG_MAP, found, data)
 
-    async def _outputs(self, job: Job, run: Run, seen: Seen) -> tuple[str, list[str]]:
-        """Gives the ConfigMap's name, and sentences on what was not there and what was too large for it."""
+    async def _outputs(self, job: Job, run: Run, seen: Seen) -> tuple[str, str, list[str]]:
+        """Gives the ConfigMap's name, or the folder in the directory, and sentences on what was not there and what
+        could not be taken."""
         target, outputs = _target(job, seen.node), job.spec.outputs
         if target is None or outputs is None:
-            return "", []
-        folder = job.folder(run)
-        done = await self._ssh.run(target, ["sh", "-c", _LIST, "sh", folder, *outputs.paths])
-        kept: dict[str, bytes] = {}
-        left: list[str] = []
+            return "", "", []
+        done = await self._ssh.run(target, ["sh", "-c", _LIST, "sh", job.folder(run), *outputs.paths])
+        there: dict[str, int] = {}
         missing: list[str] = []
-        total = 0
         for line in dict.fromkeys(done.text.splitlines()):
             size, _, path = line.partition(" ")
             if size == "none":
                 missing.append(path)
-            if not size.isdigit():
-                continue
+            elif size.isdigit():
+                there[path] = int(size)
+        name, folder, left = "", "", list[str]()
+        if outputs.directory_ref is None:
+            name, left = await self._keep_outputs(job, run, target, there)
+        elif there:
+            place = Place(job.namespace, outputs.directory_ref.name, f"{outputs.path or job.name}/{run.name}")
+            left = await self._move_outputs(job, run, target, there, place)
+            folder = place.folder if len(left) < len(there) else ""
+        told = [f"no file matches `outputs.paths`: {', '.join(missing)}"] if missing else []
+        if left:
+            why = "not taken" if outputs.directory_ref is not None else "too large to collect"
+            told.append(f"{why}, left on {seen.node} in {job.folder(run)}: {', '.join(left)}")
+        return name, folder, told
+
+    async def _keep_outputs(
+        self, job: Job, run: Run, target: SshTarget, there: Mapping[str, int]
+    ) -> tuple[str, list[str]]:
+        """Into a ConfigMap, what is small enough."""
+        kept: dict[str, bytes] = {}
+        left: list[str] = []
+        total = 0
+        for path, size in there.items():
             key = re.sub(r"[^-._a-zA-Z0-9]", "_", path.replace("/", "__"))[:253]
-            if int(size) > FILE_BYTES or total + int(size) > FILES_BYTES or len(kept) >= FILES or key in kept:
+            if size > FILE_BYTES or total + size > FILES_BYTES or len(kept) >= FILES or key in kept:
                 left.append(f"{path} ({size} bytes)")
                 continue
-            data = await self._ssh.get(target, f"{folder}/{path}", limit=FILE_BYTES)
+            data = await self._ssh.get(target, f"{job.folder(run)}/{path}", limit=FILE_BYTES)
             if data is not None:
                 kept[key] = data
                 total += len(data)
         name = output_name(job.name, run.index)
         if kept:
             await ensure_data(self._kube, CONFIG_MAP, job.obj, name, kept)
-        told = [f"no file matches `outputs.paths`: {', '.join(missing)}"] if missing else []
-        if left:
-            told.append(f"too large to collect, left on {seen.node} in {folder}: {', '.join(left)}")
-        return (name if kept else ""), told
+        return (name if kept else ""), left
+
+    async def _move_outputs(
+        self, job: Job, run: Run, target: SshTarget, there: Mapping[str, int], place: Place
+    ) -> list[str]:
+        """Into a directory; what it refuses stays."""
+        left = []
+        for path, size in there.items():
+            try:
+                await self._mover.fetch(target, f"{job.folder(run)}/{path}", size, place, path)
+            except (InvalidRequest, NotFound) as error:
+                left.append(f"{path} ({error})")
+        return left
 
 
 def log_name(job: str, index: int) -> str:

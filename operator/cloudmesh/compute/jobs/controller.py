@@ -26,6 +26,8 @@ from cloudmesh.compute.jobs.job_status import (
     make_status,
     tell_done,
 )
+from cloudmesh.compute.jobs.moving import Inputs, Mover
+from cloudmesh.compute.jobs.moving import Place as Folder
 from cloudmesh.compute.jobs.plan import Choice, Place, Rules, World, plan
 from cloudmesh.compute.jobs.rounds import Work, advance, finish, guarded, make_backend
 from cloudmesh.compute.jobs.runs import Run, Seen, read_runs
@@ -41,8 +43,10 @@ from cloudmesh.engine import (
     Engine,
     InvalidRequest,
     Key,
+    NotFound,
     Obj,
     Settings,
+    Transient,
     has_finalizer,
     is_abandoned,
     is_deleting,
@@ -219,8 +223,9 @@ class JobReconciler:
         work = self._work.get(key)
         if work is None or work.uid != job.metadata.uid:
             arguments = expand_runs(job.spec.arguments)
-            collector = Collector(self._reach(key.namespace), self._engine.kube)
-            work = self._work[key] = Work(job.metadata.uid, arguments, Rules(), collector)
+            mover = Mover(self._reach(key.namespace), self._engine.directories)
+            collector = Collector(self._reach(key.namespace), self._engine.kube, mover)
+            work = self._work[key] = Work(job.metadata.uid, arguments, Rules(), collector, mover)
             if is_told_running(obj):
                 work.patient_until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         spec = job.spec
@@ -264,7 +269,8 @@ class JobReconciler:
         work.rules = await self._with_choice(work.rules, cluster)
         work.files = await self._files(job)
         submits = not slurm or self._setup.slurm_up(found["metadata"]["uid"])
-        return Job(obj, job.spec, access, machines, work.files, controller, submits)
+        inputs = await self._inputs(job, work)
+        return Job(obj, job.spec, access, machines, work.files, inputs, work.mover, controller, submits)
 
     def _fates(self, job: ClusterJob, runs: Sequence[Run]) -> dict[int, Seen]:
         """Active runs whose machines are gone, by index: that is known without asking anybody."""
@@ -281,7 +287,7 @@ class JobReconciler:
         return {m.name: m for m in map(view, children)}
 
     async def _files(self, job: ClusterJob) -> Mapping[str, bytes] | None:
-        if job.spec.files is None:
+        if job.spec.files is None or job.spec.files.workdir is None:
             return None
         name = job.spec.files.workdir.config_map_ref.name
         key = Key(CLUSTER_JOB.kind, job.metadata.namespace, job.metadata.name)
@@ -292,6 +298,18 @@ class JobReconciler:
         if found is None:
             raise Waits(f"ConfigMap '{name}' of `spec.files.workdir` isn't there")
         return data_of(CONFIG_MAP, found)
+
+    async def _inputs(self, job: ClusterJob, work: Work) -> Inputs | None:
+        """The files of a directory as they were first listed, or anew where one of them was changed meanwhile."""
+        asked = job.spec.files.directory if job.spec.files is not None else None
+        if asked is None:
+            return None
+        if work.inputs is None or work.mover.stale:
+            try:
+                work.inputs = await work.mover.list(Folder(job.metadata.namespace, asked.name, asked.path or ""))
+            except (NotFound, Transient) as error:
+                raise Waits(f"{error}: `spec.files.directory` is waited for") from error
+        return work.inputs
 
     async def _with_choice(self, rules: Rules, cluster: VirtualCluster) -> Rules:
         placement = cluster.spec.placement
@@ -327,7 +345,7 @@ class JobReconciler:
             cluster = self._engine.cache.get(VIRTUAL_CLUSTER, job.metadata.namespace, job.spec.cluster_ref.name)
             if cluster is not None and (access := await read_access(self._engine, cluster)) is not None:
                 controller = self._controller(cluster)
-                there = Job(obj, job.spec, access, self._machines(cluster), None, controller)
+                there = Job(obj, job.spec, access, self._machines(cluster), controller=controller)
         if there is None:  # nothing is left to be ended, or the user gave it up
             if work.left:
                 words = f"~/.cloudmesh/jobs/{work.uid} stays on {', '.join(work.left[:EVENTS])}: no answer"

@@ -65,13 +65,12 @@ class Direct:
 
     async def _start(self, run: Run) -> None:
         job = self._job
-        files = job.digest if job.files else "-"
         target = job.target(job.machines[run.node])
         token = run.token(job.uid)
         seconds = job.spec.timeout_seconds or 0
         if run.attempts > 1:
             await self._restore(job, run, target)
-        await start(self._ssh, target, job.folder(run), token, seconds, job.command(run), files=files)
+        await start(self._ssh, target, job.folder(run), token, seconds, job.command(run), files=job.files_folder)
 
     async def look(self, runs: Sequence[Run]) -> dict[int, Seen]:
         """Asks each machine once for all of its runs."""

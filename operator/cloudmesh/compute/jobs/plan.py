@@ -115,6 +115,7 @@ def _step(run: Run, seen: Seen | None, rules: Rules, now: str) -> Run:
         slurm_id=seen.slurm_id if seen.slurm_id is not None else run.slurm_id,
         log=seen.log if seen.log[0] else run.log,
         output=seen.output or run.output,
+        output_path=seen.output_path or run.output_path,
         message=seen.message,
     )
     if seen.began is not None and not run.started_at:

@@ -11,6 +11,7 @@ from cloudmesh.compute.jobs.backend import Backend, Job, fate
 from cloudmesh.compute.jobs.batch import Batch
 from cloudmesh.compute.jobs.collect import Collector
 from cloudmesh.compute.jobs.direct import Direct
+from cloudmesh.compute.jobs.moving import Inputs, Mover
 from cloudmesh.compute.jobs.plan import Rules
 from cloudmesh.compute.jobs.runs import Run, Seen
 from cloudmesh.compute.machines import MachineView
@@ -37,6 +38,7 @@ class Work:
         arguments: Arguments of each run.
         rules: What the plan follows.
         collector: Fetches what runs leave.
+        mover: Brings files of directories, and takes them there.
         seen: What the last round saw, by index, with the token that it is about.
         task: The round that goes on.
         trouble: What stood in its way, for people.
@@ -44,6 +46,7 @@ class Work:
         left: Machines that didn't let them be removed.
         prepared: What was put on which machine.
         files: Files of the working folder, as they were first read.
+        inputs: The same of a directory's, as they were listed.
         saved_at: When checkpoint folders were last fetched.
         patient_until: So long, on the loop's clock, a job that ran under an earlier leader waits in silence; 0 once
             its cluster was found to take runs.
@@ -53,6 +56,7 @@ class Work:
     arguments: Sequence[tuple[str, ...]]
     rules: Rules
     collector: Collector
+    mover: Mover
     seen: dict[int, tuple[str, Seen]] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
     trouble: str = ""
@@ -60,6 +64,7 @@ class Work:
     left: Sequence[str] = ()
     prepared: set[tuple[str, str, str]] = field(default_factory=set)
     files: Mapping[str, bytes] | None = field(default=None, repr=False)
+    inputs: Inputs | None = field(default=None, repr=False)
     saved_at: float = 0.0
     patient_until: float = 0.0
 

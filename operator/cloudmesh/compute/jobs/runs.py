@@ -36,6 +36,7 @@ class Run:
     ended_at: str = ""
     log: tuple[str, str] = ("", "")
     output: str = ""
+    output_path: str = ""
     message: str = ""
 
     @property
@@ -71,6 +72,7 @@ class Seen:
         ended: The same of its end.
         log: ConfigMap and key of its collected output.
         output: ConfigMap of its collected files.
+        output_path: Folder in a directory of its collected files.
         message: More for people.
         oom: It was killed because memory ran out.
     """
@@ -83,6 +85,7 @@ class Seen:
     ended: int | None = None
     log: tuple[str, str] = ("", "")
     output: str = ""
+    output_path: str = ""
     message: str = ""
     oom: bool = False
 
@@ -109,6 +112,7 @@ def _read(index: int, arguments: tuple[str, ...], item: Mapping[str, Any]) -> Ru
         ended_at=item.get("endedAt", ""),
         log=(log.get("name", ""), log.get("key", "")),
         output=(item.get("output") or {}).get("name", ""),
+        output_path=item.get("outputPath", ""),
         message=item.get("message", ""),
     )
 
@@ -130,6 +134,7 @@ def _write(run: Run, *, told: bool) -> dict[str, Any]:
         "endedAt": run.ended_at,
         "log": {"name": run.log[0], "key": run.log[1]} if run.log[0] else None,
         "output": {"name": run.output} if run.output else None,
+        "outputPath": run.output_path,
         "message": cut(run.message),
     }
     item |= {name: value for name, value in fields.items() if value}

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from tests.contract.compute.lab import Lab
 from tests.contract.compute.ssh.harness import ADDRESSES, USERS
 from tests.contract.compute.ssh.sshd import Sshd, running
+from tests.unit.data.gateway_scene import Served
 
 from cloudmesh.compute.bootstrap.shared import bootstrap_of, ssh_of
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, CLUSTER_JOB, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
-from cloudmesh.engine import CONFIG_MAP, Engine, Settings
+from cloudmesh.data import config as configs
+from cloudmesh.data.kinds import VIRTUAL_DIRECTORY
+from cloudmesh.data.remote import Gateways
+from cloudmesh.engine import CONFIG_MAP, SECRET, Engine, Settings, own
 from cloudmesh.operator import load
 
 WING = (
@@ -95,3 +102,50 @@ async def test_hosts_become_a_cluster_run_a_job_and_are_given_back(sshd: Sshd, m
         for user in USERS:
             assert (sshd.home(user) / ".ssh/authorized_keys").read_text() == keys[user]
             assert not list((sshd.home(user) / ".cloudmesh/machines").glob("*/cm-*"))
+
+
+async def test_files_of_a_directory_come_to_the_machines_and_results_go_into_it(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CLOUDMESH_ALLOW_PRIVATE_ENDPOINTS", "true")
+    lab = SshLab(sshd)
+    lab.make_account()
+    large = os.urandom(3_000_001)
+    with Served(tmp_path) as served:
+        vdir = served.vdir()
+        vdir.write("raw/a.csv", b"1,2\n")
+        vdir.write("raw/deep/größe 2.bin", large)
+        vdir.write("raw/empty", b"")
+        vdir.write("elsewhere", b"not for the job")
+        async with lab.operator() as engine:
+            engine.directories = Gateways(engine.kube, lambda namespace, name: served.url)
+            await lab.until(lambda: lab.ready(CLOUD_ACCOUNT, "rack") == "True")
+            lab.put(VIRTUAL_CLUSTER, "lab", spec={"accounts": [{"name": "rack"}], "replicas": 2})
+            files = {"workdir": {"configMapRef": {"name": "code"}}, "directory": {"name": "lab", "path": "raw"}}
+            outputs = {"paths": ["out-*", "small", "none"], "directoryRef": {"name": "lab"}, "path": "results"}
+            code = 'find . -type f ! -path "./cm-*" | sort; cp "deep/größe 2.bin" "out-$1"; head -c 5 a.csv > small'
+            lab.put(CONFIG_MAP, "code", data={"run.sh": code})
+            lab.put(
+                CLUSTER_JOB, "sweep",
+                spec={
+                    "clusterRef": {"name": "lab"}, "command": ["sh", "run.sh"], "arguments": ["[1-2]"],
+                    "files": files, "outputs": outputs,
+                },
+            )  # fmt: skip
+            await lab.until(lambda: "VirtualDirectory 'lab' isn't there" in lab.told(CLUSTER_JOB, "sweep"))
+            lab.put(VIRTUAL_DIRECTORY, "lab", spec={"stores": [{"name": "one"}]})
+            owner = lab.api.get(VIRTUAL_DIRECTORY, "ns", "lab") or {}
+            config = base64.b64encode(configs.dump(served.config)).decode()
+            secret = {"metadata": {"name": "lab-vdir"}, "data": {"config.json": config}}
+            lab.api.put(SECRET, own(secret, owner))
+            await lab.until(lambda: lab.status(CLUSTER_JOB, "sweep").get("endedAt"))
+            status = lab.status(CLUSTER_JOB, "sweep")
+            assert status["counts"]["done"] == 2, status
+            logs = (lab.api.get(CONFIG_MAP, "ns", "sweep-logs-0") or {})["data"]
+            for run in status["runs"]:
+                assert logs[run["name"]].splitlines() == ["./a.csv", "./deep/größe 2.bin", "./empty", "./run.sh"]
+                assert run["outputPath"] == f"results/{run['name']}"
+                assert run["message"] == "no file matches `outputs.paths`: none"
+                assert vdir.read(f"results/{run['name']}/out-{run['index'] + 1}") == large
+                assert vdir.read(f"results/{run['name']}/small") == b"1,2\n"
+            assert not lab.api.get(CONFIG_MAP, "ns", "sweep-output-0")
