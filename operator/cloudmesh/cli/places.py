@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from io import BufferedReader
 from pathlib import Path
 
 from cloudmesh.data import names
@@ -55,7 +57,7 @@ class Local:
         return self.root / path if path else self.root
 
     def files(self, refused: Refused) -> Iterator[File]:
-        """All regular files; folders that are links are left out."""
+        """All regular files; symbolic links, and what else is no file, are refused by name and never followed."""
         if self.kind() != "Directory":
             yield self._file("", "")
             return
@@ -66,7 +68,8 @@ class Local:
         seen: set[str] = set()
         for folder, folders, found in os.walk(self.root, onerror=failed):
             folders.sort()
-            for name in sorted(found):
+            linked = [name for name in folders if (Path(folder) / name).is_symlink()]
+            for name in sorted([*found, *linked]):
                 at = os.path.relpath(Path(folder) / name, self.root)
                 try:
                     file = self._file(names.clean_path(at), at)
@@ -79,16 +82,38 @@ class Local:
                     yield file
 
     def _file(self, path: str, at: str) -> File:
-        whole = self.root / at if at else self.root
-        found = whole.stat()
-        if not whole.is_file():
+        # what somebody names is what they mean; what is found below it must not lead out of it
+        found = (self.root / at).lstat() if at else self.root.stat()
+        if stat.S_ISLNK(found.st_mode):
+            raise InvalidRequest("is a symbolic link: they aren't followed")
+        if not stat.S_ISREG(found.st_mode):
             raise InvalidRequest("is no regular file")
         return File(path, found.st_size, found.st_mtime_ns // 1000, at=at)
 
     def sha256(self, file: File) -> str:
         """The sum of the content."""
-        with self.path(file).open("rb") as content:
+        with self.open(file) as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
+
+    def open(self, file: File) -> BufferedReader:
+        """Its content; what was a file when it was found isn't followed if it is a link by now."""
+        flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NOFOLLOW if file.at else 0)
+        return open(os.open(self.path(file), flags), "rb")  # noqa: PTH123 - a descriptor
+
+    def place(self, file: File) -> Path:
+        """Where a file comes to lie, with the folders above it.
+
+        Raises:
+            InvalidRequest: One of them is a symbolic link.
+        """
+        path = self.path(file)
+        above = self.root
+        for part in path.relative_to(self.root).parts[:-1]:
+            above = above / part
+            if above.is_symlink():
+                raise InvalidRequest(f"'{above}' is a symbolic link: nothing is written through it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def delete(self, file: File) -> None:
         """Removes a file."""
@@ -156,10 +181,11 @@ def write(source: Side, file: File, target: Side, at: File) -> None:
     if isinstance(source, Local):
         if isinstance(target, Local):
             raise InvalidRequest("one side must be a directory")
-        target.vdir.put(source.path(file), target.path(at))
+        with source.open(file) as content:
+            modified = str(os.fstat(content.fileno()).st_mtime_ns // 1000)
+            target.vdir.write(target.path(at), content, modified=modified)
     elif isinstance(target, Local):
-        path = target.path(at)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = target.place(at)
         source.vdir.get(source.path(file), path)
         os.utime(path, ns=(file.modified * 1000, file.modified * 1000))
     elif target.vdir is source.vdir:

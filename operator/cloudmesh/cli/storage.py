@@ -27,9 +27,10 @@ def add_to(nouns: Any) -> None:
         made.add_argument("source", metavar="SOURCE")
         made.add_argument("target", metavar="TARGET")
         made.add_argument("--recursive", action="store_true", help="a folder with all below it; sync always does so")
-        made.set_defaults(run=copy, verb=name, delete=False)
+        made.set_defaults(run=copy, verb=name, delete=False, force=False)
         if name == "sync":
             made.add_argument("--delete", action="store_true", help="also remove what only the target has")
+            made.add_argument("--force", action="store_true", help="remove it even if it is much of the target")
     text = "What is in a directory"
     made = verbs.add_parser("list", help=text, description=text, parents=shared)
     made.add_argument("path", metavar="PATH")
@@ -63,7 +64,7 @@ def copy(chosen: argparse.Namespace) -> int:
     sync = chosen.verb == "sync"
     if sync and local[0] and Path(chosen.source).is_file():
         raise UsageError("sync compares folders: use put or copy for one file")
-    wish = transfer.wish(chosen, differing=sync, delete=chosen.delete)
+    wish = transfer.wish(chosen, differing=sync, delete=chosen.delete, force=chosen.force)
     return sides.transfer(chosen, chosen.source, chosen.target, wish, recursive=chosen.recursive or sync)
 
 

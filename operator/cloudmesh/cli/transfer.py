@@ -14,6 +14,10 @@ from cloudmesh.data.placement import path_matches
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest
 
 MOST_PARALLEL = 16
+FEW = 10
+"""So many files of the target may be deleted whatever their share is."""
+SHARE = 0.2
+"""More of the target than this isn't deleted without being told twice."""
 Action = Literal["copy", "delete"]
 _DONE = {"copy": "copied", "delete": "deleted"}
 
@@ -25,6 +29,7 @@ class Wish:
     Args:
         differing: Only what differs.
         delete: Also remove what only the target has.
+        force: Even if that is much of it.
         include: Patterns, one of which a file must be of; none for all.
         exclude: Patterns of files to leave alone on both sides.
         check: Change nothing, tell what differs by content.
@@ -41,6 +46,7 @@ class Wish:
     dryrun: bool = False
     parallel: int = 4
     form: str = "table"
+    force: bool = False
 
     def has(self, path: str) -> bool:
         """Whether a file is one of those."""
@@ -66,11 +72,12 @@ def _parallel(text: str) -> int:
     return int(text)
 
 
-def wish(chosen: argparse.Namespace, *, differing: bool = False, delete: bool = False) -> Wish:
+def wish(chosen: argparse.Namespace, *, differing: bool = False, delete: bool = False, force: bool = False) -> Wish:
     """What the command line asks for."""
     return Wish(
-        differing, delete, chosen.include, chosen.exclude, chosen.check, chosen.dryrun, chosen.parallel, chosen.output
-    )
+        differing, delete, chosen.include, chosen.exclude, chosen.check, chosen.dryrun, chosen.parallel, chosen.output,
+        force,
+    )  # fmt: skip
 
 
 class Transfer:
@@ -112,10 +119,20 @@ class Transfer:
                 "the source is empty: is it the right one, and mounted? Nothing is deleted at the target"
             )
         gone = [file for path, file in targets.items() if path not in sources] if self._wish.delete else []
+        much = ""
+        if len(gone) > FEW and len(gone) > SHARE * len(targets) and not self._wish.force:
+            much = (
+                f"{len(gone)} of {len(targets)} files at the target would be deleted: is the source whole? If so, add"
+                " --force"
+            )
         if self._wish.dryrun:
             rows = [self._row(*one) for one in plan] + [self._row("delete", file) for file in gone]
             show(self._wish.form, ("action", "path", "size"), rows)
-            return int(self._failures > 0)
+            if much:
+                complain(much)
+            return int(self._failures > 0 or bool(much))
+        if much:
+            raise InvalidRequest(f"{much}; nothing was changed")
         rows = self._do(plan, targets)
         if gone and self._failures:
             complain("nothing is deleted, since not all could be copied")

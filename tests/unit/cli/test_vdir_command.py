@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.e2e.test_docs import follow
-from tests.unit.data.gateway_scene import AUTH, PASSWORD, Served
+from tests.unit.data.gateway_scene import AUTH, PASSWORD, Served, until
 
 from cloudmesh.cli.main import main
 from cloudmesh.data.client import Vdir
@@ -237,6 +237,63 @@ def test_a_failing_upload_fails_alone_and_deletes_nothing(cms: Run, tree: Path, 
     assert there(vdir, "t") == kept | {"extra": b"kept"}
 
 
+def test_sync_does_not_delete_much_unasked(cms: Run, tmp_path: Path, vdir: Vdir) -> None:
+    few, many = tmp_path / "work/few", 30
+    few.mkdir()
+    for number in range(many):
+        vdir.write(f"t/f{number:02}", b"x")
+    for number in range(many - 11):
+        (few / f"f{number:02}").write_text("x")
+    (few / "new").write_text("new")
+    before = there(vdir, "t")
+    code, out, err = cms("storage", "sync", "few", "lab:/t", "--delete")
+    assert (code, out) == (1, "")
+    assert "11 of 30 files" in err and "--force" in err and "nothing was changed" in err
+    assert there(vdir, "t") == before
+    code, out, err = cms("storage", "sync", "few", "lab:/t", "--delete", "--dryrun")
+    assert code == 1 and "--force" in err and out.count("delete ") == 11
+    assert there(vdir, "t") == before
+    # without --delete, or for a few of many, nobody has to say it twice
+    assert cms("storage", "sync", "few", "lab:/t")[0] == 0
+    (few / "f19").write_text("x")
+    assert cms("storage", "sync", "few", "lab:/t", "--delete")[0] == 0
+    (few / "f00").unlink()
+    for number in range(1, 12):
+        (few / f"f{number:02}").unlink()
+    assert cms("storage", "sync", "few", "lab:/t", "--delete", "--force")[0] == 0
+    assert there(vdir, "t") == contents(few)
+
+
+def test_links_lead_nowhere(cms: Run, tmp_path: Path, vdir: Vdir) -> None:
+    work, outside = tmp_path / "work/tree", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
+    (work / "d").mkdir(parents=True)
+    (work / "d/a").write_text("a")
+    (work / "file").symlink_to(outside / "secret")
+    (work / "folder").symlink_to(outside)
+    (work / "dangling").symlink_to("nowhere")
+    os.mkfifo(work / "pipe")
+    vdir.write("t/extra", b"kept")
+    code, _, err = cms("storage", "sync", "tree", "lab:/t", "--delete")
+    assert code == 1
+    for name in ("file", "folder", "dangling"):
+        assert f"cms: {name}: is a symbolic link" in err
+    assert "cms: pipe: is no regular file" in err
+    assert there(vdir, "t") == {"d/a": b"a", "extra": b"kept"}
+    # nor out of the target
+    vdir.write("t/folder/new", b"new")
+    vdir.write("t/file", b"new")
+    code, _, err = cms("storage", "get", "lab:/t", "tree", "--recursive")
+    assert code == 1 and "nothing is written through it" in err
+    assert contents(outside) == {"secret": b"secret"}
+    assert (work / "file").read_text() == "new" and not (work / "file").is_symlink()
+    # what is named is meant
+    (tmp_path / "work/named").symlink_to(outside / "secret")
+    assert cms("storage", "put", "named", "lab:/named")[0] == 0
+    assert vdir.read("named") == b"secret"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
@@ -332,3 +389,30 @@ def test_the_how_to_page_is_followed(environment: dict[str, str], tmp_path: Path
     changes = {"http://localhost:8080": served.url}
     page = ROOT / "docs/how-to/use-cms-for-files.md"
     assert follow(page, folder, there, changes) >= 12
+
+
+def test_the_catalogue_is_written_down_and_made_anew(
+    cms: Run, vdir: Vdir, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vdir.write("a/f", b"1")
+    vdir.move("a", "b")
+    code, out, _ = cms("vdir", "snapshot", "lab", "--output", "json")
+    assert code == 0
+    assert json.loads(out)["record"] > 0
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda words: asked.append(words) or "no")
+    code, _, err = cms("vdir", "rebuild", "lab")
+    assert code != 0
+    assert "nothing was done" in err
+    assert asked == ["Throw the catalogue of lab away? Type its name: "]
+    monkeypatch.setattr("builtins.input", lambda words: "lab")
+    assert cms("vdir", "rebuild", "lab")[0] == 0
+    until(lambda: served.ask("GET", "/v1/usage").status == 200)
+    assert cms("vdir", "rebuild", "lab", "--yes", "--output", "json")[1].split() == [
+        "{", '"directory":', '"lab",', '"state":', '"Rebuilding"', "}",
+    ]  # fmt: skip
+    until(lambda: served.ask("GET", "/v1/usage").status == 200)
+    assert vdir.read("b/f") == b"1"
+    code, _, err = cms("vdir", "believe", "one", "lab")
+    assert code != 0
+    assert "isn't doubted" in err
