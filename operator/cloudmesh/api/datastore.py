@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -18,6 +19,9 @@ _REGION = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 _LOGIN = r"^[A-Za-z0-9_][-A-Za-z0-9_.@+]*$"
 _FOLDER = r"^/([A-Za-z0-9_][-A-Za-z0-9_.@+~]*(/[A-Za-z0-9_][-A-Za-z0-9_.@+~]*)*)?$"
 _BUCKET = r"^[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]$"
+_ACCOUNT = r"^[a-z0-9]{3,24}$"
+_CONTAINER = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+_GCS_BUCKET = r"^[a-z0-9][-_a-z0-9]*(\.[-_a-z0-9]+)*$"
 
 
 class Place(Model):
@@ -67,6 +71,66 @@ class S3(Place):
     """The bucket; it must be there."""
 
 
+class AzureBlob(Place):
+    """A container of Azure Blob Storage."""
+
+    CREDENTIALS = "Needed"
+    ENDPOINTS: ClassVar = {"endpoint": "Url"}
+    RULES: ClassVar = (
+        unchangeable("spec.azureBlob", "account", required=True),
+        unchangeable("spec.azureBlob", "container", required=True),
+    )
+
+    account: Annotated[
+        str,
+        Field(min_length=3, max_length=24, pattern=_ACCOUNT),
+        Shape(_ACCOUNT, "must be a storage account's name such as `labdata`: 3 to 24 lower-case letters and digits"),
+    ]
+    """The storage account."""
+    container: Annotated[
+        str,
+        Field(min_length=3, max_length=63, pattern=_CONTAINER),
+        Shape(
+            _CONTAINER,
+            "must be a container's name such as `lab-data`: 3 to 63 lower-case letters and digits, single '-' within",
+        ),
+    ]
+    """The container; it must be there."""
+    endpoint: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=512, pattern=_ENDPOINT),
+            Shape(_ENDPOINT, "must be a URL such as `https://labdata.blob.core.usgovcloudapi.net`, without password"),
+        ]
+        | None
+    ) = None
+    """Address of the account's blobs; left out, `https://ACCOUNT.blob.core.windows.net`."""
+
+
+class Gcs(Place):
+    """A bucket of Google Cloud Storage."""
+
+    CREDENTIALS = "Needed"
+    ENDPOINTS: ClassVar = {"endpoint": "Url"}
+    RULES: ClassVar = (unchangeable("spec.gcs", "bucket", required=True),)
+
+    bucket: Annotated[
+        str,
+        Field(min_length=3, max_length=222, pattern=_GCS_BUCKET),
+        Shape(_GCS_BUCKET, "must be a bucket's name such as `lab-data`: lower-case letters, digits, '-', '_' and '.'"),
+    ]
+    """The bucket; it must be there."""
+    endpoint: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=512, pattern=_ENDPOINT),
+            Shape(_ENDPOINT, "must be a URL such as `https://storage.europe-west3.rep.googleapis.com`"),
+        ]
+        | None
+    ) = None
+    """Address of the API; left out, `https://storage.googleapis.com`."""
+
+
 class Sftp(Place):
     """A folder of an SFTP server."""
 
@@ -108,10 +172,18 @@ def _is_aws(region: str) -> bool:
     return len(parts) > 2 and 2 <= len(parts[0]) <= 4 and parts[-1].isdigit() and all(p.isalpha() for p in parts[:-1])
 
 
-PLACES: Mapping[str, type[Place]] = {"local": Local, "s3": S3, "sftp": Sftp}
+PLACES: Mapping[str, type[Place]] = {"azureBlob": AzureBlob, "gcs": Gcs, "local": Local, "s3": S3, "sftp": Sftp}
 KINDS = tuple(PLACES)
 """Members of DataStore.spec that say which store it is; exactly one of them is set."""
 _NEEDED = [kind for kind, place in PLACES.items() if place.CREDENTIALS == "Needed"]
+
+
+def _attribute(kind: str) -> str:
+    return re.sub("([A-Z])", lambda found: "_" + found[1].lower(), kind)
+
+
+def _listed(kinds: Sequence[str]) -> str:
+    return ", ".join(f"`{kind}`" for kind in kinds[:-1]) + f" and `{kinds[-1]}`"
 
 
 class StoreCredentials(Model):
@@ -131,7 +203,7 @@ class StoreLimits(Model):
 
 
 class DataStoreSpec(Model):
-    """Which store, and how to use it; exactly one of `local`, `s3` and `sftp`."""
+    """Which store, and how to use it; exactly one of `azureBlob`, `gcs`, `local`, `s3` and `sftp`."""
 
     RULES: ClassVar = (
         exactly_one("spec", *KINDS),
@@ -142,12 +214,16 @@ class DataStoreSpec(Model):
         ),
         Rule(
             cel=f"({' || '.join(f'has(self.{k})' for k in _NEEDED)}) == has(self.credentials)",
-            message=f"`spec.credentials` must be set for {' and '.join(f'`{k}`' for k in _NEEDED)}, not for others",
-            holds=lambda s: any(getattr(s, k) is not None for k in _NEEDED) == (s.credentials is not None),
+            message=f"`spec.credentials` must be set for {_listed(_NEEDED)}, not for others",
+            holds=lambda s: any(getattr(s, _attribute(k)) is not None for k in _NEEDED) == (s.credentials is not None),
             field_path=".credentials",
         ),
     )
 
+    azure_blob: AzureBlob | None = None
+    """A container of Azure Blob Storage."""
+    gcs: Gcs | None = None
+    """A bucket of Google Cloud Storage."""
     local: Local | None = None
     """A volume of this cluster."""
     s3: S3 | None = None
@@ -168,12 +244,12 @@ class DataStoreSpec(Model):
     @property
     def kind(self) -> str:
         """The member that says which store it is."""
-        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+        return next(kind for kind in KINDS if getattr(self, _attribute(kind)) is not None)
 
     @property
     def place(self) -> Place:
         """That member's value."""
-        place: Place = getattr(self, self.kind)
+        place: Place = getattr(self, _attribute(self.kind))
         return place
 
 

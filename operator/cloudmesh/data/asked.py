@@ -28,7 +28,7 @@ HTPASSWD_KEY = "htpasswd"
 REGION_LABEL = "region"
 THIS_CLUSTER = "cluster"
 """Failure domain of the volumes of this cluster: they are lost together with it."""
-AWS = "amazonaws.com"
+AWS, AZURE, GOOGLE = "amazonaws.com", "blob.core.windows.net", "googleapis.com"
 _BCRYPT = re.compile(r"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
 _URL = re.compile(r"(https?)://(\[[^]]*\]|[^/:]*)(?::([0-9]+))?(/.*)?")
 _PORTS = {"http": "80", "https": "443"}
@@ -67,6 +67,14 @@ def location_of(store: Mapping[str, Any]) -> Location:
     if "s3" in spec:
         _, host, port, path = _endpoint(spec["s3"].get("endpoint") or f"https://s3.{AWS}")
         return ("s3", host, port, path, spec["s3"]["bucket"])
+    if "azureBlob" in spec:
+        place = spec["azureBlob"]
+        _, host, port, path = _endpoint(place.get("endpoint") or f"https://{place['account']}.{AZURE}")
+        return ("azureBlob", host, port, path, place["container"])
+    if "gcs" in spec:
+        _, host, port, path = _endpoint(spec["gcs"].get("endpoint") or f"https://storage.{GOOGLE}")
+        # the regions' own addresses lead to the same buckets
+        return ("gcs", GOOGLE if host.endswith(f".{GOOGLE}") else host, port, path, spec["gcs"]["bucket"])
     if "sftp" in spec:
         place = spec["sftp"]
         return ("sftp", place["host"].lower(), str(place.get("port", 22)), place["path"])
@@ -87,9 +95,12 @@ def _bytes(quantity: str | None) -> int | None:
 def _domain(store: DataStore) -> str:
     if store.spec.sftp is not None:
         return store.spec.sftp.host.lower()
-    if store.spec.s3 is None:
-        return THIS_CLUSTER
-    return _endpoint(store.spec.s3.endpoint)[1] if store.spec.s3.endpoint else AWS
+    for place, own in ((store.spec.s3, AWS), (store.spec.azure_blob, AZURE), (store.spec.gcs, GOOGLE)):
+        if place is not None:
+            host = _endpoint(place.endpoint)[1] if place.endpoint else own
+            # the addresses of all accounts and regions of one cloud
+            return own if own != AWS and host.endswith(f".{own}") else host
+    return THIS_CLUSTER
 
 
 def region_of(store: DataStore) -> str:

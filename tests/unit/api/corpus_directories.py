@@ -28,6 +28,17 @@ def local(name: str = "nas", **fields: Any) -> Spec:
     return {"local": {"persistentVolumeClaimRef": {"name": name}}, **fields}
 
 
+def azure(**fields: Any) -> Spec:
+    """A container of Azure with a Secret."""
+    place = {"account": "labdata", "container": "lab-data", **fields}
+    return {"azureBlob": {name: value for name, value in place.items() if value is not None}, **_SECRET}
+
+
+def gcs(**fields: Any) -> Spec:
+    """A bucket of Google with a Secret."""
+    return {"gcs": {"bucket": "lab-data", **fields}, **_SECRET}
+
+
 def stores(*names: str) -> list[Spec]:
     """Stores of a directory."""
     return [{"name": name} for name in names]
@@ -63,6 +74,11 @@ STORES: dict[str, Spec] = {
         "capacity": "500Gi",
         "limits": {"requestsPerSecond": 100, "bytesPerSecond": "100Mi"},
     },
+    "azure": azure(),
+    "azure-endpoint": azure(endpoint="https://labdata.blob.core.chinacloudapi.cn", container="a1b"),
+    "azure-emulator": azure(endpoint="http://azurite.storage.svc:10000/labdata"),
+    "gcs": gcs(),
+    "gcs-domain": gcs(bucket="data_1.lab.example.org", endpoint="https://storage.europe-west3.rep.googleapis.com"),
     "sftp": sftp(),
     "sftp-whole": sftp(port=2222, host="2001:db8::7", path="/", user="u123456-sub1@campus.example.org"),
     "local": local(),
@@ -70,8 +86,9 @@ STORES: dict[str, Spec] = {
     "priced": local(priceSheetRef={"name": "campus"}),
 }
 
-_ONE = "`spec` must have exactly one of `local`, `s3` and `sftp`"
-_NEEDS = "`spec.credentials` must be set for `s3` and `sftp`, not for others"
+_ONE = "`spec` must have exactly one of `azureBlob`, `gcs`, `local`, `s3` and `sftp`"
+_NEEDS = "`spec.credentials` must be set for `azureBlob`, `gcs`, `s3` and `sftp`, not for others"
+_CONTAINER = "must be a container's name such as `lab-data`"
 _ENDPOINT = "must be a URL such as `https://s3.example.org:9000`"
 _BUCKET = "must be a bucket's name such as `lab-data`"
 
@@ -99,6 +116,27 @@ BAD_STORES: dict[str, Bad] = {
     "endpoint-empty": Bad(s3(endpoint=""), "spec.s3.endpoint"),
     "region-name": Bad(s3(endpoint="https://s3.example.org", region="North Virginia"), "spec.s3.region"),
     "region-nowhere": Bad(s3(region="campus"), "spec.s3.region", "`spec.s3.region` must be one of AWS"),
+    "azure-no-credentials": Bad({"azureBlob": azure()["azureBlob"]}, "spec.credentials", _NEEDS),
+    "azure-and-gcs": Bad({**azure(), **gcs()}, "spec", _ONE),
+    "azure-no-account": Bad(azure(account=None), "spec.azureBlob.account"),
+    "azure-account-host": Bad(azure(account="labdata.blob"), "spec.azureBlob.account", "must be a storage account's"),
+    "azure-account-short": Bad(azure(account="ab"), "spec.azureBlob.account"),
+    "azure-no-container": Bad(azure(container=None), "spec.azureBlob.container"),
+    "azure-container-capital": Bad(azure(container="Lab"), "spec.azureBlob.container", _CONTAINER),
+    "azure-container-dashes": Bad(azure(container="lab--data"), "spec.azureBlob.container", _CONTAINER),
+    "azure-container-root": Bad(azure(container="$root"), "spec.azureBlob.container", _CONTAINER),
+    "azure-container-path": Bad(azure(container="lab/data"), "spec.azureBlob.container", _CONTAINER),
+    "azure-container-long": Bad(azure(container="a" * 64), "spec.azureBlob.container"),
+    "azure-endpoint-host": Bad(azure(endpoint="labdata.blob.example.org"), "spec.azureBlob.endpoint", "must be a URL"),
+    "azure-endpoint-user": Bad(azure(endpoint="https://a:b@blob.example.org"), "spec.azureBlob.endpoint"),
+    "gcs-no-credentials": Bad({"gcs": gcs()["gcs"]}, "spec.credentials", _NEEDS),
+    "gcs-no-bucket": Bad({"gcs": {}, **_SECRET}, "spec.gcs.bucket"),
+    "gcs-bucket-capital": Bad(gcs(bucket="Lab"), "spec.gcs.bucket", _BUCKET),
+    "gcs-bucket-url": Bad(gcs(bucket="gs://lab"), "spec.gcs.bucket", _BUCKET),
+    "gcs-bucket-dots": Bad(gcs(bucket="lab..data"), "spec.gcs.bucket", _BUCKET),
+    "gcs-bucket-up": Bad(gcs(bucket="../b"), "spec.gcs.bucket", _BUCKET),
+    "gcs-bucket-short": Bad(gcs(bucket="ab"), "spec.gcs.bucket"),
+    "gcs-endpoint": Bad(gcs(endpoint="gs://lab"), "spec.gcs.endpoint", "must be a URL"),
     "sftp-no-credentials": Bad({"sftp": sftp()["sftp"]}, "spec.credentials", _NEEDS),
     "sftp-no-host": Bad(sftp(host=None), "spec.sftp.host"),
     "sftp-host-url": Bad(sftp(host="sftp://nas.example.org"), "spec.sftp.host"),
@@ -127,7 +165,9 @@ BAD_STORES: dict[str, Bad] = {
 }
 
 UNKNOWN_STORES: dict[str, tuple[Spec, str]] = {
-    "unknown-store": ({**s3(), "azureBlob": {}}, "spec.azureBlob"),
+    "unknown-store": ({**s3(), "icloud": {}}, "spec.icloud"),
+    "unknown-account-key": (azure(accountKey="x"), "spec.azureBlob.accountKey"),
+    "unknown-project": (gcs(project="x"), "spec.gcs.project"),
     "unknown-host-path": ({"local": {**local()["local"], "path": "/"}}, "spec.local.path"),
     "unknown-password": (sftp(password="x"), "spec.sftp.password"),
     "unknown-inline-key": (
@@ -351,6 +391,9 @@ UNKNOWN_DIRECTORIES: dict[str, tuple[Spec, str]] = {
 
 CHANGES: dict[str, tuple[str, Spec, Spec, str]] = {
     "bucket": ("DataStore", s3(), s3(bucket="other"), "`spec.s3.bucket` can't be changed"),
+    "container": ("DataStore", azure(), azure(container="other"), "`spec.azureBlob.container` can't be changed"),
+    "account": ("DataStore", azure(), azure(account="other"), "`spec.azureBlob.account` can't be changed"),
+    "gcs-bucket": ("DataStore", gcs(), gcs(bucket="other"), "`spec.gcs.bucket` can't be changed"),
     "store-kind": ("DataStore", s3(), local(), "`spec` can't be changed to another kind of store"),
     "claim": ("DataStore", local(), local("b"), "`spec.local.persistentVolumeClaimRef` can't be changed"),
     "prefix": ("VirtualDirectory", _prefix("a/"), _prefix("b/"), "`spec.stores[].prefix` can't be changed"),

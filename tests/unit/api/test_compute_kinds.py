@@ -217,7 +217,7 @@ def test_kind_of_a_store() -> None:
     for kind in PLACES:
         spec = next(spec for spec in CORPORA["DataStore"].valid.values() if kind in spec)
         read = DataStore.model_validate(made("DataStore", "a", spec)).spec
-        assert (read.kind, read.place) == (kind, getattr(read, kind))
+        assert read.kind == kind and type(read.place) is PLACES[kind]
 
 
 def test_empty_members_stay_and_empty_rest_goes() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.api.corpus_directories import DIRECTORIES, STORES, lab
 from tests.unit.api.kinds import made
 
-from cloudmesh.api.virtualdirectory import VirtualDirectory
+from cloudmesh.api.virtualdirectory import DirectoryStore, VirtualDirectory
 from cloudmesh.data import config as configs
 from cloudmesh.data.asked import directory_config, location_of, overlap, prefix_of, store_config, users_in
 from cloudmesh.data.config import AccessRule, DirectoryConfig, Match, PlacementRule, StoreConfig
@@ -139,6 +139,12 @@ def test_overlap(one: str, other: str, both: bool) -> None:
     assert overlap(one, other) is overlap(other, one) is both
 
 
+def at_azure(endpoint: str) -> dict[str, Any]:
+    """The container of the corpus at an endpoint."""
+    place = {"account": "labdata", "container": "lab-data", "endpoint": endpoint}
+    return {"azureBlob": place, "credentials": {"secretRef": {"name": "a"}}}
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
@@ -152,6 +158,17 @@ def test_overlap(one: str, other: str, both: bool) -> None:
         (at("http://[2001:db8::7]:9000"), at("http://[2001:DB8::7]:9000/"), True),
         (STORES["local"], STORES["local-read-only"], True),
         (STORES["local"], STORES["s3"], False),
+        (STORES["azure"], {"azureBlob": {"account": "other", "container": "lab-data"}}, False),
+        (STORES["azure"], {"azureBlob": {"account": "labdata", "container": "other"}}, False),
+        (STORES["azure"], at_azure("https://labdata.blob.core.windows.net:443/"), True),
+        (STORES["azure"], at_azure("http://azurite:10000/labdata"), False),
+        (STORES["gcs"], STORES["s3"], False),
+        (
+            STORES["gcs"],
+            {"gcs": {"bucket": "lab-data", "endpoint": "https://storage.me-central2.rep.googleapis.com"}},
+            True,
+        ),
+        (STORES["gcs"], {"gcs": {"bucket": "lab-data", "endpoint": "https://gcs.example.org"}}, False),
         (STORES["sftp"], {"sftp": {**STORES["sftp"]["sftp"], "host": "NAS.example.org", "user": "other"}}, True),
         (STORES["sftp"], {"sftp": {**STORES["sftp"]["sftp"], "port": 2222}}, False),
         (STORES["sftp"], {"sftp": {**STORES["sftp"]["sftp"], "path": "/srv/other"}}, False),
@@ -159,6 +176,15 @@ def test_overlap(one: str, other: str, both: bool) -> None:
 )
 def test_the_same_place(one: dict[str, Any], other: dict[str, Any], same: bool) -> None:
     assert (location_of(store(one, "a")) == location_of(store(other, "b"))) is same
+
+
+def test_stores_of_one_cloud_are_lost_together() -> None:
+    def domain(spec: dict[str, Any]) -> str:
+        return store_config(DirectoryStore(name="a"), "ns", "lab", store(spec, "a"), {}).domain
+
+    assert domain(STORES["azure"]) == domain(at_azure("https://other.blob.core.windows.net")) == "blob.core.windows.net"
+    assert domain(STORES["gcs"]) == domain(STORES["gcs-domain"]) == "googleapis.com"
+    assert domain(at_azure("http://azurite:10000/labdata")) == "azurite" and domain(STORES["local"]) == "cluster"
 
 
 def test_who_comes_first() -> None:
