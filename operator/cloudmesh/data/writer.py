@@ -373,6 +373,8 @@ class Writer:
                 # somebody else's: it stays, and comes into the tree as a file of its own
                 key = names.key_of(member.config.prefix, f"{path}.~{entry_id}", info)
                 seen = await self._stat(member, key)
+                if seen is not None and seen.attributes.get("id") != entry_id:
+                    return _beside(member, path, secrets.token_hex(8))
             return Target(member.name, key, seen.tag if seen else "")
         return Target(member.name, key)
 

@@ -325,6 +325,10 @@ class _State:
             node = self._work.node(entry_id)
             if place is not None and not place[2] and self._is_for(place, entry_id, version):
                 return place[0], place[1], 5
+            older = place is not None and self._work.node(place[0])
+            if place is not None and older and older.origin == entry_id and version <= place[1]:
+                # an older content of the file that was written over: it goes with that
+                return place[0], version if version == place[1] else 0, 4
             at = told.get("at")
             if (node is None or not node.directory) and at in (None, names.mark_of(source.prefix, seen.key)):
                 return entry_id, version, 4 if at else 2 if seen.key.endswith(f".~{entry_id}") else 3

@@ -1,0 +1,142 @@
+"""What somebody else writes over our objects: never written over, never lost, told as a file of its own."""
+
+import asyncio
+
+import pytest
+from tests.unit.data.test_mover import all_known
+from tests.unit.data.virtual import virtual
+
+from cloudmesh.data.config import PlacementRule
+from cloudmesh.data.errors import Missing
+from cloudmesh.data.strangers import conflict_names
+from cloudmesh.testing.directories.model import snapshot
+from cloudmesh.testing.directories.world import EPOCH, World
+
+OURS, THEIRS = b"our content " * 50, b"somebody else's"
+ONE = (PlacementRule(prefer="Sequential", copies=1),)
+
+
+async def second(w: World, path: str = "f") -> str:
+    """The path of the file beside it."""
+    (found,) = [one.path for one in await w.tree.walk("") if one.path != path and one.entry.kind == "File"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("f", "f (conflict a 2027-01-15)"),
+        ("d/data.csv", "d/data (conflict a 2027-01-15).csv"),
+        ("d.e/f", "d.e/f (conflict a 2027-01-15)"),
+        (".profile", ".profile (conflict a 2027-01-15)"),
+        ("a.tar.gz", "a.tar (conflict a 2027-01-15).gz"),
+    ],
+)
+def test_names(path: str, expected: str):
+    found = list(conflict_names(path, "a", EPOCH))
+    assert found[0] == expected
+    assert len(found) == len(set(found)) == 100
+
+
+@virtual()
+async def test_beside_the_file_in_its_directory(w: World):
+    await w.put("d/data.csv", OURS)
+    w.place("a").put("lab/d/data.csv", THEIRS)
+    assert await w.read("d/data.csv") == OURS
+    await w.settle()
+    other = await second(w, "d/data.csv")
+    assert other.startswith("d/data (conflict a ")
+    assert other.endswith(").csv")
+    assert (await w.read("d/data.csv"), await w.read(other)) == (OURS, THEIRS)
+    assert w.holders(OURS) == "ab"
+    # it is placed like any other file, and both get their own names
+    await asyncio.sleep(1300)
+    await w.settle()
+    assert w.objects("a") == w.objects("b") == {"d/data.csv": OURS, other: THEIRS}
+    await all_known(w)
+    assert w.mover.done.conflicts == 1
+
+
+@virtual()
+async def test_twice_on_a_day(w: World):
+    await w.put("f", OURS)
+    for number in range(3):
+        w.place("a").put((await w.copies("f"))["a"].key, THEIRS + b"%d" % number)
+        assert await w.read("f") == OURS
+        await w.settle()
+    found = {await w.read(one.path) for one in await w.tree.walk("")}
+    assert found == {OURS, *(THEIRS + b"%d" % number for number in range(3))}
+
+
+@virtual()
+async def test_where_no_copy_belongs_any_more(w: World):
+    await w.put("f", OURS)
+    w.place("a").put("lab/f", THEIRS)
+    await w.use(rules=(PlacementRule(prefer="Sequential", only=("b", "c")),))
+    await w.settle()
+    await asyncio.sleep(30)
+    await w.settle()
+    assert await w.read("f") == OURS
+    assert await w.read(await second(w)) == THEIRS
+    assert w.holders(THEIRS) == w.holders(OURS) == "bc"
+
+
+@virtual()
+async def test_over_the_last_copy_it_is_a_new_version(w: World):
+    await w.use(rules=ONE)
+    before = await w.put("f", OURS)
+    w.place("a").put("lab/f", THEIRS)
+    with pytest.raises(Exception, match="no copy"):
+        await w.read("f")
+    await w.settle()
+    after = await w.tree.stat("f")
+    assert (after.id, after.version, after.size) == (before.id, 2, len(THEIRS))
+    assert await w.read("f") == THEIRS
+    assert w.objects("a") == {"f": THEIRS}
+    await w.journal.flush()
+    anew, _ = await w.rebuilt(w.folder / "anew.sqlite")
+    assert await snapshot(anew) == await snapshot(w.catalog)
+    anew.drop()
+
+
+@virtual()
+async def test_not_while_another_copy_may_come_back(w: World):
+    await w.put("f", OURS)
+    w.faults.down.add("b")
+    await asyncio.sleep(20)
+    w.place("a").put("lab/f", THEIRS)
+    with pytest.raises(Exception, match="no copy"):
+        await w.read("f")
+    await asyncio.sleep(7300)
+    assert (await w.tree.stat("f")).version == 1
+    w.faults.clear()
+    await w.back()
+    await w.settle()
+    assert await w.read("f") == OURS
+    assert await w.read(await second(w)) == THEIRS
+
+
+@virtual(adopt=False)
+async def test_where_others_files_are_left_alone(w: World):
+    await w.put("f", OURS)
+    w.place("a").put("lab/f", THEIRS)
+    assert await w.read("f") == OURS
+    await w.settle()
+    await asyncio.sleep(1300)
+    assert [one.path for one in await w.tree.walk("")] == ["f"]
+    assert w.place("a").objects["lab/f"].content == THEIRS
+    assert w.holders(OURS) == "ab"
+
+
+@virtual(versions=2)
+async def test_a_write_meanwhile(w: World):
+    await w.put("f", OURS)
+    w.place("a").put("lab/f", THEIRS)
+    await w.put("f", b"newer")
+    await w.settle()
+    assert await w.read("f") == b"newer"
+    assert [await w.read("f", version=thing.entry.version) for thing in (await w.tree.versions("f"))[1]] == [OURS]
+    # it lay over what is an older version now
+    assert THEIRS in {held.content for held in w.place("a").objects.values()}
+    with pytest.raises(Missing):
+        await w.read("f", version=3)
