@@ -66,6 +66,11 @@ def add_to(nouns: Nouns) -> None:
     made = verb("plan", plan, "What a change takes: the one that waits for approval, or that of a file", "DIRECTORY?")
     made.add_argument("-f", "--file", default="", help="a VirtualDirectory as YAML: what its rules and stores take")
     verb("status", status, "How the stores are", "DIRECTORY?")
+    verb("snapshot", snapshot, "Writes the catalogue into the stores", "DIRECTORY?")
+    made = verb("rebuild", rebuild, "Throws the catalogue away and makes it anew of what the stores hold", "DIRECTORY?")
+    made.add_argument("--yes", action="store_true", help="without asking; until it is done nobody is served")
+    made = verb("believe", believe, "Believes a store's listing that shrank: what it lacks is gone", "STORE")
+    made.add_argument("directory", metavar="DIRECTORY", nargs="?", default="")
 
 
 def _at(chosen: argparse.Namespace, word: str) -> tuple[Any, str]:
@@ -250,4 +255,25 @@ def plan(chosen: argparse.Namespace) -> int:
 def status(chosen: argparse.Namespace) -> int:
     """The state of the stores."""
     output.show(chosen.output, ("name", "state", "files", "bytes", "message"), _whole(chosen).usage()["stores"])
+    return 0
+
+
+def snapshot(chosen: argparse.Namespace) -> int:
+    """Writes the catalogue down."""
+    output.tell(chosen.output, _whole(chosen).snapshot())
+    return 0
+
+
+def rebuild(chosen: argparse.Namespace) -> int:
+    """Makes the catalogue anew."""
+    vdir = _whole(chosen)
+    if not chosen.yes and input(f"Throw the catalogue of {vdir.name} away? Type its name: ") != vdir.name:
+        raise UsageError("nothing was done; --yes does it without asking")
+    output.tell(chosen.output, vdir.rebuild())
+    return 0
+
+
+def believe(chosen: argparse.Namespace) -> int:
+    """Believes a listing."""
+    output.tell(chosen.output, _whole(chosen).believe(chosen.store))
     return 0

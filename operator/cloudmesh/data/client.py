@@ -95,6 +95,18 @@ class Vdir:
         """Sums, and the state of the stores."""
         return self._json("GET", "/v1/usage")
 
+    def snapshot(self) -> dict[str, Any]:
+        """Has the whole catalogue written into the stores; `at` is when that was."""
+        return self._json("POST", "/v1/snapshot", {})
+
+    def rebuild(self) -> dict[str, Any]:
+        """Has the catalogue thrown away and made anew of what the stores hold; until that is done nobody is served."""
+        return self._json("POST", "/v1/rebuild", {"directory": self.name}, allowed=(202,))
+
+    def believe(self, store: str) -> dict[str, Any]:
+        """Says that objects which a store's listing lacks (`SuspiciousShrink`) are gone."""
+        return self._json("POST", "/v1/believe", {"store": store}, allowed=(202,))
+
     def versions(self, path: str) -> dict[str, Any]:
         """A file as it is (`current`), and its older contents that are kept (`versions`), the newest first."""
         return self._json("GET", f"/v1/versions/{_quoted(path)}")

@@ -33,7 +33,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path, caplog: pytest.LogCaptureFix
         paths = served.ask("GET", "/openapi.json").json["paths"]
         alive = served.ask("GET", "/healthz").body
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
-    operations = sum(len(methods.keys() - {"parameters"}) for methods in paths.values())
+    operations = sum(len(methods.keys() - {"parameters"}) for at, methods in paths.items() if at != "/v1/rebuild")
     assert f"Tested: {operations}" in run.stdout
     assert alive == b"ok"
     assert not [r for r in caplog.records if r.name.startswith("cloudmesh") and r.levelno >= logging.ERROR]

@@ -32,7 +32,8 @@ ROUTES = [
     ("GET", "/v1/files/a"), ("HEAD", "/v1/files/a"), ("PUT", "/v1/files/a"), ("DELETE", "/v1/files/a"),
     ("GET", "/v1/stat/a"), ("GET", "/v1/list/"), ("PUT", "/v1/directories/d"), ("PUT", "/v1/tags/a"),
     ("GET", "/v1/where/a"), ("GET", "/v1/why/a"), ("POST", "/v1/move"), ("POST", "/v1/copy"), ("POST", "/v1/restore"),
-    ("GET", "/v1/trash"), ("GET", "/v1/search"), ("GET", "/v1/usage"),
+    ("GET", "/v1/trash"), ("GET", "/v1/search"), ("GET", "/v1/usage"), ("POST", "/v1/snapshot"),
+    ("POST", "/v1/rebuild"), ("POST", "/v1/believe"),
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from cloudmesh.data.config import StoreSummary, Summary
 from cloudmesh.data.emptying import Emptying
 from cloudmesh.data.filling import fill
 from cloudmesh.data.following import Following
-from cloudmesh.data.gateway import problems, streams
+from cloudmesh.data.gateway import costs, problems, streams
 from cloudmesh.data.gateway.auth import ApiServer, Doorkeeper, Unauthenticated
 from cloudmesh.data.gateway.census import Census
 from cloudmesh.data.gateway.costs import Meter, cost_of
@@ -36,7 +36,7 @@ from cloudmesh.data.model import Totals
 from cloudmesh.data.mover import Mover
 from cloudmesh.data.recovery import ALL, Recovery
 from cloudmesh.data.tree import Tree, wall
-from cloudmesh.engine.errors import CloudmeshError
+from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,9 @@ RECOVERY_SECONDS = 15.0
 COUNT_SECONDS = 2.0
 AGAIN_SECONDS = (1.0, 300.0)
 """After background work failed; twice as long after each time that follows, up to the second."""
+REBUILDING = "the catalogue is being made anew of what the stores hold"
+KEPT_TEXTS = ("store/", "shrunk/", "webdav.locks.", costs.EGRESS, costs.VERIFIED)
+"""Texts of a catalogue that outlive it when it is thrown away: no store knows them."""
 MAX_HEADER = 16384
 MAX_LINE = 65536
 """A path that is too long is told so, up to this."""
@@ -106,7 +109,7 @@ class Gateway:
             self._tasks = [asyncio.create_task(self._forever(self._watch_config()), name="configuration")]
             await self._end()
             return self
-        self.waits = "the catalogue is being made anew of what the stores hold"
+        self.waits = REBUILDING
         filling = asyncio.create_task(self._fill(), name="fill")
         # a large directory takes its time: the doors say so meanwhile
         await asyncio.wait({filling}, timeout=FILL_SECONDS)
@@ -115,6 +118,59 @@ class Gateway:
             asyncio.create_task(self._forever(self._work(filling)), name="work"),
         ]
         return self
+
+    async def snapshot(self) -> tuple[int, int]:
+        """Writes the whole catalogue into the stores; gives the number of the last record before it, and when it was.
+
+        Raises:
+            Transient: No store takes it.
+        """
+        return await self.journal.snapshot(), self.journal.snapshot_at
+
+    def believe(self, store: str) -> None:
+        """What a store's listing lacks is gone; see `Following.believe`."""
+        self.following.believe(store)
+
+    async def rebuild(self) -> None:
+        """Throws the catalogue away and begins to make it anew of what the stores hold; the doors are shut meanwhile.
+
+        Raises:
+            Conflict: Nobody is served just now, perhaps since it is being made anew already.
+            Transient: A store doesn't answer, or no store takes what the journal has still to tell.
+        """
+        if self.waits:
+            raise Conflict(self.waits)
+        if away := [member for member in self.mesh.members.values() if not member.up]:
+            told = "; ".join(f"{member.name}: {member.message}" for member in away)
+            raise Transient(f"the catalogue is thrown away only while all stores answer: {told}")
+        self.waits = REBUILDING
+        try:
+            await self._told_all()
+        except BaseException:
+            self.waits = ""
+            raise
+        log.warning("the catalogue is thrown away, and made anew of what the stores hold")
+        work = [task for task in self._tasks if task.get_name() == "work"]
+        self._tasks = [task for task in self._tasks if task not in work]
+        self._tasks.append(asyncio.create_task(self._forever(self._anew(work)), name="work"))
+
+    async def _told_all(self) -> None:
+        """Brings into a store what the catalogue has still to tell, unless it can't be read any more."""
+        try:
+            await self.catalog.unwritten(limit=1)
+        except Transient as error:
+            log.warning("the catalogue can't be read: %s", error)
+        else:
+            await self.journal.flush()
+
+    async def _anew(self, work: Sequence[asyncio.Task[None]]) -> None:
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        await self.journal.stop()
+        # the stores' identities stay, else an emptied one would be taken for a new one
+        await self.catalog.clear(KEPT_TEXTS)
+        await self._work(asyncio.create_task(self._fill(), name="fill"))
 
     async def _end(self) -> None:
         """The directory goes, and its files with it: nothing else is done from now on."""
@@ -272,7 +328,7 @@ class Gateway:
         app = web.Application(client_max_size=0, middlewares=[problems.told])
         app[streams.IDLE] = self._settings.idle_seconds
         locks = Locks(self.tree.catalog, self.tree.now)
-        self.rest = Rest(self.tree, self.door, lambda: self.waits, ledger=self, locks=locks)
+        self.rest = Rest(self.tree, self.door, lambda: self.waits, ledger=self, keeper=self, locks=locks)
         self.rest.add_to(app)
         self.webdav = WebDav(self.tree, self.door, lambda: self.waits, locks=locks)
         self.webdav.add_to(app)
