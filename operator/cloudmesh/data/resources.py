@@ -120,7 +120,13 @@ def make_deployment(owner: Obj, config: DirectoryConfig, image: str, *, log_leve
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3.11", "-m", "cloudmesh.data.gateway"],
-        "env": [{"name": "CLOUDMESH_LOG_LEVEL", "value": log_level}],
+        "env": [
+            {"name": "CLOUDMESH_LOG_LEVEL", "value": log_level},
+            {
+                "name": "CLOUDMESH_MEMORY_LIMIT",
+                "valueFrom": {"resourceFieldRef": {"containerName": CONTAINER, "resource": "limits.memory"}},
+            },
+        ],
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         # before it listens it looks at all stores and takes up what a crash left

@@ -122,6 +122,14 @@ def test_two_stores_on_one_volume_mount_it_once_as_a_volume() -> None:
     assert [m["mountPath"] for m in mounts] == ["/stores/one", "/stores/two"]
 
 
+def test_the_gateway_is_told_how_much_memory_it_may_have() -> None:
+    config = DirectoryConfig("ns", "lab", "u", "i", ())
+    container = make_deployment(directory(lab()), config, "image")["spec"]["template"]["spec"]["containers"][0]
+    told = {one["name"]: one for one in container["env"]}["CLOUDMESH_MEMORY_LIMIT"]["valueFrom"]["resourceFieldRef"]
+    assert told == {"containerName": container["name"], "resource": "limits.memory"}
+    assert container["resources"]["limits"]["memory"]
+
+
 def test_prefixes() -> None:
     assert prefix_of("ns", "lab", {}) == "ns/lab/"
     assert prefix_of("ns", "lab", {"prefix": "a/b/"}) == "a/b/"
