@@ -60,11 +60,13 @@ PAGES = (
     "docs/how-to/use-a-directory-from-python.md",
     "docs/how-to/let-people-in.md",
     "docs/how-to/when-a-store-is-lost.md",
+    "docs/how-to/limit-what-files-cost.md",
 )
 ELSEWHERE = (
     "docs/how-to/write-a-provider.md",
     "docs/how-to/write-a-policy.md",
     "docs/how-to/write-a-store.md",
+    "docs/how-to/write-a-placement.md",
     "docs/reference/account-aws.md",
     "docs/reference/account-ssh.md",
     "docs/reference/store-local.md",
@@ -74,8 +76,9 @@ ELSEWHERE = (
     "docs/how-to/use-cms-for-files.md",
 )
 """Followed by test_write_a_provider.py and test_account_pages.py of tests/contract/compute, test_write_a_store.py and
-test_store_pages.py of tests/contract/data, test_guide.py of tests/unit/policy, test_cost_pages.py of
-tests/unit/compute and test_vdir_command.py of tests/unit/cli, since they need no cluster."""
+test_store_pages.py of tests/contract/data, test_guide.py of tests/unit/policy, test_placement_page.py of
+tests/unit/data, test_cost_pages.py of tests/unit/compute and test_vdir_command.py of tests/unit/cli, since they need no
+cluster."""
 S3 = "https://s3.example.org"
 SECONDS = 120.0
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

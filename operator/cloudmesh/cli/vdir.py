@@ -160,8 +160,18 @@ def search(chosen: argparse.Namespace) -> int:
 def where(chosen: argparse.Namespace) -> int:
     """Where the copies lie."""
     vdir, path = _at(chosen, chosen.path)
-    output.show(chosen.output, ("store", "state", "up", "size", "verified", "key"), vdir.where(path)["copies"])
+    output.show(
+        chosen.output,
+        ("store", "state", "up", "size", "verified", "monthly", "key"),
+        _priced(vdir.where(path)["copies"]),
+    )
     return 0
+
+
+def _priced(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with what a month costs in words."""
+    return [row | {"monthly": f"{row['monthly']['amount']} {row['monthly']['currency']}"} if "monthly" in row else row
+            for row in rows]  # fmt: skip
 
 
 def why(chosen: argparse.Namespace) -> int:
@@ -170,7 +180,7 @@ def why(chosen: argparse.Namespace) -> int:
     told = vdir.why(path)
     if chosen.output == "table":
         output.tell("table", {"rule": told["rule"]})
-        output.show("table", ("store", "chosen", "why"), told["stores"])
+        output.show("table", ("store", "chosen", "score", "monthly", "why"), _priced(told["stores"]))
     else:
         output.tell(chosen.output, told)
     return 0
