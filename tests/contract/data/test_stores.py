@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
-from tests.testbed import s3server, sftpserver, swiftserver
+from tests.testbed import azurite, gcsserver, s3server, sftpserver, swiftserver
 
 from cloudmesh.data.stores.ports import POWERS
 from cloudmesh.data.stores.sftp_link import Login
 from cloudmesh.testing.stores import CASES, BaseHarness, Case, Harness, run_all, run_case, table
+from cloudmesh.testing.stores.azure import AzureHarness
+from cloudmesh.testing.stores.gcs import GcsHarness
 from cloudmesh.testing.stores.local import LocalHarness
 from cloudmesh.testing.stores.memory import MemoryHarness
 from cloudmesh.testing.stores.s3 import S3Harness
@@ -27,6 +29,30 @@ def s3(runner: asyncio.Runner) -> Iterator[Harness]:
     """versitygw behind the fault proxy."""
     with s3server.s3() as server:
         harness = S3Harness(server.url, s3server.ACCESS_KEY, s3server.SECRET_KEY)
+        runner.run(harness.start())
+        try:
+            yield harness
+        finally:
+            runner.run(harness.stop())
+
+
+@contextlib.contextmanager
+def azure(runner: asyncio.Runner) -> Iterator[Harness]:
+    """Azurite behind the fault proxy."""
+    with azurite.azurite() as server:
+        harness = AzureHarness(server.url, azurite.ACCOUNT, azurite.KEY)
+        runner.run(harness.start())
+        try:
+            yield harness
+        finally:
+            runner.run(harness.stop())
+
+
+@contextlib.contextmanager
+def gcs(runner: asyncio.Runner) -> Iterator[Harness]:
+    """fake-gcs-server behind the fault proxy, which does what it lacks."""
+    with gcsserver.gcs() as server:
+        harness = GcsHarness(server.url)
         runner.run(harness.start())
         try:
             yield harness
@@ -65,6 +91,8 @@ BACK_ENDS: dict[str, Start] = {
     "memory-weak": lambda _: contextlib.nullcontext(MemoryHarness("memory-weak", "None")),
     "local": lambda _: contextlib.nullcontext(LocalHarness()),
     "local-plain": lambda _: contextlib.nullcontext(LocalHarness("local-plain", plain=True)),
+    "azureBlob": azure,
+    "gcs": gcs,
     "s3": s3,
     "sftp": sftp,
     "swift": swift,
