@@ -283,10 +283,20 @@ class Mover:
     def _living(self, intent: Intent) -> Iterator[None]:
         live = self._tree.writer.copying
         live.add(intent.id)
+        renewing = asyncio.create_task(self._renew(intent.id))
         try:
             yield
         finally:
+            renewing.cancel()
             live.discard(intent.id)
+
+    async def _renew(self, intent_id: str) -> None:
+        """Another process must not take it for what one that ended left."""
+        with contextlib.suppress(Missing):
+            while True:
+                await asyncio.sleep(LEASE / MICROS / 3)
+                with contextlib.suppress(Transient):
+                    await self._catalog.renew(intent_id, self._tree.now() + LEASE)
 
     async def _copied(
         self, work: Work, sources: Sequence[Copy], member: Member, intent: Intent, before: Copy | None

@@ -26,7 +26,7 @@ from cloudmesh.data.catalog.records import encode
 from cloudmesh.data.mesh import HIDDEN, Member, strongest
 from cloudmesh.data.model import Trashed
 from cloudmesh.data.stores.ports import Object
-from cloudmesh.engine.errors import CloudmeshError, Transient
+from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ WRITE_SECONDS: Final = 15.0
 BATCH: Final = 5000
 """Records of one object at most."""
 SNAPSHOT: Final = "-snapshot-"
+ALONE_SECONDS: Final = 6 * 3600.0
+"""After which a process that writes a snapshot must have ended."""
 COMPACT_SECONDS: Final = 3600.0
 """Between looks at how much journal there is."""
 COMPACT_OBJECTS: Final = 500
@@ -378,8 +380,19 @@ class Journal:
         of the last record before it.
 
         Raises:
+            Conflict: Another process does so.
             Transient: No store takes it.
         """
+        # two that each remove what is older than their own would remove both
+        if not await self._catalog.alone("snapshot", ALONE_SECONDS):
+            raise Conflict("another process writes the catalogue down just now")
+        try:
+            return await self._snapshot()
+        finally:
+            with contextlib.suppress(CloudmeshError):
+                await self._catalog.alone("snapshot", 0)
+
+    async def _snapshot(self) -> int:
         await self.flush()
         # what is flushed has numbers up to this one; whatever comes from now on has later ones
         seq = await self._catalog.seq()

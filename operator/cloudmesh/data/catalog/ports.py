@@ -341,5 +341,13 @@ class Catalog(Protocol):
         """Throws everything away, as if it were new, also where it is damaged; texts whose names begin with one of
         `keep` stay. Whoever is at work with it gets a Transient or finds nothing."""
 
+    @property
+    def shared(self) -> bool:
+        """Other processes may have it open: an intent is over when its time is, not since this process is new."""
+
+    async def alone(self, duty: str, seconds: float) -> bool:
+        """Whether this process has a duty that one process at a time may have. It keeps it for so long, longer when it
+        asks again, and gives it up with 0."""
+
     async def close(self) -> None:
         """Ends; twice is fine."""

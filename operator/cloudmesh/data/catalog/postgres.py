@@ -155,6 +155,11 @@ class PostgresCatalog(SqliteCatalog):
 
         return await self._write(act)
 
+    @property
+    def shared(self) -> bool:
+        """See `Catalog.shared`."""
+        return True
+
     async def alone(self, duty: str, seconds: float) -> bool:
         """See `Catalog.alone`."""
         until = int(seconds * MICROS)
@@ -254,6 +259,8 @@ class PostgresCatalog(SqliteCatalog):
                 if not name.startswith(tuple(keep)):
                     db.execute("DELETE FROM setting WHERE name = ?", (name,))
             make_root(db, self._clock())
+            # other processes know of things that aren't there any more: they have to begin anew
+            self._link.epoch = db.execute("UPDATE meta SET epoch = epoch + 1 RETURNING epoch").fetchone()[0]
 
         await self._write(act)
 

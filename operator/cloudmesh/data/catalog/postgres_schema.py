@@ -162,7 +162,7 @@ CREATE TRIGGER copy_delete AFTER DELETE ON copy REFERENCING OLD TABLE AS before
 
 INSERT INTO sums VALUES (0, 0, 0, 0);
 INSERT INTO counter VALUES (0);
-CREATE TABLE meta (version integer NOT NULL);
+CREATE TABLE meta (version integer NOT NULL, epoch bigint NOT NULL);
 """
 
 CHANGES: Final[dict[int, str]] = {}
@@ -204,7 +204,7 @@ def prepare(db: Db, schema: str, now: int) -> None:
     if not version:
         db.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         _run(db, TABLES)
-        db.execute("INSERT INTO meta VALUES (?)", (VERSION,))
+        db.execute("INSERT INTO meta VALUES (?, 0)", (VERSION,))
         make_root(db, now)
     elif version < VERSION:
         for later in range(version + 1, VERSION + 1):

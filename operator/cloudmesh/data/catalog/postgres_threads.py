@@ -57,6 +57,7 @@ SETTINGS: Final = {
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
 }
+EPOCH: Final = "SELECT epoch FROM meta"
 _READS: Final = re.compile(r"\s*(SELECT|WITH(?!.*\b(INSERT|UPDATE|DELETE)\b))", re.DOTALL)
 _TOKENS: Final = re.compile(r"'(?:[^']|'')*'|\?(\d*)|\b(min|max)\(")
 
@@ -112,7 +113,7 @@ def translated(text: str) -> tuple[str, bool]:
         last = int(found[1]) if found[1] else last + 1
         return f"${last}"
 
-    return _TOKENS.sub(one, text), bool(_READS.match(text)) or text == "BEGIN"
+    return _TOKENS.sub(one, text), bool(_READS.match(text)) or text.startswith("BEGIN")
 
 
 def _is_scalar(text: str, begin: int) -> bool:
@@ -197,7 +198,8 @@ class Link:
         self.uri = uri
         self.schema = schema
         self._prepare = prepare
-        self._ready = False
+        self.epoch: int | None = None
+        """Rises when the catalogue is thrown away: what this process knows of it is wrong then."""
         self._lock = threading.Lock()
         self._away = ("", 0.0)
 
@@ -217,7 +219,7 @@ class Link:
             raise
         try:
             with self._lock:
-                if not self._ready:
+                if self.epoch is None:
                     self._make(db)
         except BaseException:
             db.inner.close()
@@ -228,15 +230,20 @@ class Link:
         with db.inner.transaction():
             db.execute(f"SELECT pg_advisory_xact_lock({lock_of(self.schema)})")
             self._prepare(db)
-        self._ready = True
+            (self.epoch,) = db.execute(EPOCH).fetchone() or (None,)
+
+    def check(self, row: Any) -> None:
+        """Looks at a result of EPOCH.
+
+        Raises:
+            Transient: Another process threw the catalogue away.
+        """
+        if row is None or row[0] != self.epoch:
+            raise Transient("another process makes the catalogue anew: this one has to be started again")
 
     def use(self, uri: str) -> None:
         """Connections that are made from now on go there."""
         self.uri, self._away = uri, ("", 0.0)
-
-    def anew(self) -> None:
-        """The tables may be gone: they are looked at again."""
-        self._ready = False
 
 
 class Task(Job):
@@ -369,13 +376,14 @@ class Writer:
                 elif job.result is OTHERWISE:
                     left.append(job)
         begin: list[tuple[str, Sequence[Any]]] = [
-            ("BEGIN", ()), (f"SELECT pg_advisory_xact_lock({lock_of(self._link.schema)})", ())
+            ("BEGIN", ()), (f"SELECT pg_advisory_xact_lock({lock_of(self._link.schema)})", ()), (EPOCH, ())
         ]  # fmt: skip
         while begin or going:
             with db.inner.pipeline():
-                for text, values in begin:
-                    db.execute(text, values)
+                began = [db.execute(text, values) for text, values in begin]
                 results = [(job, steps, db.execute(*asked)) for job, steps, asked in going]
+            if began:
+                self._link.check(began[-1].fetchone())
             begin, going = [], []
             for job, steps, cursor in results:
                 if (asked := self._next(job, steps, cursor.fetchone())) is not None:
@@ -479,8 +487,14 @@ class Readers:
             try:
                 db = self._connected()
                 if plain:
-                    return act(db)
-                db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    with db.inner.pipeline():
+                        epoch, result = db.execute(EPOCH), act(db)
+                    self._link.check(epoch.fetchone())
+                    return result
+                with db.inner.pipeline():
+                    db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    epoch = db.execute(EPOCH)
+                self._link.check(epoch.fetchone())
                 result = act(db)
                 db.execute("COMMIT")
             except psycopg.Error as error:

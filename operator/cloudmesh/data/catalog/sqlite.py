@@ -349,6 +349,15 @@ class SqliteCatalog:
         for end in ("-wal", "-shm", ""):
             Path(f"{self.path}{end}").unlink(missing_ok=True)
 
+    @property
+    def shared(self) -> bool:
+        """See `Catalog.shared`."""
+        return False
+
+    async def alone(self, duty: str, seconds: float) -> bool:
+        """See `Catalog.alone`."""
+        return True
+
     # -- of this catalogue alone
 
     async def settle(self) -> None:
