@@ -171,7 +171,7 @@ class Writer:
         try:
             try:
                 targets = [
-                    _beside(members[s], path, intent_id)
+                    await self._beside(members[s], path, intent_id)
                     if self.config.versions and s in whole
                     else await self.target(members[s], path, entry_id, held.get(s))
                     for s in chosen.stores
@@ -372,10 +372,20 @@ class Writer:
             if seen is not None and not ours and (held is None or held.tag != seen.tag):
                 # somebody else's: it stays, and comes into the tree as a file of its own
                 key = names.key_of(member.config.prefix, f"{path}.~{entry_id}", info)
+                key = await self._unblocked(member, key, entry_id)
                 seen = await self._stat(member, key)
                 if seen is not None and seen.attributes.get("id") != entry_id:
-                    return _beside(member, path, secrets.token_hex(8))
+                    return await self._beside(member, path, secrets.token_hex(8))
             return Target(member.name, key, seen.tag if seen else "")
+        return Target(member.name, key)
+
+    async def _beside(self, member: Member, path: str, intent_id: str) -> Target:
+        """Where a new content goes so that the one so far stays: a key that nobody else takes."""
+        prefix, info = member.config.prefix, member.store.info
+        try:
+            key = await self._unblocked(member, names.key_of(prefix, f"{path}.~{intent_id}", info), intent_id)
+        except InvalidName:
+            key = names.key_of(prefix, f"{KEPT}{intent_id}", info)
         return Target(member.name, key)
 
     @staticmethod
@@ -457,15 +467,6 @@ class _Begun:
 
 class _Undecided(Transient):
     """Whether the write has happened is found out by the recovery."""
-
-
-def _beside(member: Member, path: str, intent_id: str) -> Target:
-    """Where a new content goes so that the one so far stays: a key that nobody else takes."""
-    prefix, info = member.config.prefix, member.store.info
-    try:
-        return Target(member.name, names.key_of(prefix, f"{path}.~{intent_id}", info))
-    except InvalidName:
-        return Target(member.name, names.key_of(prefix, f"{KEPT}{intent_id}", info))
 
 
 def own_key(member: Member, path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from cloudmesh.data.tree import Tree, wall
 class Scene:
     """A directory on two volumes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **more: Any) -> None:
         self.folder = folder
         self.volumes = [folder / name for name in ("one", "two")]
         stores = []
@@ -29,7 +30,9 @@ class Scene:
             volume.mkdir()
             stores.append(StoreConfig(volume.name, "local", mount=str(volume), prefix="lab/"))
         rules = (PlacementRule(copies=2, min_copies=2, prefer="Sequential"),)
-        self.config = DirectoryConfig("ns", "lab", "uid", "installation", tuple(stores), rules, verify_seconds=0)
+        self.config = DirectoryConfig(
+            "ns", "lab", "uid", "installation", tuple(stores), rules, verify_seconds=0, **more
+        )
 
     async def __aenter__(self) -> Scene:
         self.catalog = SqliteCatalog(self.folder / "catalog.sqlite")
@@ -114,6 +117,18 @@ async def test_a_file_where_objects_of_a_directory_lie(tmp_path: Path, how: str)
         # and again, over what lies beside its name by now
         await scene.put("a", b"another content")
         assert (await scene.files())["a"] == b"another content"
+
+
+async def test_another_version_beside_the_first(tmp_path: Path) -> None:
+    """Older contents are kept: the new one gets a key of its own, where the same may be in the way."""
+    async with Scene(tmp_path, versions=3) as scene:
+        await scene.put("a", b"the file")
+        await scene.tree.move("a", "away")
+        await scene.put("a/b", b"first")
+        await scene.put("a/b", b"second")
+        assert await scene.files() == {"a/b": b"second", "away": b"the file"}
+        _, older = await scene.tree.versions("a/b")
+        assert len(older) == 1
 
 
 async def test_the_mover_finds_its_way_too(tmp_path: Path) -> None:
