@@ -69,6 +69,8 @@ ELSEWHERE = (
     "docs/how-to/write-a-placement.md",
     "docs/reference/account-aws.md",
     "docs/reference/account-ssh.md",
+    "docs/reference/store-azureblob.md",
+    "docs/reference/store-gcs.md",
     "docs/reference/store-local.md",
     "docs/reference/store-s3.md",
     "docs/reference/store-sftp.md",

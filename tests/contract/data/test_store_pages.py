@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import AsyncIterator
@@ -10,12 +11,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from tests.testbed import azurite, gcsserver
 from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, s3
 from tests.testbed.sftpserver import PASSWORD, UID, USER, sftp
 
 from cloudmesh.api.datastore import DataStore
 from cloudmesh.api.virtualdirectory import VirtualDirectory
+from cloudmesh.data.stores import azure_auth, gcs_auth
+from cloudmesh.data.stores.azure import open_store
 from cloudmesh.data.stores.registry import StoreContext, maker
+from cloudmesh.testing.stores.azure import AzureHarness
+from cloudmesh.testing.stores.gcs import GcsHarness
 
 PAGES = Path(__file__).resolve().parents[3] / "docs/reference"
 KEYS = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
@@ -44,6 +50,47 @@ async def holds_a_file(kind: str, context: StoreContext) -> None:
         assert b"".join([chunk async for chunk in store.read("physics/notes/a.txt")]) == b"kept"
     finally:
         await store.close()
+
+
+async def test_azure_blob() -> None:
+    page = (PAGES / "store-azureblob.md").read_text()
+    found = documents("store-azureblob.md")
+    stores = {d["metadata"]["name"]: d["spec"]["azureBlob"] for d in found if d["kind"] == "DataStore"}
+    assert set(stores) == {"azure", "gov"}
+    told = set(re.findall(r"--from-literal=(\w+)=", page))
+    (secret,) = [d["stringData"] for d in found if d["kind"] == "Secret"]
+    assert told == {azure_auth.TENANT, azure_auth.CLIENT, azure_auth.SECRET}
+    assert set(secret) == {azure_auth.KEY, "hosts"} and f"`{azure_auth.SAS}`" in page
+    assert urlsplit(stores["gov"]["endpoint"]).hostname == secret["hosts"]
+    example = dict.fromkeys(told, b"00000000-0000")
+    open_store(stores["azure"]["account"], stores["azure"]["container"], example)
+    open_store("labgov", "lab", {azure_auth.KEY: secret[azure_auth.KEY].encode()}, endpoint=stores["gov"]["endpoint"])
+    with azurite.azurite() as server:
+        harness = AzureHarness(server.url, azurite.ACCOUNT, azurite.KEY)
+        for name, spec in stores.items():
+            await asyncio.to_thread(harness.send, "PUT", f"{spec['container']}?restype=container")
+            settings = spec | {"endpoint": server.url, "account": azurite.ACCOUNT}
+            context = StoreContext(name, settings, {azure_auth.KEY: azurite.KEY.encode()}, allow_private=True)
+            await holds_a_file("azureBlob", context)
+
+
+async def test_gcs() -> None:
+    page = (PAGES / "store-gcs.md").read_text()
+    found = documents("store-gcs.md")
+    stores = {d["metadata"]["name"]: d["spec"]["gcs"] for d in found if d["kind"] == "DataStore"}
+    assert set(stores) == {"google", "google-eu"} and f"--from-file={gcs_auth.KEY}=key.json" in page
+    (secret,) = [d["stringData"] for d in found if d["kind"] == "Secret"]
+    assert set(secret) == {gcs_auth.KEY, "hosts"}
+    assert urlsplit(stores["google-eu"]["endpoint"]).hostname == secret["hosts"]
+    with gcsserver.gcs("127.0.0.1", *(spec["bucket"] for spec in stores.values())) as server:
+        harness = GcsHarness(server.url)
+        await harness.start()
+        try:
+            for name, spec in stores.items():
+                settings = spec | {"endpoint": harness.proxy.url}
+                await holds_a_file("gcs", StoreContext(name, settings, harness.credentials, allow_private=True))
+        finally:
+            await harness.stop()
 
 
 async def test_s3() -> None:
