@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cloudmesh.api.fields import ATOMIC, Conditions, Generation, ObjectMeta, Unique, by_key
+from cloudmesh.api.fields import ATOMIC, Conditions, Generation, LocalReference, ObjectMeta, Unique, by_key
 from cloudmesh.api.machines import OWN_NAME, PlaceName
 from cloudmesh.api.schema import Column, Definition, Model, Rule
 
@@ -115,8 +115,18 @@ class Plugin(Model):
 class DataNear(Model):
     """Where the data lies."""
 
-    regions: Annotated[list[PlaceName], Field(min_length=1, max_length=64, json_schema_extra=ATOMIC)]
+    RULES: ClassVar = (
+        Rule(
+            cel="has(self.regions) != has(self.directoryRef)",
+            message="`dataNear` must have exactly one of `regions` and `directoryRef`",
+            holds=lambda d: (d.regions is None) != (d.directory_ref is None),
+        ),
+    )
+
+    regions: Annotated[list[PlaceName], Field(min_length=1, max_length=64, json_schema_extra=ATOMIC)] | None = None
     """Regions that hold the data, the nearest first."""
+    directory_ref: LocalReference | None = None
+    """A VirtualDirectory of the namespace: the regions of its stores, in its order."""
 
 
 class PlacementPolicySpec(Model):

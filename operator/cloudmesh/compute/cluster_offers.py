@@ -28,7 +28,7 @@ from cloudmesh.compute.prices.money import rounded
 from cloudmesh.compute.quote import Quote, from_status, gate, go_on, lines_of, within
 from cloudmesh.compute.reading import read_policy
 from cloudmesh.compute.shrink import owed
-from cloudmesh.engine import CapacityUnavailable, Engine, InvalidRequest, Obj, QuotaExceeded, Unsupported
+from cloudmesh.engine import CapacityUnavailable, Engine, InvalidRequest, NotFound, Obj, QuotaExceeded, Unsupported
 from cloudmesh.policy.blocks import offer_key, quota_key
 from cloudmesh.policy.errors import PolicyError
 from cloudmesh.policy.model import Block, Decision, Offer, Placement, Policy, Rejection, Request
@@ -86,6 +86,7 @@ class Offers:
         self._clock = clock
         self._guests = guests_of(engine)
         self._policies: dict[tuple[str, str], tuple[float, Policy | Trouble, Obj]] = {}
+        self._regions: dict[tuple[str, str], tuple[float, tuple[str, ...]]] = {}
 
     # -- Budgets -----------------------------------------------------------------------------------------------------
 
@@ -399,7 +400,28 @@ class Offers:
         return placement
 
     async def _policy(self, asked: Asked) -> Policy | Trouble:
-        """The policy of a cluster; one that is referred to is read at most every 10 s."""
+        """The policy of a cluster, with the places of the data that it is to be near to."""
+        policy = await self._told_policy(asked)
+        if isinstance(policy, Trouble) or not policy.data_directory:
+            return policy
+        key = (asked.namespace, policy.data_directory)
+        held = self._regions.get(key)
+        if held is None or self._clock() - held[0] >= POLICY_SECONDS:
+            directories = self._engine.directories
+            where = "`dataNear.directoryRef.name`"
+            if directories is None:
+                return Trouble(c.REASON_NO_FEASIBLE_OFFER, f"{where}: this operator serves no VirtualDirectories")
+            try:
+                regions = await directories.regions(*key)
+            except NotFound as error:
+                return Trouble(c.REASON_NO_FEASIBLE_OFFER, f"{where}: {error}")
+            if len(self._regions) > 1000:
+                self._regions.clear()
+            held = self._regions[key] = (self._clock(), regions)
+        return replace(policy, data_location=held[1])
+
+    async def _told_policy(self, asked: Asked) -> Policy | Trouble:
+        """The policy as it is written; one that is referred to is read at most every 10 s."""
         if not asked.policy_ref:
             return asked.policy
         key = (asked.namespace, asked.policy_ref)

@@ -63,12 +63,14 @@ def read_cluster(cluster: api.VirtualCluster) -> Asked:
 
 def read_policy(spec: PlacementPolicySpec) -> Policy:
     """The scheduler's form of placement rules."""
+    near = spec.data_near
     return Policy(
         mode=spec.mode,
         filters=tuple(FilterRule(f.name, f.parameters) for f in spec.filters),
         scores=tuple(Score(s.name, s.weight) for s in spec.scores),
         plugin=spec.plugin.name if spec.plugin is not None else "",
-        data_location=tuple(spec.data_near.regions) if spec.data_near is not None else (),
+        data_location=tuple(near.regions or ()) if near is not None else (),
+        data_directory=near.directory_ref.name if near is not None and near.directory_ref is not None else "",
         seed=spec.seed or 0,
     )
 

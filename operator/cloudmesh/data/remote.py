@@ -9,10 +9,12 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from pydantic import ValidationError
 
+from cloudmesh.api.datastore import DataStore
 from cloudmesh.data import config as configs
-from cloudmesh.data.asked import decoded
-from cloudmesh.data.kinds import VIRTUAL_DIRECTORY
+from cloudmesh.data.asked import decoded, region_of
+from cloudmesh.data.kinds import DATA_STORE, VIRTUAL_DIRECTORY
 from cloudmesh.data.resources import CONFIG_KEY, child_name, gateway_url
 from cloudmesh.engine import SECRET, Kube, is_owned_by
 from cloudmesh.engine.directories import FileOf, OpenDirectory
@@ -52,6 +54,19 @@ class Gateways:
         headers = {"Authorization": f"Bearer {token}"}
         async with aiohttp.ClientSession(self._url_of(namespace, name), headers=headers, timeout=LIMITS) as session:
             yield _Open(session, name)
+
+    async def regions(self, namespace: str, name: str) -> tuple[str, ...]:
+        """See `Directories.regions`."""
+        found = await self._kube.get(VIRTUAL_DIRECTORY, namespace, name)
+        if found is None:
+            raise NotFound(f"VirtualDirectory '{name}' isn't there")
+        regions = []
+        for named in found["spec"]["stores"]:
+            store = await self._kube.get(DATA_STORE, namespace, named["name"])
+            if store is not None:
+                with contextlib.suppress(ValidationError):
+                    regions.append(region_of(DataStore.model_validate(store | {"status": {}})))
+        return tuple(dict.fromkeys(filter(None, regions)))
 
 
 class _Open:

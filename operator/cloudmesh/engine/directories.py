@@ -62,3 +62,10 @@ class Directories(Protocol):
         Raises:
             NotFound: There is no VirtualDirectory of that name, or it isn't served yet.
         """
+
+    async def regions(self, namespace: str, name: str) -> tuple[str, ...]:
+        """Regions of a directory's stores, in its order, those that are known.
+
+        Raises:
+            NotFound: There is no VirtualDirectory of that name.
+        """

@@ -221,6 +221,7 @@ class Policy:
         scores: Terms of mode Weighted.
         plugin: Entry point of group `cloudmesh.policy` for mode Plugin.
         data_location: Regions where the data lies, nearest first; for DataNear.
+        data_directory: VirtualDirectory whose stores' regions these are; whoever asks looks them up.
         seed: For mode Random; the same seed chooses the same.
     """
 
@@ -229,6 +230,7 @@ class Policy:
     scores: tuple[Score, ...] = ()
     plugin: str = ""
     data_location: tuple[str, ...] = ()
+    data_directory: str = ""
     seed: int = 0
 
 

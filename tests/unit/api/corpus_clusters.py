@@ -101,6 +101,7 @@ CLUSTERS: dict[str, Spec] = {
         dataNear={"regions": ["us-east-1"]},
     ),
     "data-near": rules(mode="DataNear", dataNear={"regions": ["us-east-1", "eu-west-1"]}),
+    "data-near-directory": rules(mode="DataNear", dataNear={"directoryRef": {"name": "lab"}}),
     "random": rules(mode="Random", seed=7),
     "plugin": rules(mode="Plugin", plugin={"name": "green-power"}),
     "filters": rules(
@@ -394,6 +395,11 @@ BAD_POLICIES: dict[str, Bad] = {
     "plugin": Bad({"mode": "Plugin"}, "spec.plugin", _PLUGIN),
     "plugin-nameless": Bad({"mode": "Plugin", "plugin": {}}, "spec.plugin.name"),
     "plugin-path": Bad({"mode": "Plugin", "plugin": {"name": "os:system"}}, "spec.plugin.name"),
+    "data-near-twice": Bad(
+        {"mode": "DataNear", "dataNear": {"regions": ["a"], "directoryRef": {"name": "lab"}}},
+        "spec.dataNear",
+        "`dataNear` must have exactly one of `regions` and `directoryRef`",
+    ),
     "data-near": Bad({"mode": "DataNear"}, "spec.dataNear", "`dataNear` must be set with `mode` 'DataNear'"),
     "data-near-alone": Bad(
         {"dataNear": {"regions": ["a"]}},

@@ -13,6 +13,7 @@ from tests.unit.compute.cluster_scene import Scene, scene
 from cloudmesh.compute.accounts import Accounts
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, VIRTUAL_MACHINE
 from cloudmesh.compute.prices.money import to_nanos
+from cloudmesh.engine import NotFound
 
 WORKS = ("True", "AsSpecified")
 SPOT = {"purchase": {"aboveBase": "Spot"}}
@@ -257,3 +258,34 @@ async def test_a_new_machine_costs_what_the_offer_costs_then(s: Scene) -> None:
         hourly = to_nanos(s.cluster_status()["cost"]["hourly"])
         assert 2 * to_nanos(made) < hourly <= 2 * to_nanos(made) + new
         assert hourly == s.hourly()
+
+
+# -- near to a directory
+
+
+class Shelves:
+    """Directories of which only the regions are asked; see `engine.directories`."""
+
+    def __init__(self) -> None:
+        self.there: dict[str, tuple[str, ...]] = {}
+
+    async def regions(self, namespace: str, name: str) -> tuple[str, ...]:
+        if name not in self.there:
+            raise NotFound(f"VirtualDirectory '{name}' isn't there")
+        return self.there[name]
+
+
+@scene
+async def test_machines_come_near_to_the_stores_of_a_directory(s: Scene) -> None:
+    near = {"mode": "DataNear", "dataNear": {"directoryRef": {"name": "lab"}}}
+    s.cluster(replicas=1, placement={"rules": near})
+    shelves = Shelves()
+    async with s.operator() as (engine, _):
+        await s.settle()
+        assert s.said() == ("False", "NoFeasibleOffer")
+        assert s.message() == "`dataNear.directoryRef.name`: this operator serves no VirtualDirectories"
+        engine.directories = shelves  # type: ignore[assignment]
+        await s.until(lambda: "VirtualDirectory 'lab' isn't there" in s.message())
+        shelves.there["lab"] = ("nowhere", "region-2")
+        await s.until(lambda: s.said() == WORKS)
+        assert {i.zone[:8] for i in s.living()} == {"region-2"}

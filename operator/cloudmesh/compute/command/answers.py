@@ -134,6 +134,13 @@ def answer(documents: Documents, cluster: VirtualCluster, obj: Obj, handles: Seq
 
 
 def _policy(documents: Documents, asked: Asked) -> Policy | str:
+    policy = _told_policy(documents, asked)
+    if isinstance(policy, Policy) and policy.data_directory:
+        return "`dataNear.directoryRef` needs a cluster to look the regions up in: name them in `dataNear.regions` here"
+    return policy
+
+
+def _told_policy(documents: Documents, asked: Asked) -> Policy | str:
     if not asked.policy_ref:
         return asked.policy
     found = documents.model("PlacementPolicy", asked.namespace, asked.policy_ref)
