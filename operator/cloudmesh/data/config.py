@@ -197,6 +197,10 @@ class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):
         operator_token: What the operator shows at `/internal/…`.
         allow_private: Addresses of loopback and link-local networks may be named by stores.
         proposal: What waits for approval, to be counted; None if nothing does.
+        postgres: Address of the catalogue's database, with a password; empty for a file of its own.
+        postgres_ca: Certificates of the authority that its server's certificate must be of, PEM; empty for none.
+        ending: The directory is being deleted and its files stay: nothing is done any more, and the catalogue goes
+            after it was written into the stores once more.
         emptying: The directory is being deleted with its files: nobody is let in, and all its objects go.
     """
 
@@ -222,6 +226,9 @@ class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):
     allow_private: bool = False
     proposal: Proposal | None = None
     emptying: bool = False
+    postgres: str = ""
+    postgres_ca: str = ""
+    ending: bool = False
 
     def __repr__(self) -> str:
         return f"DirectoryConfig({self.namespace}/{self.name}, {len(self.stores)} stores)"
@@ -339,6 +346,8 @@ class Summary(msgspec.Struct, frozen=True, rename="camel"):
     """Why that isn't counted yet."""
     emptied: bool = False
     """All objects are gone, as `emptying` asks for."""
+    ended: bool = False
+    """The catalogue is gone, as `ending` asks for."""
     strangers: int = 0
     """Objects of others below its prefixes that `emptying` leaves there."""
     troubles: str = ""

@@ -358,6 +358,10 @@ class SqliteCatalog:
         """See `Catalog.alone`."""
         return True
 
+    async def drop(self) -> None:
+        """Ends; the file goes with its volume."""
+        await self.close()
+
     # -- of this catalogue alone
 
     async def settle(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from aiohttp import web
 
 from cloudmesh.data import config as configs
 from cloudmesh.data import plugins, waking
+from cloudmesh.data.catalog.choice import address, catalog_of
 from cloudmesh.data.catalog.journal import Journal
-from cloudmesh.data.catalog.sqlite import SqliteCatalog
+from cloudmesh.data.catalog.postgres import PostgresCatalog
 from cloudmesh.data.config import StoreSummary, Summary
 from cloudmesh.data.emptying import Emptying
-from cloudmesh.data.filling import fill
+from cloudmesh.data.filling import FILLED, fill
 from cloudmesh.data.following import Following
 from cloudmesh.data.gateway import costs, problems, streams
 from cloudmesh.data.gateway.auth import ApiServer, Doorkeeper, Unauthenticated
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 CONFIG_SECONDS = 1.0
 FILL_SECONDS = 5.0
 """How long a start waits for a catalogue that is made anew."""
+OPEN_SECONDS = 2.0
+"""Between tries to reach the catalogue's database."""
 RECOVERY_SECONDS = 15.0
 COUNT_SECONDS = 2.0
 AGAIN_SECONDS = (1.0, 300.0)
@@ -86,11 +89,13 @@ class Gateway:
         self.waits = ""
         """What the doors wait for; empty when they are open."""
         self.emptying: Emptying | None = None
+        self.left = False
+        """The catalogue is gone."""
+        self._started = False
 
     async def __aenter__(self) -> Gateway:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self.catalog = SqliteCatalog(self._folder / "catalog.sqlite")
-        await self.catalog.open()
+        self.catalog = catalog_of(self._config, self._folder)
         self.mesh = Mesh(
             self._config, self.catalog, clock=time.monotonic, on_change=self._store_changed, on_blip=self._store_back
         )
@@ -103,21 +108,51 @@ class Gateway:
         self.recovery = Recovery(self.tree)
         self.following = Following(self.tree, stir=self._stir)
         self.door = Doorkeeper(lambda: self.mesh.config, self._api_server)
+        if await self._open():
+            await self._start()
+        else:
+            self._tasks.append(asyncio.create_task(self._forever(self._late()), name="catalogue"))
+        self._tasks.append(asyncio.create_task(self._forever(self._watch_config()), name="configuration"))
+        return self
+
+    async def _open(self) -> bool:
+        """Opens the catalogue; a database that doesn't answer is waited for, and the doors say so."""
+        try:
+            await self.catalog.open()
+        except CloudmeshError as error:
+            if not self.catalog.shared:
+                raise
+            self.waits = f"the catalogue's database can't be used: {error}"
+            log.warning("%s", self.waits)
+            return False
+        return True
+
+    async def _late(self) -> None:
+        while not self._started:
+            await asyncio.sleep(OPEN_SECONDS)
+            try:
+                if await self._open():
+                    await self._start()
+            except CloudmeshError as error:
+                log.warning("the gateway can't begin: %s", error)
+        await asyncio.Event().wait()
+
+    async def _start(self) -> None:
+        """Begins, once the catalogue is open."""
         await self.mesh.use(self._config)
         await self.mesh.settled()
+        self._started = True
         if self._config.emptying:
-            self._tasks = [asyncio.create_task(self._forever(self._watch_config()), name="configuration")]
             await self._end()
-            return self
+            return
+        if self._config.ending:
+            await self._leave()
+            return
         self.waits = REBUILDING
         filling = asyncio.create_task(self._fill(), name="fill")
         # a large directory takes its time: the doors say so meanwhile
         await asyncio.wait({filling}, timeout=FILL_SECONDS)
-        self._tasks = [
-            asyncio.create_task(self._forever(self._watch_config()), name="configuration"),
-            asyncio.create_task(self._forever(self._work(filling)), name="work"),
-        ]
-        return self
+        self._tasks.append(asyncio.create_task(self._forever(self._work(filling)), name="work"))
 
     async def snapshot(self) -> tuple[int, int]:
         """Writes the whole catalogue into the stores; gives the number of the last record before it, and when it was.
@@ -178,16 +213,54 @@ class Gateway:
         if self.emptying is not None:
             return
         self.emptying = Emptying(lambda: self.mesh.members.values(), self.catalog, self._known)
+        await self._rest()
+        self._tasks.append(asyncio.create_task(self._forever(self.emptying.run()), name="emptying"))
+        if self.catalog.shared:
+            self._tasks.append(asyncio.create_task(self._forever(self._drop(self._emptied)), name="leaving"))
+
+    async def _rest(self) -> None:
+        """Ends the background work."""
         work = [task for task in self._tasks if task.get_name() == "work"]
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
         await self.journal.stop()
-        self._tasks.append(asyncio.create_task(self._forever(self.emptying.run()), name="emptying"))
+
+    async def _leave(self) -> None:
+        """The directory goes, its files stay: the catalogue is written into the stores once more, and goes too."""
+        self.waits = "the directory is being deleted"
+        if any(task.get_name() == "leaving" for task in self._tasks):
+            return
+        await self._rest()
+        self._tasks.append(asyncio.create_task(self._forever(self._drop(self._written_down)), name="leaving"))
+
+    async def _emptied(self) -> bool:
+        return self.emptying is not None and self.emptying.done
+
+    async def _written_down(self) -> bool:
+        # one that was never filled knows nothing: what the stores have is better
+        if await self.catalog.get(FILLED):
+            await self.journal.snapshot()
+        return True
+
+    async def _drop(self, ready: Callable[[], Awaitable[bool]]) -> None:
+        while not self.left:
+            try:
+                if await ready():
+                    await self.catalog.drop()
+                    self.left = True
+                    break
+            except CloudmeshError as error:
+                log.warning("the catalogue can't be removed yet: %s", error)
+            await asyncio.sleep(OPEN_SECONDS)
+        await asyncio.Event().wait()
 
     async def _fill(self) -> None:
         adopt = self.mesh.config.adopt
-        self.waits = await fill(self.catalog, self.mesh, wall(), adopt=adopt, scratch=self._folder)
+        try:
+            self.waits = await fill(self.catalog, self.mesh, wall(), adopt=adopt, scratch=self._folder)
+        except Transient as error:
+            self.waits = f"the catalogue doesn't answer: {error}"
 
     async def _known(self) -> str:
         """Sees to it that the catalogue knows what is the directory's, if it is new; nothing is adopted any more."""
@@ -201,7 +274,8 @@ class Gateway:
             await asyncio.sleep(RECOVERY_SECONDS / 5)
             await self._fill()
         await self.journal.start()
-        left = await self.recovery.run(ALL)
+        # where others may be at work, only what is over for all of them
+        left = await self.recovery.run(wall() if self.catalog.shared else ALL)
         if left:
             log.warning("%d intents stay open until their stores answer", left)
         async with asyncio.TaskGroup() as group:
@@ -298,17 +372,25 @@ class Gateway:
         try:
             config = configs.load(text)
             plugins.check(rule.plugin for rule in config.rules)
-            await self.mesh.use(config)
+            if isinstance(self.catalog, PostgresCatalog):
+                self.catalog.use(address(config, self._folder))
+            if self._started:
+                await self.mesh.use(config)
         except (msgspec.DecodeError, CloudmeshError) as error:
-            self._refused, self._error = text, f"the configuration can't be used: {error}"
+            # what doesn't answer now may do so the next time
+            self._refused = b"" if isinstance(error, Transient) else text
+            self._error = f"the configuration can't be used: {error}"
             log.warning("%s", self._error)
             return
+        self._config = config
         self._text, self._error = text, ""
         log.info("configuration %s is in use", configs.fingerprint(text))
-        if config.emptying:
+        if config.emptying and self._started:
             await self._end()
-            return
-        self.mover.stir()
+        elif config.ending and self._started:
+            await self._leave()
+        else:
+            self.mover.stir()
 
     async def _recover(self) -> None:
         while True:
@@ -384,7 +466,7 @@ class Gateway:
 
     async def summary(self) -> Summary:
         """How the directory does."""
-        totals = await self.catalog.totals()
+        totals = Totals() if self.left else await self.catalog.totals()
         stores = [self.meter.store(m, self._store(m, totals)) for m in self.mesh.members.values()]
         drained = await self._drained(totals)
         stores = [msgspec.structs.replace(store, drained=store.name in drained) for store in stores]
@@ -395,9 +477,9 @@ class Gateway:
             corrupted=totals.states.get("Corrupt", 0), stores=tuple(stores),
             entries=totals.files + totals.directories, snapshot_at=self.journal.snapshot_at,
             under_replicated=self.census.counted.under_replicated, unreachable=self.census.counted.unreachable,
-            under_replicated=self.census.counted.under_replicated, unreachable=self.census.counted.unreachable,
             troubles=self.troubles(), clock_ahead_ms=self.mesh.ahead_ms(),
-            emptied=self.emptying is not None and self.emptying.done,
+            emptied=self.emptying is not None and self.emptying.done and (self.left or not self.catalog.shared),
+            ended=self.left,
             strangers=self.emptying.strangers if self.emptying is not None else 0,
         )  # fmt: skip
         summary = msgspec.structs.replace(summary, quote=self.quoting.quote, quote_waits=self.quoting.waits)
