@@ -18,18 +18,22 @@ ROOT = Path(__file__).resolve().parents[2]
 SUFFIX = secrets.token_hex(3)
 GROUP = f"approval-{SUFFIX}.cloudmesh.org"
 RESOURCE = f"virtualclusters.{GROUP}"
+DIRECTORIES = f"virtualdirectories.{GROUP}"
 ANNOTATION = "cloudmesh.org/approved-quote"
 REFUSED = "must be set by somebody who has the verb `approve`"
 
 
 def copies(cluster: TestCluster, namespace: str) -> list[dict[str, Any]]:
-    """Definition and policy as they are shipped, in another group."""
-    crd = yaml.safe_load((ROOT / "crds/virtualclusters.cloudmesh.org.yaml").read_text())
-    crd["metadata"]["name"] = RESOURCE
-    crd["spec"]["group"] = GROUP
-    crd["spec"]["names"] = {
-        key: value for key, value in crd["spec"]["names"].items() if key not in ("shortNames", "categories")
-    }
+    """Definitions and policy as they are shipped, in another group."""
+    crds = []
+    for resource in (RESOURCE, DIRECTORIES):
+        crd = yaml.safe_load((ROOT / f"crds/{resource.replace(GROUP, 'cloudmesh.org')}.yaml").read_text())
+        crd["metadata"]["name"] = resource
+        crd["spec"]["group"] = GROUP
+        crd["spec"]["names"] = {
+            key: value for key, value in crd["spec"]["names"].items() if key not in ("shortNames", "categories")
+        }
+        crds.append(crd)
     text = cluster.helm(
         *("template", "cloudmesh", str(ROOT / "charts/cloudmesh"), "-n", namespace),
         *("--show-only", "templates/approvals.yaml"),
@@ -40,14 +44,14 @@ def copies(cluster: TestCluster, namespace: str) -> list[dict[str, Any]]:
     assert "group('cloudmesh.org')" in policy
     policy = policy.replace("group('cloudmesh.org')", f"group('{GROUP}')")
     policy = policy.replace("apiGroups: [cloudmesh.org]", f"apiGroups: [{GROUP}]")
-    return [crd, *yaml.safe_load_all(policy)]
+    return [*crds, *yaml.safe_load_all(policy)]
 
 
 def role(namespace: str, user: str, *verbs: str) -> list[dict[str, Any]]:
     """What lets a user do these things with clusters of the namespace."""
     rbac = "rbac.authorization.k8s.io"
     metadata = {"name": user, "namespace": namespace}
-    rule = {"apiGroups": [GROUP], "resources": ["virtualclusters"], "verbs": list(verbs)}
+    rule = {"apiGroups": [GROUP], "resources": ["virtualclusters", "virtualdirectories"], "verbs": list(verbs)}
     return [
         {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata, "rules": [rule]},
         {
@@ -88,7 +92,7 @@ def users(cluster: TestCluster, namespace: str) -> Iterator[Users]:
     everything = ("get", "list", "create", "update", "patch", "delete")
     cluster.apply(*made, *role(namespace, "editor", *everything), *role(namespace, "approver", *everything, "approve"))
     try:
-        cluster.kubectl("wait", "--for=condition=Established", f"crd/{RESOURCE}", "--timeout=30s")
+        cluster.kubectl("wait", "--for=condition=Established", f"crd/{RESOURCE}", f"crd/{DIRECTORIES}", "--timeout=30s")
         people = Users(cluster, namespace)
         until = time.monotonic() + 40
         while True:  # the API server takes a policy up some time after it was made
@@ -144,6 +148,24 @@ def test_approval_stays_required_in_an_editor_s_hands(users: Users) -> None:
     users.run(
         *("editor", "patch", f"{RESOURCE}/e", "--type=merge"), "-p", '{"spec": {"apply": {"mode": "RequireApproval"}}}'
     )
+
+
+def test_directories_are_guarded_too(users: Users) -> None:
+    directory = {
+        "apiVersion": f"{GROUP}/v1alpha1", "kind": "VirtualDirectory", "metadata": {"name": "lab"},
+        "spec": {"stores": [{"name": "nas"}], "apply": {"mode": "RequireApproval"}},
+    }  # fmt: skip
+    users.run("editor", "create", "-f", "-", stdin=json.dumps(directory))
+    approve = ("annotate", f"{DIRECTORIES}/lab", f"{ANNOTATION}=0a1b")
+    free = ("patch", f"{DIRECTORIES}/lab", "--type=merge", "-p", '{"spec": {"apply": {"mode": "Auto"}}}')
+    with pytest.raises(CommandFailed) as caught:
+        users.run("editor", *approve)
+    assert f"{REFUSED} on virtualdirectories.cloudmesh.org in this namespace" in caught.value.output
+    with pytest.raises(CommandFailed) as caught:
+        users.run("editor", *free)
+    assert "must be left by somebody who has the verb `approve` on virtualdirectories" in caught.value.output
+    users.run("approver", *approve)
+    users.run("approver", *free)
 
 
 def test_status_is_no_way_around(users: Users, cluster: TestCluster) -> None:

@@ -192,7 +192,7 @@ async def test_a_plan_of_rules_that_nobody_has_written_yet(w: World) -> None:
     for wrong in ({"rules": [], "stores": []}, {"rules": rules}, {"rules": [{"copies": "x"}], "stores": []}):
         with pytest.raises(InvalidRequest, match="`rules` and `stores` can't be read"):
             await quoting.plan(wrong)
-    with pytest.raises(InvalidRequest, match="new isn't a store of the directory yet"):
+    with pytest.raises(Missing, match="new isn't a store of the directory yet"):
         await quoting.plan({"rules": rules, "stores": ["new"]})
     with pytest.raises(InvalidRequest, match="at least 1"):
         await quoting.plan({"rules": [{"copies": 0}], "stores": ["a"]})

@@ -113,7 +113,8 @@ class Quoting:
             asked: `rules` as a configuration has them, and names of `stores`; one that isn't named is drained.
 
         Raises:
-            InvalidRequest: They aren't such, or name a store that the directory hasn't.
+            InvalidRequest: They aren't such.
+            Missing: The directory has no store of such a name.
         """
         try:
             wanted = msgspec.convert(asked, _Asked)
@@ -123,7 +124,7 @@ class Quoting:
             raise InvalidRequest("`copies` of a rule must be at least 1")
         stores = {store.name: store for store in self._mesh.config.stores}
         if strange := sorted({*wanted.stores} - {*stores}):
-            raise InvalidRequest(
+            raise Missing(
                 f"{', '.join(strange)} isn't a store of the directory yet: with `apply.mode` RequireApproval the quote"
                 " of its status counts new stores too"
             )
