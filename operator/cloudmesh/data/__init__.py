@@ -12,7 +12,8 @@ The operator's side makes a gateway for each directory and asks it how it does; 
 | `gateway` | one process: its doors, who is let in, and what goes on in the background |
 | `tree`, `writer`, `upload` | the directory: looking, reading, changing; a write and its streams |
 | `placement`, `plan` | pure: which stores a file belongs in, and what the mover does next |
-| `mover`, `recovery`, `scan` | carries the plan out; ends what a crash left open; adopts what stores hold |
+| `mover`, `recovery` | carries the plan out; ends what a crash left open |
+| `following`, `scan`, `borders` | what others do in stores: listings beside the record; other directories within a prefix |
 | `mesh` | the stores as they live: up or not, believed or not |
 | `catalog`, `filling` | the catalogue, its journal, and how a new one is made of the stores |
 | `emptying` | the end of a directory whose files go with it |

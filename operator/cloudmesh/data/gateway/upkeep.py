@@ -72,6 +72,6 @@ class Upkeep:
         self._check(user)
         store = body.get("store")
         if not isinstance(store, str):
-            raise InvalidRequest('the body must be like {"store": "aws"}')
+            raise InvalidRequest('the body must be like {"store": "nas"}')
         self._keeper.believe(store)
         return web.json_response({"store": store}, status=202)
