@@ -222,6 +222,13 @@ def dav_clients() -> tuple[Path, dict[str, str]]:
     return part / "root", {**os.environ, "LD_LIBRARY_PATH": f"{libraries}:{base}"}
 
 
+def apache() -> Path:
+    """Folder of the Debian packages with Apache httpd."""
+    names = HERE / "apache-packages.txt"
+    part = _part("apache", _fingerprint([names], SUITE), lambda work: _unpack(work, names), "Apache httpd (Debian)")
+    return part / "root"
+
+
 def _build_axe(work: Path) -> None:
     run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(work), AXE_WHEEL], cwd=work, timeout=600)
     (wheel,) = work.glob("*.whl")

@@ -16,6 +16,10 @@ from cloudmesh.api.schema import Column, Definition, Model, Rule, Shape
 
 _ENDPOINT = r"^https?://([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-~]*)?$"
 _REGION = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+_COLLECTION = (
+    r"^https?://([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+    r"(/[-A-Za-z0-9._~%!$&()*+,;=:@/]*)?$"
+)
 _LOGIN = r"^[A-Za-z0-9_][-A-Za-z0-9_.@+]*$"
 _FOLDER = r"^/([A-Za-z0-9_][-A-Za-z0-9_.@+~]*(/[A-Za-z0-9_][-A-Za-z0-9_.@+~]*)*)?$"
 _BUCKET = r"^[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]$"
@@ -158,6 +162,23 @@ class Sftp(Place):
     """The folder, as whoever logs in sees it; it must be there, and lie on one file system with all below it."""
 
 
+class Webdav(Place):
+    """A collection of a WebDAV server."""
+
+    CREDENTIALS = "Needed"
+    ENDPOINTS: ClassVar = {"endpoint": "Url"}
+
+    endpoint: Annotated[
+        str,
+        Field(min_length=1, max_length=512, pattern=_COLLECTION),
+        Shape(
+            _COLLECTION,
+            "must be a URL such as `https://dav.example.org/files/lab`, without user, password, query or fragment",
+        ),
+    ]
+    """URL of the collection, such as `https://dav.example.org/files/lab`; it must be there."""
+
+
 class Local(Place):
     """A volume of this cluster."""
 
@@ -172,7 +193,14 @@ def _is_aws(region: str) -> bool:
     return len(parts) > 2 and 2 <= len(parts[0]) <= 4 and parts[-1].isdigit() and all(p.isalpha() for p in parts[:-1])
 
 
-PLACES: Mapping[str, type[Place]] = {"azureBlob": AzureBlob, "gcs": Gcs, "local": Local, "s3": S3, "sftp": Sftp}
+PLACES: Mapping[str, type[Place]] = {
+    "azureBlob": AzureBlob,
+    "gcs": Gcs,
+    "local": Local,
+    "s3": S3,
+    "sftp": Sftp,
+    "webdav": Webdav,
+}
 KINDS = tuple(PLACES)
 """Members of DataStore.spec that say which store it is; exactly one of them is set."""
 _NEEDED = [kind for kind, place in PLACES.items() if place.CREDENTIALS == "Needed"]
@@ -230,6 +258,8 @@ class DataStoreSpec(Model):
     """A bucket of S3, or of a store that speaks S3."""
     sftp: Sftp | None = None
     """A folder of an SFTP server."""
+    webdav: Webdav | None = None
+    """A collection of a WebDAV server."""
     credentials: StoreCredentials | None = None
     """How the operator and the gateways prove who they are."""
     access: Literal["ReadWrite", "ReadOnly", "Drain"] = "ReadWrite"

@@ -78,6 +78,9 @@ def location_of(store: Mapping[str, Any]) -> Location:
     if "sftp" in spec:
         place = spec["sftp"]
         return ("sftp", place["host"].lower(), str(place.get("port", 22)), place["path"])
+    if "webdav" in spec:
+        _, host, port, path = _endpoint(spec["webdav"]["endpoint"])
+        return ("webdav", host, port, path)
     if "local" in spec:
         return ("local", store["metadata"]["namespace"], spec["local"]["persistentVolumeClaimRef"]["name"])
     return ("", store["metadata"]["namespace"], store["metadata"]["name"])
@@ -95,6 +98,8 @@ def _bytes(quantity: str | None) -> int | None:
 def _domain(store: DataStore) -> str:
     if store.spec.sftp is not None:
         return store.spec.sftp.host.lower()
+    if store.spec.webdav is not None:
+        return _endpoint(store.spec.webdav.endpoint)[1]
     for place, own in ((store.spec.s3, AWS), (store.spec.azure_blob, AZURE), (store.spec.gcs, GOOGLE)):
         if place is not None:
             host = _endpoint(place.endpoint)[1] if place.endpoint else own

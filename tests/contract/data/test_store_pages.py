@@ -12,6 +12,10 @@ from urllib.parse import urlsplit
 
 import yaml
 from tests.testbed import azurite, gcsserver
+from tests.testbed.davserver import PASSWORD as DAV_PASSWORD
+from tests.testbed.davserver import UID as DAV_UID
+from tests.testbed.davserver import USER as DAV_USER
+from tests.testbed.davserver import dav
 from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, s3
 from tests.testbed.sftpserver import PASSWORD, UID, USER, sftp
 
@@ -129,6 +133,25 @@ async def test_sftp() -> None:
             os.chown(server.files / name, UID, UID)
             secret = {key: value.encode() for key, value in keys[name].items()}
             await holds_a_file("sftp", StoreContext(name, settings, secret, allow_private=True))
+            assert (server.files / name / "physics/notes/a.txt").read_bytes() == b"kept"
+
+
+async def test_webdav() -> None:
+    found = documents("store-webdav.md")
+    stores = {d["metadata"]["name"]: d["spec"]["webdav"] for d in found if d["kind"] == "DataStore"}
+    secrets = {d["metadata"]["name"]: d["stringData"] for d in found if d["kind"] == "Secret"}
+    told = re.findall(r"--from-(?:literal|file)=([\w.]+)=", (PAGES / "store-webdav.md").read_text())
+    assert set(stores) == {"box", "inner"} and told == ["hosts", "username", "password"]
+    assert set(secrets["inner-data"]) == {"username", "password", "hosts", "ca.crt"}
+    assert urlsplit(stores["inner"]["endpoint"]).hostname == secrets["inner-data"]["hosts"]
+    with dav(tls=True) as server:
+        keys = {"username": DAV_USER, "password": DAV_PASSWORD, "hosts": "x", "ca.crt": server.authority}
+        for name, place in stores.items():
+            (server.files / name).mkdir()
+            os.chown(server.files / name, DAV_UID, DAV_UID)
+            settings = place | {"endpoint": f"{server.url}/{name}/"}
+            secret = {key: value.encode() for key, value in keys.items()}
+            await holds_a_file("webdav", StoreContext(name, settings, secret, allow_private=True))
             assert (server.files / name / "physics/notes/a.txt").read_bytes() == b"kept"
 
 

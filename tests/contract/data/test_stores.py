@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
-from tests.testbed import azurite, gcsserver, s3server, sftpserver, swiftserver
+from tests.testbed import azurite, davserver, gcsserver, s3server, sftpserver, swiftserver
 
 from cloudmesh.data.stores.ports import POWERS
 from cloudmesh.data.stores.sftp_link import Login
@@ -20,6 +20,7 @@ from cloudmesh.testing.stores.memory import MemoryHarness
 from cloudmesh.testing.stores.s3 import S3Harness
 from cloudmesh.testing.stores.sftp import SftpHarness
 from cloudmesh.testing.stores.swift import SwiftHarness
+from cloudmesh.testing.stores.webdav import WebdavHarness
 
 Start = Callable[[asyncio.Runner], AbstractContextManager[Harness]]
 
@@ -85,6 +86,18 @@ def sftp(runner: asyncio.Runner) -> Iterator[Harness]:
             runner.run(harness.stop())
 
 
+@contextlib.contextmanager
+def webdav(runner: asyncio.Runner) -> Iterator[Harness]:
+    """Apache over a small file system of its own, behind the fault proxy."""
+    with davserver.dav(room="128m") as server:
+        harness = WebdavHarness(server.url, davserver.USER, davserver.PASSWORD, server.files)
+        runner.run(harness.start())
+        try:
+            yield harness
+        finally:
+            runner.run(harness.stop())
+
+
 BACK_ENDS: dict[str, Start] = {
     "memory": lambda _: contextlib.nullcontext(MemoryHarness()),
     "memory-create": lambda _: contextlib.nullcontext(MemoryHarness("memory-create", "Create")),
@@ -95,6 +108,7 @@ BACK_ENDS: dict[str, Start] = {
     "gcs": gcs,
     "s3": s3,
     "sftp": sftp,
+    "webdav": webdav,
     "swift": swift,
 }
 

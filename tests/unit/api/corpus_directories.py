@@ -23,6 +23,11 @@ def sftp(**fields: Any) -> Spec:
     return {"sftp": {name: value for name, value in place.items() if value is not None}, **_SECRET}
 
 
+def webdav(endpoint: str | None = "https://dav.example.org/files/lab", **fields: Any) -> Spec:
+    """A store on a WebDAV server."""
+    return {"webdav": {**({} if endpoint is None else {"endpoint": endpoint}), **fields}, **_SECRET}
+
+
 def local(name: str = "nas", **fields: Any) -> Spec:
     """A store on a volume."""
     return {"local": {"persistentVolumeClaimRef": {"name": name}}, **fields}
@@ -81,13 +86,15 @@ STORES: dict[str, Spec] = {
     "gcs-domain": gcs(bucket="data_1.lab.example.org", endpoint="https://storage.europe-west3.rep.googleapis.com"),
     "sftp": sftp(),
     "sftp-whole": sftp(port=2222, host="2001:db8::7", path="/", user="u123456-sub1@campus.example.org"),
+    "webdav": webdav(),
+    "webdav-address": webdav("http://[2001:db8::7]:8080/remote.php/dav/files/lab%20data/"),
     "local": local(),
     "local-read-only": local(access="ReadOnly", capacity=10**9),
     "priced": local(priceSheetRef={"name": "campus"}),
 }
 
-_ONE = "`spec` must have exactly one of `azureBlob`, `gcs`, `local`, `s3` and `sftp`"
-_NEEDS = "`spec.credentials` must be set for `azureBlob`, `gcs`, `s3` and `sftp`, not for others"
+_ONE = "`spec` must have exactly one of `azureBlob`, `gcs`, `local`, `s3`, `sftp` and `webdav`"
+_NEEDS = "`spec.credentials` must be set for `azureBlob`, `gcs`, `s3`, `sftp` and `webdav`, not for others"
 _CONTAINER = "must be a container's name such as `lab-data`"
 _ENDPOINT = "must be a URL such as `https://s3.example.org:9000`"
 _BUCKET = "must be a bucket's name such as `lab-data`"
@@ -150,6 +157,13 @@ BAD_STORES: dict[str, Bad] = {
     "sftp-path-relative": Bad(sftp(path="lab"), "spec.sftp.path", "must be a folder such as `/srv/lab`"),
     "sftp-path-slash": Bad(sftp(path="/srv/lab/"), "spec.sftp.path", "must be a folder such as `/srv/lab`"),
     "sftp-path-up": Bad(sftp(path="/srv/../etc"), "spec.sftp.path", "must be a folder such as `/srv/lab`"),
+    "webdav-no-credentials": Bad({"webdav": webdav()["webdav"]}, "spec.credentials", _NEEDS),
+    "webdav-no-endpoint": Bad(webdav(None), "spec.webdav.endpoint"),
+    "webdav-scheme": Bad(webdav("davs://dav.example.org/"), "spec.webdav.endpoint", "must be a URL such as"),
+    "webdav-user": Bad(webdav("https://me:secret@dav.example.org/"), "spec.webdav.endpoint", "without user, password"),
+    "webdav-query": Bad(webdav("https://dav.example.org/?x=1"), "spec.webdav.endpoint", "without user, password"),
+    "webdav-fragment": Bad(webdav("https://dav.example.org/#x"), "spec.webdav.endpoint", "without user, password"),
+    "webdav-space": Bad(webdav("https://dav.example.org/a b"), "spec.webdav.endpoint", "must be a URL such as"),
     "access": Bad(s3() | {"access": "WriteOnly"}, "spec.access"),
     "access-boolean": Bad(s3() | {"access": True}, "spec.access"),
     "capacity-zero": Bad(s3() | {"capacity": 0}, "spec.capacity", "`capacity` must be more than 0"),
@@ -169,6 +183,7 @@ UNKNOWN_STORES: dict[str, tuple[Spec, str]] = {
     "unknown-account-key": (azure(accountKey="x"), "spec.azureBlob.accountKey"),
     "unknown-project": (gcs(project="x"), "spec.gcs.project"),
     "unknown-host-path": ({"local": {**local()["local"], "path": "/"}}, "spec.local.path"),
+    "unknown-webdav-password": (webdav(password="x"), "spec.webdav.password"),
     "unknown-password": (sftp(password="x"), "spec.sftp.password"),
     "unknown-inline-key": (
         {**s3(), "credentials": {**_SECRET["credentials"], "accessKey": "AKIA"}}, "spec.credentials.accessKey"

@@ -179,6 +179,8 @@ def at_azure(endpoint: str) -> dict[str, Any]:
         (STORES["gcs"], {"gcs": {"bucket": "lab-data", "endpoint": "https://gcs.example.org"}}, False),
         (STORES["sftp"], {"sftp": {**STORES["sftp"]["sftp"], "host": "NAS.example.org", "user": "other"}}, True),
         (STORES["sftp"], {"sftp": {**STORES["sftp"]["sftp"], "port": 2222}}, False),
+        (STORES["webdav"], {"webdav": {"endpoint": "https://DAV.example.org:443/files/lab/"}}, True),
+        (STORES["webdav"], {"webdav": {"endpoint": "https://dav.example.org/files/other"}}, False),
         (STORES["sftp"], {"sftp": {**STORES["sftp"]["sftp"], "path": "/srv/other"}}, False),
     ],
 )

@@ -21,6 +21,7 @@ OWN: Final[Mapping[str, str]] = {
     "s3": "cloudmesh.data.stores.s3:make",
     "sftp": "cloudmesh.data.stores.sftp:make",
     "swift": "cloudmesh.data.stores.swift:make",
+    "webdav": "cloudmesh.data.stores.webdav:make",
 }
 
 

@@ -1,0 +1,589 @@
+"""A collection of a WebDAV server as a store: objects are plain files under their own names.
+
+New content goes to a random name in `.cloudmesh/tmp` by one PUT, its size is read back, its record is made (see
+`records`), and only then it gets its name by MOVE. RFC 4918 has a MOVE over a file delete that first, and servers do:
+for a moment, and if the server dies just then, neither is there under the name, and the whole new content under the
+other. So the store doesn't declare to be atomic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from time import perf_counter, time
+from typing import Final
+
+from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing, ReadOnly
+from cloudmesh.data.stores.common import Limits, checked, measured
+from cloudmesh.data.stores.ports import Object, Page, Probe, StoreInfo
+from cloudmesh.data.stores.records import (
+    MOST,
+    RECORDS,
+    TEMPORARY,
+    Record,
+    decoded,
+    hidden,
+    parts_of,
+    path_of,
+    temporary,
+)
+from cloudmesh.data.stores.registry import StoreContext
+from cloudmesh.data.stores.threads import outlast
+from cloudmesh.data.stores.walk import Entry, Walk, entry
+from cloudmesh.data.stores.webdav_client import TRIES, DavClient, NoParent, again
+from cloudmesh.data.stores.webdav_xml import QUOTA, Resource
+from cloudmesh.engine.endpoints import Guard
+from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, NameConflict, Transient, Unsupported
+
+MAX_PART: Final = 255
+MAX_KEY: Final = 2048
+"""A URL has 8190 bytes at most with Apache, where each byte of a name can take three."""
+ABANDON_SECONDS: Final = 20.0
+"""How long the end of a failed write waits for the server."""
+MOST_MADE: Final = 1000
+"""Collections that are remembered to be there."""
+KNOWN: Final = frozenset({"username", "password", "ca.crt", "hosts"})
+CONTROLS: Final = "".join(map(chr, (*range(1, 32), 127)))
+"""What many servers refuse in names; XML can't tell most of them."""
+
+
+class WebdavStore:
+    """One collection.
+
+    Args:
+        client: Its requests.
+        limits: Of requests and bytes.
+    """
+
+    def __init__(self, client: DavClient, *, limits: Limits | None = None) -> None:
+        self._client = client
+        self._limits = limits or Limits()
+        self._walk = Walk(partial(names_in, client), hidden)
+        self._info = StoreInfo(
+            "webdav", "None", atomic=False, max_key=MAX_KEY, max_part=MAX_PART, max_size=8 << 60, refuses=CONTROLS,
+            failure_domain=client.host, write_holds=2 << 20, read_holds=1 << 20,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"WebdavStore({self._client.base!r})"
+
+    @property
+    def info(self) -> StoreInfo:
+        """What it declares."""
+        return self._info
+
+    # -- looking
+
+    async def probe(self) -> Probe:
+        """Looks at the collection."""
+        await self._limits.request()
+        begin = perf_counter()
+        try:
+            found, clock = await again(lambda: self._client.propfind(""))
+        except Missing:
+            await self._client.absent()
+            raise Transient("the collection comes and goes") from None
+        if not found.folder:
+            raise InvalidRequest(f"{self._client.base} is no collection")
+        took = perf_counter() - begin
+        return Probe(round(took * 1000), None if clock is None else round((clock - time() + took / 2) * 1000))
+
+    async def stat(self, key: str) -> Object | None:
+        """As the port says."""
+        await self._limits.request()
+        if not _fits(key):
+            return None
+        seen = await self._file(key)
+        if seen is None:
+            return None
+        record = await self._record(key, seen)
+        return Object(key, seen.size, seen.tag, seen.modified, record.attributes if record is not None else {})
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Page:
+        """As the port says, with tags; a collection that may not be read makes it incomplete."""
+        await self._limits.request()
+        return await self._walk.page(prefix, after, limit)
+
+    async def _file(self, key: str) -> Resource | None:
+        """The file, None also for collections."""
+        seen = await self._client.look(key)
+        return None if seen is None or seen.folder else seen
+
+    async def _record(self, key: str, seen: Resource) -> Record | None:
+        text = await self._client.get(path_of(key, seen.mark), MOST)
+        record = decoded(text) if text is not None else None
+        return record if record is not None and seen.is_of(record, key) else None
+
+    # -- reading
+
+    async def read(
+        self, key: str, *, start: int = 0, length: int | None = None, if_tag: str = ""
+    ) -> AsyncIterator[bytes]:
+        """As the port says; looked at before and after, since a server may write into a file that is being read."""
+        await self._limits.request()
+        seen = await self._file(key) if _fits(key) else None
+        if seen is None:
+            raise Missing(f"there is no {key}")
+        if if_tag and seen.tag != if_tag:
+            raise Changed(f"{key} has the tag {seen.tag}, not {if_tag}")
+        end = seen.size if length is None else min(seen.size, start + length)
+        position, tries = start, TRIES
+        while position < end:
+            source = self._pieces(key, seen, position, end)
+            try:
+                async for piece in source:
+                    position += len(piece)
+                    tries = TRIES
+                    await self._limits.moved(len(piece))
+                    if position >= end:
+                        await self._same(key, seen)
+                    yield piece
+            except Transient:
+                tries -= 1
+                if not tries or position >= end:
+                    raise
+                await asyncio.sleep(0.1)
+            finally:
+                await source.aclose()
+
+    async def _pieces(self, key: str, seen: Resource, position: int, end: int) -> AsyncGenerator[bytes, None]:
+        """The bytes from a place, of the content that was seen."""
+        headers = {"Range": f"bytes={position}-{end - 1}"}
+        try:
+            async with self._client.request("GET", key, headers=headers, also=(416,)) as answer:
+                if answer.status == 416:
+                    raise Changed(f"{key} became shorter while it was read")
+                tag = answer.headers.get("ETag", "").removeprefix("W/").strip('"')
+                if tag and tag != seen.tag:
+                    await self._same(key, seen)  # else the server has two ways to tell a tag
+                skip = position if answer.status == 200 else 0
+                if not skip and answer.status == 206 and not _begins(answer.headers.get("Content-Range", ""), position):
+                    raise Transient(f"{key}: other bytes came than were asked for")
+                left = end - position
+                async for piece in answer.content.iter_any():
+                    kept = piece[skip:]
+                    skip = max(0, skip - len(piece))
+                    kept = kept[:left]
+                    left -= len(kept)
+                    if kept:
+                        yield kept
+                    if not left:
+                        return
+        except Missing:
+            await self._client.absent()
+            raise Changed(f"{key} was removed while it was read") from None
+        raise Transient(f"{key}: {left} bytes are missing at the end")
+
+    async def _same(self, key: str, seen: Resource) -> None:
+        """Makes sure that a file is what it was.
+
+        Raises:
+            Changed: It isn't.
+        """
+        there = await self._file(key)
+        if there is None or there.mark != seen.mark:
+            raise Changed(f"{key} was changed while it was read")
+
+    # -- writing
+
+    async def write(
+        self,
+        key: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        size: int | None = None,
+        if_tag: str = "",
+        if_absent: bool = False,
+        attributes: Mapping[str, str] | None = None,
+    ) -> Object:
+        """As the port says; what it is tied to is compared as late as can be, but not by the server."""
+        writing = self._writing(key, checked(attributes), if_tag=if_tag, if_absent=if_absent)
+        await self._limits.request()
+        if if_tag or if_absent:
+            await writing.compare()  # what can be known now needn't be told after gigabytes
+        try:
+            await writing.take(measured(chunks, size, self._info.max_size, self._limits), size)
+            return await outlast(writing.publish())
+        except BaseException:
+            await outlast(writing.abandon())
+            raise
+
+    def _writing(self, key: str, texts: Mapping[str, str], *, if_tag: str = "", if_absent: bool = False) -> _Writing:
+        if not _fits(key):
+            raise InvalidName(f"{key[:80]!r}: a name has {MAX_PART} bytes at most, a key {MAX_KEY}")
+        return _Writing(self._client, key, texts, if_tag=if_tag, if_absent=if_absent)
+
+    async def delete(self, key: str, *, if_tag: str = "") -> None:
+        """As the port says; collections stay, since to delete one is to delete all in it."""
+        await self._limits.request()
+        there = await self._file(key) if _fits(key) else None
+        if there is None:
+            return
+        if if_tag and there.tag != if_tag:
+            raise Changed(f"{key} has the tag {there.tag}, not {if_tag}")
+        await outlast(self._remove(key, there))
+
+    async def _remove(self, key: str, there: Resource) -> None:
+        record = path_of(key, there.mark)
+        try:
+            await drop(self._client, key)
+        except Transient:
+            with suppress(CloudmeshError):
+                if await self._file(key) is None:
+                    await drop(self._client, record)
+            raise
+        with suppress(CloudmeshError):
+            await drop(self._client, record)
+
+    # -- powers
+
+    async def copy(
+        self, source: str, target: str, *, if_tag: str = "", attributes: Mapping[str, str] | None = None
+    ) -> Object:
+        """As the power Copier says: the server copies to a name that nobody sees."""
+        texts: Mapping[str, str] | None = None if attributes is None else checked(attributes)
+        await self._limits.request()
+        seen = await self._file(source) if _fits(source) else None
+        if seen is None:
+            raise Missing(f"there is no {source}")
+        if if_tag and seen.tag != if_tag:
+            raise Changed(f"{source} has the tag {seen.tag}, not {if_tag}")
+        if texts is None:
+            record = await self._record(source, seen)
+            texts = record.attributes if record is not None else {}
+        writing = self._writing(target, texts)
+        try:
+            await outlast(writing.copied(source, seen.size))
+            await self._same(source, seen)
+            return await outlast(writing.publish())
+        except BaseException:
+            await outlast(writing.abandon())
+            raise
+
+    async def blocked(self, key: str) -> str:
+        """As the power Folders says."""
+        await self._limits.request()
+        return await blocked(self._client, parts_of(key))
+
+    async def sweep(self, prefix: str, older_than_seconds: int) -> int:
+        """As the power Sweeper says; temporary files and records are one collection's for all prefixes."""
+        _, clock = await again(lambda: self._client.propfind(""))
+        until = round(((time() if clock is None else clock) - older_than_seconds) * 1_000_000)
+        count = 0
+        for path in await self._old(TEMPORARY, until):
+            count += await drop(self._client, path)
+        for found in sorted(await names_in(self._client, RECORDS) or ()):
+            name = found.partition(b"\0")[0].decode()
+            if name.endswith("/"):
+                for path in await self._old(RECORDS + name, until):
+                    count += await self._sweep_record(path)
+        return count
+
+    async def _old(self, folder: str, until: int) -> Sequence[str]:
+        """Files in a collection that weren't changed since."""
+        found = []
+        for each in await names_in(self._client, folder) or ():
+            name, _, told = each.partition(b"\0")
+            if not name.endswith(b"/") and int(told.split(b" ", 2)[1]) <= until:
+                found.append(folder + name.decode())
+        return found
+
+    async def _sweep_record(self, path: str) -> bool:
+        text = await self._client.get(path, MOST)
+        record = decoded(text) if text is not None else None
+        seen = None
+        if record is not None and path == record.path:
+            with suppress(InvalidName):
+                seen = await self._file(record.key) if _fits(record.key) else None
+        if record is not None and seen is not None and seen.is_of(record, record.key):
+            return False
+        return await drop(self._client, path)
+
+    async def capacity(self) -> tuple[int, int]:
+        """Bytes used and free, as the server's quota tells (RFC 4331).
+
+        Raises:
+            Unsupported: It doesn't.
+        """
+        await self._limits.request()
+        found, _ = await again(lambda: self._client.propfind("", *QUOTA))
+        if found.used is None or found.free is None:
+            raise Unsupported("the server tells no quota")
+        return found.used, found.free
+
+    async def close(self) -> None:
+        """Lets go of connections."""
+        await self._client.close()
+
+
+class _Writing:
+    """One content on its way: a temporary file, then a record, then its name."""
+
+    def __init__(
+        self, client: DavClient, key: str, texts: Mapping[str, str], *, if_tag: str = "", if_absent: bool = False
+    ) -> None:
+        self._client = client
+        self._key = key
+        self._texts = texts
+        self._if_tag = if_tag
+        self._if_absent = if_absent
+        self._temporary = temporary()
+        self._begun = self._placing = False
+        self._size = 0
+        self._error: BaseException | None = None
+        self._seen: Resource | None = None
+        self._record: Record | None = None
+
+    async def compare(self) -> Resource | None:
+        """What is there, if it is what should be."""
+        there = await self._client.look(self._key)
+        if there is not None and there.folder:
+            raise NameConflict(f"{self._key}: a collection is in the way")
+        if self._if_absent and there is not None:
+            raise Exists(f"there is a {self._key}")
+        if self._if_tag and (there is None or there.tag != self._if_tag):
+            raise Changed(f"{self._key} {'is gone' if there is None else 'has another tag'}")
+        return there
+
+    async def take(self, pieces: AsyncIterator[bytes], size: int | None) -> None:
+        """Brings the content to the temporary file."""
+        first = await anext(pieces, b"")  # what is no content at all makes no request
+        await self._begin()
+        try:
+            if first:
+                await self._client.put(self._temporary, self._counted(first, pieces), size)
+            else:
+                await self._client.put(self._temporary, b"", 0)
+        except CloudmeshError as error:
+            if self._error is not None:  # the library has made an error of its own of the source's
+                raise self._error from None
+            if isinstance(error, NoParent | Missing):
+                self._client.made.clear()
+                raise Transient(f"{self._key}: the collection for temporary files went away") from None
+            raise
+
+    async def _begin(self) -> None:
+        await make_folders(self._client, TEMPORARY)
+        self._begun = True
+
+    async def _counted(self, first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        try:
+            self._size += len(first)
+            yield first
+            async for piece in pieces:
+                self._size += len(piece)
+                yield piece
+        except Exception as error:
+            self._error = error
+            raise
+
+    async def copied(self, source: str, size: int) -> None:
+        """Has the server make the temporary file of another one."""
+        await self._begin()
+        self._size = size
+        headers = {"Destination": self._client.url(self._temporary), "Overwrite": "F", "Depth": "0"}
+        await self._client.change("COPY", source, headers=headers)
+
+    async def publish(self) -> Object:
+        """Gives it its name; nothing is seen of it before."""
+        seen, there_now = await asyncio.gather(self._client.look(self._temporary), self.compare())
+        if seen is None or seen.folder or seen.size != self._size:
+            there = "nothing" if seen is None else f"{seen.size} bytes"
+            raise Transient(f"{self._key}: {self._size} bytes were written, and {there} came back")
+        self._seen = seen
+        if there_now is not None and there_now.mark == seen.mark:
+            raise Transient(f"{self._key}: the server's entity tag doesn't tell two contents apart: try again")
+        self._record = Record(self._key, seen.mark, self._texts)
+        await self._keep(self._record)
+        await self._place(there_now)
+        with suppress(CloudmeshError):  # it is published, whatever else fails
+            if there_now is not None:
+                await drop(self._client, path_of(self._key, there_now.mark))
+            if not self._client.tags_stay:
+                seen = await self._moved(seen)
+        return Object(self._key, seen.size, seen.tag, seen.modified, self._texts)
+
+    async def _keep(self, record: Record) -> None:
+        content = record.encoded()
+        for _ in range(2):
+            try:
+                return await self._client.put(record.path, content, len(content))
+            except (NoParent, Missing):
+                self._client.made.clear()
+                await make_folders(self._client, record.path.rpartition("/")[0] + "/")
+        raise Transient(f"{self._key}: its record can't be made")
+
+    async def _place(self, there: Resource | None) -> None:
+        folder = self._key.rpartition("/")[0]
+        if there is None and folder:
+            await make_folders(self._client, folder + "/")  # not all servers say that it is missing
+        for _ in range(TRIES):
+            # over nothing it is always refused to replace: a collection would go with all in it
+            over = "T" if there is not None else "F"
+            headers = {"Destination": self._client.url(self._key), "Overwrite": over}
+            self._placing = True
+            try:
+                await self._client.change("MOVE", self._temporary, headers=headers)
+            except Transient:
+                self._client.made.clear()
+                raise
+            except NoParent:
+                self._client.made.clear()
+                if found := await blocked(self._client, parts_of(self._key)):
+                    raise NameConflict(f"{self._key}: {found} is in the way") from None
+                if folder:
+                    await make_folders(self._client, folder + "/")
+            except Missing:
+                await self._client.absent()
+                raise Transient(f"{self._key}: the content went away before it was published") from None
+            except Changed:
+                there = await self.compare()
+            else:
+                return
+        raise Transient(f"{self._key}: what is there, or its collection, comes and goes")
+
+    async def _moved(self, seen: Resource) -> Resource:
+        """What is there now; a server that gives another tag by a MOVE gets a record for that too."""
+        there = await self._client.look(self._key)
+        if there is not None and there.mark == seen.mark:
+            self._client.tags_stay = True
+            return seen
+        if there is None or there.folder or there.size != seen.size:
+            return seen
+        if await self._client.get(path_of(self._key, there.mark), MOST) is not None:
+            return seen  # another writer's
+        await self._keep(Record(self._key, there.mark, self._texts))
+        await drop(self._client, path_of(self._key, seen.mark))
+        return there
+
+    async def abandon(self) -> None:
+        """Removes what isn't published; what fails here is left for a sweep."""
+        if not self._begun:
+            return
+        with suppress(CloudmeshError, TimeoutError):
+            async with asyncio.timeout(min(ABANDON_SECONDS, 2 * self._client.seconds)):
+                await again(lambda: drop(self._client, self._temporary))
+                if self._record is not None and not await self._published():
+                    await drop(self._client, self._record.path)
+
+    async def _published(self) -> bool:
+        if not self._placing or self._seen is None:
+            return False
+        there = await self._client.look(self._key)
+        return there is not None and there.mark == self._seen.mark
+
+
+async def names_in(client: DavClient, path: str) -> list[Entry] | None:
+    """Names in a collection; None if there is none."""
+
+    async def once() -> list[Entry] | None:
+        names: list[Entry] = []
+
+        def found(name: bytes, each: Resource) -> None:
+            made = entry(name, folder=each.folder, size=each.size, modified=each.modified, tag=each.tag)
+            if made is not None:
+                names.append(made)
+
+        return names if await client.members(path, found) else None
+
+    try:
+        return await again(once)
+    except Missing:
+        await client.absent()
+        return None
+    except InvalidRequest:
+        if not path or not await client.below_file(path):
+            raise
+        return None
+
+
+async def drop(client: DavClient, path: str) -> bool:
+    """Removes a file; False if there is none."""
+    try:
+        await client.change("DELETE", path)
+    except Missing:
+        await client.absent()
+        return False
+    return True
+
+
+async def make_folders(client: DavClient, path: str) -> None:
+    """Makes a collection below the store's, and those above it; `path` ends with a slash.
+
+    Raises:
+        InvalidRequest: The store's own collection isn't there.
+    """
+    missing: list[str] = []
+    whole = path
+    if whole in client.made:
+        return
+    while path:
+        try:
+            await _make_folder(client, path)
+            break
+        except (NoParent, Missing):
+            missing.append(path)
+            path = path[:-1].rpartition("/")[0]
+            path = path + "/" if path else ""
+    else:
+        await client.absent()
+    for each in reversed(missing):
+        await _make_folder(client, each)
+    if len(client.made) >= MOST_MADE:
+        client.made.clear()
+    client.made.add(whole)
+
+
+async def _make_folder(client: DavClient, path: str) -> None:
+    try:
+        await client.change("MKCOL", path, also=(405,))
+    except ReadOnly:
+        # servers say so too where another one has made it at the same moment
+        seen = await client.look(path)
+        if seen is None or not seen.folder:
+            raise
+
+
+async def blocked(client: DavClient, parts: Sequence[str]) -> str:
+    """The beginning of a key that is no collection, or the key if that is one; empty if nothing is in its way."""
+    for depth in range(len(parts), 0, -1):
+        path = "/".join(parts[:depth])
+        seen = await client.look(path)
+        if seen is not None:
+            return path if seen.folder == (depth == len(parts)) else ""
+    return ""
+
+
+def _fits(key: str) -> bool:
+    """Whether the server could hold such a name.
+
+    Raises:
+        InvalidName: The key leads outside.
+    """
+    return all(len(part.encode()) <= MAX_PART for part in parts_of(key)) and len(key.encode()) <= MAX_KEY
+
+
+def _begins(told: str, position: int) -> bool:
+    """Whether a Content-Range begins there."""
+    return told.removeprefix("bytes").strip().startswith(f"{position}-")
+
+
+def make(context: StoreContext) -> WebdavStore:
+    """The store of a collection.
+
+    Raises:
+        AuthFailed: The Secret lacks a key.
+        InvalidRequest: It has a key that means nothing, or the endpoint is an address of this machine.
+    """
+    if strange := sorted(set(context.credentials) - KNOWN):
+        raise InvalidRequest(f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(KNOWN))}")
+    secret = {name: value.decode("utf-8", "replace").strip() for name, value in context.credentials.items()}
+    if missing := [name for name in ("username", "password") if not secret.get(name)]:
+        raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
+    client = DavClient(
+        str(context.settings["endpoint"]), secret["username"], secret["password"],
+        authorities=secret.get("ca.crt", ""), guard=Guard(inside=context.allow_private),
+    )  # fmt: skip
+    return WebdavStore(client, limits=Limits(context.requests_per_second, context.bytes_per_second))
