@@ -35,11 +35,14 @@ class Machine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="vdir-model-"))
         self.model: Model
 
-    @initialize(seed=st.integers(0, 1 << 16), copies=st.integers(1, 3), least=st.integers(1, 2))
-    def begin(self, seed: int, copies: int, least: int) -> None:
+    @initialize(
+        seed=st.integers(0, 1 << 16), copies=st.integers(1, 3), least=st.integers(1, 2),
+        versions=st.sampled_from([0, 2]),
+    )  # fmt: skip
+    def begin(self, seed: int, copies: int, least: int, versions: int) -> None:
         """A directory of three stores."""
         self.model = Model(self.folder, type(self).tally or Tally(), seed=seed)
-        self.model.policy(copies, least, "", "")
+        self.model.policy(copies, least, "", "", versions=versions)
 
     def teardown(self) -> None:
         """Faults end; all must be well."""
@@ -113,11 +116,25 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         copies=st.integers(1, 3), least=st.integers(1, 2), only=st.sampled_from(["", "", "ab", "bc", "ac"]),
-        drain=st.sampled_from(["", "", "a", "b", "c"]),
+        drain=st.sampled_from(["", "", "a", "b", "c"]), versions=st.sampled_from([0, 0, 1, 3]), settle=st.booleans(),
+        room=st.sampled_from([0, 0, 20_000]),
     )  # fmt: skip
-    def policy(self, copies: int, least: int, only: str, drain: str) -> None:
+    def policy(
+        self, copies: int, least: int, only: str, drain: str, versions: int, settle: bool, room: int
+    ) -> None:  # fmt: skip
         """Another policy."""
-        self.model.policy(copies, least, only, drain)
+        self.model.policy(copies, least, only, drain, versions=versions, settle=settle, room=room)
+
+    @rule(path=FILES, number=st.integers(0, 3))
+    def restore_version(self, path: str, number: int) -> None:
+        """Brings an older content back."""
+        self.model.restore_version(path, number)
+        self._judge()
+
+    @rule(path=FILES, number=st.integers(0, 3))
+    def delete_version(self, path: str, number: int) -> None:
+        """Gives an older content up."""
+        self.model.delete_version(path, number)
 
     @rule(
         where=st.sampled_from(["a", "b", "c", "catalog"]), operation=st.sampled_from(
@@ -147,7 +164,7 @@ class Machine(RuleBasedStateMachine):
         """The process dies."""
         self.model.die(calls)
 
-    @rule(path=FILES, store=STORES, how=st.sampled_from(["lost", "older"]))
+    @rule(path=FILES, store=STORES, how=st.sampled_from(["lost", "older", "foreign"]))
     def harm(self, path: str, store: str, how: str) -> None:
         """An object is lost or changed."""
         self.model.harm(path, store, how)

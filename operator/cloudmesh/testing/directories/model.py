@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
@@ -22,42 +22,16 @@ from cloudmesh.data.config import Match, PlacementRule
 from cloudmesh.data.errors import Exists, Missing
 from cloudmesh.data.model import MICROS, Entry
 from cloudmesh.engine.errors import CloudmeshError, Conflict
-from cloudmesh.testing.directories.world import Fault, InlineCatalog, World
+from cloudmesh.testing.directories.checks import Allowed, Checks, Tally, short, snapshot
+from cloudmesh.testing.directories.world import Fault, World
 from cloudmesh.testing.virtualtime import VirtualLoop
 
+__all__ = ["Model", "Tally", "snapshot"]
+
 T = TypeVar("T")
-Allowed = set[bytes | None]
-"""Contents that a file may have; None: it may be absent."""
 CALL_SECONDS = 7200.0
 TRASH_SECONDS = 86400
 _TAGGED = Match(tags={"colour": "red"})
-
-
-@dataclass
-class Tally:
-    """What was done, and what went wrong with it."""
-
-    operations: int = 0
-    faults: int = 0
-    deaths: int = 0
-    checks: int = 0
-    lost: int = 0
-    corrupt: int = 0
-    unknown_copies: int = 0
-    misplaced: int = 0
-    rebuild_unequal: int = 0
-    wrong: int = 0
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing went wrong."""
-        return not self.notes
-
-    def blame(self, what: str, note: str) -> None:
-        """Counts something that went wrong."""
-        setattr(self, what, getattr(self, what) + 1)
-        self.notes.append(f"{what}: {note}")
 
 
 @dataclass
@@ -68,7 +42,7 @@ class _Flying:
     content: bytes
 
 
-class Model:
+class Model(Checks):
     """One directory, and what it must hold.
 
     Args:
@@ -79,18 +53,16 @@ class Model:
     """
 
     def __init__(self, folder: Path, tally: Tally, *, seed: int = 0, stores: int = 3) -> None:
-        self.tally = tally
         self.log: list[str] = []
         numbers = random.Random(seed)  # noqa: S311 - a repeatable order
         self._ids = mock.patch.object(secrets, "token_hex", lambda size=32: numbers.randbytes(size).hex())
         self._ids.start()
         self._runner = asyncio.Runner(loop_factory=lambda: VirtualLoop(seed))
-        self.world = World(folder, "abcde"[:stores], trash_seconds=TRASH_SECONDS)
+        super().__init__(World(folder, "abcde"[:stores], trash_seconds=TRASH_SECONDS), tally)
         self._runner.run(self._alive(self.world.start()))
-        self.files: dict[str, Allowed] = {}
-        self.trash: dict[str, dict[str, Allowed]] = {}
         self._flying: list[_Flying] = []
         self._harmed: set[str] = set()
+        self._written: set[bytes] = set()
         self._number = 0
         self._late = 0.0
         self._furthest = 0
@@ -169,7 +141,9 @@ class Model:
 
     def _content(self, size: int) -> bytes:
         self._number += 1
-        return (f"{self._number}:".encode() * size)[:size] if size else b""
+        made = (f"{self._number}:".encode() * size)[:size] if size else b""
+        self._written.add(made)
+        return made
 
     # -- what people do
 
@@ -195,6 +169,45 @@ class Model:
         flying = {other.content for other in self._flying}
         now: Allowed = {content}
         self.files[path] = now | (allowed & flying)
+        self.older.setdefault(result.id, {})[result.version] = content
+
+    def restore_version(self, path: str, number: int) -> None:
+        """Makes an older content of a file its own again."""
+        self._note(f"restore version {number} of {path}")
+        before = self._peek(path)
+        if before is None or before.kind == "Directory":
+            return
+        kept = self._runner.run(self.world.catalog.peek(lambda db: read.versions(db, before.id, False)))
+        if not kept:
+            return
+        version = kept[number % len(kept)].entry.version
+        content = self.older.get(before.id, {}).get(version)
+        result = self.run(lambda: self.world.tree.restore_version(path, version))
+        self.log.append(f"  -> {result!r}"[:200])
+        allowed = self.files.get(path, {None})
+        if isinstance(result, CloudmeshError):
+            # which content it is that may yet come isn't known where nobody was told of the version
+            self.files[path] = allowed | ({content} if content is not None else self._ever(before.id, path))
+            return
+        flying = {other.content for other in self._flying}
+        now: Allowed = {content} if content is not None else self._ever(before.id, path)
+        self.files[path] = now | (allowed & flying)
+        if content is not None:
+            self.older.setdefault(result.id, {})[result.version] = content
+
+    def _ever(self, entry_id: str, path: str) -> Allowed:
+        return {*self.older.get(entry_id, {}).values(), *self.files.get(path, {None}), *self._written}
+
+    def delete_version(self, path: str, number: int) -> None:
+        """Gives an older content of a file up."""
+        self._note(f"delete version {number} of {path}")
+        before = self._peek(path)
+        if before is None or before.kind == "Directory":
+            return
+        kept = self._runner.run(self.world.catalog.peek(lambda db: read.versions(db, before.id, False)))
+        if kept:
+            version = kept[number % len(kept)].entry.version
+            self.run(lambda: self.world.tree.delete_version(path, version))
 
     def put_slowly(self, path: str, size: int, seconds: float) -> None:
         """Writes a file while other things happen."""
@@ -231,11 +244,11 @@ class Model:
             result = self.run(lambda: self.world.read(path, start=begin, length=length))
         if isinstance(result, Missing):
             if None not in allowed:
-                self.tally.blame("lost", f"{path} isn't there, which should hold {_short(allowed)}")
+                self.tally.blame("lost", f"{path} isn't there, which should hold {short(allowed)}")
         elif not isinstance(result, CloudmeshError):
             cuts = {None if c is None else c if start is None else c[start : start + length] for c in allowed}
             if result not in cuts:
-                self.tally.blame("corrupt", f"{path} reads {result[:12]!r} instead of {_short(allowed)}")
+                self.tally.blame("corrupt", f"{path} reads {result[:12]!r} instead of {short(allowed)}")
 
     def move(self, source: str, target: str, *, overwrite: bool = False) -> None:
         """Renames a file or a directory."""
@@ -316,10 +329,16 @@ class Model:
             if there is None or there.tags.get("colour", "") != value:
                 self.tally.blame("wrong", f"the tag of {path} was acknowledged and isn't there")
 
-    def policy(self, copies: int, min_copies: int, only: str, drain: str) -> None:
-        """Another policy, one that can be kept."""
+    def policy(
+        self, copies: int, min_copies: int, only: str, drain: str, *, versions: int = 0, settle: bool = True,
+        room: int = 0,
+    ) -> None:  # fmt: skip
+        """Another policy, one that can be kept; `room`: bytes that the last store has, by which it may look full."""
         copies = min(copies, len(set(only or self.world.names) - {drain}))
-        self._note(f"policy copies={copies} min={min_copies} only={only!r} drain={drain!r}")
+        self._note(
+            f"policy copies={copies} min={min_copies} only={only!r} drain={drain!r} versions={versions} settle={settle}"
+            f" room={room}"
+        )
         rules = (
             PlacementRule("tagged", copies=1, prefer="Sequential", match=_TAGGED),
             PlacementRule(
@@ -329,11 +348,16 @@ class Model:
         )  # fmt: skip
 
         stores = tuple(
-            msgspec.structs.replace(store, access="Drain" if store.name == drain else "ReadWrite")
-            for store in self.world.config.stores
-        )
+            msgspec.structs.replace(
+                store, access="Drain" if store.name == drain else "ReadWrite",
+                capacity=room * (number + 1) if room else None,
+            )
+            for number, store in enumerate(self.world.config.stores)
+        )  # fmt: skip
         # the operator has written it before the process hears of it
-        self.world.config = msgspec.structs.replace(self.world.config, rules=rules, stores=stores)
+        self.world.config = msgspec.structs.replace(
+            self.world.config, rules=rules, stores=stores, versions=versions, settle_names=settle
+        )
         self.run(self.world.use)
 
     # -- what goes wrong
@@ -384,8 +408,8 @@ class Model:
         self.run(sleep)
 
     def harm(self, path: str, store: str, how: str) -> None:
-        """An object is lost, or is again as it was before, behind our back; while another copy is whole, as far as
-        anybody could know. Once for each file until all is well again."""
+        """An object is lost, is again as it was before, or is somebody else's, behind our back; while another copy is
+        whole, as far as anybody could know. Once for each file until all is well again."""
         entry = self._peek(path)
         if entry is None or entry.kind == "Directory" or entry.id in self._harmed or self._flying:
             return
@@ -403,8 +427,14 @@ class Model:
         self._harmed.add(entry.id)
         self.log.append(f"harm {path} in {store}: {how}")
         place = self.world.place(store)
+        self.changed.add((store, good[store]))
         if how == "lost":
             place.remove(good[store])
+        elif how == "foreign":
+            self._number += 1
+            content = b"somebody else's %d" % self._number
+            self.foreign.add(content)
+            place.put(good[store], content)
         else:
             held = place.objects[good[store]]
             place.put(good[store], b"as it was" * 3, {**held.object.attributes, "version": "0", "write": "0"})
@@ -469,7 +499,7 @@ class Model:
             return
         self._flying.clear()
         self._harmed.clear()
-        self.run(self._check)
+        self.run(self.check)
 
     def _past_all_clocks(self) -> None:
         self._furthest += 4300 * MICROS
@@ -480,74 +510,6 @@ class Model:
             return read.work(db, 1 << 62, 3), read.intents(db, 1 << 62)
 
         return repr(self._runner.run(self.world.catalog.peek(look)))
-
-    async def _check(self) -> None:
-        world, tally = self.world, self.tally
-        tally.checks += 1
-        located = [one for one in await world.catalog.walk("", limit=100000, copies=True) if one.entry.kind == "File"]
-        there = {one.path: one for one in located}
-        for path, allowed in list(self.files.items()):
-            if path not in there:
-                if None not in allowed:
-                    tally.blame("lost", f"{path} isn't there, which should hold {_short(allowed)}")
-                del self.files[path]
-        for path, one in there.items():
-            allowed = self.files.get(path, {None})
-            try:
-                content = await world.read(path)
-            except CloudmeshError as error:
-                tally.blame("lost", f"{path} can't be read: {error}")
-                continue
-            if content not in allowed:
-                tally.blame("corrupt", f"{path} holds {content[:12]!r} instead of {_short(allowed)}")
-            self.files[path] = {content}
-            wanted = sorted((await world.tree.why(path)).stores)
-            if sorted(c.store for c in one.copies if c.state == "Whole") != wanted or len(one.copies) != len(wanted):
-                states = [(c.store, c.state, c.version) for c in one.copies]
-                tally.blame("misplaced", f"{path} v{one.entry.version} is in {states} instead of {wanted}")
-            for copy in one.copies:
-                held = world.place(copy.store).objects.get(copy.key)
-                if held is None or held.object.tag != copy.tag or held.content != content:
-                    tally.blame("corrupt", f"the copy of {path} in {copy.store} isn't what the catalogue says")
-        await self._check_trash()
-        await self._check_objects()
-        for words in await world.catalog.fsck():
-            tally.blame("wrong", words)
-        await self._check_rebuild()
-
-    async def _check_trash(self) -> None:
-        world = self.world
-        now = {thing.entry.id: thing for thing in await world.catalog.trash(limit=100000)}
-        for entry_id in list(self.trash):
-            if entry_id not in now:
-                # its time may be over, by a clock that was set
-                del self.trash[entry_id]
-        for entry_id in now:
-            self.trash.setdefault(entry_id, {})
-
-    async def _check_objects(self) -> None:
-        for store in self.world.names:
-            for name in self.world.objects(store):
-                copy = await self.world.catalog.at_key(store, f"lab/{name}")
-                if copy is None or copy.tag != self.world.place(store).objects[f"lab/{name}"].object.tag:
-                    self.tally.blame("unknown_copies", f"{name} in {store}, where the catalogue has {copy}")
-
-    async def _check_rebuild(self) -> None:
-        world = self.world
-        await world.journal.flush()
-        path = world.folder / "rebuilt.sqlite"
-        for old in world.folder.glob("rebuilt.sqlite*"):
-            old.unlink()
-        anew, _ = await world.rebuilt(path)
-        mine, theirs = await snapshot(world.catalog), await snapshot(anew)
-        anew.drop()
-        if mine != theirs:
-            differing = [
-                f"{key}: {mine.get(key)} became {theirs.get(key)}"
-                for key in sorted(mine.keys() | theirs.keys())
-                if mine.get(key) != theirs.get(key)
-            ]
-            self.tally.blame("rebuild_unequal", "; ".join(differing[:3]))
 
     def lose_catalogue(self) -> None:
         """The catalogue is lost, and the directory goes on with one that was made from the stores."""
@@ -565,26 +527,3 @@ class Model:
 
         self._runner.run(swap())
         self.settle()
-
-
-def _short(allowed: Allowed) -> list[Any]:
-    return sorted((None if c is None else c[:12] for c in allowed), key=repr)
-
-
-async def snapshot(catalog: InlineCatalog) -> Mapping[str, Any]:
-    """All that a rebuild must bring back, by path, and by id in the trash."""
-    found: dict[str, Any] = {}
-    for one in await catalog.walk("", limit=100000, copies=True):
-        entry = one.entry
-        copies = sorted((c.store, c.key, c.version, c.state, c.tag, c.size) for c in one.copies)
-        found[one.path] = (
-            entry.id, entry.parent, entry.kind, entry.size, entry.mtime, entry.sha256, entry.version, dict(entry.tags),
-            entry.created, copies,
-        )  # fmt: skip
-    for thing in await catalog.trash(limit=100000):
-        located = await catalog.by_id(thing.entry.id)
-        # the mover hasn't looked at what failed writes may have left of it
-        there = [c for c in located.copies if c.state == "Whole"] if located else []
-        held = sorted((c.store, c.key, c.version, c.tag) for c in there)
-        found[f"trash {thing.entry.id}"] = (thing.path, thing.at, thing.entry.kind, thing.entry.size, held)
-    return found

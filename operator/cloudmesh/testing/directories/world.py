@@ -24,7 +24,7 @@ from cloudmesh.data.catalog.schema import connect, prepare
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.catalog.sqlite_threads import Act
 from cloudmesh.data.config import DirectoryConfig, PlacementRule, StoreConfig
-from cloudmesh.data.mesh import HIDDEN, Member, Mesh
+from cloudmesh.data.mesh import HIDDEN, KEPT, Member, Mesh
 from cloudmesh.data.model import MICROS, Copy, Entry
 from cloudmesh.data.mover import Mover
 from cloudmesh.data.plan import SETTLE_AFTER
@@ -176,6 +176,12 @@ class InlineCatalog(SqliteCatalog):
         if self._call is not None:
             await self._call("after", operation)
         return result
+
+    @property
+    def opened(self) -> sqlite3.Connection:
+        """Its connection, past all faults."""
+        assert self._db is not None  # noqa: S101 - for tests
+        return self._db
 
     async def peek(self, act: Act[T]) -> T:
         """Reads past all faults."""
@@ -350,12 +356,12 @@ class World:
         """A store as the process knows it."""
         return self.mesh.members[store]
 
-    def objects(self, store: str) -> dict[str, bytes]:
-        """Objects of files, by key without the prefix."""
+    def objects(self, store: str, *, kept: bool = False) -> dict[str, bytes]:
+        """Objects of files, by key without the prefix; with `kept` those that were put aside too."""
         return {
             key.removeprefix("lab/"): held.content
             for key, held in self.place(store).objects.items()
-            if not key.startswith(f"lab/{HIDDEN}")
+            if not key.startswith(f"lab/{HIDDEN}") or (kept and key.startswith(f"lab/{KEPT}"))
         }
 
     def holders(self, content: bytes) -> str:

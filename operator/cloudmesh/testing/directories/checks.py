@@ -1,0 +1,198 @@
+"""What must be so when all faults are over and the mover has nothing to do: each file, version, copy and object, and a
+catalogue that is made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloudmesh.data.catalog import sqlite_read as read
+from cloudmesh.data.catalog.ports import Located
+from cloudmesh.engine.errors import CloudmeshError
+from cloudmesh.testing.directories.world import InlineCatalog, World
+
+Allowed = set[bytes | None]
+"""Contents that a file may have; None: it may be absent."""
+
+
+@dataclass
+class Tally:
+    """What was done, and what went wrong with it."""
+
+    operations: int = 0
+    faults: int = 0
+    deaths: int = 0
+    checks: int = 0
+    lost: int = 0
+    corrupt: int = 0
+    unknown_copies: int = 0
+    misplaced: int = 0
+    rebuild_unequal: int = 0
+    wrong: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing went wrong."""
+        return not self.notes
+
+    def blame(self, what: str, note: str) -> None:
+        """Counts something that went wrong."""
+        setattr(self, what, getattr(self, what) + 1)
+        self.notes.append(f"{what}: {note}")
+
+
+class Checks:
+    """Compares a directory with what people may expect of it.
+
+    Args:
+        world: The directory.
+        tally: Takes what goes wrong.
+    """
+
+    def __init__(self, world: World, tally: Tally) -> None:
+        self.world = world
+        self.tally = tally
+        self.files: dict[str, Allowed] = {}
+        self.trash: dict[str, dict[str, Allowed]] = {}
+        self.older: dict[str, dict[int, bytes]] = {}
+        """By file id and version, contents that somebody read or wrote: they are what a version may hold."""
+        self.foreign: set[bytes] = set()
+        """What somebody else wrote over objects of ours."""
+        self.changed: set[tuple[str, str]] = set()
+        """Stores and keys of objects that were changed behind our back."""
+
+    async def check(self) -> None:
+        world, tally = self.world, self.tally
+        tally.checks += 1
+        located = [one for one in await world.catalog.walk("", limit=100000, copies=True) if one.entry.kind == "File"]
+        there = {one.path: one for one in located}
+        for path, allowed in list(self.files.items()):
+            if path not in there:
+                if None not in allowed:
+                    tally.blame("lost", f"{path} isn't there, which should hold {short(allowed)}")
+                del self.files[path]
+        for path, one in there.items():
+            allowed = self.files.get(path, {None})
+            try:
+                content = await world.read(path)
+            except CloudmeshError as error:
+                tally.blame("lost", f"{path} can't be read: {error}")
+                continue
+            if path not in self.files and content in self.foreign:
+                # from now on it is a file like others
+                allowed = {content}
+                self.foreign.discard(content)
+            if content not in allowed:
+                tally.blame("corrupt", f"{path} holds {content[:12]!r} instead of {short(allowed)}")
+            self.files[path] = {content}
+            wanted = sorted((await world.tree.why(path)).stores)
+            if sorted(c.store for c in one.copies if c.state == "Whole") != wanted or len(one.copies) != len(wanted):
+                states = [(c.store, c.state, c.version) for c in one.copies]
+                tally.blame("misplaced", f"{path} v{one.entry.version} is in {states} instead of {wanted}")
+            for copy in one.copies:
+                held = world.place(copy.store).objects.get(copy.key)
+                if held is None or held.object.tag != copy.tag or held.content != content:
+                    tally.blame("corrupt", f"the copy of {path} in {copy.store} isn't what the catalogue says")
+            await self._check_versions(one)
+        everywhere = {there.content for name in world.names for there in world.place(name).objects.values()}
+        for content in self.foreign - everywhere:
+            tally.blame("lost", f"what somebody else wrote is nowhere: {content!r}")
+        await self._check_trash()
+        await self._check_objects()
+        for words in await world.catalog.fsck():
+            tally.blame("wrong", words)
+        await self._check_rebuild()
+
+    async def _check_versions(self, one: Located) -> None:
+        """Older contents of a file are what they were, and as many as are kept."""
+        world, told = self.world, self.older.get(one.entry.id, {})
+        _, kept = await world.tree.versions(one.path)
+        if len(kept) > world.config.versions:
+            self.tally.blame("wrong", f"{one.path} has {len(kept)} versions, {world.config.versions} are kept")
+        for thing in kept:
+            version = thing.entry.version
+            try:
+                content = await world.read(one.path, version=version)
+            except CloudmeshError as error:
+                self.tally.blame("lost", f"version {version} of {one.path} can't be read: {error}")
+                continue
+            if told.get(version, content) != content:
+                self.tally.blame("corrupt", f"version {version} of {one.path} holds {content[:12]!r}")
+            told[version] = content
+
+    async def _check_trash(self) -> None:
+        world = self.world
+        now = {thing.entry.id: thing for thing in await world.catalog.trash(limit=100000)}
+        for entry_id in list(self.trash):
+            if entry_id not in now:
+                # its time may be over, by a clock that was set
+                del self.trash[entry_id]
+        for entry_id in now:
+            self.trash.setdefault(entry_id, {})
+
+    async def _check_objects(self) -> None:
+        for store in self.world.names:
+            for name in self.world.objects(store, kept=True):
+                copy = await self.world.catalog.at_key(store, f"lab/{name}")
+                there = self.world.place(store).objects[f"lab/{name}"]
+                if copy is not None and (store, copy.key) in self.changed and not self._located(copy.entry):
+                    # over what is in the trash: nobody looks at it before that ends
+                    continue
+                if copy is None or copy.tag != there.object.tag:
+                    self.tally.blame("unknown_copies", f"{name} in {store}, where the catalogue has {copy}")
+
+    def _located(self, entry_id: str) -> str:
+        return read.place(self.world.catalog.opened, entry_id)[0]
+
+    async def _check_rebuild(self) -> None:
+        world = self.world
+        await world.journal.flush()
+        path = world.folder / "rebuilt.sqlite"
+        for old in world.folder.glob("rebuilt.sqlite*"):
+            old.unlink()
+        anew, _ = await world.rebuilt(path)
+        mine, theirs = await snapshot(world.catalog), await snapshot(anew)
+        anew.drop()
+        # nobody has looked at objects of what is in the trash since somebody lost or changed them
+        mine = {key: self._there(value) if key.startswith("trash ") else value for key, value in mine.items()}
+        if mine != theirs:
+            differing = [
+                f"{key}: {mine.get(key)} became {theirs.get(key)}"
+                for key in sorted(mine.keys() | theirs.keys())
+                if mine.get(key) != theirs.get(key)
+            ]
+            self.tally.blame("rebuild_unequal", "; ".join(differing[:3]))
+
+    def _there(self, value: Any) -> Any:
+        told, held = value
+        return told, [
+            (store, key, version, tag)
+            for store, key, version, tag in held
+            if (found := self.world.place(store).objects.get(key)) is not None and found.object.tag == tag
+        ]
+
+
+def short(allowed: Allowed) -> list[Any]:
+    return sorted((None if c is None else c[:12] for c in allowed), key=repr)
+
+
+async def snapshot(catalog: InlineCatalog) -> Mapping[str, Any]:
+    """All that a rebuild must bring back, by path, and by id in the trash."""
+    found: dict[str, Any] = {}
+    for one in await catalog.walk("", limit=100000, copies=True):
+        entry = one.entry
+        copies = sorted((c.store, c.key, c.version, c.state, c.tag, c.size) for c in one.copies)
+        found[one.path] = (
+            entry.id, entry.parent, entry.kind, entry.size, entry.mtime, entry.sha256, entry.version, dict(entry.tags),
+            entry.created, copies,
+        )  # fmt: skip
+    for thing in await catalog.trash(limit=100000, versions=True):
+        located = await catalog.by_id(thing.entry.id)
+        # the mover hasn't looked at what failed writes may have left of it
+        there = [c for c in located.copies if c.state == "Whole"] if located else []
+        held = sorted((c.store, c.key, c.version, c.tag) for c in there)
+        told = (thing.path, thing.at, thing.of, thing.entry.kind, thing.entry.size, thing.entry.version)
+        found[f"trash {thing.entry.id}"] = (told, held)
+    return found
