@@ -212,7 +212,7 @@ class AzureStore:
 
     async def _window(self, key: str, begin: int, end: int, tag: str) -> tuple[Object, Pieces]:
         tied = {"If-Match": tag} if tag else {}
-        answer = await self.ask("GET", self.address(key), {"Range": f"bytes={begin}-{end - 1}", **tied})
+        answer = await self.ask("GET", self.address(key), {"x-ms-range": f"bytes={begin}-{end - 1}", **tied})
         if answer.status == 416:
             raise BeyondEnd(f"{key} ends before")
         told = answer.headers.get("content-range", "")
