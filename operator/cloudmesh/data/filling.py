@@ -61,6 +61,8 @@ async def fill(
         "catalogue made anew: %d files, %d directories, %d copies, %d journal records",
         found.files, found.directories, found.copies, found.records,
     )  # fmt: skip
+    for prefix, whose in found.foreign.items():
+        log.warning("'%s' is of the directory %s: nothing of it is taken in", prefix, whose)
     return ""
 
 

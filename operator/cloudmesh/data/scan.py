@@ -233,19 +233,20 @@ class Scan:
     async def _unknown(self, seen: Object) -> None:
         tree, member = self._tree, self._member
         prefix = member.config.prefix
-        if seen.key.startswith(prefix + KEPT):
+        # each is asked for by itself: not where nothing may be taken in
+        if not self._adopts or seen.key.startswith(prefix + KEPT):
             return
         # an open write may be making it
         if await tree.catalog.at_key(member.name, seen.key) is not None or await self._borders.foreign(seen.key):
-            return
-        whole = await member.store.stat(seen.key)
-        if whole is None or await self._rest(whole) or not self._adopts:
             return
         try:
             path = names.clean_path(names.path_of(prefix, seen.key, member.store.info))
         except InvalidName as error:
             self.result.unreadable += 1
             log.warning("%s in %s can't be a file of the directory: %s", seen.key, member.name, error)
+            return
+        whole = await member.store.stat(seen.key)
+        if whole is None or await self._rest(whole):
             return
         # anybody may have written these
         told = whole.attributes.get("mtime", "")

@@ -306,3 +306,15 @@ async def test_one_object_that_cannot_be_looked_at_keeps_no_other_waiting(w: Wor
     w.faults.planned.append(Fault("a", "stat", error=Transient("away"), key="lab/bad", times=-1))
     with pytest.raises(Transient):
         await scan(w.tree, w.member("a"))
+
+
+@virtual()
+async def test_what_may_not_be_taken_in_is_not_asked_for(w: World):
+    await w.put("f", b"content")
+    await w.settle()
+    for number in range(5):
+        w.place("a").put(f"lab/theirs{number}", b"1")
+    w.lose("a", "f")
+    w.faults.planned.append(Fault("a", "stat", error=RuntimeError("asked for"), key="theirs", times=-1))
+    found = await scan(w.tree, w.member("a"), adopt=False)
+    assert (found.adopted, found.failed, found.vanished) == (0, 0, 1)
