@@ -99,13 +99,11 @@ class Target:
         store: Name of the store.
         key: Key of the object.
         expect: Entity tag that the object must have, empty if there must be none.
-        session: Upload session that a crash would leave open, empty for none.
     """
 
     store: str
     key: str
     expect: str = ""
-    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)

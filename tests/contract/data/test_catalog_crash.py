@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from cloudmesh.data.catalog import sqlite_tree
 from cloudmesh.data.catalog.ports import Catalog
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
+from cloudmesh.data.model import Copy, Intent, Target
 from cloudmesh.engine.errors import Conflict, InvalidRequest, Transient
 from cloudmesh.testing.catalogs.case import Bench, Harness
 
@@ -133,6 +135,32 @@ async def test_a_later_schema_and_a_broken_file_are_told(tmp_path: Path) -> None
         await SqliteCatalog(path).open()
     with pytest.raises(Transient, match="can't be opened"):
         await SqliteCatalog(tmp_path / "nowhere" / "c.sqlite").open()
+
+
+async def test_a_catalogue_of_an_earlier_schema_is_taken_along(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    first = SqliteCatalog(path)
+    await first.open()
+    intent = Intent("1" * 16, "Put", "2" * 16, "d", "f", 1, (Target("s1", "d/f"), Target("s2", "d/f")), 1)
+    await first.begin(intent)
+    await first.close()
+    db = sqlite3.connect(path)
+    # as the first version had it
+    db.execute("ALTER TABLE target ADD COLUMN session TEXT NOT NULL DEFAULT ''")
+    db.execute("DROP INDEX trash_origin")
+    db.execute("ALTER TABLE trash DROP COLUMN origin")
+    db.execute("PRAGMA user_version = 1")
+    db.commit()
+    db.close()
+    second = SqliteCatalog(path)
+    await second.open()
+    (found,) = await second.intents(until=0)
+    assert found == replace(intent, until=0)
+    copies = [Copy(intent.entry, target.store, target.key, 1, "Whole", "t", 1) for target in intent.targets]
+    await second.commit_put(intent.id, size=1, sha256="", whole=copies, failed={}, due=0)
+    assert len(await second.copies(intent.entry)) == 2
+    assert await second.trash() == []
+    await second.close()
 
 
 async def test_a_full_disk_undoes_the_change_and_is_told(tmp_path: Path) -> None:

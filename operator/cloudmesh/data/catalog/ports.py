@@ -145,13 +145,6 @@ class Catalog(Protocol):
             InvalidName: A part of the path is a file, or the path itself a directory.
         """
 
-    async def note_session(self, intent_id: str, store: str, session: str) -> None:
-        """Keeps the id of an upload session before its first part.
-
-        Raises:
-            Missing: There is no such intent.
-        """
-
     async def renew(self, intent_id: str, until: int) -> None:
         """Whoever works on it lives.
 

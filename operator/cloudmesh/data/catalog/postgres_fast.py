@@ -34,18 +34,18 @@ DOWN: Final = (
 """Ids on the way from the root down the parts of a path."""
 _BEGIN: Final = (
     f"WITH RECURSIVE {DOWN}, "  # noqa: S608
-    "wish (n, store, key, expect, session) AS (SELECT row_number() OVER () - 1, * FROM "
-    "unnest(?4::text[], ?5::text[], ?6::text[], ?7::text[])), "
+    "wish (n, store, key, expect) AS (SELECT row_number() OVER () - 1, * FROM "
+    "unnest(?4::text[], ?5::text[], ?6::text[])), "
     "fine AS (SELECT e.id FROM down d JOIN entry e ON e.id = d.id WHERE d.n = ?3 AND e.dir = 1 "
-    "AND NOT EXISTS (SELECT 1 FROM entry WHERE id = ?8) "
-    "AND NOT EXISTS (SELECT 1 FROM entry f WHERE f.parent = e.id AND f.name = ?9) "
-    "AND NOT EXISTS (SELECT 1 FROM intent i WHERE i.directory <> '' AND i.directory = e.id AND i.name = ?9) "
-    "AND NOT EXISTS (SELECT 1 FROM intent WHERE id = ?10) AND NOT EXISTS (SELECT 1 FROM intent WHERE entry = ?8) "
+    "AND NOT EXISTS (SELECT 1 FROM entry WHERE id = ?7) "
+    "AND NOT EXISTS (SELECT 1 FROM entry f WHERE f.parent = e.id AND f.name = ?8) "
+    "AND NOT EXISTS (SELECT 1 FROM intent i WHERE i.directory <> '' AND i.directory = e.id AND i.name = ?8) "
+    "AND NOT EXISTS (SELECT 1 FROM intent WHERE id = ?9) AND NOT EXISTS (SELECT 1 FROM intent WHERE entry = ?7) "
     "AND NOT EXISTS (SELECT 1 FROM wish w JOIN copy c ON c.store = w.store AND c.key = w.key) "
     "AND NOT EXISTS (SELECT 1 FROM wish w JOIN target t ON t.store = w.store AND t.key = w.key)), "
-    "made AS (INSERT INTO intent SELECT ?10, 'Put', ?8, ?11, ?9, ?12, ?13, ?14, ?15, ?16, ?17, ?18, id FROM fine "
+    "made AS (INSERT INTO intent SELECT ?9, 'Put', ?7, ?10, ?8, ?11, ?12, ?13, ?14, ?15, ?16, ?17, id FROM fine "
     "RETURNING id), "
-    "targets AS (INSERT INTO target SELECT m.id, w.n, w.store, w.key, w.expect, w.session FROM made m, wish w) "
+    "targets AS (INSERT INTO target SELECT m.id, w.n, w.store, w.key, w.expect FROM made m, wish w) "
     "SELECT 1 FROM made"
 )
 _OPEN: Final = (
@@ -73,8 +73,7 @@ def begin(intent: Intent, if_version: int) -> Steps[None]:
         parts = parts_of(intent.parent)
     except InvalidName:
         return OTHERWISE
-    targets = [[t.store for t in intent.targets], [t.key for t in intent.targets]]
-    targets += [[t.expect for t in intent.targets], [t.session for t in intent.targets]]
+    targets = [[t.store for t in intent.targets], [t.key for t in intent.targets], [t.expect for t in intent.targets]]
     content = (intent.sha256, intent.size, intent.mtime, intent.content_type, dumps(intent.tags))
     what = (intent.entry, intent.name, intent.id, intent.parent, intent.version, intent.until)
     row = yield _BEGIN, (parts, ROOT, len(parts), *targets, *what, *content)

@@ -75,7 +75,6 @@ CREATE TABLE target (
     store text COLLATE "C" NOT NULL,
     key text COLLATE "C" NOT NULL,
     expect text NOT NULL,
-    session text NOT NULL,
     PRIMARY KEY (intent, position)
 );
 CREATE INDEX target_key ON target (store, key);

@@ -14,7 +14,7 @@ from typing import Final
 from cloudmesh.data.model import ROOT
 from cloudmesh.engine.errors import InvalidRequest
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the schema, kept as the file's `user_version`."""
 
 TABLES: Final = """
@@ -77,7 +77,6 @@ CREATE TABLE target (
     store TEXT NOT NULL,
     key TEXT NOT NULL,
     expect TEXT NOT NULL,
-    session TEXT NOT NULL,
     PRIMARY KEY (intent, position)
 ) WITHOUT ROWID;
 CREATE INDEX target_key ON target (store, key);
@@ -142,7 +141,10 @@ CHANGES: Final = {
     2: """
 ALTER TABLE trash ADD COLUMN origin TEXT NOT NULL DEFAULT '';
 CREATE INDEX trash_origin ON trash (origin) WHERE origin <> '';
-"""
+""",
+    3: """
+ALTER TABLE target DROP COLUMN session;
+""",
 }
 """What each version of the schema brought to the one before it."""
 

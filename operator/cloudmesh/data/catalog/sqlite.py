@@ -179,10 +179,6 @@ class SqliteCatalog:
         """See `Catalog.begin`."""
         await self._write(lambda db: files.begin(db, self._clock(), intent, if_version))
 
-    async def note_session(self, intent_id: str, store: str, session: str) -> None:
-        """See `Catalog.note_session`."""
-        await self._write(lambda db: files.note_session(db, intent_id, store, session))
-
     async def renew(self, intent_id: str, until: int) -> None:
         """See `Catalog.renew`."""
         await self._write(lambda db: files.renew(db, intent_id, until))

@@ -58,8 +58,8 @@ def begin(db: DB, now: int, intent: Intent, if_version: int) -> None:
         (intent.id, intent.kind, intent.entry, intent.parent, intent.name, intent.version, intent.until, *values),
     )
     db.executemany(
-        "INSERT INTO target VALUES (?, ?, ?, ?, ?, ?)",
-        [(intent.id, n, t.store, t.key, t.expect, t.session) for n, t in enumerate(intent.targets)],
+        "INSERT INTO target VALUES (?, ?, ?, ?, ?)",
+        [(intent.id, n, t.store, t.key, t.expect) for n, t in enumerate(intent.targets)],
     )
     if intent.kind == "Delete":
         # from now on no put counts on this copy
@@ -117,12 +117,6 @@ def end(db: DB, now: int, intent_id: str, left: Sequence[Copy] = ()) -> None:
         aside.leave(db, now, open_intent(db, intent_id), left)
     db.execute("DELETE FROM target WHERE intent = ?", (intent_id,))
     db.execute("DELETE FROM intent WHERE id = ?", (intent_id,))
-
-
-def note_session(db: DB, intent_id: str, store: str, session: str) -> None:
-    """Keeps an upload session."""
-    open_intent(db, intent_id)
-    db.execute("UPDATE target SET session = ? WHERE intent = ? AND store = ?", (session, intent_id, store))
 
 
 def renew(db: DB, intent_id: str, until: int) -> None:

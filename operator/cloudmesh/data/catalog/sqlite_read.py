@@ -385,7 +385,7 @@ def next_due(db: DB) -> int:
 
 def to_intent(db: DB, row: Row) -> Intent:
     """Intent of a row of INTENT."""
-    found = db.execute("SELECT store, key, expect, session FROM target WHERE intent = ? ORDER BY position", (row[0],))
+    found = db.execute("SELECT store, key, expect FROM target WHERE intent = ? ORDER BY position", (row[0],))
     targets = tuple(Target(*target) for target in found)
     id_, kind, entry_id, parent, name, version, until, sha256, size, mtime, content_type, tags = row
     return Intent(
