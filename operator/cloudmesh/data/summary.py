@@ -346,6 +346,8 @@ def _shape(status: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _differ(status: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    if _written_down(status) != _written_down(old):
+        return True
     for name in ("monthly", "egress"):
         new, before = ((told.get("cost") or {}).get(name, "0") for told in (status, old))
         if apart(to_nanos(new), to_nanos(before)):
@@ -359,3 +361,8 @@ def _differ(status: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
         for store in status.get("stores") or ()
         for n in ("files", "bytes")
     )
+
+
+def _written_down(status: Mapping[str, Any]) -> str:
+    """When the catalogue was written into the stores last, empty if nobody knows."""
+    return str((status.get("catalog") or {}).get("snapshotAt", ""))

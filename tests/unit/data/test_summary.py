@@ -11,7 +11,7 @@ from aiohttp import web
 from cloudmesh.data import summary
 from cloudmesh.data.config import Summary
 from cloudmesh.data.settings import DataSettings
-from cloudmesh.data.summary import HttpReader
+from cloudmesh.data.summary import COUNTERS_SECONDS, HttpReader, settle, time_text
 from cloudmesh.engine import AuthFailed, CloudmeshError, Transient
 
 TOLD = Summary(config="abc", files=3)
@@ -72,3 +72,13 @@ def test_settings() -> None:
         "example.org/operator:1", True, "DEBUG"
     )  # fmt: skip
     assert found.forbidden_hosts[-1] == "10.96.0.1"
+
+
+def test_a_new_snapshot_is_told_though_no_number_changed() -> None:
+    old = {"files": 3, "catalog": {"entries": 3, "snapshotAt": time_text(1_790_000_000_000_000)}, "conditions": []}
+    new = old | {"catalog": {"entries": 3, "snapshotAt": time_text(1_790_003_600_000_000)}}
+    assert old["catalog"] == {"entries": 3, "snapshotAt": "2026-09-21T14:13:20Z"}
+    # as all counters, not at once
+    assert settle(new, old, 0.0, COUNTERS_SECONDS - 1)[0]["catalog"] == old["catalog"]
+    assert settle(new, old, 0.0, COUNTERS_SECONDS + 1) == (new, True)
+    assert settle(old, old, 0.0, COUNTERS_SECONDS + 1)[1] is False
