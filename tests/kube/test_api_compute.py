@@ -18,12 +18,14 @@ import httpx
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.kube.test_api import causes
 from tests.kube.test_api_agreement import values
 from tests.testbed.kubectl import CommandFailed, TestCluster
 from tests.unit.api.kinds import CHANGES, CORPORA, FINE_CHANGES, INVALID, MODELS, UNKNOWN, VALID, made
 
+from cloudmesh.api.datastore import PLACES
 from cloudmesh.api.lint import walk
 from cloudmesh.api.names import PLURALS
 from cloudmesh.api.schema import Model, drop_empty
@@ -150,17 +152,31 @@ def test_unknown_fields(api: httpx.Client, kind: str, name: str) -> None:
     assert f'unknown field "{field}"' in causes(answer)[""]
 
 
+@st.composite
+def specs(draw: st.DrawFn, kind: str, schema: dict[str, Any]) -> Any:
+    """A spec; that of a store often has one place, since of many members one alone is rarely drawn."""
+    spec = draw(values(schema))
+    if kind == "DataStore" and isinstance(spec, dict) and draw(st.booleans()):
+        place = draw(st.sampled_from(sorted(PLACES)))
+        spec = {name: value for name, value in spec.items() if name not in {*PLACES, "credentials"}}
+        spec[place] = draw(values(schema["properties"][place]))
+        if PLACES[place].CREDENTIALS != "None":
+            spec["credentials"] = {"secretRef": {"name": "a"}}
+    return spec
+
+
 @pytest.mark.parametrize("kind", CORPORA)
 def test_one_mind_about_random_specs(api: httpx.Client, kind: str) -> None:
     seen: Counter[bool] = Counter()
     schema = SCHEMAS[kind]["properties"]["spec"]
 
-    tries = 300 if kind == "CloudAccount" else 80  # an account has most to get wrong
+    # these have most to get wrong
+    tries = {"CloudAccount": 300, "DataStore": 300, "VirtualDirectory": 600}.get(kind, 80)
 
     @settings(
         max_examples=tries, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
-    @given(values(schema))
+    @given(specs(kind, schema))
     def agree(spec: Any) -> None:
         answer = create(api, kind, "a", spec)
         ours: Model | ValidationError

@@ -372,7 +372,7 @@ BAD_DIRECTORIES: dict[str, Bad] = {
         lab(maxMonthlyCost={"amount": "40 USD"}), "spec.maxMonthlyCost.amount", "must be an amount such as `12.50`"
     ),
     "budget-currency": Bad(
-        lab(maxMonthlyCost={"amount": "40", "currency": "dollars"}),
+        lab(maxMonthlyCost={"amount": "40", "currency": "usd"}),
         "spec.maxMonthlyCost.currency",
         "must be a currency in three capital letters",
     ),

@@ -141,6 +141,11 @@ class Served:
             up.set()
 
     @property
+    def file(self) -> Path:
+        """Where its configuration lies."""
+        return self._file
+
+    @property
     def url(self) -> str:
         """Where it answers."""
         return f"http://127.0.0.1:{self.port}"

@@ -10,8 +10,9 @@ import pytest
 from tests.unit.data.gateway_scene import OPERATOR_TOKEN, Served, until
 
 from cloudmesh.data import config as configs
-from cloudmesh.data.config import PlacementRule, Prices, Summary
-from cloudmesh.data.errors import Full
+from cloudmesh.data.config import DirectoryConfig, PlacementRule, Prices, Proposal, Summary
+from cloudmesh.data.errors import Full, Missing
+from cloudmesh.data.quote import placing_of
 
 MIB = 1 << 20
 GIB_MONTH = 1024 * 10**9
@@ -31,6 +32,15 @@ def priced(folder: Path, prices: tuple[Prices, Prices] = (CHEAP, DEAR), **more: 
 def summary(served: Served) -> Summary:
     answer = served.ask("GET", "/internal/summary", user="", headers={"Authorization": f"Bearer {OPERATOR_TOKEN}"})
     return msgspec.json.decode(answer.body, type=Summary)
+
+
+def tell(served: Served, config: DirectoryConfig) -> None:
+    """The operator tells another configuration."""
+    text = configs.dump(config)
+    part = served.file.with_suffix(".part")
+    part.write_bytes(text)
+    part.replace(served.file)
+    served.call(served.gateway.reconfigure(text))
 
 
 def test_each_file_and_store_tells_its_price_and_score(tmp_path: Path) -> None:
@@ -79,7 +89,7 @@ def test_a_store_with_copies_and_no_price_makes_the_cost_unknown(tmp_path: Path)
         served.config = msgspec.structs.replace(
             served.config, rules=(PlacementRule(copies=2, prefer="Cheapest"),)
         )  # fmt: skip
-        served.call(served.gateway.reconfigure(configs.dump(served.config)))
+        tell(served, served.config)
         assert until(lambda: vdir.usage()["pending"] == 0 and vdir.usage()["stores"][1]["files"] == 1)
         cost = vdir.cost()
         assert "monthly" not in cost
@@ -115,3 +125,46 @@ def test_verified_is_when_a_copy_was_last_read_and_found_whole(tmp_path: Path) -
         at = summary(served).verified_at
         assert at > 0
         assert int(served.call(served.gateway.catalog.get("verified"))) == at
+
+
+def test_a_quote_and_a_plan_over_rest(tmp_path: Path) -> None:
+    with priced(tmp_path) as served:
+        vdir = served.vdir()
+        vdir.write("f", b"x" * MIB)
+        assert served.ask("GET", "/v1/quote").problem == (404, "Missing")
+        rules = msgspec.to_builtins([PlacementRule(copies=2, prefer="Cheapest")])
+        told = vdir.plan(rules, ["one", "two"])
+        assert told == {
+            "files": 1, "copies": 1, "bytes": MIB, "size": "1Mi", "removed": 0, "currency": "USD",
+            "requests": "0.000005", "egress": "2", "monthlyBefore": "1", "monthlyAfter": "4",
+        }  # fmt: skip
+        # a store that isn't named is emptied
+        assert {k: v for k, v in vdir.plan(rules, ["two"]).items() if k in ("copies", "removed", "monthlyAfter")} == {
+            "copies": 1, "removed": 1, "monthlyAfter": "3",
+        }  # fmt: skip
+        assert [s["files"] for s in vdir.usage()["stores"]] == [1, 0]
+        with pytest.raises(Missing):
+            vdir.plan(rules, ["three"])
+        assert served.ask("POST", "/v1/plan", {"rules": [], "stores": []}).problem == (400, "InvalidRequest")
+        assert served.ask("POST", "/v1/plan", {"rules": rules, "stores": []}, user="").problem[0] == 401
+
+        stores = tuple(placing_of(store) for store in served.config.stores)
+        asked = Proposal("ab" * 16, (PlacementRule(copies=2, prefer="Cheapest"),), stores)
+        served.config = msgspec.structs.replace(served.config, proposal=asked)
+        tell(served, served.config)
+        assert until(lambda: summary(served).quote)
+        assert vdir.quote() == told
+        quote = summary(served).quote
+        assert quote is not None
+        assert (quote.question, quote.copies) == (asked.question, 1)
+        assert [s["files"] for s in vdir.usage()["stores"]] == [1, 0]
+
+
+def test_a_plug_in_that_isnt_there_keeps_what_runs(tmp_path: Path) -> None:
+    with priced(tmp_path) as served:
+        wanted = msgspec.structs.replace(served.config, rules=(PlacementRule(prefer="Plugin", plugin="nobody's"),))
+        tell(served, wanted)
+        told = summary(served)
+        assert "there is no plug-in 'nobody's' in group cloudmesh.placement" in told.error
+        assert told.config == configs.fingerprint(configs.dump(served.config))
+        served.vdir().write("f", b"x")
