@@ -49,7 +49,7 @@ async def _drop(browser: Browser, name: str, content: bytes) -> None:
 async def test_people_work_with_their_files(tmp_path: Path) -> None:
     axe, pictures = artifacts.axe().read_text(), _pictures(tmp_path)
     found: dict[str, list[str]] = {}
-    with Served(tmp_path) as served:
+    with Served(tmp_path, versions=2) as served:
         async with chromium(tmp_path / "browser") as browser:
             await browser.size(1200, 900)
             await browser.open(served.url)
@@ -128,6 +128,19 @@ async def test_people_work_with_their_files(tmp_path: Path) -> None:
 
             await browser.click("Files", "nav")
             await _sees(browser, "plain.txt", "#list")
+            await browser.click("Details of plain.txt")
+            await _sees(browser, "Older versions", "#dialog")
+            found["versions"] = await browser.violations(axe)
+            await browser.picture(pictures / "versions.png")
+            await browser.click("Restore version 1", "#dialog")
+            await _sees(browser, "as it was in version 1", "#said")
+            assert served.vdir().read("plain.txt") == content
+            await browser.click("Details of plain.txt")
+            await browser.click("Delete version 2", "#dialog")
+            await _sees(browser, "is removed for good", "#dialog")
+            await browser.click("Delete", "#dialog")
+            await _sees(browser, "version 2 of plain.txt is deleted", "#said")
+            assert [one["version"] for one in served.vdir().versions("plain.txt")["versions"]] == [1]
             for width in (360, 320):
                 await browser.size(width, 740, mobile=True)
                 assert await browser.do("document.documentElement.scrollWidth") <= width
