@@ -87,6 +87,8 @@ class Member:
         self.slow = False
         self._slower = 0
         """Looks in a row that showed otherwise than `slow`."""
+        self.noted = False
+        """The catalogue says that it is silent."""
         self.missed: set[str] = set()
         """Files that were looked at while nobody knew whether the store is away."""
         self._users = 0
@@ -167,7 +169,7 @@ class Member:
         self.state, self.message, self._since = old.state, old.message, old._since
         self.latency_ms, self.their_time, self.slow = old.latency_ms, old.their_time, old.slow
         self.used_free, self.files, self.bytes = old.used_free, old.files, old.bytes
-        self.claimed, self.missed, self.shrunk = old.claimed, old.missed, old.shrunk
+        self.claimed, self.missed, self.noted, self.shrunk = old.claimed, old.missed, old.noted, old.shrunk
         if old.looked.is_set():
             self.looked.set()
 
@@ -357,8 +359,10 @@ class Mesh:
             member.files, member.bytes = stores.get(name, (0, 0))
 
     async def _watch(self, member: Member) -> None:
-        asked_room, tell = -CAPACITY_SECONDS, False
+        asked_room, tell, unsure = -CAPACITY_SECONDS, False, False
         while True:
+            if not member.up and member.looked.is_set():
+                await self._note(member, silent=True)
             room = self._clock() - asked_room >= CAPACITY_SECONDS
             first = not member.looked.is_set()
             state, message = await self._look(member, room)
@@ -368,17 +372,23 @@ class Mesh:
             try:
                 # what it was when this process, or the one before it, last knew: a moment of silence is no change
                 seen = await self._catalog.get(f"seen/{member.name}") if first or changed else member.state
-                tell = (tell or member.state != seen) and member.state != "Unknown"
+                if first and await self._catalog.get(f"silent/{member.name}"):
+                    # what the process before this one missed of it nobody knows
+                    unsure = member.noted = True
+                tell = (tell or unsure or member.state != seen) and member.state != "Unknown"
                 if self._untold:
                     await self._tell(self.config)
                 await self._after_wrong_clock()
                 if tell and self._on_change is not None:
                     await self._on_change(member.name)
                     member.missed.clear()
+                    unsure = False
                 if tell and member.state != seen:
                     await self._catalog.set(f"seen/{member.name}", member.state)
                 tell = False
                 await self._after_blip(member)
+                if member.up:
+                    await self._note(member, silent=False)
             except CloudmeshError as error:
                 tell = True
                 log.warning("that store %s is %s can't be acted upon yet: %s", member.name, member.state, error)
@@ -386,6 +396,13 @@ class Mesh:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROBE_SECONDS[member.up]):
                     await member.doubted.wait()
+
+    async def _note(self, member: Member, *, silent: bool) -> None:
+        """Whether it is silent, for a process that comes after this one."""
+        if member.noted is not silent:
+            with contextlib.suppress(CloudmeshError):
+                await self._catalog.set(f"silent/{member.name}", "yes" if silent else "")
+                member.noted = silent
 
     async def _after_wrong_clock(self) -> None:
         """What was put off by a clock that was far ahead would be due when that comes."""
