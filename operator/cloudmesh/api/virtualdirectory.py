@@ -255,11 +255,30 @@ class Sqlite(Model):
     """Class of the volume; left out, the cluster's default."""
 
 
-class CatalogSpec(Model):
-    """Where the catalogue is kept; it can be made anew of what lies in the stores."""
+class Postgresql(Model):
+    """The catalogue in a schema of its own in a PostgreSQL database, from version 13."""
 
-    sqlite: Sqlite
+    uri_secret_ref: LocalReference
+    """A Secret with the key `uri`, such as `postgresql://user:password@host/database?sslmode=require`; with a key
+    `ca.crt` the server's certificate must be of that authority. Whoever it names may make schemas."""
+
+
+class CatalogSpec(Model):
+    """Where the catalogue is kept, exactly one of both; it can be made anew of what lies in the stores."""
+
+    RULES: ClassVar = (
+        exactly_one("spec.catalog", "sqlite", "postgresql"),
+        Rule(
+            cel="has(self.sqlite) == has(oldSelf.sqlite)",
+            message="`spec.catalog` can't be changed to another kind",
+            holds=lambda _: True,
+        ),
+    )
+
+    sqlite: Sqlite | None = None
     """A file on a volume."""
+    postgresql: Postgresql | None = None
+    """A database: a new version of the gateway begins while the one before it still serves."""
 
 
 class BasicAuth(Model):

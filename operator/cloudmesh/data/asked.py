@@ -7,6 +7,7 @@ import binascii
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,7 @@ from cloudmesh.api.datastore import DataStore
 from cloudmesh.api.quantity import parse_quantity
 from cloudmesh.api.virtualdirectory import DEFAULT_COPIES, DirectoryStore, VirtualDirectory
 from cloudmesh.api.virtualdirectory import PlacementRule as AskedRule
+from cloudmesh.data.catalog.address import check_uri
 from cloudmesh.data.config import AccessRule, AuthConfig, DirectoryConfig, Match, PlacementRule, Prices, StoreConfig
 from cloudmesh.data.money import common_currency, in_currency
 from cloudmesh.data.prices import prices_of, sheets_for
@@ -25,6 +27,8 @@ from cloudmesh.engine.resources import Obj
 from cloudmesh.policy.amounts import to_nanos
 
 HTPASSWD_KEY = "htpasswd"
+URI_KEY = "uri"
+AUTHORITY_KEY = "ca.crt"
 REGION_LABEL = "region"
 THIS_CLUSTER = "cluster"
 """Failure domain of the volumes of this cluster: they are lost together with it."""
@@ -81,6 +85,13 @@ def location_of(store: Mapping[str, Any]) -> Location:
     if "webdav" in spec:
         _, host, port, path = _endpoint(spec["webdav"]["endpoint"])
         return ("webdav", host, port, path)
+    if "swift" in spec:
+        place = spec["swift"]
+        _, host, port, path = _endpoint(place["authUrl"])
+        return ("swift", host, port, path, place.get("region", ""), place.get("project", ""), place["container"])
+    if "plugin" in spec:
+        settings = spec["plugin"].get("settings") or {}
+        return ("plugin", spec["plugin"]["name"], *(f"{name}={text}" for name, text in sorted(settings.items())))
     if "local" in spec:
         return ("local", store["metadata"]["namespace"], spec["local"]["persistentVolumeClaimRef"]["name"])
     return ("", store["metadata"]["namespace"], store["metadata"]["name"])
@@ -100,6 +111,11 @@ def _domain(store: DataStore) -> str:
         return store.spec.sftp.host.lower()
     if store.spec.webdav is not None:
         return _endpoint(store.spec.webdav.endpoint)[1]
+    if store.spec.swift is not None:
+        return _endpoint(store.spec.swift.auth_url)[1]
+    if store.spec.plugin is not None:
+        endpoint = store.spec.plugin.settings.get("endpoint", "")
+        return _endpoint(endpoint)[1] if endpoint else ""  # what the store itself declares
     for place, own in ((store.spec.s3, AWS), (store.spec.azure_blob, AZURE), (store.spec.gcs, GOOGLE)):
         if place is not None:
             host = _endpoint(place.endpoint)[1] if place.endpoint else own
@@ -110,7 +126,8 @@ def _domain(store: DataStore) -> str:
 
 def region_of(store: DataStore) -> str:
     """Where a store is: its label `region`, else that of its spec; empty if unknown."""
-    return store.metadata.labels.get(REGION_LABEL) or (store.spec.s3.region if store.spec.s3 is not None else "")
+    own = store.spec.s3.region if store.spec.s3 is not None else store.spec.swift.region if store.spec.swift else ""
+    return store.metadata.labels.get(REGION_LABEL) or own or ""
 
 
 def store_prices(obj: Obj, sheets: Sequence[Obj], now: str) -> Prices:
@@ -244,6 +261,39 @@ def users_in(data: Mapping[str, bytes], secret: str) -> dict[str, str]:
     return users
 
 
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where a catalogue is.
+
+    Args:
+        uri: Address with a password.
+        authority: Certificates that the server's must be of, PEM; empty for none.
+    """
+
+    uri: str = field(repr=False)
+    authority: str = ""
+
+
+def database_in(data: Mapping[str, bytes], secret: str) -> Database:
+    """Address of a Secret's key `uri`, and certificates of its key `ca.crt`.
+
+    Raises:
+        InvalidRequest: There is no address, or it can't be used.
+    """
+    if URI_KEY not in data:
+        raise InvalidRequest(
+            f"Secret '{secret}' must have a key `{URI_KEY}`, such as postgresql://user:password@host/db"
+        )
+    try:
+        uri, authority = data[URI_KEY].decode().strip(), data.get(AUTHORITY_KEY, b"").decode()
+        check_uri(uri)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"Secret '{secret}' isn't text") from error
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Secret '{secret}': {error}") from error
+    return Database(uri, authority)
+
+
 def directory_config(
     directory: VirtualDirectory,
     stores: Iterable[StoreConfig],
@@ -251,6 +301,7 @@ def directory_config(
     installation: str,
     token: str,
     users: Mapping[str, str],
+    database: Database | None = None,
     allow_private: bool,
     regions: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> DirectoryConfig:
@@ -262,6 +313,7 @@ def directory_config(
         installation: Id of the installation.
         token: What the operator shows at `/internal/…`.
         users: Names and bcrypt hashes.
+        database: Where the catalogue is; None for a file.
         allow_private: Endpoints in loopback and link-local networks are allowed.
         regions: By VirtualCluster, where it is.
     """
@@ -300,6 +352,8 @@ def directory_config(
         web=spec.expose.web == "Enabled",
         webdav=spec.expose.webdav == "Enabled",
         operator_token=token,
+        postgres="" if database is None else database.uri,
+        postgres_ca="" if database is None else database.authority,
         allow_private=allow_private,
     )
 

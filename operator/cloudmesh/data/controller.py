@@ -16,7 +16,17 @@ from cloudmesh.api.virtualdirectory import VirtualDirectory
 from cloudmesh.data import config as configs
 from cloudmesh.data.access import Access, access_of, secret_of
 from cloudmesh.data.approval import Decision, decide, question_of
-from cloudmesh.data.asked import decoded, directory_config, encoded, regions_of, store_config, store_prices, users_in
+from cloudmesh.data.asked import (
+    Database,
+    database_in,
+    decoded,
+    directory_config,
+    encoded,
+    regions_of,
+    store_config,
+    store_prices,
+    users_in,
+)
 from cloudmesh.data.config import DirectoryConfig, StoreConfig, Summary
 from cloudmesh.data.directory_metrics import DirectoryMetrics
 from cloudmesh.data.kinds import (
@@ -60,6 +70,7 @@ ANNOTATION_CONFIG = f"{names.GROUP}/config"
 """A new value on a Pod makes its node look at the mounted Secret at once, not within a minute."""
 BY_PREFIX = "prefix"
 """Index of directories by the first part of their prefixes."""
+REASON_CATALOG = "CatalogUnavailable"
 WORKING_SECONDS = 2.0
 IDLE_SECONDS = 15.0
 TROUBLE_SECONDS = 30.0
@@ -146,7 +157,7 @@ class DirectoryReconciler:
         self._wake_stores(key, obj)
         if is_deleting(obj):
             return await self._end(key, obj, directory)
-        if directory.spec.deletion_policy == "Delete":
+        if directory.spec.deletion_policy == "Delete" or directory.spec.catalog.postgresql is not None:
             await self._engine.finalizers.ensure(VIRTUAL_DIRECTORY, obj)
         else:
             await self._engine.finalizers.remove(VIRTUAL_DIRECTORY, obj)
@@ -193,6 +204,8 @@ class DirectoryReconciler:
                 wanted.add(name)
         if directory.spec.expose.auth.basic is not None:
             wanted.add(directory.spec.expose.auth.basic.secret_ref.name)
+        if directory.spec.catalog.postgresql is not None:
+            wanted.add(directory.spec.catalog.postgresql.uri_secret_ref.name)
         self._engine.references.set(key, [("Secret", key.namespace, name) for name in sorted(wanted)])
 
     def _wake_stores(self, key: Key, obj: Obj) -> None:
@@ -282,6 +295,7 @@ class DirectoryReconciler:
             installation=await self._access.installation(),
             token=(told.config.operator_token if told.config is not None else "") or secrets.token_urlsafe(32),
             users=await self._users(directory),
+            database=await self._database(directory),
             allow_private=self._access.settings.allow_private_endpoints,
             regions={
                 cluster["metadata"]["name"]: regions_of(cluster) for cluster in cache.list(VIRTUAL_CLUSTER, namespace)
@@ -331,21 +345,26 @@ class DirectoryReconciler:
         except InvalidRequest as error:
             raise _Refused(Trouble("InvalidRequest", str(error))) from error
 
+    async def _database(self, directory: VirtualDirectory) -> Database | None:
+        """Where the catalogue is, if it is in a database."""
+        asked = directory.spec.catalog.postgresql
+        if asked is None:
+            return None
+        name = asked.uri_secret_ref.name
+        found = await self._engine.kube.get(SECRET, directory.metadata.namespace, name)
+        if found is None:
+            raise _Refused(Trouble(REASON_CATALOG, f"Secret '{name}' isn't there"))
+        try:
+            return database_in(decoded(found.get("data")), name)
+        except InvalidRequest as error:
+            raise _Refused(Trouble(REASON_CATALOG, str(error))) from error
+
     async def _make(self, obj: Obj, directory: VirtualDirectory, wanted: DirectoryConfig, told: Told) -> Told:
         """Makes the gateway and its configuration be as wanted."""
         kube, cache = self._engine.kube, self._engine.cache
         text = configs.dump(wanted)
-        claim = make_claim(obj, directory)
-        found = cache.get(CLAIM, obj["metadata"]["namespace"], claim["metadata"]["name"])
-        if found is None or is_deleting(found):
-            # a claim can't be changed: what there is is as it was asked for, or a stranger's
-            try:
-                await kube.create(CLAIM, claim)
-            except Conflict:
-                there = await kube.get(CLAIM, obj["metadata"]["namespace"], claim["metadata"]["name"])
-                check_own(CLAIM, obj, there, claim["metadata"]["name"])
-        else:
-            check_own(CLAIM, obj, found, claim["metadata"]["name"])
+        if (claim := make_claim(obj, directory)) is not None:
+            await self._claim(obj, claim)
         if text != told.text:
             secret = make_secret(obj, text)
             try:
@@ -362,6 +381,20 @@ class DirectoryReconciler:
         deployment = make_deployment(obj, wanted, settings.gateway_image, log_level=settings.log_level)
         await ensure_child(kube, cache, DEPLOYMENT, obj, deployment)
         return Told(text, wanted)
+
+    async def _claim(self, obj: Obj, claim: Obj) -> None:
+        """Makes the volume that the catalogue lies on."""
+        kube, cache = self._engine.kube, self._engine.cache
+        found = cache.get(CLAIM, obj["metadata"]["namespace"], claim["metadata"]["name"])
+        if found is None or is_deleting(found):
+            # a claim can't be changed: what there is is as it was asked for, or a stranger's
+            try:
+                await kube.create(CLAIM, claim)
+            except Conflict:
+                there = await kube.get(CLAIM, obj["metadata"]["namespace"], claim["metadata"]["name"])
+                check_own(CLAIM, obj, there, claim["metadata"]["name"])
+        else:
+            check_own(CLAIM, obj, found, claim["metadata"]["name"])
 
     async def _nudge(self, key: Key, obj: Obj, told: Told, summary: Summary | None) -> None:
         """Has the node bring a changed Secret to the gateway now."""
@@ -418,10 +451,12 @@ class DirectoryReconciler:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     async def _end(self, key: Key, obj: Obj, directory: VirtualDirectory) -> Done:
-        """With deletionPolicy Delete the gateway takes all objects away first; else all that lasts is in the stores."""
+        """With deletionPolicy Delete the gateway takes all objects away first; else all that lasts is in the stores. A
+        database isn't the directory's own: what it has in it goes too."""
         if not has_finalizer(obj, names.FINALIZER_CLEANUP):
             return Done()
-        if directory.spec.deletion_policy != "Delete" or is_abandoned(obj):
+        emptying = directory.spec.deletion_policy == "Delete"
+        if (not emptying and directory.spec.catalog.postgresql is None) or is_abandoned(obj):
             if is_abandoned(obj):
                 left = ", ".join(f"'{use.prefix}' in {use.store}" for use in uses_of(obj))
                 self._engine.events.emit(obj, "Warning", "Abandoned", f"its objects may stay: {left}")
@@ -431,7 +466,8 @@ class DirectoryReconciler:
         try:
             told = await self._told(obj)
             summary, silence = await self._ask(key, told)
-            if summary is not None and summary.config == told.fingerprint and summary.emptied:
+            done = summary is not None and (summary.emptied if emptying else summary.ended)
+            if summary is not None and done and summary.config == told.fingerprint:
                 if summary.strangers:
                     stay = f"{summary.strangers} objects below its prefixes were never its files: they stay"
                     self._engine.events.emit(obj, "Normal", "StrangersStay", stay)
@@ -443,10 +479,12 @@ class DirectoryReconciler:
                 return Done()
             # by a deletion in the foreground even the Secret may be gone
             config = told.config or await self._wanted(obj, directory, told, summary)
-            told = await self._make(obj, directory, msgspec.structs.replace(config, emptying=True), told)
+            going = msgspec.structs.replace(config, emptying=emptying, ending=not emptying)
+            told = await self._make(obj, directory, going, told)
             if summary is None or summary.config != told.fingerprint:
                 await self._nudge(key, obj, told, summary)
-            waits = silence or "the gateway empties the stores"
+            does = "empties the stores" if emptying else "writes the catalogue into the stores, and removes it"
+            waits = silence or f"the gateway {does}"
         except _Refused as error:
             waits = error.trouble.message
         except CloudmeshError as error:

@@ -24,6 +24,8 @@ CONTAINER = "gateway"
 PORT = 8080
 USER = 65532
 TERMINATION_SECONDS = 30
+SCRATCH = "20Gi"
+"""Of a node's disk at most, while a catalogue in a database is made anew of millions of files."""
 
 
 def child_name(name: str) -> str:
@@ -58,9 +60,11 @@ def make_secret(owner: Obj, config: bytes) -> Obj:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": _metadata(owner), "type": "Opaque", "data": data}
 
 
-def make_claim(owner: Obj, directory: VirtualDirectory) -> Obj:
-    """The volume that the catalogue lies on."""
+def make_claim(owner: Obj, directory: VirtualDirectory) -> Obj | None:
+    """The volume that the catalogue lies on, if it is a file."""
     asked = directory.spec.catalog.sqlite
+    if asked is None:
+        return None
     spec: dict[str, Any] = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": asked.storage}},
@@ -85,6 +89,20 @@ def make_service(owner: Obj) -> Obj:
     )
 
 
+def _catalog_volume(name: str, config: DirectoryConfig) -> Obj:
+    if config.postgres:
+        # what a rebuild needs for a while
+        return {"emptyDir": {"sizeLimit": SCRATCH}}
+    return {"persistentVolumeClaim": {"claimName": child_name(name)}}
+
+
+def _strategy(config: DirectoryConfig) -> Obj:
+    """How a new gateway follows the one before it: two at once would open one file, or want one volume twice."""
+    if not config.postgres or any(store.mount for store in config.stores):
+        return {"type": "Recreate"}
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+
+
 def make_deployment(owner: Obj, config: DirectoryConfig, image: str, *, log_level: str = "INFO") -> Obj:
     """The Deployment of the gateway; passes Pod Security `restricted`.
 
@@ -102,7 +120,7 @@ def make_deployment(owner: Obj, config: DirectoryConfig, image: str, *, log_leve
     volumes: list[Obj] = [
         {"name": "config", "secret": {"secretName": child_name(name), "defaultMode": 0o440}},
         {"name": "ca", "configMap": {"name": CA_CONFIG_MAP, "optional": True}},
-        {"name": "catalog", "persistentVolumeClaim": {"claimName": child_name(name)}},
+        {"name": "catalog"} | _catalog_volume(name, config),
         {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
     ]
     mounts: list[Obj] = [
@@ -163,9 +181,8 @@ def make_deployment(owner: Obj, config: DirectoryConfig, image: str, *, log_leve
             "kind": "Deployment",
             "metadata": _metadata(owner),
             "spec": {
-                # two gateways at once would open one catalogue
                 "replicas": 1,
-                "strategy": {"type": "Recreate"},
+                "strategy": _strategy(config),
                 "revisionHistoryLimit": 1,
                 "selector": {"matchLabels": {DIRECTORY_LABEL: name}},
                 "template": {

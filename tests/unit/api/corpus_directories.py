@@ -44,6 +44,16 @@ def gcs(**fields: Any) -> Spec:
     return {"gcs": {"bucket": "lab-data", **fields}, **_SECRET}
 
 
+def swift(**fields: Any) -> Spec:
+    """A store in Swift by Keystone, or by another login if one is named."""
+    return {"swift": {"authUrl": "https://keystone.example.org:5000/v3", "container": "lab"} | fields, **_SECRET}
+
+
+def plugin(settings: Spec | None = None, **fields: Any) -> Spec:
+    """A store that is plugged in."""
+    return {"plugin": {"name": "box", "settings": settings or {}}, **fields}
+
+
 def stores(*names: str) -> list[Spec]:
     """Stores of a directory."""
     return [{"name": name} for name in names]
@@ -88,13 +98,21 @@ STORES: dict[str, Spec] = {
     "sftp-whole": sftp(port=2222, host="2001:db8::7", path="/", user="u123456-sub1@campus.example.org"),
     "webdav": webdav(),
     "webdav-address": webdav("http://[2001:db8::7]:8080/remote.php/dav/files/lab%20data/"),
+    "swift": swift(),
+    "swift-whole": swift(region="RegionOne", project="My Physics", projectDomain="default", userDomain="people"),
+    "swift-own-login": swift(authUrl="http://[2001:db8::7]:8080/auth/v1.0", container="Lab_data.1"),
+    "plugin": plugin(),
+    "plugin-credentials": plugin(settings={"endpoint": "https://box.example.org", "depth": "3"}, **_SECRET),
     "local": local(),
     "local-read-only": local(access="ReadOnly", capacity=10**9),
     "priced": local(priceSheetRef={"name": "campus"}),
 }
 
-_ONE = "`spec` must have exactly one of `azureBlob`, `gcs`, `local`, `s3`, `sftp` and `webdav`"
-_NEEDS = "`spec.credentials` must be set for `azureBlob`, `gcs`, `s3`, `sftp` and `webdav`, not for others"
+_ONE = "`spec` must have exactly one of `azureBlob`, `gcs`, `local`, `plugin`, `s3`, `sftp`, `swift` and `webdav`"
+_NEEDS = (
+    "`spec.credentials` must be set for `azureBlob`, `gcs`, `s3`, `sftp`, `swift` and `webdav`, may be for `plugin`"
+)
+_LOGIN = "must be the URL of a login"
 _CONTAINER = "must be a container's name such as `lab-data`"
 _ENDPOINT = "must be a URL such as `https://s3.example.org:9000`"
 _BUCKET = "must be a bucket's name such as `lab-data`"
@@ -123,6 +141,24 @@ BAD_STORES: dict[str, Bad] = {
     "endpoint-empty": Bad(s3(endpoint=""), "spec.s3.endpoint"),
     "region-name": Bad(s3(endpoint="https://s3.example.org", region="North Virginia"), "spec.s3.region"),
     "region-nowhere": Bad(s3(region="campus"), "spec.s3.region", "`spec.s3.region` must be one of AWS"),
+    "swift-no-credentials": Bad({"swift": swift()["swift"]}, "spec.credentials", _NEEDS),
+    "swift-no-login": Bad({"swift": {"container": "lab"}, **_SECRET}, "spec.swift.authUrl"),
+    "swift-login-bare": Bad(swift(authUrl="https://keystone.example.org"), "spec.swift.authUrl", _LOGIN),
+    "swift-login-v2": Bad(swift(authUrl="https://keystone.example.org/v2.0"), "spec.swift.authUrl", _LOGIN),
+    "swift-login-user": Bad(swift(authUrl="https://u:p@keystone.example.org/v3"), "spec.swift.authUrl", _LOGIN),
+    "swift-no-container": Bad({"swift": {"authUrl": "https://k.example.org/v3"}, **_SECRET}, "spec.swift.container"),
+    "swift-container-path": Bad(swift(container="lab/data"), "spec.swift.container", "must be a container's name"),
+    "swift-container-long": Bad(swift(container="a" * 256), "spec.swift.container"),
+    "swift-region": Bad(swift(region="Region One"), "spec.swift.region", "must be a region of Keystone's"),
+    "swift-project": Bad(swift(project=" physics"), "spec.swift.project", "must be a name of Keystone"),
+    "swift-v1-project": Bad(
+        swift(authUrl="https://swift.example.org/auth/v1.0", project="physics"), "spec.swift.authUrl", "can be set only"
+    ),
+    "plugin-nameless": Bad({"plugin": {"settings": {}}}, "spec.plugin.name"),
+    "plugin-name": Bad(plugin() | {"plugin": {"name": "a/b"}}, "spec.plugin.name"),
+    "plugin-setting-name": Bad(plugin({"End-Point": "x"}), "spec.plugin.settings", "must have names such as"),
+    "plugin-setting-number": Bad(plugin({"depth": 3}), "spec.plugin.settings"),
+    "plugin-and-s3": Bad({**plugin(), **s3()}, "spec", _ONE),
     "azure-no-credentials": Bad({"azureBlob": azure()["azureBlob"]}, "spec.credentials", _NEEDS),
     "azure-and-gcs": Bad({**azure(), **gcs()}, "spec", _ONE),
     "azure-no-account": Bad(azure(account=None), "spec.azureBlob.account"),
@@ -251,6 +287,7 @@ DIRECTORIES: dict[str, Spec] = {
         },
     ),
     "catalogue-default": lab(catalog={"sqlite": {}}),
+    "catalogue-database": lab(catalog={"postgresql": {"uriSecretRef": {"name": "lab-app"}}}),
     "near-a-cluster": rule(prefer="Nearest", near={"clusterRef": {"name": "lab"}}),
     "plugin": rule(prefer="Plugin", plugin={"name": "by-project"}),
     "cheapest": rule(prefer="Cheapest", weakCopies="Count"),
@@ -382,7 +419,15 @@ BAD_DIRECTORIES: dict[str, Bad] = {
     "verify": Bad(lab(verify={"everySeconds": "30d"}), "spec.verify.everySeconds"),
     "adopt": Bad(lab(adopt=True), "spec.adopt"),
     "deletion": Bad(lab(deletionPolicy="Orphan"), "spec.deletionPolicy"),
-    "catalog-empty": Bad(lab(catalog={}), "spec.catalog.sqlite"),
+    "catalog-empty": Bad(
+        lab(catalog={}), "spec.catalog", "`spec.catalog` must have exactly one of `sqlite` and `postgresql`"
+    ),
+    "catalog-both": Bad(
+        lab(catalog={"sqlite": {}, "postgresql": {"uriSecretRef": {"name": "db"}}}),
+        "spec.catalog",
+        "`spec.catalog` must have exactly one of `sqlite` and `postgresql`",
+    ),
+    "catalog-postgresql": Bad(lab(catalog={"postgresql": {}}), "spec.catalog.postgresql.uriSecretRef"),
     "catalog-storage": Bad(
         lab(catalog={"sqlite": {"storage": 0}}), "spec.catalog.sqlite.storage", "`storage` must be more than 0"
     ),
@@ -409,6 +454,8 @@ CHANGES: dict[str, tuple[str, Spec, Spec, str]] = {
     "container": ("DataStore", azure(), azure(container="other"), "`spec.azureBlob.container` can't be changed"),
     "account": ("DataStore", azure(), azure(account="other"), "`spec.azureBlob.account` can't be changed"),
     "gcs-bucket": ("DataStore", gcs(), gcs(bucket="other"), "`spec.gcs.bucket` can't be changed"),
+    "swift-container": ("DataStore", swift(), swift(container="other"), "`spec.swift.container` can't be changed"),
+    "plugin-name": ("DataStore", plugin(), {"plugin": {"name": "other"}}, "`spec.plugin.name` can't be changed"),
     "store-kind": ("DataStore", s3(), local(), "`spec` can't be changed to another kind of store"),
     "claim": ("DataStore", local(), local("b"), "`spec.local.persistentVolumeClaimRef` can't be changed"),
     "prefix": ("VirtualDirectory", _prefix("a/"), _prefix("b/"), "`spec.stores[].prefix` can't be changed"),
@@ -418,6 +465,10 @@ CHANGES: dict[str, tuple[str, Spec, Spec, str]] = {
     "storage": (
         "VirtualDirectory", lab(), lab(catalog={"sqlite": {"storage": "6Gi"}}),
         "`spec.catalog.sqlite.storage` can't be changed",
+    ),
+    "catalog": (
+        "VirtualDirectory", lab(), lab(catalog={"postgresql": {"uriSecretRef": {"name": "db"}}}),
+        "`spec.catalog` can't be changed to another kind",
     ),
 }  # fmt: skip
 FINE_CHANGES: dict[str, tuple[str, Spec, Spec]] = {

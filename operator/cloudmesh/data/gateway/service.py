@@ -14,7 +14,8 @@ from aiohttp import web
 
 from cloudmesh.data import config as configs
 from cloudmesh.data import plugins, waking
-from cloudmesh.data.catalog.choice import address, catalog_of
+from cloudmesh.data.catalog.address import address
+from cloudmesh.data.catalog.choice import catalog_of
 from cloudmesh.data.catalog.journal import Journal
 from cloudmesh.data.catalog.postgres import PostgresCatalog
 from cloudmesh.data.config import StoreSummary, Summary
@@ -444,7 +445,11 @@ class Gateway:
             self.door.operator(request.headers.get("Authorization", ""))
         except Unauthenticated as error:
             return problems.problem(401, error.reason, str(error))
-        return web.Response(body=msgspec.json.encode(await self.summary()), content_type="application/json")
+        try:
+            told = await self.summary()
+        except Transient as error:
+            return problems.problem(503, error.reason, self.waits or str(error))
+        return web.Response(body=msgspec.json.encode(told), content_type="application/json")
 
     async def cost(self) -> dict[str, Any]:
         """What the directory costs, by store."""
