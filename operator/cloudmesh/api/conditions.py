@@ -41,6 +41,7 @@ VERIFIED: Final = "Verified"
 WITHIN_QUOTA: Final = "WithinQuota"
 WRITABLE: Final = "Writable"
 IDENTITY_CONFIRMED: Final = "IdentityConfirmed"
+AUTH_EXPIRING: Final = "AuthExpiring"
 
 REASON_PENDING: Final = "Pending"
 REASON_AS_SPECIFIED: Final = "AsSpecified"

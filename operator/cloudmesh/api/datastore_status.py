@@ -57,7 +57,7 @@ class DataStoreStatus(Model):
     observed_generation: Generation | None = None
     """The `metadata.generation` that this status is about."""
     conditions: Conditions = Field(default_factory=list)
-    """Ready, Writable, IdentityConfirmed; Reconciling, Stalled and Paused while true."""
+    """Ready, Writable, IdentityConfirmed, AuthExpiring; Reconciling, Stalled and Paused while true."""
     kind: Word | None = None
     """Which store: the member of `spec` that is set."""
     strength: Literal["Strong", "Weak"] | None = None

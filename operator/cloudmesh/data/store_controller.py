@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from cloudmesh.api import conditions as c
@@ -39,6 +40,8 @@ PROBE_SECONDS = 60.0
 RETRY_SECONDS = 10.0
 PROBE_LIMIT = 15.0
 HELD_SECONDS = 10.0
+EXPIRATION_KEY = "expiration"
+"""In the Secret, for credentials that end: when, as RFC 3339."""
 
 
 class StoreReconciler:
@@ -88,7 +91,9 @@ class StoreReconciler:
         if not c.find_condition((obj.get("status") or {}).get("conditions") or [], c.READY):
             obj = await self._write_pending(obj)
         store = DataStore.model_validate(obj)
-        look = await self._look(obj, store, held=bool(uses))
+        found: dict[str, bytes] = {}
+        look = await self._look(obj, store, found, held=bool(uses))
+        look = replace(look, ends=found.get(EXPIRATION_KEY, b"").decode("ascii", "replace").strip())
         prices = store_prices(obj, self._engine.cache.list(PRICE_SHEET, key.namespace), self._now())
         await self._write(key, obj, store.spec.kind, look, uses, prices)
         if uses:
@@ -120,10 +125,10 @@ class StoreReconciler:
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
-    async def _look(self, obj: Obj, store: DataStore, *, held: bool) -> Look:
-        credentials: Mapping[str, bytes] = {}
+    async def _look(self, obj: Obj, store: DataStore, credentials: dict[str, bytes], *, held: bool) -> Look:
+        """One look; `credentials` takes what the Secret holds."""
         try:
-            credentials = await self._access.credentials(obj, hold=held)
+            credentials |= await self._access.credentials(obj, hold=held)
             if store.spec.local is not None:
                 return await self._look_at_claim(
                     store.metadata.namespace, store.spec.local.persistent_volume_claim_ref.name

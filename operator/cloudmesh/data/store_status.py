@@ -12,11 +12,14 @@ from cloudmesh.data.config import Prices
 from cloudmesh.data.prices import price_status
 from cloudmesh.data.using import Use
 from cloudmesh.data.words import apart, size_text
+from cloudmesh.policy.moments import to_seconds, to_time
 
 COUNTERS_SECONDS = 300.0
 COUNTERS = ("objects", "bytes", "used", "latencyMs")
 UP = ("Up", "Slow")
 LATENCY_MS = 5
+EXPIRING_SECONDS = 86400
+"""Credentials that end so soon are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Look:
         writable: Whether it takes writes, None if that wasn't tried.
         latency_ms: Of one call, None if none was made.
         strong: Whether writes can be tied to what is there, None if unknown.
+        ends: When the credentials end, as their Secret says; empty if it doesn't.
     """
 
     ready: bool | None
@@ -38,6 +42,7 @@ class Look:
     writable: bool | None = None
     latency_ms: int | None = None
     strong: bool | None = None
+    ends: str = ""
 
 
 def make_status(
@@ -62,6 +67,7 @@ def make_status(
         conditions.ready("False", look.reason, look.message, stalled=True)
     _writable(conditions, obj, look, uses)
     _identity(conditions, uses)
+    _expiring(conditions, look.ends, now)
     files, size = sum(use.files for use in uses), sum(use.bytes for use in uses)
     status: dict[str, Any] = {
         "observedGeneration": conditions.generation,
@@ -110,6 +116,24 @@ def _identity(conditions: c.Conditions, uses: Sequence[Use]) -> None:
         waits = next(use for use in uses if use.state not in UP)
         told = f"directory {waits.directory}: {waits.message or waits.state}"
         conditions.put(c.IDENTITY_CONFIRMED, "Unknown", c.REASON_PENDING, told)
+
+
+def _expiring(conditions: c.Conditions, ends: str, now: str) -> None:
+    if not ends:
+        conditions.remove(c.AUTH_EXPIRING)
+        return
+    try:
+        left = to_seconds(ends) - to_seconds(now)
+    except ValueError:
+        told = "the Secret's key `expiration` must be a time such as 2026-01-31T12:00:00Z"
+        conditions.put(c.AUTH_EXPIRING, "Unknown", "InvalidRequest", told)
+        return
+    at = to_time(to_seconds(ends))
+    if left > EXPIRING_SECONDS:
+        conditions.put(c.AUTH_EXPIRING, "False", "Valid", f"the credentials hold until {at}")
+    else:
+        reason, word = ("Expiring", "end") if left > 0 else ("Expired", "ended")
+        conditions.put(c.AUTH_EXPIRING, "True", reason, f"the credentials {word} at {at}: put new ones into the Secret")
 
 
 def settle(status: dict[str, Any], old: Mapping[str, Any], counted: float, clock: float) -> tuple[dict[str, Any], bool]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pytest
-from tests.unit.data.directory_scene import Scene, scene
+from tests.unit.data.directory_scene import KEYS, Scene, scene
 
 from cloudmesh.data.kinds import CLAIM, CLOUD_ACCOUNT, DATA_STORE, VIRTUAL_DIRECTORY
 from cloudmesh.engine import SECRET, AuthFailed, CloudmeshError, InvalidRequest, RateLimited, Transient
@@ -241,3 +242,31 @@ async def test_paused(s: Scene) -> None:
         await s.settle(200)
         assert ready(s, type_="Paused")[0] == "True"
         assert len(s.probed) == looked
+
+
+@scene
+async def test_credentials_that_end_are_told_before(s: Scene) -> None:
+    def ends(time: str) -> None:
+        s.secret(**KEYS, expiration=time)
+
+    ends("2099-01-01T00:00:00Z")
+    s.store()
+    async with s.operator():
+        await s.settle()
+        told = s.condition("AuthExpiring", "aws", DATA_STORE)
+        assert told == ("False", "Valid", "the credentials hold until 2099-01-01T00:00:00Z")
+        soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=23)
+        ends(soon.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        await s.settle(70)
+        assert s.condition("AuthExpiring", "aws", DATA_STORE)[:2] == ("True", "Expiring")
+        ends("2020-01-01T00:00:00+01:00")
+        await s.settle(70)
+        told = s.condition("AuthExpiring", "aws", DATA_STORE)
+        assert told[:2] == ("True", "Expired")
+        assert "ended at 2019-12-31T23:00:00Z" in told[2]
+        ends("tomorrow")
+        await s.settle(70)
+        assert s.condition("AuthExpiring", "aws", DATA_STORE)[:2] == ("Unknown", "InvalidRequest")
+        s.secret()
+        await s.settle(70)
+        assert s.condition("AuthExpiring", "aws", DATA_STORE) == ("", "", "")
