@@ -326,6 +326,32 @@ async def test_pages_without_objects_are_not_the_end(harness: GcsHarness) -> Non
     assert [each.key for each in (await store.list("")).objects] == ["b", "c"]
 
 
+async def test_what_the_proxy_does_is_what_the_server_lacks(harness: GcsHarness, server: GcsServer) -> None:
+    """Should the server learn it, the proxy can do less, and the page must say so."""
+
+    def alone() -> dict[str, int]:
+        http, own = harness._http, f"{server.url}/storage/v1/b/{harness.bucket}/o"
+        upload = f"{server.url}/upload/storage/v1/b/{harness.bucket}/o"
+
+        def status(method: str, url: str, body: bytes = b"", **headers: str) -> int:
+            return http.send(method, url, {name.replace("_", "-"): text for name, text in headers.items()}, body).status
+
+        def session(name: str) -> str:
+            answer = http.send("POST", f"{upload}?uploadType=resumable&name={name}", {"Content-Type": "a/b"}, b"{}")
+            return answer.headers["location"]
+
+        status("POST", f"{upload}?uploadType=media&name=x", b"1", Content_Type="a/b")
+        found = {"read": status("GET", f"{own}/x?alt=media&ifGenerationMatch=1")}
+        found["delete"] = status("DELETE", f"{own}/x?ifGenerationMatch=1")
+        found["asked"] = status("PUT", session("y"), Content_Range="bytes */*")
+        ended = session("z")
+        status("DELETE", ended)
+        found["ended"] = status("PUT", ended, b"1", Content_Range="bytes 0-0/1")
+        return found
+
+    assert await asyncio.to_thread(alone) == {"read": 200, "delete": 200, "asked": 200, "ended": 200}
+
+
 # -- who one is
 
 
