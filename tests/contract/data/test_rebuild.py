@@ -384,7 +384,7 @@ async def test_another_store_takes_it_when_one_is_down(tmp_path: Path) -> None:
         await world.catalog.mkdir("d")
         await world.journal.sync()
         assert (len(world.places["s1"].objects), len(world.places["s2"].objects)) == (0, 1)
-        assert world.members["s1"].state == "Unknown"
+        assert world.members["s1"].doubted.is_set()
         world.places["s2"].hook = down
         await world.catalog.mkdir("e")
         with pytest.raises(Transient, match="no store takes the journal"):

@@ -11,7 +11,8 @@ from aiohttp import web
 from cloudmesh.data import summary
 from cloudmesh.data.config import Summary
 from cloudmesh.data.settings import DataSettings
-from cloudmesh.data.summary import COUNTERS_SECONDS, HttpReader, settle, time_text
+from cloudmesh.data.summary import COUNTERS_SECONDS, HttpReader, settle
+from cloudmesh.data.words import time_text
 from cloudmesh.engine import AuthFailed, CloudmeshError, Transient
 
 TOLD = Summary(config="abc", files=3)

@@ -264,7 +264,8 @@ class Journal:
             error = Transient(f"{type(failed).__name__}: {failed}")
         else:
             return ""
-        member.doubt(error)
+        # looked at now; what only takes no record may be read all the while
+        member.doubted.set()
         return f"{error.reason}: {error}"
 
     # -- in two stores
