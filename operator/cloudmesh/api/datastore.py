@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cloudmesh.api.cloudaccount import HostKey, HostName
+from cloudmesh.api.cloudaccount import HostKey, HostName, Settings
 from cloudmesh.api.datastore_status import DataStoreStatus
 from cloudmesh.api.fields import LocalReference, ObjectMeta, Quantity
 from cloudmesh.api.machines import OWN_NAME, exactly_one, positive, unchangeable
@@ -26,13 +26,24 @@ _BUCKET = r"^[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]$"
 _ACCOUNT = r"^[a-z0-9]{3,24}$"
 _CONTAINER = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 _GCS_BUCKET = r"^[a-z0-9][-_a-z0-9]*(\.[-_a-z0-9]+)*$"
+_AUTH_URL = (
+    r"^https?://([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-~]*)?/(v3|v1|v1\.0)/?$"
+)
+_SWIFT_CONTAINER = r"^[A-Za-z0-9_][-A-Za-z0-9_.]*$"
+_SWIFT_REGION = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+_KEYSTONE_NAME = r"^[A-Za-z0-9_]([-A-Za-z0-9_. ]*[A-Za-z0-9_])?$"
+KeystoneName = Annotated[
+    str,
+    Field(min_length=1, max_length=64, pattern=_KEYSTONE_NAME),
+    Shape(_KEYSTONE_NAME, "must be a name of Keystone such as `physics`: letters, digits, '-', '_', '.' and spaces within"),
+]
 
 
 class Place(Model):
     """A member of DataStore.spec that says which store it is."""
 
-    CREDENTIALS: ClassVar[Literal["Needed", "None"]] = "None"
-    """Whether `spec.credentials` must be set or can't be."""
+    CREDENTIALS: ClassVar[Literal["Needed", "Allowed", "None"]] = "None"
+    """Whether `spec.credentials` must be set, may be, or can't be."""
     ENDPOINTS: ClassVar[Mapping[str, Literal["Url", "Host"]]] = {}
     """Paths of the fields that say where to connect: the Secret must list these hosts."""
 
@@ -179,6 +190,72 @@ class Webdav(Place):
     """URL of the collection, such as `https://dav.example.org/files/lab`; it must be there."""
 
 
+class Swift(Place):
+    """A container of OpenStack Swift."""
+
+    CREDENTIALS = "Needed"
+    ENDPOINTS: ClassVar = {"authUrl": "Url"}
+    RULES: ClassVar = (
+        unchangeable("spec.swift", "container", required=True),
+        Rule(
+            cel="self.authUrl.matches('/v3/?$') || (!has(self.region) && !has(self.project) && !has(self.projectDomain)"
+            " && !has(self.userDomain))",
+            message="`region`, `project`, `projectDomain` and `userDomain` can be set only where `spec.swift.authUrl`"
+            " is Keystone's, ending in /v3",
+            holds=lambda s: (
+                s.auth_url.rstrip("/").endswith("/v3")
+                or (s.region, s.project, s.project_domain, s.user_domain) == (None, None, None, None)
+            ),
+            field_path=".authUrl",
+        ),
+    )
+
+    auth_url: Annotated[
+        str,
+        Field(min_length=1, max_length=512, pattern=_AUTH_URL),
+        Shape(
+            _AUTH_URL,
+            "must be the URL of a login, such as `https://keystone.example.org:5000/v3` of Keystone, or"
+            " `https://swift.example.org/auth/v1.0` of Swift itself",
+        ),
+    ]
+    """Where to log in, such as `https://keystone.example.org:5000/v3`, or `https://swift.example.org/auth/v1.0`."""
+    container: Annotated[
+        str,
+        Field(min_length=1, max_length=255, pattern=_SWIFT_CONTAINER),
+        Shape(_SWIFT_CONTAINER, "must be a container's name such as `lab-data`: letters, digits, '-', '_' and '.'"),
+    ]
+    """The container; it must be there."""
+    region: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=63, pattern=_SWIFT_REGION),
+            Shape(_SWIFT_REGION, "must be a region of Keystone's catalogue, such as `RegionOne`"),
+        ]
+        | None
+    ) = None
+    """Region of Keystone's catalogue, such as `RegionOne`; may be left out where the object store has only one."""
+    project: KeystoneName | None = None
+    """Project of the user; left out with an application credential, which has its own."""
+    project_domain: KeystoneName | None = None
+    """Domain of the project; left out, `Default`."""
+    user_domain: KeystoneName | None = None
+    """Domain of the user; left out, `Default`."""
+
+
+class Plugin(Place):
+    """A store that is plugged into the operator."""
+
+    CREDENTIALS = "Allowed"
+    ENDPOINTS: ClassVar = {"settings.endpoint": "Url"}
+    RULES: ClassVar = (unchangeable("spec.plugin", "name", required=True),)
+
+    name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")]
+    """Name that the store is registered by, as an entry point of the group `cloudmesh.store`."""
+    settings: Settings = Field(default_factory=dict)
+    """What the store is told, in its own words; `endpoint` is the URL of its API: the Secret must list its host."""
+
+
 class Local(Place):
     """A volume of this cluster."""
 
@@ -197,13 +274,16 @@ PLACES: Mapping[str, type[Place]] = {
     "azureBlob": AzureBlob,
     "gcs": Gcs,
     "local": Local,
+    "plugin": Plugin,
     "s3": S3,
     "sftp": Sftp,
+    "swift": Swift,
     "webdav": Webdav,
 }
 KINDS = tuple(PLACES)
 """Members of DataStore.spec that say which store it is; exactly one of them is set."""
 _NEEDED = [kind for kind, place in PLACES.items() if place.CREDENTIALS == "Needed"]
+_ALLOWED = [kind for kind, place in PLACES.items() if place.CREDENTIALS == "Allowed"]
 
 
 def _attribute(kind: str) -> str:
@@ -211,7 +291,7 @@ def _attribute(kind: str) -> str:
 
 
 def _listed(kinds: Sequence[str]) -> str:
-    return ", ".join(f"`{kind}`" for kind in kinds[:-1]) + f" and `{kinds[-1]}`"
+    return " and ".join(filter(None, (", ".join(f"`{kind}`" for kind in kinds[:-1]), f"`{kinds[-1]}`")))
 
 
 class StoreCredentials(Model):
@@ -231,7 +311,7 @@ class StoreLimits(Model):
 
 
 class DataStoreSpec(Model):
-    """Which store, and how to use it; exactly one of `azureBlob`, `gcs`, `local`, `s3` and `sftp`."""
+    """Which store, and how to use it; exactly one of its members `azureBlob` to `webdav`."""
 
     RULES: ClassVar = (
         exactly_one("spec", *KINDS),
@@ -241,9 +321,14 @@ class DataStoreSpec(Model):
             holds=lambda _: True,
         ),
         Rule(
-            cel=f"({' || '.join(f'has(self.{k})' for k in _NEEDED)}) == has(self.credentials)",
-            message=f"`spec.credentials` must be set for {_listed(_NEEDED)}, not for others",
-            holds=lambda s: any(getattr(s, _attribute(k)) is not None for k in _NEEDED) == (s.credentials is not None),
+            cel=f"{' || '.join(f'has(self.{k})' for k in _ALLOWED)}"
+            f" || ({' || '.join(f'has(self.{k})' for k in _NEEDED)}) == has(self.credentials)",
+            message=f"`spec.credentials` must be set for {_listed(_NEEDED)}, may be for {_listed(_ALLOWED)}, and"
+            " can't be for others",
+            holds=lambda s: (
+                any(getattr(s, _attribute(k)) is not None for k in _ALLOWED)
+                or any(getattr(s, _attribute(k)) is not None for k in _NEEDED) == (s.credentials is not None)
+            ),
             field_path=".credentials",
         ),
     )
@@ -254,10 +339,14 @@ class DataStoreSpec(Model):
     """A bucket of Google Cloud Storage."""
     local: Local | None = None
     """A volume of this cluster."""
+    plugin: Plugin | None = None
+    """A store that is plugged into the operator."""
     s3: S3 | None = None
     """A bucket of S3, or of a store that speaks S3."""
     sftp: Sftp | None = None
     """A folder of an SFTP server."""
+    swift: Swift | None = None
+    """A container of OpenStack Swift."""
     webdav: Webdav | None = None
     """A collection of a WebDAV server."""
     credentials: StoreCredentials | None = None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, Final
 
 from cloudmesh.data.stores.ports import Store
-from cloudmesh.engine.errors import InvalidRequest
+from cloudmesh.engine.errors import CloudmeshError, InvalidRequest
 
 GROUP: Final = "cloudmesh.store"
+PLUGIN: Final = "plugin"
+"""The member of DataStore.spec that names an entry point of that group."""
 OWN: Final[Mapping[str, str]] = {
     "azureBlob": "cloudmesh.data.stores.azure:make",
     "gcs": "cloudmesh.data.stores.gcs:make",
@@ -62,10 +64,33 @@ def maker(kind: str) -> Make:
         module, _, function = OWN[kind].partition(":")
         made: Make = getattr(importlib.import_module(module), function)
         return made
+    return _plugged if kind == PLUGIN else _installed(kind)
+
+
+def _plugged(context: StoreContext) -> Store:
+    """The store that `spec.plugin` names, made from its own settings.
+
+    Raises:
+        InvalidRequest: There is none, or it can't use them.
+    """
+    name = str(context.settings["name"])
+    make = _installed(name)
+    try:
+        return make(replace(context, settings=context.settings.get("settings") or {}))
+    except CloudmeshError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a plug-in raises
+        told = f"{type(error).__name__}: {error}"
+        raise InvalidRequest(f"the plug-in '{name}' can't use `spec.plugin.settings`: {told}") from None
+
+
+@lru_cache(maxsize=64)
+def _installed(kind: str) -> Make:
     for point in entry_points(group=GROUP, name=kind):
         try:
             found: Make = point.load()
         except Exception as error:
             raise InvalidRequest(f"the store '{kind}' can't be loaded: {type(error).__name__}: {error}") from error
         return found
-    raise InvalidRequest(f"there is no store '{kind}': known are {', '.join(sorted(OWN))}")
+    plugged = ", ".join(sorted(point.name for point in entry_points(group=GROUP))) or "none"
+    raise InvalidRequest(f"there is no store '{kind}': known are {', '.join(sorted(OWN))}; plugged in are: {plugged}")

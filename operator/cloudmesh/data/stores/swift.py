@@ -41,7 +41,7 @@ from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, RateLimited,
 
 LINK_KEY: Final = "temp_url_key"
 KNOWN: Final = frozenset({USER, PASSWORD, APPLICATION_ID, APPLICATION_SECRET, LINK_KEY, "hosts"})
-PART: Final = 16 << 20
+PART: Final = 8 << 20
 """Bytes of a part: what is larger goes up as segments."""
 CALL_SECONDS: Final = 60.0
 COPY_BYTES_A_SECOND: Final = 5 << 20
@@ -223,6 +223,8 @@ class SwiftStore:
                         newest = True  # some server may only not have it yet
                         continue
                     if answer.status == 416:
+                        if position > start:
+                            raise Changed(f"{key} became shorter while it was read")
                         break
                     tag, end = _part_of(key, answer.headers, answer.status, position, end)
                     async with aclosing(self._pieces(key, answer.content, end - position)) as pieces:

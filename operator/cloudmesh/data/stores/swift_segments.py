@@ -133,6 +133,7 @@ class Upload:
         self._made: list[str] = []
         self._running: set[asyncio.Task[None]] = set()
         self._undecided = self._late = False
+        self._count = 0
         self.size = 0
 
     async def __aenter__(self) -> Upload:
@@ -158,7 +159,8 @@ class Upload:
         await self._begin(segment.size, segment.tag, {"X-Copy-From": source, "If-Match": f'"{segment.tag}"'}, b"")
 
     async def _begin(self, size: int, tag: str, headers: Mapping[str, str], body: bytes) -> None:
-        key, number = self._next("s"), len(self._segments) + len(self._running)
+        key, number = self._next("s"), self._count
+        self._count += 1
         self.size += size
         self._running.add(asyncio.create_task(self._send(number, Segment(key, tag, size), headers, body)))
         if len(self._running) >= IN_FLIGHT:
