@@ -168,8 +168,11 @@ class Recovery:
             tag = target.expect
             if not tag and not member.store.info.attributes:
                 # by its content alone it is told from somebody else's
-                async with asyncio.timeout(STAT_SECONDS):
-                    seen = await member.store.stat(target.key)
+                try:
+                    async with asyncio.timeout(STAT_SECONDS):
+                        seen = await member.store.stat(target.key)
+                except TimeoutError:
+                    raise Transient(f"{member.name}: no answer within {STAT_SECONDS:g} s") from None
                 if seen is None or located is None or seen.size != located.entry.size:
                     continue
                 digest = hashlib.sha256()
