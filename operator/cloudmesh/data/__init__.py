@@ -10,7 +10,7 @@ The operator's side makes a gateway for each directory and asks it how it does; 
 | `access`, `settings`, `kinds`, `words` | Secrets and hosts of stores, the operator's settings, tools |
 | `config`, `model`, `errors`, `names` | what both sides speak of: configuration, entries and copies, paths and keys |
 | `gateway` | one process: its doors, who is let in, and what goes on in the background |
-| `tree`, `writer`, `upload`, `memory` | the directory: looking, reading, changing; a write, its streams, what they take |
+| `tree`, `writer`, `upload`, `memory` | the directory: looking, reading, changing; a write, its streams, its memory |
 | `placement`, `plan`, `balance` | pure: which stores a file belongs in, what the mover does next, what evens stores |
 | `mover`, `recovery` | carries the plan out; ends what a crash left open |
 | `leisure`, `settling` | what isn't urgent, one after the other: objects get the names of their files |
