@@ -7,7 +7,6 @@ import binascii
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +16,6 @@ from cloudmesh.api.datastore import DataStore
 from cloudmesh.api.quantity import parse_quantity
 from cloudmesh.api.virtualdirectory import DEFAULT_COPIES, DirectoryStore, VirtualDirectory
 from cloudmesh.api.virtualdirectory import PlacementRule as AskedRule
-from cloudmesh.data.catalog.address import check_uri
 from cloudmesh.data.config import AccessRule, AuthConfig, DirectoryConfig, Match, PlacementRule, Prices, StoreConfig
 from cloudmesh.data.money import common_currency, in_currency
 from cloudmesh.data.prices import prices_of, sheets_for
@@ -27,8 +25,6 @@ from cloudmesh.engine.resources import Obj
 from cloudmesh.policy.amounts import to_nanos
 
 HTPASSWD_KEY = "htpasswd"
-URI_KEY = "uri"
-AUTHORITY_KEY = "ca.crt"
 REGION_LABEL = "region"
 THIS_CLUSTER = "cluster"
 """Failure domain of the volumes of this cluster: they are lost together with it."""
@@ -261,39 +257,6 @@ def users_in(data: Mapping[str, bytes], secret: str) -> dict[str, str]:
     return users
 
 
-@dataclass(frozen=True, slots=True)
-class Database:
-    """Where a catalogue is.
-
-    Args:
-        uri: Address with a password.
-        authority: Certificates that the server's must be of, PEM; empty for none.
-    """
-
-    uri: str = field(repr=False)
-    authority: str = ""
-
-
-def database_in(data: Mapping[str, bytes], secret: str) -> Database:
-    """Address of a Secret's key `uri`, and certificates of its key `ca.crt`.
-
-    Raises:
-        InvalidRequest: There is no address, or it can't be used.
-    """
-    if URI_KEY not in data:
-        raise InvalidRequest(
-            f"Secret '{secret}' must have a key `{URI_KEY}`, such as postgresql://user:password@host/db"
-        )
-    try:
-        uri, authority = data[URI_KEY].decode().strip(), data.get(AUTHORITY_KEY, b"").decode()
-        check_uri(uri)
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"Secret '{secret}' isn't text") from error
-    except InvalidRequest as error:
-        raise InvalidRequest(f"Secret '{secret}': {error}") from error
-    return Database(uri, authority)
-
-
 def directory_config(
     directory: VirtualDirectory,
     stores: Iterable[StoreConfig],
@@ -301,7 +264,7 @@ def directory_config(
     installation: str,
     token: str,
     users: Mapping[str, str],
-    database: Database | None = None,
+    database: tuple[str, str] = ("", ""),
     allow_private: bool,
     regions: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> DirectoryConfig:
@@ -313,7 +276,7 @@ def directory_config(
         installation: Id of the installation.
         token: What the operator shows at `/internal/…`.
         users: Names and bcrypt hashes.
-        database: Where the catalogue is; None for a file.
+        database: Address of the catalogue's database, and certificates of its server's authority; empty for a file.
         allow_private: Endpoints in loopback and link-local networks are allowed.
         regions: By VirtualCluster, where it is.
     """
@@ -352,8 +315,8 @@ def directory_config(
         web=spec.expose.web == "Enabled",
         webdav=spec.expose.webdav == "Enabled",
         operator_token=token,
-        postgres="" if database is None else database.uri,
-        postgres_ca="" if database is None else database.authority,
+        postgres=database[0],
+        postgres_ca=database[1],
         allow_private=allow_private,
     )
 

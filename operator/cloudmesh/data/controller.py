@@ -17,8 +17,6 @@ from cloudmesh.data import config as configs
 from cloudmesh.data.access import Access, access_of, secret_of
 from cloudmesh.data.approval import Decision, decide, question_of
 from cloudmesh.data.asked import (
-    Database,
-    database_in,
     decoded,
     directory_config,
     encoded,
@@ -27,6 +25,7 @@ from cloudmesh.data.asked import (
     store_prices,
     users_in,
 )
+from cloudmesh.data.catalog.address import database_in
 from cloudmesh.data.config import DirectoryConfig, StoreConfig, Summary
 from cloudmesh.data.directory_metrics import DirectoryMetrics
 from cloudmesh.data.kinds import (
@@ -345,11 +344,11 @@ class DirectoryReconciler:
         except InvalidRequest as error:
             raise _Refused(Trouble("InvalidRequest", str(error))) from error
 
-    async def _database(self, directory: VirtualDirectory) -> Database | None:
-        """Where the catalogue is, if it is in a database."""
+    async def _database(self, directory: VirtualDirectory) -> tuple[str, str]:
+        """Address of the catalogue's database and certificates of its authority; empty for a file."""
         asked = directory.spec.catalog.postgresql
         if asked is None:
-            return None
+            return "", ""
         name = asked.uri_secret_ref.name
         found = await self._engine.kube.get(SECRET, directory.metadata.namespace, name)
         if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from cloudmesh.data.config import DirectoryConfig
 from cloudmesh.engine.errors import InvalidRequest
 
+URI_KEY: Final = "uri"
+AUTHORITY_KEY: Final = "ca.crt"
 ALLOWED: Final = frozenset({
     "host", "port", "dbname", "user", "password", "sslmode", "channel_binding", "connect_timeout",
     "application_name", "target_session_attrs", "load_balance_hosts", "require_auth",
@@ -35,6 +38,26 @@ def check_uri(uri: str) -> None:
     for name in ("host", "user", "dbname"):
         if not told.get(name):
             raise InvalidRequest(f"the address of the database has no {name}")
+
+
+def database_in(data: Mapping[str, bytes], secret: str) -> tuple[str, str]:
+    """Address of a Secret's key `uri`, and certificates of its key `ca.crt`, empty for none.
+
+    Raises:
+        InvalidRequest: There is no address, or it can't be used.
+    """
+    if URI_KEY not in data:
+        raise InvalidRequest(
+            f"Secret '{secret}' must have a key `{URI_KEY}`, such as postgresql://user:password@host/db"
+        )
+    try:
+        uri, authority = data[URI_KEY].decode().strip(), data.get(AUTHORITY_KEY, b"").decode()
+        check_uri(uri)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"Secret '{secret}' isn't text") from error
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Secret '{secret}': {error}") from error
+    return uri, authority
 
 
 def address(config: DirectoryConfig, folder: Path) -> str:
