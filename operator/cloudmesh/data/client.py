@@ -16,15 +16,15 @@ import urllib3
 
 from cloudmesh.data import names
 from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, Missing
-from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Conflict, InvalidRequest, Transient
+from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Conflict, InvalidRequest, RateLimited, Transient
 
 TOKEN_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 NAMESPACE_FILE = TOKEN_FILE.with_name("namespace")
 PIECE = 1 << 20
 CONNECT_SECONDS, READ_SECONDS = 10.0, 300.0
 _ERRORS: Mapping[int, type[CloudmeshError]] = {
-    400: InvalidRequest, 401: AuthFailed, 403: AuthFailed, 404: Missing, 412: Changed, 422: InvalidName,
-    503: Transient, 507: Full,
+    400: InvalidRequest, 401: AuthFailed, 403: AuthFailed, 404: Missing, 408: Transient, 412: Changed,
+    422: InvalidName, 423: Conflict, 429: RateLimited, 503: Transient, 507: Full,
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from cloudmesh.data.config import AccessRule, AuthConfig
 from cloudmesh.data.gateway import auth, paging
 from cloudmesh.data.gateway.settings import GatewaySettings
 from cloudmesh.data.gateway.throttle import FREE, MOST, MOST_SECONDS, Throttle, Throttled
+from cloudmesh.engine.errors import Conflict, RateLimited
 
 QUIET = GatewaySettings(idle_seconds=0.5)
 
@@ -233,6 +234,8 @@ def test_a_guesser_is_held_up_and_others_arent(served: Served, monkeypatch: pyte
     answer = served.ask("GET", "/v1/usage", headers={"Authorization": basic("ada", "one more")})
     assert answer.problem == (429, "Throttled")
     assert 0 < int(answer.headers["Retry-After"]) <= 60
+    with pytest.raises(RateLimited):
+        served.vdir("ada", "and another").usage()
     # whoever is in stays in, others come in, and nobody else's name is held up
     assert served.ask("GET", "/v1/usage").status == 200
     assert served.ask("GET", "/v1/usage", user="bob").status == 200
@@ -283,6 +286,8 @@ def test_locks_bind_rest_too(served: Served) -> None:
         assert served.ask(method, target, body, {"If": f"({token})"}, user="bob").status == 423
     assert served.ask("PUT", "/v1/files/d/a", b"2", {"If": f"({token})"}).status == 200
     assert served.ask("PUT", "/v1/files/outside", b"2").status == 201
+    with pytest.raises(Conflict, match="locked by 'ada'"):
+        served.vdir("bob").write("d/a", b"2")
     assert served.ask("GET", "/v1/files/d/a", user="bob").body == b"2"
     assert served.ask("DELETE", "/v1/files/d?recursive=true", headers={"If": f"({token})"}).status == 204
     assert served.ask("MKCOL", "/dav/d", user="bob").status == 201
