@@ -10,7 +10,7 @@ The operator's side makes a gateway for each directory and asks it how it does; 
 | `access`, `settings`, `kinds`, `words` | Secrets and hosts of stores, the operator's settings, tools |
 | `config`, `model`, `errors`, `names` | what both sides speak of: configuration, entries and copies, paths and keys |
 | `gateway` | one process: its doors, who is let in, and what goes on in the background |
-| `tree`, `writer`, `upload`, `memory` | the directory: looking, reading, changing; a write and its streams; what they take |
+| `tree`, `writer`, `upload`, `memory` | the directory: looking, reading, changing; a write, its streams, what they take |
 | `placement`, `plan` | pure: which stores a file belongs in, and what the mover does next |
 | `mover`, `recovery` | carries the plan out; ends what a crash left open |
 | `following`, `scan`, `borders` | what others do in stores: listings beside the record; other directories within a prefix |
