@@ -19,7 +19,7 @@ from cloudmesh.data.config import AccessRule, AuthConfig
 from cloudmesh.data.gateway import auth, paging
 from cloudmesh.data.gateway.settings import GatewaySettings
 from cloudmesh.data.gateway.throttle import FREE, MOST, MOST_SECONDS, Throttle, Throttled
-from cloudmesh.engine.errors import Conflict, RateLimited
+from cloudmesh.engine.errors import Conflict
 
 QUIET = GatewaySettings(idle_seconds=0.5)
 
@@ -234,8 +234,6 @@ def test_a_guesser_is_held_up_and_others_arent(served: Served, monkeypatch: pyte
     answer = served.ask("GET", "/v1/usage", headers={"Authorization": basic("ada", "one more")})
     assert answer.problem == (429, "Throttled")
     assert 0 < int(answer.headers["Retry-After"]) <= 60
-    with pytest.raises(RateLimited):
-        served.vdir("ada", "and another").usage()
     # whoever is in stays in, others come in, and nobody else's name is held up
     assert served.ask("GET", "/v1/usage").status == 200
     assert served.ask("GET", "/v1/usage", user="bob").status == 200
