@@ -35,6 +35,8 @@ DefaultRuntimeDir {folder}/run
 ErrorLog {folder}/log
 {modules}
 DocumentRoot {folder}/data
+KeepAliveTimeout 300
+MaxKeepAliveRequests 0
 DavLockDB {folder}/run/locks
 <Directory {folder}/data>
     Dav On

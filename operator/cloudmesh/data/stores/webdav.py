@@ -397,6 +397,8 @@ class _Writing:
             raise Transient(f"{self._key}: the server's entity tag doesn't tell two contents apart: try again")
         self._record = Record(self._key, seen.mark, self._texts)
         await self._keep(self._record)
+        if self._if_tag:
+            there_now = await self.compare()  # as late as can be
         await self._place(there_now)
         with suppress(CloudmeshError):  # it is published, whatever else fails
             if there_now is not None:
@@ -539,11 +541,13 @@ async def make_folders(client: DavClient, path: str) -> None:
 async def _make_folder(client: DavClient, path: str) -> None:
     try:
         await client.change("MKCOL", path, also=(405,))
-    except ReadOnly:
-        # servers say so too where another one has made it at the same moment
-        seen = await client.look(path)
-        if seen is None or not seen.folder:
+    except (ReadOnly, InvalidRequest):
+        # servers say so too where another one has made it at the same moment, or where there is a file
+        seen = await client.look(path.removesuffix("/"))
+        if seen is None:
             raise
+        if not seen.folder:
+            raise NameConflict(f"{path}: a file is where a collection must be") from None
 
 
 async def blocked(client: DavClient, parts: Sequence[str]) -> str:
