@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -61,12 +62,21 @@ class HttpReader:
                 if answer.status == 401:
                     raise AuthFailed("the gateway doesn't know the operator's token")
                 if answer.status != 200:
-                    raise Transient(f"the gateway answers {answer.status}")
+                    raise Transient(f"the gateway answers {answer.status}{_detail(body)}")
                 return msgspec.json.decode(body, type=Summary)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Transient(f"the gateway doesn't answer: {type(error).__name__}") from error
         except msgspec.DecodeError as error:
             raise Transient(f"the gateway's answer can't be read: {error}") from error
+
+
+def _detail(body: bytes) -> str:
+    """What a problem document tells, such as that the catalogue's database is away."""
+    with contextlib.suppress(msgspec.DecodeError):
+        told = msgspec.json.decode(body)
+        if isinstance(told, dict) and isinstance(told.get("detail"), str):
+            return f": {told['detail'][:300]}"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,12 @@ def test_answers_that_are_no_good(monkeypatch: pytest.MonkeyPatch, status: int, 
         asyncio.run(ask(monkeypatch, status=status, body=body))
 
 
+def test_what_a_gateway_that_can_t_answer_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b'{"title": "Service Unavailable", "detail": "the catalogue\'s database can\'t be used"}'
+    with pytest.raises(Transient, match="answers 503: the catalogue's database"):
+        asyncio.run(ask(monkeypatch, status=503, body=body))
+
+
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(summary, "gateway_url", lambda namespace, name: "http://127.0.0.1:1")
     with pytest.raises(CloudmeshError, match="doesn't answer"):
