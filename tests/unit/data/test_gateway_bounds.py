@@ -274,7 +274,8 @@ def test_locks_bind_rest_too(served: Served) -> None:
         ("DELETE", "/v1/files/d?recursive=true", None), ("PUT", "/v1/directories/d/c", None),
         ("PUT", "/v1/tags/d/a", {"a": "1"}), ("POST", "/v1/move", {"from": "d/a", "to": "out"}),
         ("POST", "/v1/move", {"from": "b", "to": "d/b"}), ("POST", "/v1/copy", {"from": "b", "to": "d/b"}),
-        ("POST", "/v1/restore", {"id": trashed}),
+        ("POST", "/v1/restore", {"id": trashed}), ("POST", "/v1/versions/d/a", {"version": 1}),
+        ("DELETE", "/v1/versions/d/a?version=1", None),
     ]  # fmt: skip
     for method, target, body in changes:
         for user in ("ada", "bob"):

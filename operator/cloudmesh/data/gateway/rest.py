@@ -76,9 +76,9 @@ class Rest:
         self._door = door
         self._waits = waits
         self._upkeep = Upkeep(tree, door, keeper) if keeper is not None else None
-        self._versions = Versions(tree, door)
         self._pager = paging.Pager()
         self._unlocked = Unlocked(tree, locks or Locks(tree.catalog, tree.now))
+        self._versions = Versions(tree, door, self._unlocked)
 
     def add_to(self, app: web.Application) -> None:
         """Adds the routes."""

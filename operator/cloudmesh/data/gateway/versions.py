@@ -10,6 +10,7 @@ from aiohttp import web
 from cloudmesh.data.gateway import reading
 from cloudmesh.data.gateway.auth import Doorkeeper, User, Verb
 from cloudmesh.data.gateway.told import MOST, told
+from cloudmesh.data.gateway.unlocked import Unlocked
 from cloudmesh.data.tree import Tree
 from cloudmesh.engine.errors import InvalidRequest
 
@@ -20,9 +21,11 @@ class Versions:
     Args:
         tree: The directory.
         door: Lets users in.
+        unlocked: What locks keep from them.
     """
 
-    def __init__(self, tree: Tree, door: Doorkeeper) -> None:
+    def __init__(self, tree: Tree, door: Doorkeeper, unlocked: Unlocked) -> None:
+        self._unlocked = unlocked
         self._tree = tree
         self._door = door
 
@@ -48,6 +51,7 @@ class Versions:
         if not isinstance(version, int) or isinstance(version, bool) or not 0 < version <= MOST:
             raise InvalidRequest('the body must be like {"version": 3}')
         if_version = reading.expected(request, await self._tree.stat(path))
+        await self._unlocked.check(request, user, path)
         entry = await self._tree.restore_version(path, version, if_version=if_version)
         return web.json_response(told(path, entry), headers={"ETag": entry.etag})
 
@@ -56,5 +60,6 @@ class Versions:
         path = self._path(request, user, "update")
         if "version" not in request.query:
             raise InvalidRequest("say which one: ?version=3")
+        await self._unlocked.check(request, user, path)
         await self._tree.delete_version(path, reading.number(request, "version", 0, 1, MOST))
         return web.Response(status=204)
