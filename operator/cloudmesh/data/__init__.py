@@ -10,10 +10,15 @@ The operator's side makes a gateway for each directory and asks it how it does; 
 | `access`, `settings`, `kinds`, `words` | Secrets and hosts of stores, the operator's settings, tools |
 | `config`, `model`, `errors`, `names` | what both sides speak of: configuration, entries and copies, paths and keys |
 | `gateway` | one process: its doors, who is let in, and what goes on in the background |
-| `tree`, `writer`, `upload`, `memory` | the directory: looking, reading, changing; a write, its streams, what they take |
-| `placement`, `plan` | pure: which stores a file belongs in, and what the mover does next |
+| `tree`, `writer`, `upload`, `memory` | the directory: looking, reading, changing; a write, its streams, its memory |
+| `placement`, `plan`, `balance` | pure: which stores a file belongs in, what the mover does next, what evens stores |
+| `plugins` | placements of somebody else's |
+| `prices`, `money`, `allowance` | what stores cost, what files cost, and who may still spend it |
+| `quote`, `approval` | pure: what another placement takes, and what of a change waits for somebody to approve it |
 | `mover`, `recovery` | carries the plan out; ends what a crash left open |
-| `following`, `scan`, `borders` | what others do in stores: listings beside the record; other directories within a prefix |
+| `leisure`, `settling` | what isn't urgent, one after the other: objects get the names of their files |
+| `strangers` | what others wrote over our objects |
+| `following`, `scan`, `borders` | what others do in stores: listings beside the record; directories in a prefix |
 | `mesh`, `waking` | the stores as they live: up or not, believed or not; what is looked at when one comes or goes |
 | `catalog`, `filling` | the catalogue, its journal, and how a new one is made of the stores |
 | `emptying` | the end of a directory whose files go with it |

@@ -24,6 +24,7 @@ from cloudmesh.data.config import DirectoryConfig, StoreConfig, fingerprint
 from cloudmesh.data.errors import Exists, InvalidName, Missing, Suspicious
 from cloudmesh.data.model import MICROS
 from cloudmesh.data.placement import StoreView
+from cloudmesh.data.plugins import score
 from cloudmesh.data.stores.ports import Capacity, Store
 from cloudmesh.data.stores.registry import StoreContext, maker
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, RateLimited, Transient
@@ -176,7 +177,9 @@ class Member:
     def view(self) -> StoreView:
         """What placement sees of it."""
         free = None if self.used_free is None else max(0, self.used_free[1] - self.reserved)
-        return StoreView(self.config, self.store.info, self.up, self.bytes + self.reserved, free, self.latency_ms)
+        return StoreView(
+            self.config, self.store.info, self.up, self.bytes + self.reserved, free, self.latency_ms, ask=score
+        )
 
     def key(self, name: str) -> str:
         """Key of something of ours in it, such as the marker."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from cloudmesh.data import names, plugins
+from cloudmesh.data import names
 from cloudmesh.data.config import Match, PlacementRule, Prefer, StoreConfig
 from cloudmesh.data.errors import InvalidName
 from cloudmesh.data.model import MICROS, Copy
@@ -44,6 +44,8 @@ class StoreView:
         used: Bytes of this directory in it.
         free: Bytes that it still has room for, None if it doesn't tell.
         latency_ms: Of a small call.
+        ask: Asks the plug-in of a name about a file and this store: a score, None for not at all, or in words what is
+            wrong with it.
     """
 
     config: StoreConfig
@@ -52,6 +54,7 @@ class StoreView:
     used: int = 0
     free: int | None = None
     latency_ms: int = 0
+    ask: Callable[[str, Facts, StoreView], int | str | None] | None = None
 
     @property
     def domain(self) -> str:
@@ -229,7 +232,7 @@ def choose(
             continue
         points = order if rule.prefer == "Sequential" else score(view, facts, rule)
         if rule.prefer == "Plugin":
-            told = plugins.score(rule.plugin, facts, view)
+            told = view.ask(rule.plugin, facts, view) if view.ask is not None else "nobody asks plug-ins here"
             if isinstance(told, int):
                 points = told
             elif told is None or not held:

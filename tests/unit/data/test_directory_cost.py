@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,7 +22,7 @@ CHEAP = Prices("USD", GIB_MONTH, 0, 0, 2 * GIB_MONTH, "PriceSheet/campus", "decl
 DEAR = Prices("USD", 3 * GIB_MONTH, 5_000_000, 0, 0, "packaged", "static")
 
 
-def priced(folder: Path, prices: tuple[Prices, Prices] = (CHEAP, DEAR), **more: object) -> Served:
+def priced(folder: Path, prices: tuple[Prices, Prices] = (CHEAP, DEAR), **more: Any) -> Served:
     """A gateway over two stores."""
     served = Served(folder, rules=(PlacementRule(copies=1, prefer="Cheapest"),), **more)
     stores = [msgspec.structs.replace(s, prices=p) for s, p in zip(served.config.stores, prices, strict=True)]

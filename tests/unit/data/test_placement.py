@@ -14,7 +14,7 @@ STRONG, WEAK = StoreInfo("memory", "Full"), StoreInfo("memory", "None")
 
 
 def view(name, *, info=STRONG, up=True, used=0, free=None, latency_ms=0, **config):
-    return StoreView(StoreConfig(name, "memory", **config), info, up, used, free, latency_ms)
+    return StoreView(StoreConfig(name, "memory", **config), info, up, used, free, latency_ms, plugins.score)
 
 
 def chosen(stores, facts=None, holding="", **rule):
