@@ -74,6 +74,7 @@ ELSEWHERE = (
     "docs/reference/store-local.md",
     "docs/reference/store-s3.md",
     "docs/reference/store-sftp.md",
+    "docs/reference/store-swift.md",
     "docs/reference/store-webdav.md",
     "docs/explanation/cost.md",
     "docs/how-to/use-cms-for-files.md",

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
-from tests.testbed import azurite, gcsserver
+from tests.testbed import azurite, gcsserver, swiftserver
 from tests.testbed.davserver import PASSWORD as DAV_PASSWORD
 from tests.testbed.davserver import UID as DAV_UID
 from tests.testbed.davserver import USER as DAV_USER
 from tests.testbed.davserver import dav
 from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, s3
 from tests.testbed.sftpserver import PASSWORD, UID, USER, sftp
+from tests.testbed.swiftserver import swift
 
 from cloudmesh.api.datastore import DataStore
 from cloudmesh.api.virtualdirectory import VirtualDirectory
@@ -153,6 +155,30 @@ async def test_webdav() -> None:
             secret = {key: value.encode() for key, value in keys.items()}
             await holds_a_file("webdav", StoreContext(name, settings, secret, allow_private=True))
             assert (server.files / name / "physics/notes/a.txt").read_bytes() == b"kept"
+
+
+async def test_swift() -> None:
+    found = documents("store-swift.md")
+    stores = {d["metadata"]["name"]: d["spec"]["swift"] for d in found if d["kind"] == "DataStore"}
+    (secret,) = [d["stringData"] for d in found if d["kind"] == "Secret"]
+    text = (PAGES / "store-swift.md").read_text()
+    told = re.findall(r"--from-literal=(\w+)=(\S+)", text)
+    assert set(stores) == {"swift", "campus"}
+    assert [key for key, _ in told] == ["application_credential_id", "application_credential_secret", "hosts"]
+    assert urlsplit(stores["swift"]["authUrl"]).hostname == told[-1][1]
+    assert urlsplit(stores["campus"]["authUrl"]).hostname == secret.pop("hosts")
+    application = {key: b"replace-me" for key, _ in told[:-1]}
+    # Keystone's part is in the tests of the store; here, that settings and Secrets go together
+    for name, keys in (("swift", application), ("campus", {key: value.encode() for key, value in secret.items()})):
+        assert maker("swift")(StoreContext(name, stores[name], keys)).info.kind == "swift"
+    with swift() as server:
+        storage, token = server.login()
+        request = urllib.request.Request(f"{storage}/lab", headers={"X-Auth-Token": token}, method="PUT")
+        with urllib.request.urlopen(request):
+            pass
+        keys = {"username": swiftserver.USER.encode(), "password": swiftserver.KEY.encode()}
+        settings = {"authUrl": server.auth_url, "container": "lab"}
+        await holds_a_file("swift", StoreContext("own", settings, keys, allow_private=True))
 
 
 async def test_local(tmp_path: Path) -> None:

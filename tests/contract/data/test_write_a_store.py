@@ -20,4 +20,4 @@ def test_the_store_of_the_page_passes_and_a_mistake_is_seen(tmp_path: Path) -> N
         "LC_ALL": "C.UTF-8",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
-    assert follow(PAGE, made, environment, {}) == 6
+    assert follow(PAGE, made, environment, {}) == 10
