@@ -153,10 +153,14 @@ def test_a_catalogue_that_is_lost_is_made_anew(server: Postgres, tmp_path: Path)
     with gateway(tmp_path / "one", server, "lost") as one:
         wait(lambda: one.ask("PUT", "/v1/files/a/b", b"content").status == 201)
         one.ask("POST", "/v1/move", {"from": "a/b", "to": "c"})
+        assert one.ask("GET", "/healthz").status == 200
+        server.run("DROP SCHEMA vdir_lost CASCADE")
+        assert one.ask("GET", "/v1/files/c").problem[0] == 503
+        # it asks to be started again
+        assert one.ask("GET", "/healthz").status == 500
         stores = one.config.stores
         places = one._places
         one._places = {}
-    server.run("DROP SCHEMA vdir_lost CASCADE")
     two = gateway(tmp_path / "two", server, "lost")
     two.config = msgspec.structs.replace(two.config, stores=stores)
     two._places = places

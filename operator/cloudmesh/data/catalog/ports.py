@@ -338,6 +338,10 @@ class Catalog(Protocol):
     def shared(self) -> bool:
         """Other processes may have it open: an intent is over when its time is, not since this process is new."""
 
+    @property
+    def stale(self) -> str:
+        """Why the process has to be started again, since what it knows of it is wrong; empty if it needn't."""
+
     async def alone(self, duty: str, seconds: float) -> bool:
         """Whether this process has a duty that one process at a time may have. It keeps it for so long, longer when it
         asks again, and gives it up with 0."""

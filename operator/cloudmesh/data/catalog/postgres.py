@@ -160,6 +160,11 @@ class PostgresCatalog(SqliteCatalog):
         """See `Catalog.shared`."""
         return True
 
+    @property
+    def stale(self) -> str:
+        """See `Catalog.stale`."""
+        return self._link.stale
+
     async def alone(self, duty: str, seconds: float) -> bool:
         """See `Catalog.alone`."""
         until = int(seconds * MICROS)

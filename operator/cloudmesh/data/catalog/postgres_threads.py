@@ -200,6 +200,8 @@ class Link:
         self._prepare = prepare
         self.epoch: int | None = None
         """Rises when the catalogue is thrown away: what this process knows of it is wrong then."""
+        self.stale = ""
+        """Why this process has to be started again; empty if it hasn't."""
         self._lock = threading.Lock()
         self._away = ("", 0.0)
 
@@ -239,7 +241,13 @@ class Link:
             Transient: Another process threw the catalogue away.
         """
         if row is None or row[0] != self.epoch:
-            raise Transient("another process makes the catalogue anew: this one has to be started again")
+            self.stale = "another process makes the catalogue anew: this one has to be started again"
+            raise Transient(self.stale)
+
+    def see(self, error: BaseException) -> None:
+        """Notes what an error tells."""
+        if isinstance(error, errors.UndefinedTable):
+            self.stale = "the catalogue's tables are gone: they are made again by a process that is started"
 
     def use(self, uri: str) -> None:
         """Connections that are made from now on go there."""
@@ -347,6 +355,7 @@ class Writer:
                 committing = True
                 db.execute("COMMIT")
             except (psycopg.Error, CloudmeshError) as error:
+                self._link.see(error)
                 lost = db is None or _is_lost(error, db)
                 if lost:
                     self._drop()
@@ -498,6 +507,7 @@ class Readers:
                 result = act(db)
                 db.execute("COMMIT")
             except psycopg.Error as error:
+                self._link.see(error)
                 if db is None:
                     raise told(error) from error
                 # what it was in the middle of doesn't matter: nothing was changed

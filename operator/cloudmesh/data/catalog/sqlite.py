@@ -350,6 +350,11 @@ class SqliteCatalog:
         """See `Catalog.shared`."""
         return False
 
+    @property
+    def stale(self) -> str:
+        """See `Catalog.stale`."""
+        return ""
+
     async def alone(self, duty: str, seconds: float) -> bool:
         """See `Catalog.alone`."""
         return True

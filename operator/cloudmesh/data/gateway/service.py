@@ -336,6 +336,8 @@ class Gateway:
 
     def failed(self) -> str:
         """Why the gateway should be started anew, empty if it shouldn't."""
+        if self.catalog.stale and not self.left and self.emptying is None:
+            return self.catalog.stale
         return next((f"{t.get_name()}: {t.exception()!r}" for t in self._tasks if t.done() and not t.cancelled()), "")
 
     def _stir(self) -> None:
