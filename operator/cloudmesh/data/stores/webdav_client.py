@@ -176,8 +176,9 @@ class DavClient:
         if size is not None:
             headers["Content-Length"] = str(size)
         try:
-            async with asyncio.timeout(2 * self.seconds) as limit:
-                data = content if isinstance(content, bytes) else self._watched(content, limit)
+            # it begins with the first piece: one may wait for a connection before
+            async with asyncio.timeout(None) as limit:
+                data = self._watched(_one(content) if isinstance(content, bytes) else content, limit)
                 async with self.request("PUT", path, headers=headers, data=data, writing=True) as answer:
                     await _drained(answer)
         except TimeoutError:
@@ -186,7 +187,6 @@ class DavClient:
     async def _watched(self, content: AsyncIterator[bytes], limit: asyncio.Timeout) -> AsyncIterator[bytes]:
         """The content; the time in which a piece must go is limited, that in which the next one comes isn't."""
         loop = asyncio.get_running_loop()
-        limit.reschedule(None)
         async for piece in content:
             limit.reschedule(loop.time() + self.seconds)
             yield piece
@@ -314,7 +314,7 @@ async def again(function: Callable[[], Awaitable[T]]) -> T:
         except NoAnswer:
             raise
         except Transient:
-            await asyncio.sleep(PAUSE_SECONDS * 4**attempt)
+            await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
     return await function()
 
 
@@ -370,6 +370,11 @@ def clock_of(headers: Mapping[str, str]) -> float | None:
         return parsedate_to_datetime(headers.get("Date", "")).timestamp() + 0.5
     except (ValueError, TypeError):
         return None
+
+
+async def _one(content: bytes) -> AsyncIterator[bytes]:
+    if content:
+        yield content
 
 
 async def _drained(answer: aiohttp.ClientResponse) -> None:

@@ -32,7 +32,7 @@ MEANT: Final[Mapping[Operation, str]] = {
 ACTIONS: Final = {"drop": "cut_before", "lose": "cut_after", "hang": "hang", "garbage": "garbage"}
 REFUSALS: Final = {"fail": (500, "Internal Server Error"), "limit": (429, "Too Many Requests")}
 BAD_PASSWORD = "a-password-that-nobody-has-4b1d"  # noqa: S105 - it opens nothing
-CALL_SECONDS: Final = 3.0
+CALL_SECONDS: Final = 2.0
 BALLAST: Final = "ballast"
 
 
