@@ -17,7 +17,7 @@ from cloudmesh.data.catalog.rebuild import Rebuilt, Source, rebuild
 from cloudmesh.data.catalog.records import encode
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.config import StoreConfig
-from cloudmesh.data.mesh import MARKER, Marker, Member
+from cloudmesh.data.mesh import KEPT, MARKER, Marker, Member
 from cloudmesh.data.stores.memory import MemoryStore, Place
 from cloudmesh.data.stores.ports import Object, Page
 
@@ -269,3 +269,15 @@ async def test_older_contents_and_what_nobody_wants_come_back_as_such(tmp_path: 
     assert [c.key for c in await catalog.copies("c" * 16)] == [left.key]
     assert (await catalog.entry("f")).version == 2  # type: ignore[union-attr]
     await catalog.close()
+
+
+async def test_what_was_put_aside_comes_back_only_where_a_record_says_so(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    now, old = bench.put("f", b"now", version="2"), bench.put(f"{KEPT}1", b"old", at="f")
+    bench.put(f"{KEPT}2", b"nobody knows", at="f", entry="d" * 16)
+    bench.place.put(f"{PREFIX}{KEPT}3", b"a stranger's")
+    kept = put_record("f", old, "b" * 16) | {"op": "keep", "parent": "f" * 16, "of": ID, "since": NOW}
+    bench.journal(kept, put_record("f", now) | {"version": 2})
+    files, result = await bench.files()
+    assert files == {"f": (ID, ["f"])}
+    assert (result.files, result.copies, result.adopted) == (2, 2, 0)

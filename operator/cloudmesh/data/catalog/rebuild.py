@@ -281,11 +281,10 @@ class _State:
                 return await source.store.stat(seen.key)
 
         async for objects in _pages(source, source.prefix):
-            hidden = [o for o in objects if o.key.startswith(HIDDEN, name)]
-            for seen in hidden:
+            for aside in (o for o in objects if o.key.startswith(KEPT, name)):
                 # of what is in the trash, where a record says so; nothing else that is ours is a file
-                if seen.key.startswith(KEPT, name) and self._as_told(source, seen) is not None:
-                    self._found(source, seen)
+                if self._as_told(source, aside) is not None:
+                    self._found(source, aside)
             mine = [o for o in objects if len(o.key) > name and not o.key.startswith(HIDDEN, name)]
             for seen in await asyncio.gather(*(look(o) for o in mine if not o.key.endswith("/"))):
                 if seen is not None:
