@@ -27,7 +27,7 @@ from cloudmesh.data.placement import StoreView
 from cloudmesh.data.plugins import score
 from cloudmesh.data.stores.ports import Capacity, Store
 from cloudmesh.data.stores.registry import StoreContext, maker
-from cloudmesh.engine.errors import AuthFailed, CloudmeshError, RateLimited, Transient
+from cloudmesh.engine.errors import AuthFailed, CloudmeshError, RateLimited, Transient, Unsupported
 
 log = logging.getLogger(__name__)
 
@@ -364,14 +364,16 @@ class Mesh:
     async def _watch(self, member: Member) -> None:
         asked_room, tell, unsure = -CAPACITY_SECONDS, False, False
         while True:
-            if not member.up and member.looked.is_set():
-                await self._note(member, silent=True)
+            silent = not member.up and member.looked.is_set()
             room = self._clock() - asked_room >= CAPACITY_SECONDS
             first = not member.looked.is_set()
             state, message = await self._look(member, room)
             if room and state == "Up":
                 asked_room = self._clock()
             changed = member.told(state, message)
+            if silent:
+                # after the look, which others wait for
+                await self._note(member, silent=True)
             try:
                 # what it was when this process, or the one before it, last knew: a moment of silence is no change
                 seen = await self._catalog.get(f"seen/{member.name}") if first or changed else member.state
@@ -437,7 +439,8 @@ class Mesh:
                     member.their_time = self._now() + probe.skew_ms * 1000, self._clock()
                 state, message = await self._identify(member)
                 if state == "Up" and room and isinstance(member.store, Capacity):
-                    member.used_free = await member.store.capacity()
+                    with contextlib.suppress(Unsupported):  # not all servers of a kind know
+                        member.used_free = await member.store.capacity()
                 return state, message or probe.message
         except TimeoutError:
             return "Unknown", f"no answer within {PROBE_LIMIT:g} s"

@@ -9,9 +9,9 @@ from tests.unit.data.virtual import virtual
 
 from cloudmesh.data.config import Match, PlacementRule, StoreConfig
 from cloudmesh.data.errors import Full
-from cloudmesh.data.mesh import AHEAD_MS, GONE_SECONDS, LEAVING_SECONDS, MARKER, SLOW_LOOKS, SLOW_MS
+from cloudmesh.data.mesh import AHEAD_MS, CAPACITY_SECONDS, GONE_SECONDS, LEAVING_SECONDS, MARKER, SLOW_LOOKS, SLOW_MS
 from cloudmesh.data.model import MICROS, Work
-from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, RateLimited, Transient
+from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, RateLimited, Transient, Unsupported
 from cloudmesh.testing.directories.world import Fault, World
 
 
@@ -40,6 +40,22 @@ async def test_which_errors_make_a_store_doubtful(w: World, error: CloudmeshErro
     assert w.member("a").up is believed
     await asyncio.sleep(2)
     assert w.member("a").up
+
+
+@virtual()
+async def test_a_server_that_does_not_know_how_full_it_is(w: World, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    async def capacity() -> tuple[int, int]:
+        asked.append(1)
+        raise Unsupported("the server tells no quota")
+
+    monkeypatch.setattr(w.member("a").store, "capacity", capacity, raising=False)
+    states = set()
+    for _ in range(int(2 * CAPACITY_SECONDS)):
+        await asyncio.sleep(1)
+        states.add(w.member("a").state)
+    assert asked and states == {"Up"}
 
 
 @virtual()
