@@ -84,7 +84,10 @@ def location_of(store: Mapping[str, Any]) -> Location:
     if "swift" in spec:
         place = spec["swift"]
         _, host, port, path = _endpoint(place["authUrl"])
-        return ("swift", host, port, path, place.get("region", ""), place.get("project", ""), place["container"])
+        # where only the Secret tells the account, each Secret is taken for another one; markers tell if it isn't
+        secret = f"{store['metadata']['namespace']}/{spec['credentials']['secretRef']['name']}"
+        account = (place.get("projectDomain", ""), place["project"]) if place.get("project") else ("", secret)
+        return ("swift", host, port, path, place.get("region", ""), *account, place["container"])
     if "plugin" in spec:
         settings = spec["plugin"].get("settings") or {}
         return ("plugin", spec["plugin"]["name"], *(f"{name}={text}" for name, text in sorted(settings.items())))
