@@ -139,6 +139,10 @@ class Mover:
     async def look(self, work: Work) -> None:
         """Brings one file nearer to where it belongs."""
         now = self._tree.now()
+        if work.path and work.entry.kind == "Directory":
+            # it was looked at in the trash, and again since: there is nothing to do for one of the tree
+            await self._catalog.looked(work.entry.id, work.entry.version, 0, stamp=work.stamp)
+            return
         # by a clock that the stores' don't bear out nothing is old enough to be removed
         aged = self._mesh.bounded(now) if work.trashed else now
         if work.of:

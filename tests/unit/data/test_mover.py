@@ -154,3 +154,11 @@ async def test_catalogue_that_fails_stops_nothing_for_good(w: World):
     await w.use(rules=BC)
     await w.settle()
     assert w.holders(OLD) == "bc"
+
+
+@virtual()
+async def test_a_directory_of_the_tree_that_is_due_is_done_with(w: World):
+    entry = await w.tree.mkdir("d")
+    await w.catalog.looked(entry.id, entry.version, w.now())
+    await w.settle(60)
+    assert await w.catalog.next_due() == 0
