@@ -17,7 +17,9 @@ from cloudmesh.data.model import ROOT, TRASH, Entry
 from cloudmesh.engine.errors import Conflict
 
 VISIT: Final = 1000
-"""Rows that one transaction looks at when a directory moves; the rest follows in the background."""
+"""Rows that one transaction in the background looks at after a directory moved."""
+AT_ONCE: Final = 200
+"""Rows that are looked at in the move itself, for which somebody waits."""
 
 
 def new_id() -> str:
@@ -279,11 +281,11 @@ def _moved(db: DB, now: int, found: Entry) -> None:
 
 
 def visit(db: DB, now: int, *, newest: bool = False) -> bool:
-    """Looks at up to VISIT entries below directories that moved; gives whether more is left.
+    """Looks at up to VISIT entries below directories that moved, fewer with `newest`; gives whether more is left.
 
     Whether they are in the trash is asked anew at each step, so whatever happens between two steps, the last is right.
     """
-    left = VISIT
+    left = min(VISIT, AT_ONCE) if newest else VISIT
     order = "DESC" if newest else "ASC"
     while left > 0:
         step = db.execute(f"SELECT n, dir, mark FROM visit ORDER BY n {order} LIMIT 1").fetchone()  # noqa: S608
