@@ -170,6 +170,8 @@ class SwiftServer:
         (folder / "proxy.conf").write_text(
             f"[DEFAULT]\n{self._common('proxy', user)}[pipeline:main]\npipeline = {_PIPELINE.format(auth=auth)}\n"
             "[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\n"
+            # a server that was away, or slow on a busy machine, is asked again at once
+            "error_suppression_limit = 1000000\nerror_suppression_interval = 1\nnode_timeout = 30\n"
             f"{filters}"
             f"[filter:cache]\nuse = egg:swift#memcache\nmemcache_servers = 127.0.0.1:{ports['memcached']}\n"
             "[filter:container-quotas]\nuse = egg:swift#container_quotas\n"

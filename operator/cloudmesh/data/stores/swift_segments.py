@@ -98,20 +98,20 @@ async def segments_of(client: SwiftClient, key: str) -> list[Segment]:
 
 
 async def _segments(client: SwiftClient, key: str) -> list[Segment]:
-    query = {"multipart-manifest": "get", "format": "raw"}
-    answer = await client.look("GET", key, query=query, X_Newest="true")
+    # not `format=raw`, which doesn't tell manifests within from other segments
+    answer = await client.look("GET", key, query={"multipart-manifest": "get"}, X_Newest="true")
     if answer.headers.get(IS_LARGE, "").lower() != "true":
         return []
     found: list[Segment] = []
     told: list[dict[str, Any]] = json.loads(answer.body)
     for each in told:
-        container, _, inner = str(each["path"]).lstrip("/").partition("/")
+        container, _, inner = str(each["name"]).lstrip("/").partition("/")
         if container != client.container:
             return [Segment("", "", 0)]
         nested = bool(each.get("sub_slo"))
         if nested:
             found += await _segments(client, inner)
-        found.append(Segment(inner, str(each["etag"]).strip('"'), int(each["size_bytes"]), nested))
+        found.append(Segment(inner, str(each["hash"]).strip('"'), int(each["bytes"]), nested))
     return found
 
 
