@@ -7,7 +7,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, urlencode
@@ -119,14 +119,14 @@ class Vdir:
         """What the change takes that waits for approval; raises Missing where none does."""
         return self._json("GET", "/v1/quote")
 
-    def plan(self, rules: list[dict[str, Any]], stores: list[str]) -> dict[str, Any]:
+    def plan(self, rules: Sequence[Mapping[str, Any]], stores: Sequence[str]) -> dict[str, Any]:
         """What it would take to place all files by other rules, over these stores; nothing is changed.
 
         Args:
             rules: As the gateway's configuration has them.
             stores: Names; the files of one that isn't among them are moved elsewhere.
         """
-        return self._json("POST", "/v1/plan", {"rules": rules, "stores": stores})
+        return self._json("POST", "/v1/plan", {"rules": [dict(rule) for rule in rules], "stores": [*stores]})
 
     # -- contents
 

@@ -134,7 +134,7 @@ def test_death_at_every_call(tmp_path):
         await w.journal.flush()
         anew, _ = await w.rebuilt(w.folder / "anew.sqlite")
         assert await anew.entry("g") is not None
-        anew.drop()
+        anew.vanish()
         await w.settle()
         assert await w.read("g") == OLD
         await asyncio.sleep(3000)
@@ -156,7 +156,7 @@ async def test_a_rebuild_afterwards(w: World):
     await w.journal.flush()
     anew, _ = await w.rebuilt(w.folder / "anew.sqlite")
     assert await snapshot(anew) == await snapshot(w.catalog)
-    anew.drop()
+    anew.vanish()
 
 
 @virtual()

@@ -96,7 +96,7 @@ async def test_over_the_last_copy_it_is_a_new_version(w: World):
     await w.journal.flush()
     anew, _ = await w.rebuilt(w.folder / "anew.sqlite")
     assert await snapshot(anew) == await snapshot(w.catalog)
-    anew.drop()
+    anew.vanish()
 
 
 @virtual()

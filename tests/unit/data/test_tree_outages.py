@@ -288,7 +288,7 @@ async def test_journal_store_down(w: World):
     await w.journal.flush()
     anew, _ = await w.rebuilt(w.folder / "anew.sqlite")
     assert (await anew.entry("h/f")) is not None
-    anew.drop()
+    anew.vanish()
 
 
 @virtual()

@@ -217,7 +217,7 @@ async def test_a_rebuild_brings_them_back(w: World):
         anew, _ = await w.rebuilt(w.folder / f"anew{snapshotted}.sqlite")
         assert await snapshot(anew) == await snapshot(w.catalog)
         assert len(await anew.trash(versions=True)) == 2
-        anew.drop()
+        anew.vanish()
 
 
 @virtual(versions=3)
@@ -228,7 +228,7 @@ async def test_a_version_is_on_record_before_a_write_is_acknowledged(w: World):
     anew, _ = await w.rebuilt(w.folder / "anew.sqlite")
     entry = await anew.entry("f")
     assert [thing.entry.size for thing in await anew.versions(entry.id)] == [len(ONE)]
-    anew.drop()
+    anew.vanish()
 
 
 @virtual(versions=1, settle_names=False)

@@ -299,7 +299,7 @@ async def test_version_of_a_failed_write_never_means_another_content(w: World):
     anew, _ = await w.rebuilt(w.folder / "anew.sqlite")
     copies = {c.store: c.state for c in await anew.copies(entry.id)}
     assert copies["a"] == "Stale"
-    anew.drop()
+    anew.vanish()
 
 
 @virtual()

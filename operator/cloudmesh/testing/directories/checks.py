@@ -154,7 +154,7 @@ class Checks:
             old.unlink()
         anew, _ = await world.rebuilt(path)
         mine, theirs = await snapshot(world.catalog), await snapshot(anew)
-        anew.drop()
+        anew.vanish()
         # nobody has looked at objects of what is in the trash since somebody lost or changed them
         mine = {key: self._there(value) if key.startswith("trash ") else value for key, value in mine.items()}
         if mine != theirs:

@@ -144,7 +144,7 @@ class InlineCatalog(SqliteCatalog):
             self._db.close()
             self._db = None
 
-    def drop(self) -> None:
+    def vanish(self) -> None:
         """As if the process had died."""
         self._close()
 
@@ -312,7 +312,7 @@ class World:
             for task in others:
                 if not task.cancelled():
                     task.exception()  # seen
-        self.catalog.drop()
+        self.catalog.vanish()
         self.faults.dead = asyncio.Event()
 
     async def restart(self) -> None:
