@@ -371,7 +371,7 @@ class Mesh:
             if room and state == "Up":
                 asked_room = self._clock()
             changed = member.told(state, message)
-            if silent:
+            if silent or not member.up:
                 # after the look, which others wait for
                 await self._note(member, silent=True)
             try:
