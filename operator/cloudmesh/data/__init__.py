@@ -24,4 +24,5 @@ The operator's side makes a gateway for each directory and asks it how it does; 
 | `emptying` | the end of a directory whose files go with it |
 | `stores` | the port to stores, and those that are built in |
 | `client`, `fs` | in programs: `Vdir` and `vdir://` |
+| `remote` | for the other wings: files of a directory through its gateway, and where its stores are |
 """

@@ -206,7 +206,6 @@ def test_defaults_of_a_directory() -> None:
         "settleNames": "WhenCheap",
         "verify": {"everySeconds": 2592000},
         "adopt": "Existing",
-        "settleNames": "WhenCheap",
         "deletionPolicy": "Retain",
         "catalog": {"sqlite": {"storage": "5Gi"}},
         "expose": {"auth": {"kubernetes": "Enabled", "anonymous": "None"}, "web": "Enabled", "webdav": "Enabled"},

@@ -7,7 +7,7 @@ import contextvars
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from cloudmesh.compute.ports import Finding, Listing, Node, NodeSpec, Provider
 from cloudmesh.compute.providers.registry import Context
 from cloudmesh.compute.providers.ssh.hosts import KEY, join_claim, node_id, read_claim, read_hosts, split_id
 from cloudmesh.compute.providers.ssh.powers import SshProvider
-from cloudmesh.compute.ssh import Output, Ssh, SshPool, SshTarget
+from cloudmesh.compute.ssh import Input, Output, Ssh, SshPool, SshTarget
 from cloudmesh.compute.tokens import TAG_TOKEN, Scope
 from cloudmesh.engine import Transient
 from cloudmesh.policy.model import Offer
@@ -39,7 +39,7 @@ class SuiteSsh:
         self._inner = inner
         self._harness = harness
 
-    async def run(self, target: SshTarget, argv: Sequence[str], *, stdin: bytes = b"", seconds: float = 60.0) -> Output:
+    async def run(self, target: SshTarget, argv: Sequence[str], *, stdin: Input = b"", seconds: float = 60.0) -> Output:
         verb = argv[4]
         operation = doing.get()
         if (operation, verb) in (("delete", "list"), ("create", "list")):
@@ -62,6 +62,10 @@ class SuiteSsh:
                 )
         except TimeoutError:
             raise Transient(f"{target} took too long") from None
+
+    def stream(self, target: SshTarget, argv: Sequence[str], *, seconds: float = 60.0) -> AsyncGenerator[bytes, None]:
+        """No provider of machines streams."""
+        return self._inner.stream(target, argv, seconds=seconds)
 
     async def put(self, target: SshTarget, files: Mapping[str, bytes], *, mode: int = 0o600) -> None:
         await self._inner.put(target, files, mode=mode)
