@@ -40,7 +40,10 @@ LANES = {"processes": ("unit", "property", "contract", "image"), "cluster": ("ku
 NICE = {"processes": ["nice", "-n", "5"]}
 """What is on the cluster has limits of time, and goes first."""
 CLUSTER = ("test bed", "images")
-NEEDS = {"image": ("images",), "contract": ("images", "data servers"), "kube": CLUSTER, "e2e": CLUSTER, "bed": CLUSTER}
+NEEDS = {
+    "image": ("images",), "contract": ("images", "data servers"), "kube": CLUSTER, "e2e": (*CLUSTER, "data servers"),
+    "bed": CLUSTER,
+}  # fmt: skip
 BESIDE = {
     "test bed": [sys.executable, "-m", "tests.testbed", "up"],
     "images": [sys.executable, "-m", "images", "build"],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.testbed import artifacts, clusters, config, host, oci, pki, prerequisites
+from tests.testbed import artifacts, clusters, config, host, oci, pki, prerequisites, stores
 from tests.testbed.bed import ProcessId, Record
 from tests.testbed.console import TestbedError
 
@@ -151,3 +151,16 @@ def test_a_docker_command_without_a_daemon_is_no_docker(tmp_path: Path, monkeypa
     assert clusters.choose() == "own"
     (tmp_path / "docker").write_text("#!/bin/sh\nexit 0\n")
     assert clusters.choose() == "kind"
+
+
+def test_a_server_of_stores_that_cant_be_made_is_named_and_keeps_no_other_from_being_made() -> None:
+    made = []
+
+    def fails() -> None:
+        raise TestbedError("no such package")
+
+    with pytest.raises(TestbedError, match=r"\nswift: no such package\nazurite: no such package$"):
+        stores.prepare([("swift", fails), ("azurite", fails), ("apache", lambda: made.append("apache"))])
+    assert made == ["apache"]
+    stores.prepare([("apache", lambda: made.append("again"))])
+    assert made == ["apache", "again"]

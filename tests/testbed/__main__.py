@@ -69,7 +69,9 @@ def _main(options: argparse.Namespace) -> None:
         case "build":
             artifacts.parts()
         case "build-data":
-            artifacts.versitygw()
+            from tests.testbed import stores  # more than a bed needs
+
+            stores.prepare(stores.parts())
         case "up":
             began = time.monotonic()
             cluster = clusters.up()

