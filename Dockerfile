@@ -17,6 +17,7 @@ USER 0
 COPY --from=packages /usr/local /usr/local
 COPY operator/cloudmesh /usr/local/lib/python3.11/dist-packages/cloudmesh
 COPY operator/cloudmesh_function /usr/local/lib/python3.11/dist-packages/cloudmesh_function
+COPY images/cms /usr/local/bin/cms
 RUN ["/usr/bin/python3.11", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", \
      "/usr/local/lib/python3.11/dist-packages/cloudmesh", "/usr/local/lib/python3.11/dist-packages/cloudmesh_function"]
 ENV LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

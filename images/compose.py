@@ -173,6 +173,7 @@ class Recipe:
                 *package_files("cloudmesh", SITE),
                 *package_files("cloudmesh_function", SITE),
                 *metadata_files(SITE, self.version),
+                File.of("usr/local/bin/cms", (ROOT / "images/cms").read_bytes(), executable=True),
             ]
         )
         run = replace(

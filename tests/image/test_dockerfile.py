@@ -29,6 +29,7 @@ _PACKAGES = (
 _OURS = (
     "usr/local/lib/python3.11/dist-packages/cloudmesh/",
     "usr/local/lib/python3.11/dist-packages/cloudmesh_function/",
+    "usr/local/bin/cms",
 )
 _IN_NAMESPACE = """
 set -e

@@ -71,6 +71,7 @@ def test_operator_and_builder_start(tmp_path: Path) -> None:
     assert _run(root, "/usr/bin/python3.11", "-c", program) == "imports"
     assert _run(root, "/usr/bin/python3.11", "-c", "import uv; print(uv.find_uv_bin())") == "/usr/local/bin/uv"
     assert (root / "opt/cloudmesh/layout/index.json").exists()
+    assert _run(root, "/usr/local/bin/cms", "vdir", "get", "--help").startswith("usage: cms vdir get ")
     metadata = "import importlib.metadata as m; print(m.version('cloudmesh-operator'))"
     assert _run(root, "/usr/bin/python3.11", "-c", metadata) == Recipe(default_cache()).version
 
