@@ -362,3 +362,26 @@ async def test_a_store_that_is_closed_while_it_hangs_lets_go_of_its_files(hangin
     assert open_below(tmp_path)
     hanging.answers.set()
     await gone(tmp_path)
+
+
+async def test_another_folder_in_its_place_is_neither_read_nor_written(store: LocalStore, tmp_path: Path) -> None:
+    volume, elsewhere = tmp_path / "volume", tmp_path / "elsewhere"
+    await store.probe()
+    await store.write("a", chunks(b"mine"))
+    volume.rename(elsewhere)
+    volume.mkdir()  # what is seen where nothing is mounted
+    for call in (store.stat("a"), read(store, "a"), store.write("b", chunks(b"x")), store.delete("a"), store.list("")):
+        with pytest.raises(Transient, match="is the volume mounted there"):
+            await call
+    assert list(volume.iterdir()) == []
+    # one look says so, and who looks again may find out which store it is now
+    with pytest.raises(Transient, match="is the volume mounted there"):
+        await store.probe()
+    await store.probe()
+    assert await store.stat("a") is None
+    volume.rmdir()
+    elsewhere.rename(volume)
+    with pytest.raises(Transient, match="is the volume mounted there"):
+        await store.probe()
+    await store.probe()
+    assert await read(store, "a") == b"mine"

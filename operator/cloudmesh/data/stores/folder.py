@@ -93,12 +93,16 @@ class Folder:
         self._nameless = nameless
         self._extended = extended
         self._lock = threading.Lock()
+        self._is: tuple[int, int] | None = None
+        """Which folder it was when it was last looked at."""
         self._names: OrderedDict[tuple[int, int], tuple[int, list[str]]] = OrderedDict()
 
     # -- ways into the folder
 
     @contextlib.contextmanager
-    def _top(self) -> Iterator[int]:
+    def _top(self, *, looking: bool = False) -> Iterator[int]:
+        """Descriptor of the folder, as long as it is the one it was: of an unmounted volume an empty one is left. By a
+        look another one becomes the one it is, but only the next look is answered."""
         try:
             fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -106,6 +110,12 @@ class Folder:
                 raise InvalidRequest(f"there is no folder {self._root}: is the volume mounted there?") from error
             raise classify(error, self._root, writing=False) from error
         try:
+            found = os.fstat(fd)
+            now, before = (found.st_dev, found.st_ino), self._is
+            if before is None or looking:
+                self._is = now
+            if before not in (None, now):
+                raise Transient(f"{self._root} is another folder than before: is the volume mounted there?")
             yield fd
         finally:
             os.close(fd)
@@ -157,7 +167,7 @@ class Folder:
     def probe(self) -> Probe:
         """Whether the folder is there, and takes writes."""
         begin = time.perf_counter()
-        with self._top() as top, told(self._root):
+        with self._top(looking=True) as top, told(self._root):
             read_only = bool(os.fstatvfs(top).f_flag & os.ST_RDONLY)
         writable = not read_only and os.access(self._root, os.R_OK | os.W_OK | os.X_OK)
         message = "" if writable else f"{self._root} takes no writes of user {os.geteuid()}"
