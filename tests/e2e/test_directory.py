@@ -1,4 +1,4 @@
-"""A VirtualDirectory on a real Kubernetes: two S3 servers and a volume, files by REST, stores and Pods that end."""
+"""A VirtualDirectory on a real Kubernetes: over S3, Swift, SFTP and a volume; stores and Pods end, jobs use it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from typing import Any
 
 import pytest
 from tests.demo import port_forward
+from tests.e2e.lab import Lab
+from tests.testbed import azurite, davserver
 from tests.testbed.kubectl import TestCluster
-from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, S3Server, s3
+from tests.testbed.mesh import API, STORES, Mesh, Obj, datastore, mesh, secret
+from tests.testbed.s3server import SECRET_KEY
 
 from cloudmesh.data.client import Vdir
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Transient
+from cloudmesh.testing.stores.azure import AzureHarness
 
 pytestmark = pytest.mark.e2e
 
-API = "cloudmesh.org/v1alpha1"
-Obj = dict[str, Any]
+PREFERRED = STORES[:3]
+"""Where files lie while all stores are up."""
 
 
 class Files:
-    """Directories of one namespace, on the stores `east`, `west` (S3) and `volume`."""
+    """Directories of one namespace, on the stores of `mesh`."""
 
-    def __init__(self, cluster: TestCluster, namespace: str, servers: dict[str, S3Server]) -> None:
+    def __init__(self, cluster: TestCluster, namespace: str, servers: Mesh) -> None:
         self.cluster = cluster
         self.namespace = namespace
         self.servers = servers
@@ -39,24 +43,6 @@ class Files:
         body = {"apiVersion": API, "kind": kind, "metadata": {"name": name}, "spec": spec}
         self.cluster.apply(body, namespace=self.namespace)
 
-    def make_stores(self) -> None:
-        for name, server in self.servers.items():
-            secret = {
-                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "cloudmesh.org/credentials",
-                "stringData": {
-                    "aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "hosts": server.host,
-                },
-            }  # fmt: skip
-            self.cluster.apply(secret, namespace=self.namespace)
-            s3_spec = {"endpoint": server.url, "bucket": "lab", "region": "us-east-1"}
-            self.apply("DataStore", name, {"s3": s3_spec, "credentials": {"secretRef": {"name": name}}})
-        claim = {
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "volume"},
-            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
-        }  # fmt: skip
-        self.cluster.apply(claim, namespace=self.namespace)
-        self.apply("DataStore", "volume", {"local": {"persistentVolumeClaimRef": {"name": "volume"}}})
-
     def ready(self, name: str, seconds: int = 120) -> Obj:
         wait = ("wait", "--for=condition=Ready", f"virtualdirectory/{name}", f"--timeout={seconds}s")
         self.kubectl(*wait, timeout=seconds + 30)
@@ -69,12 +55,12 @@ class Files:
                 if found := holds():
                     return found
             if time.monotonic() > end:
-                told = [self.get("virtualdirectory", d["metadata"]["name"]).get("status") for d in self._directories()]
+                told = [directory.get("status") for directory in self.get_all("virtualdirectories")]
                 raise AssertionError(f"{holds} didn't hold within {seconds} s: {told}")
             time.sleep(0.3)
 
-    def _directories(self) -> list[Obj]:
-        return list(self.cluster.get("-n", self.namespace, "virtualdirectories")["items"])
+    def get_all(self, kind: str) -> list[Obj]:
+        return list(self.cluster.get("-n", self.namespace, kind)["items"])
 
     def token(self, name: str, role: str) -> str:
         """Token of a new ServiceAccount with a role of the built-in ones; none with an empty role."""
@@ -98,10 +84,17 @@ class Files:
 def files(cloudmesh: TestCluster, namespace: str) -> Iterator[Files]:
     host = cloudmesh.info.host_address
     assert host, "Pods must reach servers of this host"
-    with s3(host, "lab") as east, s3(host, "lab") as west:
-        made = Files(cloudmesh, namespace, {"east": east, "west": west})
-        made.make_stores()
-        yield made
+    with mesh(host) as servers:
+        cloudmesh.apply(*servers.objects(), namespace=namespace)
+        yield Files(cloudmesh, namespace, servers)
+
+
+@pytest.fixture(scope="module")
+def machine(files: Files) -> Lab:
+    """A cluster of one machine, asked for beside the directory."""
+    lab = Lab(files.cluster, files.namespace)
+    lab.make_cluster("one", 1)
+    return lab
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +103,10 @@ def writer(files: Files) -> str:
 
 
 @pytest.fixture(scope="module")
-def lab(files: Files) -> str:
-    """A directory over all three stores, each file in two of them."""
-    stores = [{"name": "east"}, {"name": "west"}, {"name": "volume"}]
-    rule = {"name": "default", "copies": 2, "prefer": "Sequential"}
+def lab(files: Files, machine: Lab) -> str:
+    """A directory over all four stores, each file in three of them."""
+    stores = [{"name": name} for name in STORES]
+    rule = {"name": "default", "copies": 3, "prefer": "Sequential"}
     files.apply("VirtualDirectory", "lab", {"stores": stores, "placement": {"rules": [rule]}})
     files.ready("lab")
     return "lab"
@@ -125,15 +118,19 @@ def test_files_are_plain_objects_in_the_stores(files: Files, lab: str, writer: s
         told = vdir.write("results/run-1.csv", content, content_type="text/csv")
         assert told["size"] == len(content)
         assert vdir.read("results/run-1.csv") == content
-        copies = vdir.where("results/run-1.csv")["copies"]
-        assert {c["store"] for c in copies} == {"east", "west"}
+        # copies in the SFTP server don't count toward `minCopies`, so that one may come after the answer
+        copies = files.until(lambda: len(found := vdir.where("results/run-1.csv")["copies"]) == 3 and found)
+        assert {c["store"] for c in copies} == set(PREFERRED)
         assert [e["name"] for e in vdir.list("results")] == ["run-1.csv"]
     for copy in copies:
-        assert files.servers[copy["store"]].file("lab", copy["key"]).read_bytes() == content
-    assert copies[0]["key"] == f"{files.namespace}/{lab}/results/run-1.csv"
+        assert copy["key"] == f"{files.namespace}/{lab}/results/run-1.csv"
+        assert files.servers.content(copy["store"], copy["key"]) == content
     status = files.get("virtualdirectory", lab)["status"]
     assert status["url"] == f"http://{lab}-vdir.{files.namespace}.svc"
-    assert {s["name"]: s["state"] for s in status["stores"]} == dict.fromkeys(("east", "west", "volume"), "Up")
+    assert {s["name"]: s["state"] for s in status["stores"]} == dict.fromkeys(STORES, "Up")
+    kinds = {s["metadata"]["name"]: s["status"]["kind"] for s in files.get_all("datastores")}
+    assert kinds == {"s3": "s3", "swift": "swift", "sftp": "sftp", "volume": "local"}
+    files.kubectl("wait", "--for=condition=Ready", *(f"datastore/{name}" for name in STORES), "--timeout=30s")
 
 
 def test_who_may_not_read_is_let_in_nowhere(files: Files, lab: str, writer: str) -> None:
@@ -151,28 +148,49 @@ def test_who_may_not_read_is_let_in_nowhere(files: Files, lab: str, writer: str)
         assert vdir.read("guarded") == b"x"
 
 
+def test_a_job_finds_files_of_the_directory_and_leaves_its_own_there(
+    files: Files, machine: Lab, lab: str, writer: str
+) -> None:
+    machine.ready("one")
+    with files.open(lab, writer) as vdir:
+        vdir.write("raw/1.csv", b"1\n2\n3\n")
+        vdir.write("raw/more/2.csv", b"4\n")
+        machine.run(
+            "count", "one", ["sh", "-c", "cat 1.csv more/2.csv | wc -l >counts.txt; seq 100000 >large.txt"],
+            files={"directory": {"name": lab, "path": "raw"}},
+            outputs={"paths": ["*.txt"], "directoryRef": {"name": lab}, "path": "results"},
+        )  # fmt: skip
+        (run,) = machine.ended("count")["runs"]
+        assert run["state"] == "Done", run
+        assert vdir.read(f"{run['outputPath'].strip('/')}/counts.txt") == b"4\n"
+        large = "".join(f"{n}\n" for n in range(1, 100_001)).encode()
+        assert vdir.read(f"{run['outputPath'].strip('/')}/large.txt") == large
+    machine.kubectl("delete", "virtualcluster", "one", "--wait=false")
+
+
 def test_a_store_that_is_down_hides_nothing_and_its_copies_come_back(files: Files, lab: str, writer: str) -> None:
     with files.open(lab, writer) as vdir:
         vdir.write("before", b"b" * 100_000)
-        files.servers["east"].stop()
+        files.servers.stop("s3")
         try:
             assert vdir.read("before") == b"b" * 100_000
-            during = vdir.write("during", b"d" * 100_000)
+            # whoever writes first is told to try again: the store's silence shows in the middle of a write
+            during = files.until(lambda: vdir.write("during", b"d" * 100_000), 10)
             assert during["size"] == 100_000
 
             def is_mended(path: str) -> bool:
                 copies = vdir.where(path)["copies"]
-                return {c["store"] for c in copies if c["state"] == "Whole" and c["up"]} == {"west", "volume"}
+                return {c["store"] for c in copies if c["state"] == "Whole" and c["up"]} == set(STORES) - {"s3"}
 
             files.until(lambda: is_mended("during"), 30)
             files.until(lambda: is_mended("before"), 120)
             vdir.delete("before")
         finally:
-            files.servers["east"].start()
+            files.servers.start("s3")
 
         def is_as_asked() -> bool:
             copies = vdir.where("during")["copies"]
-            return {c["store"]: c["state"] for c in copies} == {"east": "Whole", "west": "Whole"}
+            return {c["store"]: c["state"] for c in copies} == dict.fromkeys(PREFERRED, "Whole")
 
         files.until(is_as_asked, 90)
         assert not vdir.exists("before")
@@ -197,27 +215,29 @@ def test_a_gateway_that_is_killed_has_lost_nothing(files: Files, lab: str, write
 
 def test_a_new_key_of_a_store_is_taken_up_without_a_restart(files: Files, lab: str, writer: str) -> None:
     pods = files.kubectl("get", "pods", "-o", "name")
-    files.kubectl("patch", "secret", "east", "-p", '{"stringData": {"aws_secret_access_key": "wrong"}}')
+    files.kubectl("patch", "secret", "s3", "-p", '{"stringData": {"aws_secret_access_key": "wrong"}}')
 
     def state() -> str:
         with files.open(lab, writer) as vdir:
-            return str({s["name"]: s["state"] for s in vdir.usage()["stores"]}["east"])
+            return str({s["name"]: s["state"] for s in vdir.usage()["stores"]}["s3"])
 
     files.until(lambda: state() == "Unknown", 120)
-    files.kubectl("patch", "secret", "east", "-p", f'{{"stringData": {{"aws_secret_access_key": "{SECRET_KEY}"}}}}')
+    files.kubectl("patch", "secret", "s3", "-p", f'{{"stringData": {{"aws_secret_access_key": "{SECRET_KEY}"}}}}')
     files.until(lambda: state() == "Up", 120)
     assert files.kubectl("get", "pods", "-o", "name") == pods
 
 
 def test_a_directory_that_is_deleted_leaves_its_files_and_can_be_made_again(files: Files, writer: str) -> None:
-    spec = {"stores": [{"name": "west", "prefix": "again/"}], "deletionPolicy": "Retain"}
+    rule = {"name": "default", "copies": 1, "weakCopies": "Count"}
+    stores = [{"name": "swift", "prefix": "again/"}]
+    spec = {"stores": stores, "placement": {"rules": [rule]}, "deletionPolicy": "Retain"}
     files.apply("VirtualDirectory", "again", spec)
     files.ready("again")
     with files.open("again", writer) as vdir:
         vdir.write("a/b.txt", b"stays", tags={"of": "mine"})
         vdir.move("a", "c")
     files.kubectl("delete", "virtualdirectory", "again", "--timeout=90s", timeout=120)
-    assert files.servers["west"].file("lab", "again/a/b.txt").read_bytes() == b"stays"
+    assert files.servers.content("swift", "again/a/b.txt") == b"stays"
     files.kubectl("get", "pvc", "volume")
     files.until(lambda: "again-vdir" not in files.kubectl("get", "deployments,services,pvc,secrets", "-o", "name"))
     files.apply("VirtualDirectory", "again", spec)
@@ -228,3 +248,19 @@ def test_a_directory_that_is_deleted_leaves_its_files_and_can_be_made_again(file
         assert vdir.stat("c/b.txt")["tags"] == {"of": "mine"}
         with pytest.raises((CloudmeshError, Transient)):
             vdir.read("a/b.txt")
+
+
+def test_stores_of_azure_and_webdav_are_known_too(files: Files) -> None:
+    host = files.servers.s3.host
+    with azurite.azurite(host) as blobs, davserver.dav(host) as dav:
+        AzureHarness(blobs.url, azurite.ACCOUNT, azurite.KEY).send("PUT", "lab?restype=container")
+        place = {"account": azurite.ACCOUNT, "container": "lab", "endpoint": blobs.url}
+        files.cluster.apply(
+            secret("blobs", {"azure_storage_key": azurite.KEY, "hosts": host}),
+            secret("dav", {"username": davserver.USER, "password": davserver.PASSWORD, "hosts": host}),
+            datastore("blobs", {"azureBlob": place}, "blobs"),
+            datastore("dav", {"webdav": {"endpoint": dav.url}}, "dav"),
+            namespace=files.namespace,
+        )
+        files.kubectl("wait", "--for=condition=Ready", "datastore/blobs", "datastore/dav", "--timeout=30s")
+        files.kubectl("delete", "datastore", "blobs", "dav", "--timeout=30s")

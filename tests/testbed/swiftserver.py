@@ -13,13 +13,15 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tests.testbed import artifacts
 from tests.testbed.console import TestbedError
 
+LOOPBACK = "127.0.0.1"
 USER, KEY = "test:tester", "testing-9f2c"
 """They may do all by Swift's own login, in an account of theirs."""
 KEYSTONE_USER, KEYSTONE_PASSWORD, KEYSTONE_PROJECT = "admin", artifacts.KEYSTONE_PASSWORD, "admin"
@@ -46,17 +48,21 @@ class SwiftServer:
     Args:
         folder: An empty one, for its files and its logs; its file system must keep extended attributes.
         keystone: Whether Keystone comes with it.
+        host: Address of this machine that proxy and Keystone listen on, such as the `host_address` of a cluster, for
+            its Pods; the others are on loopback.
     """
 
-    def __init__(self, folder: Path, *, keystone: bool = False) -> None:
+    def __init__(self, folder: Path, *, keystone: bool = False, host: str = LOOPBACK) -> None:
         self._folder = folder
         self._keystone = keystone
-        self._ports = _free_ports("memcached", "keystone", *_MEMBERS)
+        self.host = host
+        self._hosts = dict.fromkeys(("memcached", *_MEMBERS), LOOPBACK) | {"proxy": host, "keystone": host}
+        self._ports = _free_ports(self._hosts)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.url = f"http://127.0.0.1:{self._ports['proxy']}"
+        self.url = f"http://{host}:{self._ports['proxy']}"
         self.auth_url = f"{self.url}/auth/v1.0"
         """Where `USER` and `KEY` log in."""
-        self.keystone_url = f"http://127.0.0.1:{self._ports['keystone']}/v3"
+        self.keystone_url = f"http://{host}:{self._ports['keystone']}/v3"
         """Where `KEYSTONE_USER` and `KEYSTONE_PASSWORD` log in, for `KEYSTONE_PROJECT`."""
         python = str(artifacts.swift() / "venv/bin/python")
         memcached, self._environment = artifacts.memcached()
@@ -66,12 +72,12 @@ class SwiftServer:
         }
         user = pwd.getpwuid(os.getuid()).pw_name
         port = str(self._ports["memcached"])
-        self._commands["memcached"] = [memcached, "-l", "127.0.0.1", "-p", port, "-U", "0", "-m", "64", "-u", user]
+        self._commands["memcached"] = [memcached, "-l", LOOPBACK, "-p", port, "-U", "0", "-m", "64", "-u", user]
         self._commands["keystone"] = [python, str(artifacts.HERE / "swift/keystone_server.py")]
         self._prepare(python, user)
 
     def start(self) -> None:
-        """Starts all; returns when logins are answered."""
+        """Starts all; returns when logins are answered and objects are kept."""
         for name in self._commands:
             if name != "keystone" or self._keystone:
                 self.begin(name)
@@ -79,12 +85,15 @@ class SwiftServer:
         if self._keystone:
             self._wait(self._keystone_answers, end, "keystone")
             self._fill_catalogue()
+        for name in _MEMBERS:
+            self.wait_for(name)
         self._wait(lambda: bool(self.login()), end, "proxy")
 
     def begin(self, name: str) -> None:
         """Starts one member of `account`, `container`, `object`, `proxy`, `memcached`, `keystone`."""
         environment = {
             **self._environment,
+            "KEYSTONE_HOST": self.host,
             "KEYSTONE_PORT": str(self._ports["keystone"]),
             "OS_KEYSTONE_CONFIG_DIR": str(self._folder),
         }
@@ -106,13 +115,26 @@ class SwiftServer:
 
     def wait_for(self, name: str) -> None:
         """Returns when a member that was begun anew takes connections."""
-        self._wait(lambda: _listens(self._ports[name]), time.monotonic() + START_SECONDS, name)
+        self._wait(lambda: _listens(self._hosts[name], self._ports[name]), time.monotonic() + START_SECONDS, name)
 
     def login(self) -> tuple[str, str]:
         """Storage URL and token of `USER`."""
         headers = {"X-Auth-User": USER, "X-Auth-Key": KEY}
         told, _ = _ask("GET", self.auth_url, headers=headers)
         return told["x-storage-url"], told["x-auth-token"]
+
+    def make_container(self, name: str) -> None:
+        """Makes a container of `USER`."""
+        storage, token = self.login()
+        _ask("PUT", f"{storage}/{name}", headers={"X-Auth-Token": token})
+
+    def read(self, container: str, key: str) -> bytes:
+        """The content of an object of `USER`."""
+        storage, token = self.login()
+        asked = urllib.request.Request(f"{storage}/{container}/{quote(key)}", headers={"X-Auth-Token": token})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            content: bytes = answer.read()
+            return content
 
     def keystone_token(self) -> str:
         """A token of `KEYSTONE_USER` in `KEYSTONE_PROJECT`."""
@@ -173,7 +195,7 @@ class SwiftServer:
             # a server that was away, or slow on a busy machine, is asked again at once
             "error_suppression_limit = 1000000\nerror_suppression_interval = 1\nnode_timeout = 30\n"
             f"{filters}"
-            f"[filter:cache]\nuse = egg:swift#memcache\nmemcache_servers = 127.0.0.1:{ports['memcached']}\n"
+            f"[filter:cache]\nuse = egg:swift#memcache\nmemcache_servers = {LOOPBACK}:{ports['memcached']}\n"
             "[filter:container-quotas]\nuse = egg:swift#container_quotas\n"
             "[filter:account-quotas]\nuse = egg:swift#account_quotas\n"
             "[filter:versioned_writes]\nuse = egg:swift#versioned_writes\nallow_object_versioning = true\n"
@@ -197,7 +219,7 @@ class SwiftServer:
 
     def _common(self, name: str, user: str) -> str:
         return (
-            f"bind_ip = 127.0.0.1\nbind_port = {self._ports[name]}\nworkers = 0\nuser = {user}\n"
+            f"bind_ip = {self._hosts[name]}\nbind_port = {self._ports[name]}\nworkers = 0\nuser = {user}\n"
             f"swift_dir = {self._folder}\nlog_level = WARNING\nlog_address = {self._folder}/no-such-log\n"
         )
 
@@ -217,12 +239,12 @@ class SwiftServer:
 
 
 @contextlib.contextmanager
-def swift(*, keystone: bool = False) -> Iterator[SwiftServer]:
+def swift(*, keystone: bool = False, host: str = LOOPBACK) -> Iterator[SwiftServer]:
     """A server that runs, over a temporary folder: in memory if that keeps extended attributes, as it syncs often."""
     memory = "/dev/shm"
     place = memory if os.access(memory, os.W_OK) and _keeps_attributes(memory) else None
     with tempfile.TemporaryDirectory(prefix="cloudmesh-swift-", dir=place) as folder:
-        server = SwiftServer(Path(folder), keystone=keystone)
+        server = SwiftServer(Path(folder), keystone=keystone, host=host)
         try:
             server.start()
             yield server
@@ -230,12 +252,13 @@ def swift(*, keystone: bool = False) -> Iterator[SwiftServer]:
             server.stop()
 
 
-def _free_ports(*names: str) -> dict[str, int]:
+def _free_ports(hosts: Mapping[str, str]) -> dict[str, int]:
+    """A port for each name, on its address."""
     with contextlib.ExitStack() as held:
         ports = {}
-        for name in names:
+        for name, host in hosts.items():
             probe = held.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((host, 0))
             ports[name] = int(probe.getsockname()[1])
         return ports
 
@@ -249,8 +272,8 @@ def _keeps_attributes(folder: str) -> bool:
         return True
 
 
-def _listens(port: int) -> bool:
-    with socket.create_connection(("127.0.0.1", port), timeout=5):
+def _listens(host: str, port: int) -> bool:
+    with socket.create_connection((host, port), timeout=5):
         return True
 
 

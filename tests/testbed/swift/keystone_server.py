@@ -1,4 +1,5 @@
-"""Serves Keystone, run by its own Python: `python keystone_server.py` with KEYSTONE_PORT and OS_KEYSTONE_CONFIG_DIR."""
+"""Serves Keystone, run by its own Python: `python keystone_server.py` with KEYSTONE_HOST, KEYSTONE_PORT and
+OS_KEYSTONE_CONFIG_DIR."""
 
 import os
 from socketserver import ThreadingMixIn
@@ -20,4 +21,4 @@ class Quiet(WSGIRequestHandler):
         pass
 
 
-make_server("127.0.0.1", int(os.environ["KEYSTONE_PORT"]), application, Server, Quiet).serve_forever()
+make_server(os.environ["KEYSTONE_HOST"], int(os.environ["KEYSTONE_PORT"]), application, Server, Quiet).serve_forever()
