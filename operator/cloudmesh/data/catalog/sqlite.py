@@ -399,8 +399,13 @@ class SqliteCatalog:
     async def _background(self) -> None:
         # a database that fails here fails everything else aloud; the rest is done after the next start
         with contextlib.suppress(Transient):
-            while await self._write(lambda db: tree.visit(db, self._clock())):
-                pass
+            clock = asyncio.get_running_loop().time
+            while True:
+                began = clock()
+                if not await self._write(lambda db: tree.visit(db, self._clock())):
+                    break
+                # changes of users come in between
+                await asyncio.sleep(clock() - began)
             for number in await self._read(tree.wakings):
                 if number not in self._waking:
                     await self._wake(number)

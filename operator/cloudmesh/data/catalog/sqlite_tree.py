@@ -18,7 +18,7 @@ from cloudmesh.engine.errors import Conflict
 
 VISIT: Final = 1000
 """Rows that one transaction in the background looks at after a directory moved."""
-AT_ONCE: Final = 200
+AT_ONCE: Final = 100
 """Rows that are looked at in the move itself, for which somebody waits."""
 
 
