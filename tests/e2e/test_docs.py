@@ -58,6 +58,7 @@ PAGES = (
     "docs/explanation/jobs.md",
     "docs/how-to/keep-files-in-s3.md",
     "docs/how-to/use-a-directory-from-python.md",
+    "docs/how-to/use-a-directory-in-a-pod.md",
     "docs/how-to/let-people-in.md",
     "docs/how-to/when-a-store-is-lost.md",
     "docs/how-to/limit-what-files-cost.md",
