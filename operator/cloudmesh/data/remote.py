@@ -17,6 +17,7 @@ from cloudmesh.data.asked import decoded, region_of
 from cloudmesh.data.kinds import DATA_STORE, VIRTUAL_DIRECTORY
 from cloudmesh.data.resources import CONFIG_KEY, child_name, gateway_url
 from cloudmesh.engine import SECRET, Kube, is_owned_by
+from cloudmesh.engine.answers import beginning, whole
 from cloudmesh.engine.directories import FileOf, OpenDirectory
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Conflict, InvalidRequest, NotFound, Transient
 
@@ -105,7 +106,7 @@ class _Open:
     async def _json(self, path: str, query: dict[str, str]) -> dict[str, Any]:
         async with self._told(), self._session.get(path, params=query) as answer:
             await self._check(answer, path)
-            body = await answer.content.read(MOST_BYTES)
+            body = await whole(answer.content, MOST_BYTES)
         try:
             return msgspec.json.decode(body, type=dict[str, Any])
         except msgspec.DecodeError as error:
@@ -125,7 +126,7 @@ class _Open:
             return
         said = ""
         with contextlib.suppress(msgspec.DecodeError, aiohttp.ClientError):
-            problem = msgspec.json.decode(await answer.content.read(MOST_BYTES), type=dict[str, Any])
+            problem = msgspec.json.decode(await beginning(answer.content, MOST_BYTES), type=dict[str, Any])
             said = str(problem.get("detail") or problem.get("title") or "")
         words = f"VirtualDirectory '{self._name}': {said or f'it answers {answer.status}'}"
         match answer.status:

@@ -17,6 +17,7 @@ from cloudmesh.data.config import DirectoryConfig, StoreSummary, Summary
 from cloudmesh.data.money import say
 from cloudmesh.data.resources import gateway_url
 from cloudmesh.data.words import amount_text, apart, size_text, time_text
+from cloudmesh.engine.answers import whole
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Transient
 from cloudmesh.engine.resources import Obj
 from cloudmesh.policy.amounts import to_nanos
@@ -58,7 +59,7 @@ class HttpReader:
                 aiohttp.ClientSession(timeout=limit) as session,
                 session.get(url, headers=headers, allow_redirects=False) as answer,
             ):
-                body = await answer.content.read(MOST_BYTES)
+                body = await whole(answer.content, MOST_BYTES)
                 if answer.status == 401:
                     raise AuthFailed("the gateway doesn't know the operator's token")
                 if answer.status != 200:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from cloudmesh.engine.answers import beginning
 from cloudmesh.functions.resources import PORT, REVISION_ANNOTATION
 
 _IMPORT_SECONDS = re.compile(r"^cloudmesh_function_import_seconds ([0-9.]+)$", re.MULTILINE)
@@ -34,7 +35,7 @@ class HttpPodMetrics:
                 aiohttp.ClientSession(timeout=limit) as session,
                 session.get(f"http://{host}:{PORT}/metrics", allow_redirects=False) as answer,
             ):
-                page = await answer.content.read(MOST_BYTES)
+                page = await beginning(answer.content, MOST_BYTES)
                 return page.decode(errors="replace") if answer.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None

@@ -90,6 +90,18 @@ async def test_files_are_listed_read_and_written_with_errors_in_words(tmp_path: 
                 assert vdir.read("out/ü") == b"12"
 
 
+async def test_a_folder_of_many_files_is_listed_whole(tmp_path: Path) -> None:
+    names = [f"a file with a long name so that a page of the listing is large {n:05d}.csv" for n in range(1203)]
+    with Served(tmp_path) as served:
+        vdir = served.vdir()
+        for name in names:
+            vdir.write(f"raw/{name}", b"")
+        async with world(served).engine() as engine:
+            gateways = Gateways(engine.kube, lambda namespace, name: served.url)
+            async with gateways.open("ns", "lab") as lab:
+                assert [f.path async for f in lab.files("raw")] == names
+
+
 async def test_a_directory_that_isnt_served_is_named() -> None:
     async with world().engine() as engine:
         gateways = Gateways(engine.kube, lambda namespace, name: "http://127.0.0.1:9")

@@ -18,6 +18,7 @@ from yarl import URL
 
 from cloudmesh.data.errors import Changed, Full, InvalidName, Missing, ReadOnly
 from cloudmesh.data.stores.webdav_xml import PROPERTIES, Multistatus, Resource, asked
+from cloudmesh.engine.answers import beginning
 from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import (
     AuthFailed,
@@ -198,7 +199,7 @@ class DavClient:
 
         async def once() -> bytes:
             async with self.request("GET", path) as answer:
-                return await answer.content.read(most)
+                return await beginning(answer.content, most)
 
         try:
             return await again(once)
@@ -379,4 +380,4 @@ async def _one(content: bytes) -> AsyncIterator[bytes]:
 
 async def _drained(answer: aiohttp.ClientResponse) -> None:
     """Reads what a short answer says, so that its connection can be used again."""
-    await answer.content.read(MOST_OF_ANSWER)
+    await beginning(answer.content, MOST_OF_ANSWER)
