@@ -35,7 +35,9 @@ _KEYSTONE_NAME = r"^[A-Za-z0-9_]([-A-Za-z0-9_. ]*[A-Za-z0-9_])?$"
 KeystoneName = Annotated[
     str,
     Field(min_length=1, max_length=64, pattern=_KEYSTONE_NAME),
-    Shape(_KEYSTONE_NAME, "must be a name of Keystone such as `physics`: letters, digits, '-', '_', '.' and spaces within"),
+    Shape(
+        _KEYSTONE_NAME, "must be a name of Keystone such as `physics`: letters, digits, '-', '_', '.' and spaces within"
+    ),
 ]
 
 
