@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ def add_to(nouns: Nouns) -> None:
     )
     made = verb("search", search, "Finds files by the pattern of their names", "PATTERN", "PATH?")
     made.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE")
+    verb("add", add, "Links an object of a store, which is read where it lies: SERVICE:/dir/file", "SOURCE", "PATH")
+    verb("adopt", adopt, "Makes a link an ordinary file; the linked object stays", "PATH")
     verb("where", where, "Where the copies of a file lie", "PATH")
     verb("why", why, "Why they lie there", "PATH")
     verb("trash", trash, "What can be restored", "DIRECTORY?")
@@ -101,10 +103,18 @@ def ls(chosen: argparse.Namespace) -> int:
     """What is in a directory; a file is its own entry."""
     vdir, path = _at(chosen, chosen.path)
     if path and (entry := vdir.stat(path))["kind"] == "File":
-        output.show(chosen.output, ENTRY, [entry])
+        entries: Iterable[dict[str, Any]] = [entry]
     else:
-        output.show(chosen.output, ENTRY, vdir.list(path, recursive=chosen.recursive))
+        entries = vdir.list(path, recursive=chosen.recursive)
+    output.show(chosen.output, ENTRY, map(_shown, entries) if chosen.output == "table" else entries)
     return 0
+
+
+def _shown(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of a table: a link says where it leads."""
+    if "link" not in entry:
+        return entry
+    return entry | {"kind": "Link", "path": f"{entry['path']} -> {entry['link']['store']}:/{entry['link']['key']}"}
 
 
 def copy(chosen: argparse.Namespace) -> int:
@@ -154,6 +164,24 @@ def search(chosen: argparse.Namespace) -> int:
     if chosen.tag:
         query["tags"] = connection.encoded(_pairs(chosen.tag))
     output.show(chosen.output, ENTRY, vdir.search(chosen.pattern, **query))
+    return 0
+
+
+def add(chosen: argparse.Namespace) -> int:
+    """Links an object of a store."""
+    store, colon, key = chosen.source.partition(":/")
+    if not colon or not store or not key or "/" in store:
+        raise UsageError("write what is linked as SERVICE:/dir/file, where SERVICE is a store of the directory")
+    vdir, path = _at(chosen, chosen.path)
+    told = vdir.link(path, store, key)
+    output.show(chosen.output, ENTRY, [_shown(told) if chosen.output == "table" else told])
+    return 0
+
+
+def adopt(chosen: argparse.Namespace) -> int:
+    """Makes a link a file."""
+    vdir, path = _at(chosen, chosen.path)
+    output.show(chosen.output, ENTRY, [vdir.adopt(path)])
     return 0
 
 

@@ -18,6 +18,7 @@ The operator's side makes a gateway for each directory and asks it how it does; 
 | `mover`, `recovery` | carries the plan out; ends what a crash left open |
 | `leisure`, `settling` | what isn't urgent, one after the other: objects get the names of their files |
 | `strangers` | what others wrote over our objects |
+| `links` | entries that are read where somebody else keeps them |
 | `following`, `scan`, `borders` | what others do in stores: listings beside the record; directories in a prefix |
 | `mesh`, `waking` | the stores as they live: up or not, believed or not; what is looked at when one comes or goes |
 | `catalog`, `filling` | the catalogue, its journal, and how a new one is made of the stores |

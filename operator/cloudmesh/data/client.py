@@ -259,6 +259,14 @@ class Vdir:
         """Replaces the tags."""
         return self._json("PUT", f"/v1/tags/{_quoted(path)}", dict(tags))
 
+    def link(self, path: str, store: str, key: str) -> dict[str, Any]:
+        """Makes a link to an object of a store of the directory, which is read where it lies and never changed."""
+        return self._json("PUT", f"/v1/links/{_quoted(path)}", {"store": store, "key": key}, allowed=(201,))
+
+    def adopt(self, path: str) -> dict[str, Any]:
+        """Makes a link an ordinary file: its content is copied to where the rules place it; the object stays."""
+        return self._json("POST", f"/v1/links/{_quoted(path)}", {})
+
     def close(self) -> None:
         """Closes the connections."""
         self._pool.clear()

@@ -116,6 +116,8 @@ class Emptying:
     async def _remove(self, member: Member, borders: Borders, one: Object) -> bool | None:
         """Removes an object if it is ours; says whether it was, None for one of another directory."""
         copy = await self._catalog.at_key(member.name, one.key)
+        if copy is not None and copy.state == "Linked":
+            return False
         if copy is not None and copy.tag and one.tag == copy.tag:
             await member.store.delete(one.key, if_tag=one.tag)
             return True

@@ -5,15 +5,16 @@ Times are whole microseconds since 1970 in UTC, sizes bytes, money whole nano-un
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["File", "Directory"]
-CopyState = Literal["Writing", "Whole", "Stale", "Missing", "Corrupt", "Deleting"]
+CopyState = Literal["Writing", "Whole", "Stale", "Missing", "Corrupt", "Deleting", "Linked"]
 """`Writing`: an intent names it; `Whole`: the store confirmed it with the digest on record; `Stale`: an older content
 than the entry's; `Missing`: it was there and isn't; `Corrupt`: read back, it had another digest; `Deleting`: not wanted
-any more, and not yet confirmed gone."""
+any more, and not yet confirmed gone; `Linked`: somebody else's object, which is read where it lies and never written,
+moved or removed. The entry is a link then, and has no whole copy beside it."""
 IntentKind = Literal["Put", "Copy", "Delete", "Settle"]
 
 ROOT = "0" * 16
@@ -89,6 +90,11 @@ class Copy:
     verified: int = 0
     scrubbed: int = 0
     error: str = ""
+
+
+def link_of(copies: Iterable[Copy]) -> Copy | None:
+    """The linked object among an entry's copies; None if it is no link."""
+    return next((copy for copy in copies if copy.state == "Linked"), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,12 @@ from cloudmesh.data.balance import fill, uneven
 from cloudmesh.data.catalog.ports import Catalog
 from cloudmesh.data.errors import Changed, Missing, Suspicious
 from cloudmesh.data.leisure import Leisure
+from cloudmesh.data.links import follow
 from cloudmesh.data.memory import of_read, of_write
 from cloudmesh.data.mesh import Member, Mesh
-from cloudmesh.data.model import MICROS, OVER, Copy, Entry, Intent, Target, Work
+from cloudmesh.data.model import MICROS, OVER, Copy, Entry, Intent, Target, Work, link_of
 from cloudmesh.data.placement import choose
-from cloudmesh.data.plan import Action, Check, Drop, Plan, Purge, Scrub, Write, plan, readable
+from cloudmesh.data.plan import Action, Check, Drop, Follow, Forget, Plan, Purge, Scrub, Write, plan, readable
 from cloudmesh.data.settling import Settling, is_cheap
 from cloudmesh.data.stores.ports import Object
 from cloudmesh.data.strangers import is_ours, take_in
@@ -238,6 +239,13 @@ class Mover:
             case Purge():
                 await self._catalog.purge(work.entry.id)
                 return False
+            case Follow():
+                await follow(self._tree, self._member(action.store), work)
+                return False
+            case Forget():
+                await self._drop(work, Drop(action.store, 0))
+                log.warning("the link '%s' is forgotten: store %s is to leave", work.path, action.store)
+                return False
 
     # -- making a copy
 
@@ -391,7 +399,8 @@ class Mover:
     async def _drop(self, work: Work, action: Drop) -> None:
         copy = next(c for c in work.copies if c.store == action.store)
         member = self._mesh.members.get(action.store)
-        if member is None:
+        if member is None or copy.state == "Linked":
+            # a linked object is nobody's to remove
             await self._catalog.drop_copy(work.entry.id, action.store, was=copy)
             self.done.dropped += 1
             return
@@ -415,7 +424,7 @@ class Mover:
                     raise Conflict(f"the copy of '{work.path}' in {action.store} changed meanwhile")
                 if action.keep:
                     await self._prove(work, action)
-                else:
+                elif link_of(work.copies) is None:
                     await self._still_trashed(work)
             except CloudmeshError:
                 await self._catalog.put_copies([copy], was=[going])

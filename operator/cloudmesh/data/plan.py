@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cloudmesh.data.balance import Shift, shift
 from cloudmesh.data.config import DirectoryConfig
-from cloudmesh.data.model import MICROS, Copy, Work
+from cloudmesh.data.model import MICROS, Copy, Work, link_of
 from cloudmesh.data.placement import Chosen, Facts, StoreView, by_way_out
 
 CHECK = 3600 * MICROS
@@ -16,6 +16,8 @@ RETRY = 30 * MICROS
 """After a failure or while a store is away, a file is looked at again so much later."""
 SETTLE_AFTER = 10 * MICROS
 """A copy that was just written gets another key so much later at the earliest."""
+FOLLOW = 3600 * MICROS
+"""A linked object is looked at again so much later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,21 @@ class Purge:
     """Ends a trashed file that has no copies any more."""
 
 
-Action = Write | Drop | Scrub | Check | Purge
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Looks whether a linked object is still the one on record."""
+
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Ends a link to an object of a store that is to leave; the object stays."""
+
+    store: str
+
+
+Action = Write | Drop | Scrub | Check | Purge | Follow | Forget
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +103,23 @@ def _trash(work: Work, views: Mapping[str, StoreView], config: DirectoryConfig, 
     if not work.copies:
         return Plan((Purge(),), now + RETRY if work.entry.kind == "Directory" else 0)
     # a store that isn't in the directory any more is not waited for: nobody could ever tell
-    drops = tuple(Drop(c.store, 0) for c in work.copies if c.store not in views or views[c.store].up)
+    # nor for that of a linked object, since nothing is done to it
+    drops = tuple(
+        Drop(c.store, 0) for c in work.copies
+        if c.state == "Linked" or c.store not in views or views[c.store].up
+    )  # fmt: skip
     return Plan(drops, now + RETRY, pending=True)
+
+
+def _linked(work: Work, link: Copy, views: Mapping[str, StoreView], now: int) -> Plan:
+    view = views.get(link.store)
+    if view is not None and view.config.access == "Drain":
+        return Plan((Forget(link.store),), now + RETRY, pending=True)
+    # what a write over it left behind
+    rests = [Drop(c.store, 0) for c in work.copies if c != link and (c.store not in views or views[c.store].up)]
+    if view is None or not view.up:
+        return Plan(tuple(rests), now + RETRY, bool(rests))
+    return Plan((*rests, Follow(link.store)), now + FOLLOW, bool(rests))
 
 
 def readable(work: Work, views: Mapping[str, StoreView]) -> list[Copy]:
@@ -117,6 +148,8 @@ def plan(
     views = {view.config.name: view for view in stores}
     if work.trashed:
         return _trash(work, views, config, now)
+    if (link := link_of(work.copies)) is not None:
+        return _linked(work, link, views, now)
     sources = readable(work, views)
     whole = {c.store for c in sources}
     wanted = [name for name in chosen.stores if name not in whole]

@@ -9,6 +9,7 @@ import msgspec
 
 from cloudmesh.data.catalog.ports import Located
 from cloudmesh.data.config import DirectoryConfig, Placing, Prices, Proposal, Quote, StoreConfig
+from cloudmesh.data.model import link_of
 from cloudmesh.data.money import egress_nanos, monthly_nanos, read_nanos, write_nanos
 from cloudmesh.data.placement import Facts, StoreView, by_way_out, choose
 
@@ -68,7 +69,7 @@ class Counting:
     def add(self, located: Located) -> None:
         """Counts one file of the tree."""
         entry = located.entry
-        if entry.kind != "File":
+        if entry.kind != "File" or link_of(located.copies) is not None:
             return
         whole = {
             copy.store: copy

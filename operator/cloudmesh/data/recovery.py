@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from cloudmesh.data.catalog.ports import Located
-from cloudmesh.data.model import Copy, Intent, Target
+from cloudmesh.data.model import Copy, Intent, Target, link_of
 from cloudmesh.data.placement import Facts, rule_of
 from cloudmesh.data.stores.ports import Object
 from cloudmesh.data.tree import Tree
@@ -96,7 +96,8 @@ class Recovery:
     async def _put(self, intent: Intent, seen: Mapping[str, Object], away: Mapping[str, str]) -> None:
         tree, catalog = self._tree, self._tree.catalog
         located = await catalog.by_id(intent.entry)
-        held = {} if located is None else {c.store: c for c in located.copies}
+        # a link holds nothing of ours that a write goes over
+        held = {} if located is None or link_of(located.copies) else {c.store: c for c in located.copies}
         copies = [
             self._copy_of(intent, target, seen[target.store]) for target in intent.targets if target.store in seen
         ]
@@ -132,12 +133,13 @@ class Recovery:
         """
         tree, catalog = self._tree, self._tree.catalog
         held = {} if located is None else {c.store: c for c in located.copies}
+        link = link_of(held.values())
         stale, was, left = [], [], []
         for target in intent.targets:
             before, there = held.get(target.store), seen.get(target.store)
             if there is None and target.store not in away:
                 continue
-            if before is not None and not goes_over(target, held):
+            if link is not None or (before is not None and not goes_over(target, held)):
                 tag, size = (there.tag, there.size) if there else ("", 0)
                 left.append(Copy(intent.entry, target.store, target.key, intent.version, "Stale", tag, size))
             elif before is None and there is not None:

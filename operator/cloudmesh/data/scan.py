@@ -179,6 +179,9 @@ class Scan:
             self.result.back += 1
         elif copy.state == "Whole" and copy.tag and seen.tag and not same:
             await self._changed(copy)
+        elif copy.state == "Linked" and (not same or copy.error):
+            # the mover asks for the object itself
+            await self._tree.catalog.looked(copy.entry, copy.version, self._tree.now())
 
     async def _changed(self, copy: Copy) -> None:
         """Another object than that on record, if it still is: writes go on meanwhile."""

@@ -25,7 +25,7 @@ from cloudmesh.data.model import MICROS, Copy, CopyState, Entry, Totals, Trashed
 from cloudmesh.data.money import monthly_nanos
 from cloudmesh.data.placement import Chosen, Facts, choose
 from cloudmesh.data.writer import Writer
-from cloudmesh.engine.errors import CloudmeshError, NotFound, Transient
+from cloudmesh.engine.errors import CloudmeshError, Conflict, NotFound, Transient
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +97,9 @@ class Tree:
         """Entries of a directory by name, after the name `after`."""
         return await self.catalog.children(names.clean_path(path), after=after, limit=limit, copies=copies)
 
-    async def walk(self, path: str, *, after: str = "", limit: int = 1000) -> list[Located]:
+    async def walk(self, path: str, *, after: str = "", limit: int = 1000, copies: bool = False) -> list[Located]:
         """All below a directory, in order, after the path `after`."""
-        return await self.catalog.walk(names.clean_path(path), after=after, limit=limit)
+        return await self.catalog.walk(names.clean_path(path), after=after, limit=limit, copies=copies)
 
     async def search(self, query: Query, *, after: str = "", limit: int = 1000) -> list[Located]:
         """What matches."""
@@ -119,7 +119,8 @@ class Tree:
         found = []
         for copy in await self.catalog.copies(entry.id):
             member = self.mesh.members.get(copy.store)
-            cost = None if member is None else monthly_nanos(member.config.prices, copy.size)
+            # for what somebody else keeps there nobody pays here
+            cost = None if member is None or copy.state == "Linked" else monthly_nanos(member.config.prices, copy.size)
             found.append(Where(copy, member is not None and member.up, cost))
         return found
 
@@ -156,6 +157,8 @@ class Tree:
             else:
                 most = max((of_read(member.store.info, stop - start) for _, member in copies), default=0)
                 stream = self._within(most, self._bytes(entry, copies, start, stop))
+            if start >= stop:
+                await self._still_linked(entry, copies)
             try:
                 first = await anext(stream, b"")
             except Transient:
@@ -182,7 +185,7 @@ class Tree:
         found = [
             (copy, members[copy.store])
             for copy in await self.catalog.copies(entry.id)
-            if copy.state == "Whole" and copy.version == entry.version
+            if copy.state in ("Whole", "Linked") and copy.version == entry.version
             and copy.store in members and members[copy.store].up
         ]  # fmt: skip
         return sorted(found, key=lambda pair: (pair[1].slow, pair[1].latency_ms))
@@ -291,6 +294,8 @@ class Tree:
                 await self._mark(copy, "Corrupt", failures[-1])
             except CloudmeshError as error:
                 failures.append(f"{copy.store}: {error.reason}: {error}")
+                if (broken := await self._broken(entry, copy, member, error)) is not None:
+                    raise broken from error
                 await self.found_bad(copy, member, error)
             if not left:
                 # an object may have got another name meanwhile
@@ -304,6 +309,9 @@ class Tree:
         log.warning("read of %s in %s failed: %s", copy.key, copy.store, error)
         if not isinstance(error, NotFound | Changed):
             member.doubt(error)
+        elif copy.state == "Linked":
+            # nothing of it is ours to mend
+            return
         elif copy.entry in self.writer.live.values():
             # a write of ours that is just being committed changes the tag too
             return
@@ -311,6 +319,32 @@ class Tree:
             await self._mark(copy, "Stale", str(error))
         elif await member.absence_counts():
             await self._mark(copy, "Missing", str(error))
+
+    async def _still_linked(self, entry: Entry, copies: Sequence[tuple[Copy, Member]]) -> None:
+        """Where nothing is to be read, whether a link's object is there all the same."""
+        for copy, member in copies:
+            if copy.state != "Linked":
+                continue
+            seen = await member.store.stat(copy.key)
+            if seen is not None and seen.tag == copy.tag:
+                continue
+            error = Missing("it isn't there") if seen is None else Changed("it has another tag")
+            raise await self._broken(entry, copy, member, error) or Transient(f"store {member.name} isn't believed")
+
+    async def _broken(self, entry: Entry, copy: Copy, member: Member, error: CloudmeshError) -> CloudmeshError | None:
+        """What a link says whose object is gone or another one; None if that isn't so, or isn't known."""
+        if copy.state != "Linked" or not isinstance(error, NotFound | Changed):
+            return None
+        where = f"'{entry.name}' is a link to {copy.store}:/{copy.key}, and"
+        if isinstance(error, Changed):
+            told: CloudmeshError = Conflict(f"{where} the object was changed: soon it is the link's new version")
+        elif await member.absence_counts():
+            told = Missing(f"{where} there is no such object any more")
+        else:
+            return None
+        await self.catalog.put_copies([replace(copy, error=str(told))], was=[copy], due=self.now())
+        self._stir()
+        return told
 
     async def _mark(self, copy: Copy, state: CopyState, why: str) -> None:
         """Keeps what was found of a copy, if its record is still the same, for the mover to mend."""

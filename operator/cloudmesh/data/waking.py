@@ -40,7 +40,11 @@ async def _wake_wanting(tree: Tree, name: str) -> None:
 def _wanting(mesh: Mesh, views: Sequence[StoreView], page: Sequence[Located], name: str, now: int) -> list[Located]:
     found = []
     for located in page:
-        if not located.path or located.entry.kind != "File" or any(c.store == name for c in located.copies):
+        if (
+            not located.path
+            or located.entry.kind != "File"
+            or any(c.store == name or c.state == "Linked" for c in located.copies)
+        ):
             continue
         whole = frozenset(c.store for c in located.copies if c.state == "Whole")
         facts = facts_of(located.path, located.entry)

@@ -16,7 +16,7 @@ from cloudmesh.data.config import DirectoryConfig
 from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, ReadOnly, Suspicious
 from cloudmesh.data.memory import Memory, of_write
 from cloudmesh.data.mesh import KEPT, Member, Mesh, own_path
-from cloudmesh.data.model import MICROS, Copy, Entry, Intent, Target
+from cloudmesh.data.model import MICROS, Copy, Entry, Intent, Target, link_of
 from cloudmesh.data.placement import Chosen, Facts, choose
 from cloudmesh.data.plan import SETTLE_AFTER
 from cloudmesh.data.stores.ports import Folders, Object
@@ -160,7 +160,9 @@ class Writer:
         _check(path, old, wish.if_version)
         parent, _, name = path.rpartition("/")
         entry_id = old.id if old else secrets.token_hex(8)
-        held = {} if old is None else {c.store: c for c in await self.catalog.copies(old.id)}
+        copies = () if old is None else await self.catalog.copies(old.id)
+        # a linked object is nothing to write over
+        held = {c.store: c for c in copies if c.state != "Linked"}
         facts = Facts(path, size or 0, mtime or now, wish.content_type, tags or (dict(old.tags) if old else {}))
         whole = frozenset(c.store for c in held.values() if c.state == "Whole" and old and c.version == old.version)
         chosen = choose(facts, self.config.rules, self.mesh.views(), now, holding=whole)
@@ -311,9 +313,10 @@ class Writer:
         intent, clean = begun.intent, True
         made = {c.store: c for c in outcome.whole}
         stale, left = [], []
+        link = link_of(held.values())
         for target in intent.targets:
             store, copy = target.store, made.get(target.store)
-            beside = store in held and not goes_over(target, held)
+            beside = link is not None or (store in held and not goes_over(target, held))
             if copy is not None and (store not in held or beside):
                 try:
                     await begun.members[store].store.delete(copy.key, if_tag=copy.tag)
@@ -363,7 +366,7 @@ class Writer:
             return Target(member.name, held.key, held.tag)
         key = held.key if held else names.key_of(member.config.prefix, path, info)
         other = await self.catalog.at_key(member.name, key)
-        if other is not None and other.entry != entry_id:
+        if other is not None and (other.entry != entry_id or other.state == "Linked"):
             key = names.key_of(member.config.prefix, f"{path}.~{entry_id}", info)
         key = await self._unblocked(member, key, entry_id)
         if held is not None or info.conditional == "None" or not self.config.adopt:

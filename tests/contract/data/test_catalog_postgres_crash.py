@@ -200,6 +200,21 @@ async def test_what_can_t_be_used_is_told(server: Postgres) -> None:
         await other.close()
 
 
+async def test_a_catalogue_of_an_earlier_schema_is_taken_along(server: Postgres) -> None:
+    first = PostgresCatalog(server.uri, "earlier")
+    await first.open()
+    await first.mkdir("a")
+    await first.close()
+    server.run("UPDATE earlier.meta SET version = 1")
+    second = PostgresCatalog(server.uri, "earlier")
+    await second.open()
+    link = await second.adopt("a/link", Copy("", "s1", "theirs", 1, "Linked", "t", 1), mtime=1)
+    assert [copy.state for copy in await second.copies(link.id)] == ["Linked"]
+    # a gateway that doesn't know links refuses it
+    assert await second._read(lambda db: db.execute("SELECT version FROM meta").fetchone()) == (2,)
+    await second.close()
+
+
 async def test_a_password_that_changes(server: Postgres) -> None:
     server.run("CREATE ROLE app LOGIN PASSWORD 'one'", "GRANT CREATE ON DATABASE cloudmesh TO app")
     uri = f"postgresql://app:one@127.0.0.1:{server.port}/cloudmesh"

@@ -139,6 +139,35 @@ def test_older_versions(cms: Run, served: Served, vdir: Vdir) -> None:
     assert (vdir.read("f"), vdir.stat("f")["version"]) == (b"one", entry["version"] + 1)
 
 
+def test_links(cms: Run, served: Served, vdir: Vdir) -> None:
+    served.reconfigure(adopt=False)
+    served.place("one").put("archive/run.csv", b"theirs")
+    assert cms("vdir", "add", "one:/archive/run.csv", "lab:/old/NAME")[0] == 0
+    assert vdir.read("old/NAME") == b"theirs"
+    link = {"store": "one", "key": "archive/run.csv"}
+    [told] = json.loads(cms("vdir", "ls", "lab:/old", "--output", "json")[1])
+    assert (told["kind"], told["link"]) == ("File", link)
+    for words in ("lab:/old", "lab:/old/NAME"):
+        assert "old/NAME -> one:/archive/run.csv" in cms("vdir", "ls", words)[1]
+    [place] = json.loads(cms("vdir", "where", "lab:/old/NAME", "--output", "json")[1])
+    assert (place["store"], place["key"], place["state"]) == ("one", "archive/run.csv", "Linked")
+    served.place("one").remove("archive/run.csv")
+    code, _, err = cms("vdir", "get", "lab:/old/NAME", "x")
+    assert code == 1 and "there is no such object any more" in err
+    assert vdir.stat("old/NAME")["link"]["error"]
+    served.place("one").put("archive/run.csv", b"theirs, changed")
+    until(lambda: vdir.stat("old/NAME")["version"] == 1)
+    code, _, err = cms("vdir", "get", "lab:/old/NAME", "x")
+    assert code == 1 and "was changed" in err
+    until(lambda: vdir.stat("old/NAME")["version"] == 2)
+    assert vdir.read("old/NAME") == b"theirs, changed"
+    assert cms("vdir", "adopt", "lab:/old/NAME")[0] == 0
+    assert "link" not in vdir.stat("old/NAME")
+    assert cms("vdir", "adopt", "lab:/old/NAME")[0] == 1
+    assert cms("vdir", "rm", "lab:/old/NAME")[0] == 0
+    assert served.place("one").objects["archive/run.csv"].content == b"theirs, changed"
+
+
 def test_a_tree_goes_in_and_comes_back(cms: Run, tree: Path, vdir: Vdir) -> None:
     assert cms("storage", "put", "tree", "lab:/t")[0] == 2, "a folder needs --recursive"
     assert cms("storage", "put", "tree", "lab:/t", "--recursive")[0] == 0
@@ -310,6 +339,9 @@ def test_links_lead_nowhere(cms: Run, tmp_path: Path, vdir: Vdir) -> None:
         ("vdir mv lab:/x other:/y", 2, "storage copy"),
         ("vdir tags lab:/x word", 2, "KEY=VALUE"),
         ("vdir restore zz lab:/", 1, "trash"),
+        ("vdir add archive/f lab:/x", 2, "SERVICE:/dir/file"),
+        ("vdir add none:/archive/f lab:/x", 1, "isn't a store"),
+        ("vdir adopt lab:/none", 1, "none"),
         ("vdir fly", 2, "invalid choice"),
         ("fly", 2, "invalid choice"),
         ("storage put lab:/x y", 2, "put copies"),
@@ -388,7 +420,10 @@ def test_the_how_to_page_is_followed(environment: dict[str, str], tmp_path: Path
     there = {**environment, "PATH": f"{command.parent}:{environment['PATH']}"}
     changes = {"http://localhost:8080": served.url}
     page = ROOT / "docs/how-to/use-cms-for-files.md"
-    assert follow(page, folder, there, changes) >= 12
+    served.reconfigure(adopt=False)
+    served.place("two").put("archive/2019/run.csv", b"run,value\n")
+    assert follow(page, folder, there, changes) >= 15
+    assert served.place("two").objects["archive/2019/run.csv"].content == b"run,value\n"
 
 
 def test_the_catalogue_is_written_down_and_made_anew(

@@ -436,7 +436,7 @@ class Journal:
         while rows := await self._catalog.rows(after=after):
             told = []
             for row in rows:
-                whole = [copy for copy in row.copies if copy.state in ("Whole", "Deleting")]
+                whole = [copy for copy in row.copies if copy.state in ("Whole", "Deleting", "Linked")]
                 if row.entry.kind == "File":
                     told.append(records.put(row.entry, row.path, whole))
                     # of older contents too, so that they aren't taken for somebody else's files

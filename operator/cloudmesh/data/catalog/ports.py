@@ -167,6 +167,8 @@ class Catalog(Protocol):
         an older version become Stale; copies in `failed` are Stale with the error, of version 0 if there was none,
         since whether something was written there is unknown. The intent ends. The file is due at `due`.
 
+        A link ceases to be one: its object is forgotten and stays.
+
         With `keep`, the whole copies of the content so far become those of a new entry in the trash, which is an older
         version of this one (`Trashed.of`) and due; but not those at the key of a target, which were written over. No
         entry without copies is made. Without `keep` only copies in a target's store at another key than the target's
@@ -231,10 +233,18 @@ class Catalog(Protocol):
         """
 
     async def adopt(self, path: str, copy: Copy, *, mtime: int, sha256: str = "", entry_id: str = "") -> Entry:
-        """Takes a file that a store already holds into the tree; directories are made.
+        """Takes a file that a store already holds into the tree; directories are made. With a copy that is `Linked` the
+        entry is a link.
 
         Raises:
             Exists: The path is taken.
+            Conflict: The key is another entry's copy, or of a link's: somebody is about to write there.
+        """
+
+    async def relink(self, copy: Copy, *, was: Copy, mtime: int) -> bool:
+        """The linked object has another content: tag and size are `copy`'s, its digest isn't known. The entry gets a
+        version of its own and is due. False, and nothing is changed, if the record isn't `was` any more or a Put of the
+        entry is open.
         """
 
     # -- copies, and the mover's work
@@ -260,7 +270,12 @@ class Catalog(Protocol):
 
     async def drop_copy(self, entry_id: str, store: str, *, was: Copy | None = None) -> None:
         """The copy is surely gone (with `was`, only if its record is still this one); an entry in the trash without
-        copies ends with its last one (and without any at once when the mover asks), an empty trashed directory too."""
+        copies ends with its last one (and without any at once when the mover asks), an empty trashed directory too. A
+        link ends with its linked object, wherever it is.
+
+        Raises:
+            Conflict: It is a link over which somebody writes.
+        """
 
     async def purge(self, entry_id: str) -> None:
         """Ends a trashed entry that has no copies; a trashed directory when nothing is left in it."""

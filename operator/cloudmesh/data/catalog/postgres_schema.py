@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from cloudmesh.data.model import ROOT
 from cloudmesh.engine.errors import InvalidRequest
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the schema, kept in `meta`."""
 
 TABLES: Final = """
@@ -164,7 +164,10 @@ INSERT INTO counter VALUES (0);
 CREATE TABLE meta (version integer NOT NULL, epoch bigint NOT NULL);
 """
 
-CHANGES: Final[dict[int, str]] = {}
+CHANGES: Final = {
+    # links: the tables are the same, but a gateway that doesn't know the state would remove the objects
+    2: "",
+}
 """What each version of the schema brought to the one before it."""
 EMPTIED: Final = ("entry", "copy", "intent", "target", "trash", "journal", "visit", "waking", "lease", "held")
 """Tables without a row in a new catalogue."""

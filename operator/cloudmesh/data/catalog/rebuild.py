@@ -245,9 +245,13 @@ class _State:
             self._work.content(content)
 
     def _content(self, body: Mapping[str, Any]) -> Entry:
-        version = int(body["version"])
+        version, linked = int(body["version"]), bool(body.get("link"))
+        self._work.unlink(str(body["id"]))
         for store, (key, tag) in body["copies"].items():
-            self._work.lies(store, key, str(body["id"]), version, tag)
+            if linked:
+                self._work.link(Copy(str(body["id"]), store, key, version, "Linked", tag, int(body["size"])))
+            else:
+                self._work.lies(store, key, str(body["id"]), version, tag)
         return Entry(
             str(body["id"]), body["parent"], body["name"], "File", int(body["size"]), int(body["mtime"]),
             body["sha256"], version, body["type"], dict(body["tags"]), int(body["created"]),
@@ -285,7 +289,11 @@ class _State:
                 # of what is in the trash, where a record says so; nothing else that is ours is a file
                 if self._as_told(source, aside) is not None:
                     self._found(source, aside)
-            mine = [o for o in objects if len(o.key) > name and not o.key.startswith(HIDDEN, name)]
+            mine = [
+                o for o in objects
+                if len(o.key) > name and not o.key.startswith(HIDDEN, name)
+                and not self._work.linked(source.name, o.key)
+            ]  # fmt: skip
             for seen in await asyncio.gather(*(look(o) for o in mine if not o.key.endswith("/"))):
                 if seen is not None:
                     self._found(source, seen)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final
 
 from cloudmesh.data.catalog.ports import Record
-from cloudmesh.data.model import Copy, Entry, Trashed
+from cloudmesh.data.model import Copy, Entry, Trashed, link_of
 
 LONGEST: Final = 16 << 20
 """Bytes of a line at most."""
@@ -20,7 +20,9 @@ def mkdir(entry: Entry, path: str) -> Mapping[str, Any]:
 
 
 def put(entry: Entry, path: str, copies: Iterable[Copy]) -> Mapping[str, Any]:
-    """A file has a content; `copies` are the whole ones."""
+    """A file has a content; `copies` are the whole ones, or the linked one."""
+    copies = tuple(copies)
+    told = {"link": True} if link_of(copies) is not None else {}
     return {
         "op": "put",
         "id": entry.id,
@@ -35,6 +37,7 @@ def put(entry: Entry, path: str, copies: Iterable[Copy]) -> Mapping[str, Any]:
         "tags": dict(entry.tags),
         "created": entry.created,
         "copies": {copy.store: [copy.key, copy.tag] for copy in sorted(copies, key=lambda copy: copy.store)},
+        **told,
     }
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from cloudmesh.data.model import ROOT
 from cloudmesh.engine.errors import InvalidRequest
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Of the schema, kept as the file's `user_version`."""
 
 TABLES: Final = """
@@ -145,6 +145,8 @@ CREATE INDEX trash_origin ON trash (origin) WHERE origin <> '';
     3: """
 ALTER TABLE target DROP COLUMN session;
 """,
+    # links: the tables are the same, but a gateway that doesn't know the state would remove the objects
+    4: "",
 }
 """What each version of the schema brought to the one before it."""
 

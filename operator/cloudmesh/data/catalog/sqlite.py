@@ -243,6 +243,10 @@ class SqliteCatalog:
         """See `Catalog.rekey`."""
         return await self._write(lambda db: aside.rekey(db, self._clock(), copy, was))
 
+    async def relink(self, copy: Copy, *, was: Copy, mtime: int) -> bool:
+        """See `Catalog.relink`."""
+        return await self._write(lambda db: aside.relink(db, self._clock(), copy, was, mtime))
+
     async def set_digest(self, entry_id: str, version: int, sha256: str) -> None:
         """See `Catalog.set_digest`."""
         await self._write(lambda db: files.set_digest(db, self._clock(), entry_id, version, sha256))

@@ -1,9 +1,10 @@
-"""Older contents of files in the SQLite catalogue, and objects that nobody wants: both lie in the trash. Functions of a
-connection, each within the caller's transaction."""
+"""Older contents of files in the SQLite catalogue, and objects that nobody wants: both lie in the trash; and copies
+that change under their entries. Functions of a connection, each within the caller's transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from cloudmesh.data.catalog import records
@@ -114,4 +115,30 @@ def rekey(db: DB, now: int, copy: Copy, was: Copy) -> bool:
         return False
     write_copy(db, copy.entry, copy)
     tree.record(db, now, records.copied(copy))
+    return True
+
+
+def relink(db: DB, now: int, copy: Copy, was: Copy, mtime: int) -> bool:
+    """A linked object has another content."""
+    row = read.find_id(db, copy.entry)
+    if row is None or was not in read.copies(db, copy.entry):
+        return False
+    if db.execute("SELECT 1 FROM intent WHERE entry = ? AND kind = 'Put'", (copy.entry,)).fetchone():
+        return False
+    # no version of a write that failed may ever mean another content
+    (most,) = db.execute(
+        "SELECT max(version) FROM (SELECT version FROM entry WHERE id = ?1 UNION ALL "
+        "SELECT version FROM copy WHERE entry = ?1 UNION ALL "
+        "SELECT e.version FROM trash t JOIN entry e ON e.id = t.id WHERE t.origin = ?1 AND t.origin <> '') v",
+        (copy.entry,),
+    ).fetchone()
+    db.execute(
+        "UPDATE entry SET size = ?, mtime = ?, sha256 = '', version = ? WHERE id = ?",
+        (copy.size, mtime, most + 1, copy.entry),
+    )
+    changed = replace(copy, version=most + 1)
+    write_copy(db, copy.entry, changed)
+    tree.rouse(db, copy.entry, now)
+    entry = read.renamed(db, read.to_entry(read.find_id(db, copy.entry) or ()))
+    tree.record(db, now, records.put(entry, read.place(db, copy.entry)[0], [changed]))
     return True

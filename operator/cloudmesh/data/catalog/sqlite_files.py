@@ -14,7 +14,7 @@ from cloudmesh.data.catalog import sqlite_tree as tree
 from cloudmesh.data.catalog.ports import ANY
 from cloudmesh.data.catalog.sqlite_read import DB, Row, dumps, parts_of, to_copy, to_entry
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
-from cloudmesh.data.model import MICROS, OVER, ROOT, TRASH, Copy, Entry, Intent
+from cloudmesh.data.model import MICROS, OVER, ROOT, TRASH, Copy, Entry, Intent, link_of
 from cloudmesh.engine.errors import Conflict
 
 INSERT_COPY: Final = "INSERT INTO copy VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -174,6 +174,8 @@ def commit_put(
 
 
 def _put_copies(db: DB, intent: Intent, whole: Sequence[Copy], failed: Mapping[str, str]) -> None:
+    # a link that is written over ceases to be one: its object was never ours
+    db.execute("DELETE FROM copy WHERE entry = ? AND state = 'Linked'", (intent.entry,))
     known = {copy.store: copy for copy in read.copies(db, intent.entry)}
     good = {copy.store for copy in whole}
     for store, copy in known.items():
@@ -215,6 +217,8 @@ def adopt(db: DB, now: int, path: str, copy: Copy, mtime: int, sha256: str, entr
     entry_id = entry_id or copy.entry or tree.new_id()
     if read.find_id(db, entry_id) is not None:
         raise Exists(f"the entry {entry_id} is there already")
+    if copy.state == "Linked" and read.at_key(db, copy.store, copy.key) is not None:
+        raise Conflict(f"'{copy.key}' in store {copy.store} belongs to another entry")
     content = (copy.size, mtime or now, sha256, copy.version)
     entry = Entry(entry_id, parent, name, "File", *content, created=now)
     tree.insert(db, entry, live=True, due=now)
@@ -258,8 +262,15 @@ def drop_copy(db: DB, now: int, entry_id: str, store: str, was: Copy | None = No
     """A copy is gone."""
     if was is not None and was not in read.copies(db, entry_id):
         return
+    link = link_of(read.copies(db, entry_id))
+    linked = link is not None and link.store == store
+    if linked and db.execute("SELECT 1 FROM intent WHERE entry = ? AND kind = 'Put'", (entry_id,)).fetchone():
+        raise Conflict(f"the link {entry_id} is being written over")
     if db.execute("DELETE FROM copy WHERE entry = ? AND store = ?", (entry_id, store)).rowcount:
         row = read.find_id(db, entry_id)
+        if row is not None and linked and not read.trashed(db, entry_id):
+            _end_entry(db, now, entry_id)
+            return
         if row is not None and read.trashed(db, entry_id) and not _in_use(db, entry_id):
             _end(db, now, row, [entry_id])
 

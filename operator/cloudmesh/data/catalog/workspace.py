@@ -36,6 +36,10 @@ CREATE TABLE copy (
     entry TEXT, store TEXT, key TEXT, version INTEGER, tag TEXT, size INTEGER, rank INTEGER, mtime INTEGER,
     sha256 TEXT, PRIMARY KEY (entry, store)
 ) WITHOUT ROWID;
+CREATE TABLE link (
+    entry TEXT PRIMARY KEY, store TEXT, key TEXT, version INTEGER, tag TEXT, size INTEGER
+) WITHOUT ROWID;
+CREATE INDEX link_key ON link (store, key);
 CREATE TABLE purged (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE reach (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE lost (n INTEGER PRIMARY KEY, id TEXT);
@@ -200,6 +204,7 @@ class Workspace:
     def purge(self, entry_id: str) -> None:
         """An entry has ended, and its older contents with it."""
         self._db.execute("DELETE FROM node WHERE id = ?", (entry_id,))
+        self.unlink(entry_id)
         self._db.execute("INSERT OR IGNORE INTO purged VALUES (?)", (entry_id,))
         self._db.execute("UPDATE node SET at = ? WHERE origin = ? AND origin <> ''", (OVER, entry_id))
 
@@ -220,6 +225,19 @@ class Workspace:
     def lies(self, store: str, key: str, entry_id: str, version: int, tag: str) -> None:
         """What a record says of an object."""
         self._db.execute("INSERT OR REPLACE INTO place VALUES (?, ?, ?, ?, ?)", (store, key, entry_id, version, tag))
+
+    def link(self, copy: Copy) -> None:
+        """An entry is a link to an object."""
+        values = (copy.entry, copy.store, copy.key, copy.version, copy.tag, copy.size)
+        self._db.execute("INSERT OR REPLACE INTO link VALUES (?, ?, ?, ?, ?, ?)", values)
+
+    def unlink(self, entry_id: str) -> None:
+        """An entry is none."""
+        self._db.execute("DELETE FROM link WHERE entry = ?", (entry_id,))
+
+    def linked(self, store: str, key: str) -> bool:
+        """Whether an entry is a link to an object."""
+        return self._one("SELECT 1 FROM link WHERE store = ? AND key = ?", store, key) is not None
 
     def place(self, store: str, key: str) -> tuple[str, int, str] | None:
         """Entry, version and tag that records say of an object."""
@@ -254,6 +272,12 @@ class Workspace:
         # only renames and deletions of it are on record, and no store has it
         self._db.execute("DELETE FROM copy WHERE entry IN (SELECT id FROM node WHERE version = 0)")
         self._db.execute("DELETE FROM node WHERE version = 0")
+        # one that was written over is a file, though no record says so yet; what is older than a link isn't it
+        self._db.execute(
+            "DELETE FROM link WHERE NOT EXISTS "
+            "(SELECT 1 FROM node n WHERE n.id = link.entry AND n.version = link.version)"
+        )
+        self._db.execute("DELETE FROM copy WHERE entry IN (SELECT entry FROM link)")
         yield ""
         self._db.execute("CREATE INDEX node_name ON node (parent, name)")
         self._db.execute(
@@ -328,7 +352,8 @@ class Workspace:
             "SELECT count(*), coalesce(sum(c.version <> n.version OR c.size <> n.size), 0) "
             "FROM copy c JOIN node n ON n.id = c.entry"
         )
-        return files, directories, copies, stale
+        (links,) = self._one("SELECT count(*) FROM link")
+        return files, directories, copies + links, stale
 
     def entries(self) -> Iterator[Entry]:
         """All entries."""
@@ -344,6 +369,8 @@ class Workspace:
         )
         for entry_id, store, key, version, state, tag, size in self._db.execute(query):
             yield Copy(entry_id, store, key, version, state, tag, size, self._now)
+        for entry_id, store, key, version, tag, size in self._db.execute("SELECT * FROM link ORDER BY entry"):
+            yield Copy(entry_id, store, key, version, "Linked", tag, size, self._now)
 
     def trashed(self) -> Iterator[Trashed]:
         """What is in the trash as deleted."""

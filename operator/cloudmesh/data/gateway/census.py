@@ -10,6 +10,7 @@ from typing import Final
 
 from cloudmesh.data.catalog.ports import Located
 from cloudmesh.data.mesh import Member
+from cloudmesh.data.model import link_of
 from cloudmesh.data.placement import rule_of
 from cloudmesh.data.tree import Tree, facts_of
 
@@ -74,7 +75,8 @@ class Census:
             page = await self._tree.catalog.rows(after=after, limit=PAGE)
             begun = time.monotonic()
             for located in page:
-                if located.path and located.entry.kind == "File":
+                # a link is where somebody else keeps it
+                if located.path and located.entry.kind == "File" and link_of(located.copies) is None:
                     few, none = self._of(located, self._tree.mesh.members)
                     lacking, away = lacking + few, away + none
             if len(page) < PAGE:

@@ -71,6 +71,11 @@ SCHEMAS: dict[str, Any] = {
         path=_TEXT, name=_TEXT, kind={"enum": ["File", "Directory"]}, id=_TEXT, modified=_TIME, size=_SIZE,
         version={"type": "integer", "minimum": 1}, etag=_TEXT, sha256=_TEXT, contentType=_TEXT,
         tags={"type": "object", "additionalProperties": _TEXT}, deleted=_TIME, replaced=_TIME,
+        link=_object(["store", "key"], store=_TEXT, key=_TEXT, error=_TEXT),
+    ),
+    "Link": _object(
+        ["store", "key"], store={"type": "string", "minLength": 1},
+        key={"type": "string", "minLength": 1, "maxLength": 4096},
     ),
     "Version": {"type": "object", "required": ["version"], "properties": {"version": _VERSION}},
     "Versions": _object(["path", "current", "versions"], path=_TEXT, current=_ref("Entry"),
@@ -274,6 +279,17 @@ def document(name: str) -> dict[str, Any]:
                 ),
                 "delete": _operation(
                     "deleteVersion", "Gives an older content up", {"204": empty}, older | {"required": True}
+                ),
+            },
+            "/v1/links/{path}": {
+                "parameters": [_PATH],
+                "put": _operation(
+                    "link", "Makes a link to an object of a store, which is read where it lies", {"201": entry},
+                    body=_body("Link"),
+                ),
+                "post": _operation(
+                    "adopt", "Makes a link an ordinary file: its content is copied to where the rules place it",
+                    {"200": entry}, body=_body("Nothing"),
                 ),
             },
             "/v1/move": {"post": _operation("move", "Renames", {"200": entry}, body=_body("FromTo"))},

@@ -16,6 +16,7 @@ from cloudmesh.data.catalog.ports import Located, Query
 from cloudmesh.data.errors import Changed, InvalidName, Missing
 from cloudmesh.data.gateway import openapi, paging, problems, reading, streams
 from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, Unauthenticated, User, Verb
+from cloudmesh.data.gateway.links import Links
 from cloudmesh.data.gateway.throttle import Throttled
 from cloudmesh.data.gateway.told import MOST, told
 from cloudmesh.data.gateway.unlocked import Unlocked
@@ -79,6 +80,7 @@ class Rest:
         self._pager = paging.Pager()
         self._unlocked = Unlocked(tree, locks or Locks(tree.catalog, tree.now))
         self._versions = Versions(tree, door, self._unlocked)
+        self._links = Links(tree, door, self._unlocked)
 
     def add_to(self, app: web.Application) -> None:
         """Adds the routes."""
@@ -94,6 +96,8 @@ class Rest:
             ("PUT", "/v1/tags/" + ROUTE, self.tags),
             ("GET", "/v1/where/" + ROUTE, self.where),
             ("GET", "/v1/why/" + ROUTE, self.why),
+            ("PUT", "/v1/links/" + ROUTE, self._links.link),
+            ("POST", "/v1/links/" + ROUTE, self._links.adopt),
             ("POST", "/v1/move", self.move),
             ("POST", "/v1/copy", self.copy),
             ("POST", "/v1/restore", self.restore),
@@ -248,19 +252,24 @@ class Rest:
     async def stat(self, request: web.Request, user: User) -> web.StreamResponse:
         """What is at a path."""
         path = self._path(request, user, "get")
-        return web.json_response(told(path, await self._tree.stat(path)))
+        entry = await self._tree.stat(path)
+        return web.json_response(told(path, entry, await self._tree.catalog.copies(entry.id)))
 
     async def listing(self, request: web.Request, user: User) -> web.StreamResponse:
         """A page of a directory, or of all below it."""
         path = self._path(request, user, "get")
-        recursive = reading.flag(request, "recursive")
+        recursive, linked = reading.flag(request, "recursive"), await self._linked()
 
         async def more(mark: str, limit: int) -> list[Located]:
             ask = self._tree.walk if recursive else self._tree.children
-            return await ask(path, after=mark, limit=limit)
+            return await ask(path, after=mark, limit=limit, copies=linked)
 
         step = max(paging.LEAST, self._limit(request))
         return await self._page(request, user, more, lambda last: last.path if recursive else last.entry.name, step)
+
+    async def _linked(self) -> bool:
+        """Whether there are links: only then listings look at copies."""
+        return bool((await self._tree.totals()).states.get("Linked"))
 
     @staticmethod
     def _limit(request: web.Request) -> int:
@@ -283,7 +292,9 @@ class Rest:
         body, headers = paging.told_of(
             page, lambda mark: f"{request.rel_url.raw_path}?{urlencode(dict(request.query) | {'after': mark})}"
         )
-        return web.json_response({"entries": [told(one.path, one.entry) for one in page.found]} | body, headers=headers)
+        return web.json_response(
+            {"entries": [told(one.path, one.entry, one.copies) for one in page.found]} | body, headers=headers
+        )
 
     def _visible(self, user: User, path: str) -> bool:
         try:
@@ -427,8 +438,10 @@ class Rest:
             older=reading.micros(query["older"]) if "older" in query else 0,
         )
 
+        linked = await self._linked()
+
         async def more(mark: str, limit: int) -> list[Located]:
-            return await self._tree.walk(under, after=mark, limit=limit)
+            return await self._tree.walk(under, after=mark, limit=limit, copies=linked)
 
         return await self._page(request, user, more, lambda last: last.path, paging.STEP, paging.matcher(wanted))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cloudmesh.testing.catalogs.cases_files
+import cloudmesh.testing.catalogs.cases_links
 import cloudmesh.testing.catalogs.cases_tree
 import cloudmesh.testing.catalogs.cases_versions
 import cloudmesh.testing.catalogs.cases_work  # noqa: F401 - they register their cases

@@ -9,6 +9,7 @@ from typing import Any
 
 from cloudmesh.data.catalog import sqlite_read as read
 from cloudmesh.data.catalog.ports import Located
+from cloudmesh.data.model import link_of
 from cloudmesh.engine.errors import CloudmeshError
 from cloudmesh.testing.directories.world import InlineCatalog, World
 
@@ -60,6 +61,8 @@ class Checks:
         """By file id and version, contents that somebody read or wrote: they are what a version may hold."""
         self.foreign: set[bytes] = set()
         """What somebody else wrote over objects of ours."""
+        self.linked: dict[tuple[str, str], bytes | None] = {}
+        """By store and key, what somebody else keeps there and links lead to; None for what they removed."""
         self.changed: set[tuple[str, str]] = set()
         """Stores and keys of objects that were changed behind our back."""
 
@@ -87,6 +90,10 @@ class Checks:
             if content not in allowed:
                 tally.blame("corrupt", f"{path} holds {content[:12]!r} instead of {short(allowed)}")
             self.files[path] = {content}
+            if (link := link_of(one.copies)) is not None:
+                if len(one.copies) > 1 or self.linked.get((link.store, link.key)) != content:
+                    tally.blame("misplaced", f"the link {path} has {one.copies}")
+                continue
             wanted = sorted((await world.tree.why(path)).stores)
             if sorted(c.store for c in one.copies if c.state == "Whole") != wanted or len(one.copies) != len(wanted):
                 states = [(c.store, c.state, c.version) for c in one.copies]
@@ -99,6 +106,10 @@ class Checks:
         everywhere = {there.content for name in world.names for there in world.place(name).objects.values()}
         for content in self.foreign - everywhere:
             tally.blame("lost", f"what somebody else wrote is nowhere: {content!r}")
+        for (store, key), theirs in self.linked.items():
+            held = world.place(store).objects.get(key)
+            if (held.content if held else None) != theirs:
+                tally.blame("corrupt", f"{key} in {store}, which is somebody else's, was touched")
         await self._check_trash()
         await self._check_objects()
         for words in await world.catalog.fsck():
@@ -191,7 +202,7 @@ async def snapshot(catalog: InlineCatalog) -> Mapping[str, Any]:
     for thing in await catalog.trash(limit=100000, versions=True):
         located = await catalog.by_id(thing.entry.id)
         # the mover hasn't looked at what failed writes may have left of it
-        there = [c for c in located.copies if c.state == "Whole"] if located else []
+        there = [c for c in located.copies if c.state in ("Whole", "Linked")] if located else []
         held = sorted((c.store, c.key, c.version, c.tag) for c in there)
         told = (thing.path, thing.at, thing.of, thing.entry.kind, thing.entry.size, thing.entry.version)
         found[f"trash {thing.entry.id}"] = (told, held)

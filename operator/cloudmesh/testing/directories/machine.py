@@ -74,6 +74,23 @@ class Machine(RuleBasedStateMachine):
         """Writes beside other operations."""
         self.model.put_slowly(path, size, seconds)
 
+    @rule(path=FILES, store=STORES)
+    def link(self, path: str, store: str) -> None:
+        """Links what somebody else keeps."""
+        self.model.link(path, store)
+        self._judge()
+
+    @rule(path=FILES)
+    def change_linked(self, path: str) -> None:
+        """Somebody else changes what is linked."""
+        self.model.change_linked(path)
+
+    @rule(path=FILES)
+    def adopt(self, path: str) -> None:
+        """Makes a link a file."""
+        self.model.adopt(path)
+        self._judge()
+
     @rule(path=FILES)
     def read(self, path: str) -> None:
         """Reads."""

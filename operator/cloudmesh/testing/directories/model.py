@@ -16,11 +16,12 @@ from unittest import mock
 
 import msgspec
 
+from cloudmesh.data import links
 from cloudmesh.data.catalog import sqlite_read as read
 from cloudmesh.data.catalog.ports import ABSENT, ANY
 from cloudmesh.data.config import Match, PlacementRule
 from cloudmesh.data.errors import Exists, Missing
-from cloudmesh.data.model import MICROS, Entry
+from cloudmesh.data.model import MICROS, Entry, link_of
 from cloudmesh.engine.errors import CloudmeshError, Conflict
 from cloudmesh.testing.directories.checks import Allowed, Checks, Tally, short, snapshot
 from cloudmesh.testing.directories.world import Fault, World
@@ -170,6 +171,52 @@ class Model(Checks):
         now: Allowed = {content}
         self.files[path] = now | (allowed & flying)
         self.older.setdefault(result.id, {})[result.version] = content
+
+    def link(self, path: str, store: str) -> None:
+        """Links something that somebody else keeps in a store."""
+        content, key = self._content(200), f"archive/{self._number}"
+        self._note(f"link {path} to {key} in {store}")
+        self.world.place(store).put(key, content)
+        self.linked[store, key] = content
+        result = self.run(lambda: links.link(self.world.tree, path, store, key))
+        self.log.append(f"  -> {result!r}"[:200])
+        allowed = self.files.get(path, {None})
+        if isinstance(result, CloudmeshError):
+            if not isinstance(result, Exists) and (there := self._peek(path)) and self._linked_to(there.id):
+                self.files[path] = allowed | {content}
+            return
+        flying = {other.content for other in self._flying}
+        now: Allowed = {content}
+        self.files[path] = now | (allowed & flying)
+
+    def _linked_to(self, entry_id: str) -> tuple[str, str] | None:
+        copies = self._runner.run(self.world.catalog.peek(lambda db: read.copies(db, entry_id)))
+        link = link_of(copies)
+        return (link.store, link.key) if link else None
+
+    def change_linked(self, path: str) -> None:
+        """Somebody else writes over what a link leads to."""
+        before = self._peek(path)
+        if before is None or (at := self._linked_to(before.id)) is None or self.linked[at] is None:
+            return
+        old, content = self.linked[at], self._content(150)
+        self.log.append(f"what {path} is a link to changes: {content[:8]!r}")
+        self.tally.faults += 1
+        self.world.place(at[0]).put(at[1], content)
+        self.linked[at] = content
+        for known in (self.files, *self.trash.values()):
+            for name, allowed in known.items():
+                if old in allowed:
+                    known[name] = allowed | {content}
+
+    def adopt(self, path: str) -> None:
+        """Makes a link a file."""
+        self._note(f"adopt {path}")
+        before = self._peek(path)
+        if before is None or before.kind == "Directory":
+            return
+        result = self.run(lambda: links.adopt(self.world.tree, path))
+        self.log.append(f"  -> {result!r}"[:200])
 
     def restore_version(self, path: str, number: int) -> None:
         """Makes an older content of a file its own again."""
@@ -354,6 +401,12 @@ class Model(Checks):
             )
             for number, store in enumerate(self.world.config.stores)
         )  # fmt: skip
+        # a link to a store that is to be emptied is forgotten
+        leaving = {content for (store, _), content in self.linked.items() if store == drain}
+        for known in (self.files, *self.trash.values()):
+            for path, allowed in known.items():
+                if allowed & leaving:
+                    known[path] = allowed | {None}
         # the operator has written it before the process hears of it
         self.world.config = msgspec.structs.replace(
             self.world.config, rules=rules, stores=stores, versions=versions, settle_names=settle
@@ -481,6 +534,10 @@ class Model(Checks):
                     if not other.task.cancelled() and (error := other.task.exception()):
                         self.log.append(f"  {other.content[:8]!r} -> {error!r}"[:160])
             await world.settle()
+            if self.linked:
+                # what nobody read is found when linked objects are looked at, within the hour
+                await world.use()
+                await world.settle()
             if self._harmed:
                 # what nobody read is found when copies are compared; by a clock that is past all that were set
                 self._past_all_clocks()

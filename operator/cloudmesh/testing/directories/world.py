@@ -361,7 +361,8 @@ class World:
         return {
             key.removeprefix("lab/"): held.content
             for key, held in self.place(store).objects.items()
-            if not key.startswith(f"lab/{HIDDEN}") or (kept and key.startswith(f"lab/{KEPT}"))
+            if key.startswith("lab/")
+            and (not key.startswith(f"lab/{HIDDEN}") or (kept and key.startswith(f"lab/{KEPT}")))
         }
 
     def holders(self, content: bytes) -> str:
