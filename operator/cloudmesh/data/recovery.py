@@ -211,6 +211,9 @@ class Recovery:
                 # written, or perhaps, and nobody compared its digest: the mover does it anew
                 unsure = before or Copy(intent.entry, target.store, target.key, 0, "Stale")
                 unsure = replace(unsure, key=target.key, state="Stale", error="the mover ended while it wrote it")
+                if there is not None:
+                    # of a file in the trash nobody looks at it again before it goes
+                    unsure = replace(unsure, tag=there.tag, size=there.size)
                 await catalog.put_copies([unsure], was=[before], due=self._tree.now())
             elif there is not None:
                 await self._tree.mesh.members[target.store].store.delete(target.key, if_tag=there.tag)

@@ -74,6 +74,24 @@ async def test_deleted_while_a_copy_of_unknown_outcome_is_left(w: World):
     assert [w.objects(name) for name in w.names] == [{}, {}, {}]
 
 
+@virtual()
+async def test_what_a_dead_mover_wrote_of_a_file_in_the_trash_is_known(w: World):
+    await w.put("f", OLD)
+    await w.use(rules=(PlacementRule(prefer="Sequential", copies=3),))
+    # it is written, and the process dies before that is on record
+    w.faults.planned.append(Fault("c", "publish", "after", None, key="lab/f"))
+    await asyncio.sleep(1)
+    assert "f" in w.objects("c")
+    await w.tree.delete("f")
+    await w.restart()
+    await w.settle()
+    await all_known(w)
+    await w.tree.restore((await w.catalog.trash(limit=10))[0].entry.id)
+    await w.settle()
+    assert w.holders(OLD) == "abc"
+    await all_known(w)
+
+
 @pytest.mark.parametrize("store", ["a", "b", "c"])
 @virtual()
 async def test_overwritten_while_it_is_copied(w: World, store: str):

@@ -406,8 +406,8 @@ class World:
         while not all(member.up for member in self.mesh.members.values()):  # noqa: ASYNC110 - on a virtual clock
             await asyncio.sleep(1)
 
-    async def settle(self, seconds: float = 3600) -> None:
-        """Waits until the mover and the recovery have nothing to do.
+    async def settle(self, seconds: float = 5000) -> None:
+        """Waits until the mover and the recovery have nothing to do; what is due waits as long as a clock was set back.
 
         Raises:
             TimeoutError: They always have.
