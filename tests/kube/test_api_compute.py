@@ -171,7 +171,7 @@ def test_one_mind_about_random_specs(api: httpx.Client, kind: str) -> None:
     schema = SCHEMAS[kind]["properties"]["spec"]
 
     # these have most to get wrong
-    tries = {"CloudAccount": 300, "DataStore": 300, "PriceSheet": 400, "VirtualDirectory": 600}.get(kind, 80)
+    tries = {"CloudAccount": 600, "DataStore": 400, "PriceSheet": 400, "VirtualDirectory": 600}.get(kind, 240)
 
     @settings(
         max_examples=tries, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)

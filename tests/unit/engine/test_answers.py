@@ -20,10 +20,11 @@ async def server(body: bytes, piece: int) -> AsyncIterator[str]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
-        for start in range(0, len(body), piece):
-            writer.write(body[start : start + piece])
-            await writer.drain()
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(ConnectionError):  # the client need not read it all
+            for start in range(0, len(body), piece):
+                writer.write(body[start : start + piece])
+                await writer.drain()
+                await asyncio.sleep(0.01)
         writer.close()
 
     listening = await asyncio.start_server(answer, "127.0.0.1", 0)
