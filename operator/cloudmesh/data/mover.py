@@ -401,6 +401,8 @@ class Mover:
         member = self._mesh.members.get(action.store)
         if member is None or copy.state == "Linked":
             # a linked object is nobody's to remove
+            if work.trashed:
+                await self._still_trashed(work)
             await self._catalog.drop_copy(work.entry.id, action.store, was=copy)
             self.done.dropped += 1
             return
