@@ -167,7 +167,6 @@ MAY_NAME = {
     "compute/__main__.py": "an example in the help",
     "engine/endpoints.py": "the address of a metadata service",
     "api/datastore.py": "the members of its spec",
-    "data/asked.py": "hosts that a key may go to without being named",
     "engine/logs.py": "libraries whose logs hold what is sent",
 }
 

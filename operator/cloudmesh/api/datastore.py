@@ -12,8 +12,12 @@ from cloudmesh.api.cloudaccount import HostKey, HostName, Settings
 from cloudmesh.api.datastore_status import DataStoreStatus
 from cloudmesh.api.fields import LocalReference, ObjectMeta, Quantity
 from cloudmesh.api.machines import OWN_NAME, exactly_one, positive, unchangeable
+from cloudmesh.api.places import Location, Place, address
 from cloudmesh.api.schema import Column, Definition, Model, Rule, Shape
 
+AWS, AZURE, GOOGLE = "amazonaws.com", "blob.core.windows.net", "googleapis.com"
+THIS_CLUSTER = "cluster"
+"""Failure domain of the volumes of this cluster: they are lost together with it."""
 _ENDPOINT = r"^https?://([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-~]*)?$"
 _REGION = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 _COLLECTION = (
@@ -39,15 +43,6 @@ KeystoneName = Annotated[
         _KEYSTONE_NAME, "must be a name of Keystone such as `physics`: letters, digits, '-', '_', '.' and spaces within"
     ),
 ]
-
-
-class Place(Model):
-    """A member of DataStore.spec that says which store it is."""
-
-    CREDENTIALS: ClassVar[Literal["Needed", "Allowed", "None"]] = "None"
-    """Whether `spec.credentials` must be set, may be, or can't be."""
-    ENDPOINTS: ClassVar[Mapping[str, Literal["Url", "Host"]]] = {}
-    """Paths of the fields that say where to connect: the Secret must list these hosts."""
 
 
 class S3(Place):
@@ -87,6 +82,29 @@ class S3(Place):
     ]
     """The bucket; it must be there."""
 
+    def location(self, namespace: str, secret: str) -> Location:
+        """See `Place.location`."""
+        return ("s3", *address(self._url), self.bucket)
+
+    @property
+    def reached_at(self) -> str:
+        """See `Place.reached_at`."""
+        return address(self._url)[0]
+
+    @property
+    def domain(self) -> str:
+        """See `Place.domain`."""
+        return self.reached_at if self.endpoint else AWS
+
+    @property
+    def own_region(self) -> str:
+        """See `Place.own_region`."""
+        return self.region
+
+    @property
+    def _url(self) -> str:
+        return self.endpoint or f"https://s3.{AWS}"
+
 
 class AzureBlob(Place):
     """A container of Azure Blob Storage."""
@@ -123,6 +141,30 @@ class AzureBlob(Place):
     ) = None
     """Address of the account's blobs; left out, `https://ACCOUNT.blob.core.windows.net`."""
 
+    def location(self, namespace: str, secret: str) -> Location:
+        """See `Place.location`."""
+        return ("azureBlob", *address(self._url), self.container)
+
+    @property
+    def reached_at(self) -> str:
+        """See `Place.reached_at`."""
+        return address(self._url)[0]
+
+    @property
+    def domain(self) -> str:
+        """See `Place.domain`."""
+        # the addresses of all accounts of the cloud
+        return AZURE if self.reached_at.endswith(f".{AZURE}") else self.reached_at
+
+    @property
+    def own_region(self) -> str:
+        """See `Place.own_region`."""
+        return ""
+
+    @property
+    def _url(self) -> str:
+        return self.endpoint or f"https://{self.account}.{AZURE}"
+
 
 class Gcs(Place):
     """A bucket of Google Cloud Storage."""
@@ -146,6 +188,31 @@ class Gcs(Place):
         | None
     ) = None
     """Address of the API; left out, `https://storage.googleapis.com`."""
+
+    def location(self, namespace: str, secret: str) -> Location:
+        """See `Place.location`."""
+        _, port, path = address(self._url)
+        # the regions' own addresses lead to the same buckets
+        return ("gcs", self.domain, port, path, self.bucket)
+
+    @property
+    def reached_at(self) -> str:
+        """See `Place.reached_at`."""
+        return address(self._url)[0]
+
+    @property
+    def domain(self) -> str:
+        """See `Place.domain`."""
+        return GOOGLE if self.reached_at.endswith(f".{GOOGLE}") else self.reached_at
+
+    @property
+    def own_region(self) -> str:
+        """See `Place.own_region`."""
+        return ""
+
+    @property
+    def _url(self) -> str:
+        return self.endpoint or f"https://storage.{GOOGLE}"
 
 
 class Sftp(Place):
@@ -174,6 +241,25 @@ class Sftp(Place):
     ]
     """The folder, as whoever logs in sees it; it must be there, and lie on one file system with all below it."""
 
+    def location(self, namespace: str, secret: str) -> Location:
+        """See `Place.location`."""
+        return ("sftp", self.reached_at, str(self.port), self.path)
+
+    @property
+    def reached_at(self) -> str:
+        """See `Place.reached_at`."""
+        return self.host.lower()
+
+    @property
+    def domain(self) -> str:
+        """See `Place.domain`."""
+        return self.reached_at
+
+    @property
+    def own_region(self) -> str:
+        """See `Place.own_region`."""
+        return ""
+
 
 class Webdav(Place):
     """A collection of a WebDAV server."""
@@ -190,6 +276,25 @@ class Webdav(Place):
         ),
     ]
     """URL of the collection, such as `https://dav.example.org/files/lab`; it must be there."""
+
+    def location(self, namespace: str, secret: str) -> Location:
+        """See `Place.location`."""
+        return ("webdav", *address(self.endpoint))
+
+    @property
+    def reached_at(self) -> str:
+        """See `Place.reached_at`."""
+        return address(self.endpoint)[0]
+
+    @property
+    def domain(self) -> str:
+        """See `Place.domain`."""
+        return self.reached_at
+
+    @property
+    def own_region(self) -> str:
+        """See `Place.own_region`."""
+        return ""
 
 
 class Swift(Place):
@@ -244,6 +349,27 @@ class Swift(Place):
     user_domain: KeystoneName | None = None
     """Domain of the user; left out, `Default`."""
 
+    def location(self, namespace: str, secret: str) -> Location:
+        """See `Place.location`."""
+        # where only the Secret tells the account, each Secret is taken for another one; markers tell if it isn't
+        account = (self.project_domain or "", self.project) if self.project else ("", f"{namespace}/{secret}")
+        return ("swift", *address(self.auth_url), self.own_region, *account, self.container)
+
+    @property
+    def reached_at(self) -> str:
+        """See `Place.reached_at`."""
+        return address(self.auth_url)[0]
+
+    @property
+    def domain(self) -> str:
+        """See `Place.domain`."""
+        return self.reached_at
+
+    @property
+    def own_region(self) -> str:
+        """See `Place.own_region`."""
+        return self.region or ""
+
 
 class Plugin(Place):
     """A store that is plugged into the operator."""
@@ -257,6 +383,25 @@ class Plugin(Place):
     settings: Settings = Field(default_factory=dict)
     """What the store is told, in its own words; `endpoint` is the URL of its API: the Secret must list its host."""
 
+    def location(self, namespace: str, secret: str) -> Location:
+        """See `Place.location`."""
+        return ("plugin", self.name, *(f"{name}={text}" for name, text in sorted(self.settings.items())))
+
+    @property
+    def reached_at(self) -> str:
+        """See `Place.reached_at`."""
+        return address(self.settings.get("endpoint", ""))[0]
+
+    @property
+    def domain(self) -> str:
+        """See `Place.domain`."""
+        return self.reached_at
+
+    @property
+    def own_region(self) -> str:
+        """See `Place.own_region`."""
+        return ""
+
 
 class Local(Place):
     """A volume of this cluster."""
@@ -265,6 +410,25 @@ class Local(Place):
 
     persistent_volume_claim_ref: LocalReference
     """The PersistentVolumeClaim; gateways mount it and write as user 65532."""
+
+    def location(self, namespace: str, secret: str) -> Location:
+        """See `Place.location`."""
+        return ("local", namespace, self.persistent_volume_claim_ref.name)
+
+    @property
+    def reached_at(self) -> str:
+        """See `Place.reached_at`."""
+        return ""
+
+    @property
+    def domain(self) -> str:
+        """See `Place.domain`."""
+        return THIS_CLUSTER
+
+    @property
+    def own_region(self) -> str:
+        """See `Place.own_region`."""
+        return ""
 
 
 def _is_aws(region: str) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from cloudmesh.api.cloudaccount import CLOUDS, Cloud
-from cloudmesh.api.datastore import PLACES, Place
+from cloudmesh.api.datastore import PLACES
+from cloudmesh.api.places import Place
 from cloudmesh.api.schema import pattern_of
 
 MAX_BYTES: Final = 250_000

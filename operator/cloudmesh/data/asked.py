@@ -12,7 +12,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from cloudmesh.api.datastore import DataStore
+from cloudmesh.api.datastore import KINDS, PLACES, DataStore
+from cloudmesh.api.places import Location, Place
 from cloudmesh.api.quantity import parse_quantity
 from cloudmesh.api.virtualdirectory import DEFAULT_COPIES, DirectoryStore, VirtualDirectory
 from cloudmesh.api.virtualdirectory import PlacementRule as AskedRule
@@ -26,18 +27,10 @@ from cloudmesh.policy.amounts import to_nanos
 
 HTPASSWD_KEY = "htpasswd"
 REGION_LABEL = "region"
-THIS_CLUSTER = "cluster"
-"""Failure domain of the volumes of this cluster: they are lost together with it."""
-AWS, AZURE, GOOGLE = "amazonaws.com", "blob.core.windows.net", "googleapis.com"
 _BCRYPT = re.compile(r"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
-_URL = re.compile(r"(https?)://(\[[^]]*\]|[^/:]*)(?::([0-9]+))?(/.*)?")
-_PORTS = {"http": "80", "https": "443"}
 MAX_USERS = 1000
 UNPRICED = Prices()
 """Of a store whose price nobody knows."""
-
-Location = tuple[str, ...]
-"""Which place a store is: two stores of the same one see the same objects."""
 
 
 def prefix_of(namespace: str, directory: str, store: Mapping[str, Any]) -> str:
@@ -52,48 +45,23 @@ def prefix_of(namespace: str, directory: str, store: Mapping[str, Any]) -> str:
     return "" if asked == "/" else str(asked)
 
 
-def _endpoint(url: str) -> tuple[str, str, str, str]:
-    """Scheme, host, port and path of an endpoint; the API server has looked at its form."""
-    found = _URL.fullmatch(url)
-    if found is None:
-        return "", url.lower(), "", ""
-    scheme, host, port, path = found.groups(default="")
-    return scheme, host.lower().strip("[]"), port or _PORTS[scheme], path.strip("/")
+def place_of(store: Mapping[str, Any]) -> Place:
+    """What a DataStore says of the place that it is.
+
+    Raises:
+        InvalidRequest: It is of no kind that is known here.
+    """
+    spec = store["spec"]
+    kind = next((kind for kind in KINDS if kind in spec), None)
+    if kind is None:
+        raise InvalidRequest(f"DataStore '{store['metadata']['name']}' is of a kind that isn't known here")
+    return PLACES[kind].model_validate(spec[kind])
 
 
 def location_of(store: Mapping[str, Any]) -> Location:
-    """Which place a DataStore is."""
-    spec = store["spec"]
-    if "s3" in spec:
-        _, host, port, path = _endpoint(spec["s3"].get("endpoint") or f"https://s3.{AWS}")
-        return ("s3", host, port, path, spec["s3"]["bucket"])
-    if "azureBlob" in spec:
-        place = spec["azureBlob"]
-        _, host, port, path = _endpoint(place.get("endpoint") or f"https://{place['account']}.{AZURE}")
-        return ("azureBlob", host, port, path, place["container"])
-    if "gcs" in spec:
-        _, host, port, path = _endpoint(spec["gcs"].get("endpoint") or f"https://storage.{GOOGLE}")
-        # the regions' own addresses lead to the same buckets
-        return ("gcs", GOOGLE if host.endswith(f".{GOOGLE}") else host, port, path, spec["gcs"]["bucket"])
-    if "sftp" in spec:
-        place = spec["sftp"]
-        return ("sftp", place["host"].lower(), str(place.get("port", 22)), place["path"])
-    if "webdav" in spec:
-        _, host, port, path = _endpoint(spec["webdav"]["endpoint"])
-        return ("webdav", host, port, path)
-    if "swift" in spec:
-        place = spec["swift"]
-        _, host, port, path = _endpoint(place["authUrl"])
-        # where only the Secret tells the account, each Secret is taken for another one; markers tell if it isn't
-        secret = f"{store['metadata']['namespace']}/{spec['credentials']['secretRef']['name']}"
-        account = (place.get("projectDomain", ""), place["project"]) if place.get("project") else ("", secret)
-        return ("swift", host, port, path, place.get("region", ""), *account, place["container"])
-    if "plugin" in spec:
-        settings = spec["plugin"].get("settings") or {}
-        return ("plugin", spec["plugin"]["name"], *(f"{name}={text}" for name, text in sorted(settings.items())))
-    if "local" in spec:
-        return ("local", store["metadata"]["namespace"], spec["local"]["persistentVolumeClaimRef"]["name"])
-    return ("", store["metadata"]["namespace"], store["metadata"]["name"])
+    """Which place a DataStore is; see `place_of`."""
+    secret = ((store["spec"].get("credentials") or {}).get("secretRef") or {}).get("name", "")
+    return place_of(store).location(store["metadata"]["namespace"], secret)
 
 
 def overlap(one: str, other: str) -> bool:
@@ -105,28 +73,9 @@ def _bytes(quantity: str | None) -> int | None:
     return None if quantity is None else math.ceil(parse_quantity(quantity))
 
 
-def _domain(store: DataStore) -> str:
-    if store.spec.sftp is not None:
-        return store.spec.sftp.host.lower()
-    if store.spec.webdav is not None:
-        return _endpoint(store.spec.webdav.endpoint)[1]
-    if store.spec.swift is not None:
-        return _endpoint(store.spec.swift.auth_url)[1]
-    if store.spec.plugin is not None:
-        endpoint = store.spec.plugin.settings.get("endpoint", "")
-        return _endpoint(endpoint)[1] if endpoint else ""  # what the store itself declares
-    for place, own in ((store.spec.s3, AWS), (store.spec.azure_blob, AZURE), (store.spec.gcs, GOOGLE)):
-        if place is not None:
-            host = _endpoint(place.endpoint)[1] if place.endpoint else own
-            # the addresses of all accounts and regions of one cloud
-            return own if own != AWS and host.endswith(f".{own}") else host
-    return THIS_CLUSTER
-
-
 def region_of(store: DataStore) -> str:
     """Where a store is: its label `region`, else that of its spec; empty if unknown."""
-    own = store.spec.s3.region if store.spec.s3 is not None else store.spec.swift.region if store.spec.swift else ""
-    return store.metadata.labels.get(REGION_LABEL) or own or ""
+    return store.metadata.labels.get(REGION_LABEL) or store.spec.place.own_region
 
 
 def store_prices(obj: Obj, sheets: Sequence[Obj], now: str) -> Prices:
@@ -139,8 +88,9 @@ def store_prices(obj: Obj, sheets: Sequence[Obj], now: str) -> Prices:
     """
     store = DataStore.model_validate(obj)
     return prices_of(
-        store.metadata.name, store.spec.kind, region_of(store), _domain(store), sheets=sheets_for(obj, sheets), now=now
-    )
+        store.metadata.name, store.spec.kind, region_of(store), store.spec.place.domain, sheets=sheets_for(obj, sheets),
+        now=now,
+    )  # fmt: skip
 
 
 def store_config(
@@ -170,7 +120,7 @@ def store_config(
         credentials=encoded(credentials),
         prefix=prefix_of(namespace, directory, {"prefix": asked.prefix}),
         access=store.spec.access,
-        domain=_domain(store),
+        domain=store.spec.place.domain,
         region=region_of(store),
         capacity=_bytes(store.spec.capacity),
         requests_per_second=limits.requests_per_second,

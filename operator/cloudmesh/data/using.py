@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloudmesh.data.asked import Location, location_of, overlap, prefix_of
+from cloudmesh.data.asked import location_of, overlap, place_of, prefix_of
 from cloudmesh.engine.resources import Obj
 
 
@@ -95,9 +95,8 @@ def claimed(directory: Obj, directories: Iterable[Obj], stores: Mapping[str, Obj
         for other in uses_of(other_directory):
             if other.store not in stores:
                 continue
-            there = location_of(stores[other.store])
             for use, place in mine:
-                if place != there or not overlap(use.prefix, other.prefix):
+                if not overlap(use.prefix, other.prefix) or place != location_of(stores[other.store]):
                     continue
                 if _rank(other_directory, other.store) < _rank(directory, use.store):
                     return (
@@ -137,7 +136,7 @@ def claimed_elsewhere(
                 if not overlap(use.prefix, other.prefix) or not _has(other_directory, other.store):
                     continue
                 here, there = store_of(namespace, use.store), store_of(elsewhere, other.store)
-                if here is not None and there is not None and _same_for_all(location_of(here), location_of(there)):
+                if here is not None and there is not None and _same_for_all(here, there):
                     return (
                         f"the prefix '{use.prefix}' in DataStore '{use.store}' overlaps one that a directory of another"
                         " namespace has in the same place: use another `prefix`"
@@ -145,6 +144,6 @@ def claimed_elsewhere(
     return ""
 
 
-def _same_for_all(one: Location, other: Location) -> bool:
-    """Whether two namespaces mean one place: a host without a dot is a Service of the namespace itself."""
-    return one == other and (one[0] not in ("s3", "sftp", "webdav", "swift") or "." in one[1] or ":" in one[1])
+def _same_for_all(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two DataStores of two namespaces are one place."""
+    return location_of(one) == location_of(other) and place_of(one).same_for_all

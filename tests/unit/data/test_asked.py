@@ -8,6 +8,8 @@ import pytest
 from tests.unit.api.corpus_directories import DIRECTORIES, STORES, lab
 from tests.unit.api.kinds import made
 
+from cloudmesh.api.datastore import PLACES, DataStore
+from cloudmesh.api.places import Place
 from cloudmesh.api.virtualdirectory import DirectoryStore, VirtualDirectory
 from cloudmesh.data import config as configs
 from cloudmesh.data.asked import directory_config, location_of, overlap, prefix_of, store_config, users_in
@@ -16,6 +18,7 @@ from cloudmesh.data.resources import make_deployment
 from cloudmesh.data.using import claimed, claimed_elsewhere, first_parts
 from cloudmesh.data.words import apart, size_text, time_text
 from cloudmesh.engine import InvalidRequest
+from cloudmesh.engine.endpoints import hosts_at
 
 BCRYPT = "$2b$12$" + "x" * 53
 
@@ -197,6 +200,62 @@ def test_stores_of_one_cloud_are_lost_together() -> None:
     assert domain(at_azure("http://azurite:10000/labdata")) == "azurite" and domain(STORES["local"]) == "cluster"
 
 
+AT: dict[str, dict[str, tuple[tuple[str, ...], str, str]]] = {
+    "azureBlob": {
+        "azure": (("labdata.blob.core.windows.net", "443", "", "lab-data"), "blob.core.windows.net", ""),
+        "azure-emulator": (
+            ("azurite.storage.svc", "10000", "labdata", "lab-data"), "azurite.storage.svc", "",
+        ),
+    },
+    "gcs": {"gcs-domain": (("googleapis.com", "443", "", "data_1.lab.example.org"), "googleapis.com", "")},
+    "local": {"local": (("ns", "nas"), "cluster", "")},
+    "plugin": {
+        "plugin": (("box",), "", ""),
+        "plugin-credentials": (("box", "depth=3", "endpoint=https://box.example.org"), "box.example.org", ""),
+    },
+    "s3": {
+        "s3": (("s3.amazonaws.com", "443", "", "lab-data"), "amazonaws.com", "us-east-1"),
+        "s3-endpoint": (("s3.example.org", "9000", "", "lab-data"), "s3.example.org", "campus"),
+    },
+    "sftp": {"sftp-whole": (("2001:db8::7", "2222", "/"), "2001:db8::7", "")},
+    "swift": {
+        "swift-whole": (
+            ("keystone.example.org", "5000", "v3", "RegionOne", "default", "My Physics", "lab"),
+            "keystone.example.org", "RegionOne",
+        ),
+        "swift-own-login": (
+            ("2001:db8::7", "8080", "auth/v1.0", "", "", "ns/s3", "Lab_data.1"), "2001:db8::7", "",
+        ),
+    },
+    "webdav": {
+        "webdav-address": (("2001:db8::7", "8080", "remote.php/dav/files/lab%20data"), "2001:db8::7", ""),
+    },
+}  # fmt: skip
+"""By kind, examples with their location, domain and region: each kind must have one."""
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_what_each_kind_says_of_its_place(kind: str) -> None:
+    for name, (location, domain, region) in AT[kind].items():
+        obj = store(STORES[name], "a")
+        found = of_store(STORES[name])
+        assert (location_of(obj), found.domain, found.region) == ((kind, *location), domain, region)
+        # who is connected to has a say in whom a name means
+        place = DataStore.model_validate(obj).spec.place
+        hosts = hosts_at(obj["spec"][kind], place.ENDPOINTS)
+        assert not hosts or place.reached_at in {host.strip("[]") for host in hosts}
+
+
+def test_a_kind_that_does_not_say_which_place_it_is() -> None:
+    with pytest.raises(TypeError, match="Tape must say what its domain, location, own_region, reached_at is"):
+
+        class Tape(Place):
+            """A kind without anything."""
+
+    with pytest.raises(InvalidRequest, match="'a' is of a kind that isn't known"):
+        location_of({"metadata": {"namespace": "ns", "name": "a"}, "spec": {"tape": {}}})
+
+
 def test_who_comes_first() -> None:
     stores = {"aws": store(STORES["s3"])}
     spec = {"stores": [{"name": "aws", "prefix": "data/"}]}
@@ -252,9 +311,27 @@ def test_only_a_gateway_that_is_in_the_store_has_it() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "claim"),
-    [({"s3": {"bucket": "b", "endpoint": "http://minio:9000"}}, False),
-     ({"s3": {"bucket": "b", "endpoint": "http://minio.store.svc:9000"}}, True), (STORES["local"], False)],
-)  # fmt: skip
+    [
+        ({"s3": {"bucket": "lab", "endpoint": "http://minio:9000"}}, False),
+        ({"s3": {"bucket": "lab", "endpoint": "http://minio.store.svc:9000"}}, True),
+        ({"s3": {"bucket": "lab", "endpoint": "http://[2001:db8::7]:9000"}}, True),
+        ({"azureBlob": {"account": "labdata", "container": "lab", "endpoint": "http://azurite:10000/labdata"}}, False),
+        (STORES["azure-emulator"], True),
+        (STORES["azure"], True),
+        ({"gcs": {"bucket": "lab", "endpoint": "http://fake-gcs:4443"}}, False),
+        (STORES["gcs"], True),
+        ({"sftp": {**STORES["sftp"]["sftp"], "host": "nas"}}, False),
+        (STORES["sftp"], True),
+        ({"webdav": {"endpoint": "http://dav/files"}}, False),
+        (STORES["webdav"], True),
+        ({"swift": {"authUrl": "http://keystone:5000/v3", "container": "lab", "project": "p"}}, False),
+        ({"swift": {"authUrl": "http://keystone.os.svc:5000/v3", "container": "lab", "project": "p"}}, True),
+        ({"plugin": {"name": "box", "settings": {"endpoint": "http://box:8080"}}}, False),
+        ({"plugin": {"name": "box", "settings": {"endpoint": "http://box.example.org"}}}, True),
+        ({"plugin": {"name": "box"}}, True),
+        (STORES["local"], False),
+    ],
+)
 def test_names_that_mean_something_else_in_another_namespace(kind: dict[str, Any], claim: bool) -> None:
     mine, theirs = store(kind), store(kind)
     theirs["metadata"]["namespace"] = "other"
