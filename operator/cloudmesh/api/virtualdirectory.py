@@ -114,7 +114,7 @@ class Near(Model):
     region: (
         Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")] | None
     ) = None
-    """Region: that of the label `region` of a DataStore, else of its `spec.s3.region`."""
+    """Region: that of the label `region` of a DataStore, else of its `spec.s3.region` or `spec.swift.region`."""
     cluster_ref: LocalReference | None = None
     """A VirtualCluster: near are the regions in which its machines are, as its status says."""
 
