@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -74,7 +75,7 @@ class Match(msgspec.Struct, frozen=True, rename="camel"):
     """Which files a rule is for; what is left out matches all.
 
     Args:
-        path: Pattern of the whole path; `*` within a part, `**` over parts.
+        path: Pattern of the whole path; `*` within a part, `**` over parts. Kept in NFC, as paths are.
         min_size: Bytes at least.
         max_size: Bytes at most.
         older_than_seconds: Not changed for so long.
@@ -88,6 +89,10 @@ class Match(msgspec.Struct, frozen=True, rename="camel"):
     older_than_seconds: int = 0
     content_type: str = ""
     tags: Mapping[str, str] = {}
+
+    def __post_init__(self) -> None:
+        # a pattern in another form of Unicode than the paths would match nothing, and say nothing
+        msgspec.structs.force_setattr(self, "path", unicodedata.normalize("NFC", self.path))
 
 
 class PlacementRule(msgspec.Struct, frozen=True, rename="camel"):
@@ -127,6 +132,10 @@ class AccessRule(msgspec.Struct, frozen=True, rename="camel"):
     users: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     access: Literal["ReadWrite", "ReadOnly", "None"] = "ReadWrite"
+
+    def __post_init__(self) -> None:
+        # see Match
+        msgspec.structs.force_setattr(self, "path", unicodedata.normalize("NFC", self.path))
 
 
 class AuthConfig(msgspec.Struct, frozen=True, rename="camel"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -107,13 +108,14 @@ class Chosen:
 
 @lru_cache(maxsize=1024)
 def _pattern(text: str) -> re.Pattern[str]:
+    text = unicodedata.normalize("NFC", text)
     wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = [wild.get(token) or re.escape(token) for token in re.split(r"(\*\*/|\*\*|\*|\?)", text)]
     return re.compile("".join(parts), re.DOTALL)
 
 
 def path_matches(pattern: str, path: str) -> bool:
-    """Whether a path is of a pattern: `*` and `?` stay within a part, `**` goes over parts."""
+    """Whether a path in NFC is of a pattern in any form: `*` and `?` stay within a part, `**` goes over parts."""
     return _pattern(pattern).fullmatch(path) is not None
 
 

@@ -250,6 +250,16 @@ def test_directories_above_what_rules_keep(rules: tuple[AccessRule, ...], path: 
             door(*rules).check_below(BOB, path, FOLDER)
 
 
+def test_rules_keep_what_they_name_in_every_form_of_unicode() -> None:
+    # as an editor on another system writes it
+    keeper = door(AccessRule("se\u0301cret/**", access="None"))
+    with pytest.raises(Forbidden):
+        keeper.check(BOB, "s\u00e9cret/a", "get")
+    with pytest.raises(Forbidden):
+        keeper.check_below(BOB, "s\u00e9cret", FOLDER)
+    keeper.check(BOB, "secret/a", "get")
+
+
 # -- tokens of Kubernetes
 
 

@@ -186,6 +186,14 @@ def test_patterns(pattern, path, fits):
     assert path_matches(pattern, path) is fits
 
 
+def test_patterns_mean_the_same_in_every_form_of_unicode():
+    composed, apart = "s\u00e9cret/**", "se\u0301cret/**"
+    assert path_matches(apart, "s\u00e9cret/a")
+    assert Match(apart) == Match(composed)
+    rules = (PlacementRule("named", Match(apart)), PlacementRule("else"))
+    assert rule_of(Facts("s\u00e9cret/a", 1), rules, NOW)[0].name == "named"
+
+
 def test_cheapest_counts_the_way_out_too():
     near, far = view("a", prices=price(30)), view("b", prices=price(10, egress=40))
     assert chosen([far, near], Facts("f", 1 << 30), copies=1, prefer="Cheapest").stores == ("a",)
