@@ -1,0 +1,310 @@
+"""Random operations and faults on a gateway over real stores, and a dictionary that tells what must be there.
+
+An operation that raised may have happened or not; one that was acknowledged has. At the end of each history all faults
+end, everything is looked at in the stores' own folders, and the catalogue is deleted and made anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from benchmarks.vdir_parts.places import NAMES, Places
+from benchmarks.vdir_parts.served import PREFIX, Served
+from cloudmesh.data.catalog.sqlite import SqliteCatalog
+from cloudmesh.data.client import Vdir
+from cloudmesh.data.config import PlacementRule
+from cloudmesh.data.errors import Changed, Exists, Missing
+from cloudmesh.data.mesh import HIDDEN, KEPT
+from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, NameConflict
+from cloudmesh.testing.directories.checks import Allowed, Tally, short, snapshot
+
+FILES = ("f", "g", "d/f", "d/g", "e/f", "d/e/f", "h/a", "h/b")
+DIRECTORIES = ("d", "e", "d/e", "h", "k")
+SIZES = (0, 1, 10, 300, 3000, 70_000)
+LARGE = 9 << 20
+"""More than one part, once in a while."""
+SETTLE_SECONDS = 240.0
+ALL = 1 << 62
+
+Step = tuple[str, str, bytes]
+"""What a rival does too: what, with which path or store, and a file's content."""
+
+
+class RealModel:
+    """One directory over real stores, and what it must hold.
+
+    Args:
+        folder: An empty one.
+        places: The stores.
+        tally: Takes what goes wrong.
+        seed: Of what is drawn.
+    """
+
+    def __init__(self, folder: Path, places: Places, tally: Tally, seed: int) -> None:
+        self.places, self.tally, self.numbers = places, tally, random.Random(seed)
+        self.rule = PlacementRule(copies=2, min_copies=1, prefer="Random", weak_copies="Count")
+        self.served = Served(folder, places.configs(), self.rule, verify_seconds=0)
+        self.vdir: Vdir = self.served.vdir()
+        self.files: dict[str, Allowed] = {}
+        self.steps: list[Step] = []
+        self.refused = 0
+        self._number = 0
+        self._kill = False
+
+    # -- how operations are run
+
+    def run(self, call: Callable[[], Any]) -> Any:
+        """One operation; what it raised is given. The process may be killed in the middle of it."""
+        found: list[Any] = []
+
+        def work() -> None:
+            try:
+                found.append(call())
+            except CloudmeshError as error:
+                found.append(error)
+
+        if not self._kill:
+            work()
+        else:
+            self._kill = False
+            self.tally.deaths += 1
+            thread = threading.Thread(target=work)
+            thread.start()
+            time.sleep(self.numbers.uniform(0, 0.1))
+            self.served.kill()
+            thread.join(60)
+            self.served.start()
+        if not found:
+            raise RuntimeError("an operation never ended")
+        return found[0]
+
+    def there(self, path: str) -> bool:
+        """Whether something is at a path."""
+        for _ in range(20):
+            try:
+                return self.vdir.exists(path)
+            except CloudmeshError:
+                time.sleep(0.5)
+        raise RuntimeError(f"nobody says whether {path} is there: {self.served.log()[-2000:]}")
+
+    # -- what people do
+
+    def put(self, path: str, *, new: bool = False) -> None:
+        """Writes a file, perhaps only where there is none."""
+        self._number += 1
+        size = LARGE if self.numbers.random() < 0.01 else self.numbers.choice(SIZES)
+        content = (f"{self._number}:".encode() * (size // 2 + 1))[:size]
+        if not new:
+            self.steps.append(("put", path, content))
+        result = self.run(lambda: self.vdir.write(path, content, new=new))
+        allowed = self.files.get(path, {None})
+        if not isinstance(result, CloudmeshError):
+            if new and None not in allowed:
+                self.tally.blame("wrong", f"{path} was written over although it was there")
+            self.files[path] = {content}
+        elif not isinstance(result, Exists | NameConflict | Changed | InvalidRequest):
+            self.refused += 1
+            self.files[path] = allowed | {content}
+
+    def read(self, path: str) -> None:
+        """Reads a file, or a part of it."""
+        self.steps.append(("read", path, b""))
+        start = self.numbers.choice((0, 0, 5))
+        stop = start + 100 if start else None
+        allowed = {None if c is None else c[start:stop] for c in self.files.get(path, {None})}
+        result = self.run(lambda: self.vdir.read(path, start=start, stop=stop))
+        if isinstance(result, Missing):
+            if None not in allowed:
+                self.tally.blame("lost", f"{path} isn't there, which should hold {short(allowed)}")
+        elif not isinstance(result, CloudmeshError) and result not in allowed:
+            self.tally.blame("corrupt", f"{path} reads {result[:12]!r} instead of {short(allowed)}")
+
+    def _take(self, path: str) -> dict[str, Allowed]:
+        below = [p for p in self.files if p == path or p.startswith(f"{path}/")]
+        return {name[len(path) :]: self.files.pop(name) for name in below}
+
+    def move(self, source: str, target: str) -> None:
+        """Renames a file or a directory."""
+        if source == target or not self.there(source):
+            return
+        overwrite = self.numbers.random() < 0.5
+        result = self.run(lambda: self.vdir.move(source, target, overwrite=overwrite))
+        if self.there(source):
+            if not isinstance(result, CloudmeshError):
+                self.tally.blame("wrong", f"the rename of {source} was acknowledged and did not happen")
+            return
+        self._take(target)
+        for rest, allowed in self._take(source).items():
+            self.files[target + rest] = allowed
+
+    def delete(self, path: str, *, and_back: bool) -> None:
+        """Deletes a file or a directory, and perhaps brings it back."""
+        if not self.there(path):
+            return
+        if path in FILES:
+            self.steps.append(("delete", path, b""))
+        result = self.run(lambda: self.vdir.delete(path, recursive=True))
+        if self.there(path):
+            if not isinstance(result, CloudmeshError):
+                self.tally.blame("wrong", f"the deletion of {path} was acknowledged and did not happen")
+            return
+        taken = self._take(path)
+        if not and_back or isinstance(result, CloudmeshError):
+            return
+        self.tally.operations += 1
+        found = [one for one in self.vdir.trash() if one["path"] == path]
+        entry_id = max(found, key=lambda one: one["deleted"])["id"]
+        result = self.run(lambda: self.vdir.restore(entry_id, path))
+        if self.there(path):
+            self.files.update({path + rest: allowed for rest, allowed in taken.items()})
+        elif not isinstance(result, CloudmeshError):
+            self.tally.blame("wrong", f"the restoration of {path} was acknowledged and did not happen")
+
+    def step(self) -> None:
+        """One random operation, or something that goes wrong."""
+        draw, file = self.numbers.random(), self.numbers.choice(FILES)
+        if draw < 0.09:
+            self._harm(self.numbers.random())
+            return
+        self.tally.operations += 1
+        if draw < 0.45:
+            self.put(file, new=draw < 0.13)
+        elif draw < 0.72:
+            self.read(file)
+        elif draw < 0.84:
+            self.delete(file if draw < 0.81 else self.numbers.choice(DIRECTORIES), and_back=self.numbers.random() < 0.4)
+        elif draw < 0.92:
+            both = (FILES, FILES) if draw < 0.88 else (DIRECTORIES, DIRECTORIES)
+            self.move(self.numbers.choice(both[0]), self.numbers.choice(both[1]))
+        elif draw < 0.96:
+            directory = self.numbers.choice(DIRECTORIES)
+            self.run(lambda: self.vdir.mkdir(directory))
+        else:
+            colour = self.numbers.choice(("red", "blue"))
+            self.run(lambda: self.vdir.set_tags(file, {"colour": colour}))
+
+    def _harm(self, draw: float) -> None:
+        self.tally.faults += 1
+        store = self.numbers.choice(NAMES)
+        if draw < 0.15:
+            self._kill = True
+        elif draw < 0.5:
+            self.places.fault(self.numbers)
+        elif store in self.places.down:
+            self.steps.append(("back", store, b""))
+            self.places.back(store)
+        elif len(self.places.down) < len(NAMES) - 1:
+            self.steps.append(("lose", store, b""))
+            self.places.lose(store)
+
+    # -- what must be so
+
+    def settle(self) -> None:
+        """Faults end, and the mover does all it wants to; then everything is looked at, also with a new catalogue."""
+        self._kill = False
+        self.steps.append(("calm", "", b""))
+        self.places.calm()
+        self.tally.checks += 1
+        before = self._at_rest()
+        for path in self.served.catalog.iterdir():
+            path.unlink()
+        after = self._at_rest()
+        self.served.start()
+        if before is not None and after is not None and before != after:
+            differing = [
+                f"{key}: {before.get(key)} became {after.get(key)}"
+                for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)
+            ]  # fmt: skip
+            self.tally.blame("rebuild_unequal", "; ".join(differing[:3]))
+
+    def _at_rest(self) -> Mapping[str, Any] | None:
+        """Waits until nothing is left to do, ends the gateway, and looks at all; gives what the catalogue says."""
+        end = time.monotonic() + SETTLE_SECONDS
+        self.served.stop()
+        while True:
+            # what failed calls left open is ended when a process begins
+            self.served.start()
+            while (summary := self.served.summary())["pending"] or any(s["state"] != "Up" for s in summary["stores"]):
+                if time.monotonic() > end:
+                    self.tally.blame("wrong", f"the mover has always something to do: {summary}")
+                    self.served.stop()
+                    return None
+                time.sleep(0.3)
+            self._read_all()
+            self.served.stop()
+            if (told := asyncio.run(self._look())) is not None:
+                return told
+            if time.monotonic() > end:
+                self.tally.blame("wrong", "something is always under way")
+                return None
+
+    def _read_all(self) -> None:
+        there = {one["path"] for one in self.vdir.list("", recursive=True) if one["kind"] == "File"}
+        for path, allowed in list(self.files.items()):
+            if path not in there:
+                if None not in allowed:
+                    self.tally.blame("lost", f"{path} isn't there, which should hold {short(allowed)}")
+                del self.files[path]
+        for path in there:
+            allowed = self.files.get(path, {None})
+            try:
+                content = self.vdir.read(path)
+            except CloudmeshError as error:
+                self.tally.blame("lost", f"{path} can't be read: {error}")
+                continue
+            if content not in allowed:
+                self.tally.blame("corrupt", f"{path} holds {content[:12]!r} instead of {short(allowed)}")
+            self.files[path] = {content}
+
+    async def _look(self) -> Mapping[str, Any] | None:
+        """Compares the catalogue with what lies in the stores' folders; None if something was still under way."""
+        catalog = SqliteCatalog(self.served.catalog / "catalog.sqlite")
+        await catalog.open()
+        try:
+            if await catalog.intents(until=ALL) or (await catalog.totals()).pending:
+                return None
+            for one in await catalog.walk("", limit=100000, copies=True):
+                if one.entry.kind != "File":
+                    continue
+                (wanted,) = self.files.get(one.path, {None})
+                if sorted(c.state for c in one.copies) != ["Whole"] * self.rule.copies:
+                    self.tally.blame("misplaced", f"{one.path}: {[(c.store, c.state) for c in one.copies]}")
+                for copy in one.copies:
+                    file = self.places.folder(copy.store) / copy.key
+                    if not file.is_file() or file.read_bytes() != wanted:
+                        self.tally.blame("corrupt", f"the copy of {one.path} in {copy.store} isn't what it should be")
+            for store in NAMES:
+                await self._known(catalog, store)
+            for words in await catalog.fsck():
+                self.tally.blame("wrong", words)
+            told = await snapshot(cast(Any, catalog))
+            # nobody has looked yet at what is in the trash and whose store was away
+            return {key: self._there(value) if key.startswith("trash ") else value for key, value in told.items()}
+        finally:
+            await catalog.close()
+
+    async def _known(self, catalog: SqliteCatalog, store: str) -> None:
+        folder = self.places.folder(store)
+        for file in (folder / PREFIX).rglob("*"):
+            key = str(file.relative_to(folder))
+            name = key.removeprefix(PREFIX)
+            ours = name.startswith(HIDDEN) and not name.startswith(KEPT)
+            if file.is_file() and not ours and await catalog.at_key(store, key) is None:
+                self.tally.blame("unknown_copies", f"{key} in {store}")
+
+    def _there(self, value: Any) -> Any:
+        told, held = value
+        return told, [one for one in held if (self.places.folder(one[0]) / one[1]).is_file()]
+
+
+def history(model: RealModel, steps: int) -> None:
+    """So many random steps, then all is looked at."""
+    for _ in range(steps):
+        model.step()
+    model.settle()
