@@ -38,7 +38,7 @@ class Access:
     def __init__(self, engine: Engine, settings: DataSettings) -> None:
         self.settings = settings
         self._engine = engine
-        self._guard = Guard(settings.forbidden_hosts, inside=settings.allow_private_endpoints)
+        self.guard = Guard(settings.forbidden_hosts, inside=settings.allow_private_endpoints)
         self._installation = ""
 
     async def installation(self) -> str:
@@ -70,9 +70,9 @@ class Access:
         kind = next(kind for kind in PLACES if kind in spec)
         hosts = hosts_at(spec[kind], PLACES[kind].ENDPOINTS)
         if hosts:
-            await self._guard.learn(self._engine.kube)
-            self._guard.check_hosts(hosts)
-            await self._guard.check_names(hosts)
+            await self.guard.learn(self._engine.kube)
+            self.guard.check_hosts(hosts)
+            await self.guard.check_names(hosts)
         if hold:
             await self._engine.finalizers.hold(DATA_STORE, store)
         name = secret_of(store)

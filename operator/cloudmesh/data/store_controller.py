@@ -146,6 +146,7 @@ class StoreReconciler:
             spec.place.to_dict(),
             credentials,
             allow_private=self._access.settings.allow_private_endpoints,
+            guard=self._access.guard,
         )
         opened = self._make(spec.kind)(context)
         try:

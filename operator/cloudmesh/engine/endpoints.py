@@ -27,6 +27,7 @@ ENDPOINT_SLICE = Resource("discovery.k8s.io/v1", "EndpointSlice", "endpointslice
 API_SERVER = ("default", "kubernetes")
 """Namespace and name of the EndpointSlice in which the API servers write their addresses."""
 FRESH_SECONDS = 300.0
+_SERVER_NAMES = frozenset({"kubernetes.default", "kubernetes.default.svc"})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _COMPATIBLE = ipaddress.ip_network("::/96")
 
@@ -58,7 +59,7 @@ class Guard:
         for host in hosts:
             if not host:
                 raise InvalidRequest("the endpoint has no host")
-            if host in self._names or host.startswith("kubernetes.default.svc."):
+            if host in self._names | _SERVER_NAMES or host.startswith("kubernetes.default.svc."):
                 raise InvalidRequest(f"{host} is the API server of this cluster: that is no cloud")
             if self._inside:
                 continue

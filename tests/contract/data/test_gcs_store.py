@@ -427,7 +427,13 @@ def test_a_secret_that_is_no_key_of_a_service_account(
     assert "PRIVATE" not in str(caught.value) and caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "0.0.0.0", "x.localhost"])
+INSIDE = [
+    "127.0.0.1", "localhost", "[::1]", "169.254.169.254", "0.0.0.0", "x.localhost", "[::ffff:127.0.0.1]",
+    "[::ffff:169.254.169.254]", "[64:ff9b::7f00:1]", "[fd00:ec2::254]", "100.100.100.200", "2130706433", "localhost.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", INSIDE)
 def test_addresses_of_this_machine_are_refused_unless_allowed(host: str) -> None:
     settings = {"endpoint": f"https://{host}:4443", "bucket": "lab"}
     with pytest.raises(InvalidRequest, match="loopback"):

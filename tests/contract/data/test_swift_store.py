@@ -19,6 +19,7 @@ from cloudmesh.data.stores.registry import StoreContext, maker
 from cloudmesh.data.stores.swift import SwiftStore, _check, make, packed, unpacked
 from cloudmesh.data.stores.swift_auth import V1, Login, Tokens
 from cloudmesh.data.stores.swift_segments import FOLDER
+from cloudmesh.engine.endpoints import Guard
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, RateLimited, Transient, Unsupported
 from cloudmesh.testing.proxy import Answer, Call
 from cloudmesh.testing.proxy.core import Upstream
@@ -58,7 +59,7 @@ async def harness(server: SwiftServer) -> AsyncIterator[SwiftHarness]:
 async def small(harness: SwiftHarness, fan: int = 6, seconds: float = 20.0) -> SwiftStore:
     """A store with small parts, by the proxy."""
     auth = V1(f"{harness.proxy.url}/auth/v1.0", USER, KEY)
-    store = SwiftStore(auth, harness.container, part=PART, fan=fan, call_seconds=seconds, allow_private=True)
+    store = SwiftStore(auth, harness.container, part=PART, fan=fan, call_seconds=seconds)
     harness._stores.append(store)
     return store
 
@@ -233,8 +234,7 @@ async def source():
     await asyncio.sleep(1)
     os.kill(os.getpid(), signal.SIGKILL)
 async def main():
-    store = SwiftStore(V1({harness.proxy.url + "/auth/v1.0"!r}, {USER!r}, {KEY!r}), {harness.container!r}, part={PART},
-                       allow_private=True)
+    store = SwiftStore(V1({harness.proxy.url + "/auth/v1.0"!r}, {USER!r}, {KEY!r}), {harness.container!r}, part={PART})
     await store.write("x", source())
 asyncio.run(main())
 """
@@ -458,13 +458,19 @@ def test_secrets_and_settings_that_do_not_go_together(
         make(StoreContext("s", settings, secret))
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "0.0.0.0", "x.localhost"])
+INSIDE = [
+    "127.0.0.1", "localhost", "[::1]", "169.254.169.254", "0.0.0.0", "x.localhost", "[::ffff:127.0.0.1]",
+    "[::ffff:169.254.169.254]", "[64:ff9b::7f00:1]", "[fd00:ec2::254]", "100.100.100.200", "2130706433", "localhost.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", INSIDE)
 def test_addresses_of_this_machine_are_refused_unless_allowed(host: str) -> None:
     settings = {**V1_SETTINGS, "authUrl": f"http://{host}:8080/auth/v1.0"}
     with pytest.raises(InvalidRequest, match="loopback"):
         make(StoreContext("s", settings, KEYS))
     with pytest.raises(InvalidRequest, match="loopback"):
-        _check(f"http://{host}:8080/v1/a", False, False)
+        _check(f"http://{host}:8080/v1/a", Guard(), False)
     made = maker("swift")(StoreContext("s", settings, KEYS, allow_private=True))
     assert made.info.kind == "swift" and made.info.failure_domain == host.strip("[]")
     assert KEY not in repr(made)
@@ -472,8 +478,8 @@ def test_addresses_of_this_machine_are_refused_unless_allowed(host: str) -> None
 
 def test_a_token_of_a_safe_login_is_not_sent_in_the_clear() -> None:
     with pytest.raises(InvalidRequest, match="TLS"):
-        _check("http://swift.example.org/v1/a", False, True)
-    _check("https://swift.example.org/v1/a", False, True)
+        _check("http://swift.example.org/v1/a", Guard(), True)
+    _check("https://swift.example.org/v1/a", Guard(), True)
 
 
 # -- servers and processes
@@ -497,7 +503,7 @@ async def test_without_its_container_server_objects_are_read_and_no_absence_is_b
 
 
 async def test_a_dead_server_is_transient_and_soon() -> None:
-    store = SwiftStore(V1("http://127.0.0.1:9/auth/v1.0", "u", "k"), "lab", call_seconds=2, allow_private=True)
+    store = SwiftStore(V1("http://127.0.0.1:9/auth/v1.0", "u", "k"), "lab", call_seconds=2)
     for call in (store.probe(), store.stat("x"), store.write("x", chunks(b"1")), store.delete("x")):
         with pytest.raises(Transient):
             await call

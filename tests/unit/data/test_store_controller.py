@@ -33,6 +33,8 @@ async def test_a_bucket_is_looked_at(s: Scene) -> None:
     assert "claims" not in status
     context = s.probed[0]
     assert (context.settings["bucket"], context.credentials["aws_access_key_id"]) == ("bucket-aws", b"AKIAEXAMPLE")
+    with pytest.raises(InvalidRequest, match="API server"):  # it goes out from the operator: by the operator's guard
+        context.check("https://kubernetes/")
     assert s.closed == len(s.probed)
     assert s.finalizers(DATA_STORE, "aws") == s.finalizers(SECRET, "keys") == []
 

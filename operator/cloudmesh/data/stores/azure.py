@@ -43,7 +43,6 @@ from cloudmesh.data.stores.objects import (
     in_parts,
     pieces,
     published,
-    refuse_private,
     windows,
 )
 from cloudmesh.data.stores.ports import Object, Page, Probe, StoreInfo
@@ -470,8 +469,8 @@ def make(context: StoreContext) -> AzureStore:
         InvalidRequest: The Secret has a key that means nothing, or the endpoint is an address of this machine.
     """
     endpoint = str(context.settings.get("endpoint") or "")
-    if endpoint and not context.allow_private:
-        refuse_private(endpoint, urlsplit(endpoint).hostname or "")
+    if endpoint:
+        context.check(endpoint)
     return open_store(
         str(context.settings["account"]),
         str(context.settings["container"]),

@@ -38,7 +38,6 @@ from cloudmesh.data.stores.objects import (
     in_parts,
     pieces,
     published,
-    refuse_private,
     windows,
 )
 from cloudmesh.data.stores.ports import Object, Page, Probe, StoreInfo
@@ -495,11 +494,10 @@ def make(context: StoreContext) -> GcsStore:
         InvalidRequest: The Secret has a key that means nothing, or the endpoint is an address of this machine.
     """
     endpoint = str(context.settings.get("endpoint") or "")
-    if not context.allow_private:
-        if endpoint:
-            refuse_private(endpoint, urlsplit(endpoint).hostname or "")
-        if endpoint.startswith("http:"):
-            raise InvalidRequest(f"{endpoint}: tokens are not sent without TLS")
+    if endpoint:
+        context.check(endpoint)
+    if endpoint.startswith("http:") and not context.allow_private:
+        raise InvalidRequest(f"{endpoint}: tokens are not sent without TLS")
     return GcsStore(
         str(context.settings["bucket"]),
         context.credentials,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -257,21 +256,3 @@ def heed(task: asyncio.Task[Any]) -> None:
     """Hears an exception that nobody waits for."""
     if not task.cancelled():
         task.exception()
-
-
-def refuse_private(endpoint: str, host: str) -> None:
-    """Makes sure that an endpoint is not by its own words an address of this machine; names aren't looked up.
-
-    Raises:
-        InvalidRequest: It is one of loopback or the link.
-    """
-    if host == "localhost" or host.endswith(".localhost"):
-        private = True
-    else:
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            return
-        private = address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
-    if private:
-        raise InvalidRequest(f"{endpoint}: loopback and link-local addresses are refused as endpoints")

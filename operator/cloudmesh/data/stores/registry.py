@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any, Final
 
 from cloudmesh.data.stores.ports import Store
+from cloudmesh.engine.endpoints import Guard, hosts_at
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest
 
 GROUP: Final = "cloudmesh.store"
@@ -39,6 +40,7 @@ class StoreContext:
         bytes_per_second: Limit, None for none.
         mount: Folder in which the volume of a `local` store is mounted.
         allow_private: Addresses of loopback and link-local networks may be named.
+        guard: Says where connections may go, None for one that knows only `allow_private`.
     """
 
     name: str
@@ -48,6 +50,19 @@ class StoreContext:
     bytes_per_second: int | None = None
     mount: str = ""
     allow_private: bool = False
+    guard: Guard | None = field(default=None, repr=False)
+
+    def guarded(self) -> Guard:
+        """Says where connections may go."""
+        return self.guard or Guard(inside=self.allow_private)
+
+    def check(self, url: str) -> None:
+        """Looks at the host of an endpoint, by its own words; names aren't looked up.
+
+        Raises:
+            InvalidRequest: It has none, or is an address of this machine or cluster.
+        """
+        self.guarded().check_hosts(hosts_at({"url": url}, {"url": "Url"}))
 
 
 Make = Callable[[StoreContext], Store]

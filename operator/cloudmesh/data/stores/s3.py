@@ -33,7 +33,6 @@ from cloudmesh.data.stores.objects import (
     Upload,
     in_parts,
     published,
-    refuse_private,
     windows,
 )
 from cloudmesh.data.stores.ports import CHUNK, Object, Page, Probe, StoreInfo
@@ -421,8 +420,8 @@ def make(context: StoreContext) -> S3Store:
         InvalidRequest: The Secret has a key that means nothing, or the endpoint is an address of this machine.
     """
     endpoint = str(context.settings.get("endpoint") or "")
-    if endpoint and not context.allow_private:
-        refuse_private(endpoint, urlsplit(endpoint).hostname or "")
+    if endpoint:
+        context.check(endpoint)
     return S3Store(
         str(context.settings["bucket"]),
         context.credentials,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
@@ -20,6 +19,8 @@ from email.utils import parsedate_to_datetime
 from time import perf_counter, time
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from yarl import URL
 
 from cloudmesh.data.errors import Changed, Exists, Missing
 from cloudmesh.data.stores import swift_segments as segments
@@ -37,6 +38,7 @@ from cloudmesh.data.stores.swift_auth import (
     auth_of,
 )
 from cloudmesh.data.stores.swift_client import PAUSE_SECONDS, TRIES, SwiftClient, quoted, told
+from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, RateLimited, Transient
 
 LINK_KEY: Final = "temp_url_key"
@@ -75,7 +77,7 @@ class SwiftStore:
         part: Bytes of a part.
         fan: Segments of one manifest at most.
         call_seconds: Time without a byte after which a request is given up.
-        allow_private: The storage may be at a loopback or link-local address.
+        guard: Says where connections may go, to the login and to the storage that it names.
         secure: The storage must be reached by TLS, as the login is.
     """
 
@@ -90,7 +92,7 @@ class SwiftStore:
         part: int = PART,
         fan: int = segments.FAN,
         call_seconds: float = CALL_SECONDS,
-        allow_private: bool = False,
+        guard: Guard = ANYWHERE,
         secure: bool = False,
     ) -> None:
         self._name = name
@@ -98,7 +100,7 @@ class SwiftStore:
         self._part = part
         self._fan = fan
         self._client = SwiftClient(
-            container, Tokens(auth, lambda url: _check(url, allow_private, secure)), self._limits, call_seconds
+            container, Tokens(auth, lambda url: _check(url, guard, secure)), self._limits, call_seconds, guard=guard
         )
         self._large: asyncio.Lock | None = asyncio.Lock()
         """None when it is known that large objects can be held."""
@@ -534,30 +536,23 @@ def _moment(text: str) -> int:
     return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1_000_000)
 
 
-def _check(url: str, allow_private: bool, secure: bool) -> None:
+def _check(url: str, guard: Guard, secure: bool) -> None:
     """Looks at where the token would go.
 
     Raises:
         InvalidRequest: It isn't allowed.
     """
-    split = urlsplit(url)
-    if split.scheme not in ("http", "https") or not split.hostname:
+    try:
+        # read as the client reads it: no other host is looked at than the one that it connects to
+        split = URL(url, encoded=True)
+        host = (split.raw_host or "").lower().rstrip(".")
+    except ValueError:
+        split, host = URL(), ""
+    if split.scheme not in ("http", "https") or not host:
         raise InvalidRequest(f"{url}: the login names this as storage, which is no URL")
     if secure and split.scheme != "https":
         raise InvalidRequest(f"{url}: the login is by TLS, and names a storage without: the token would be seen")
-    if not allow_private and is_private(split.hostname):
-        raise InvalidRequest(f"{url}: loopback and link-local addresses are refused as endpoints")
-
-
-def is_private(host: str) -> bool:
-    """Whether it is by its own words an address of loopback or the link; what a name stands for isn't looked up."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
+    guard.check_hosts([host])
 
 
 def make(context: StoreContext) -> SwiftStore:
@@ -570,13 +565,12 @@ def make(context: StoreContext) -> SwiftStore:
     if strange := sorted(set(context.credentials) - KNOWN):
         raise InvalidRequest(f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(KNOWN))}")
     url = str(context.settings["authUrl"])
-    if not context.allow_private and is_private(urlsplit(url).hostname or ""):
-        raise InvalidRequest(f"{url}: loopback and link-local addresses are refused as endpoints")
+    context.check(url)
     more: dict[str, Any] = {
         "name": context.name,
         "domain": urlsplit(url).hostname or "",
         "limits": Limits(context.requests_per_second, context.bytes_per_second),
-        "allow_private": context.allow_private,
+        "guard": context.guarded(),
         "secure": url.startswith("https:"),
     }
     auth, container = auth_of(context.settings, context.credentials), str(context.settings["container"])

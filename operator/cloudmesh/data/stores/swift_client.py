@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import io
 import re
+import socket
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -16,12 +17,14 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 import aiohttp
+from aiohttp.abc import ResolveResult
 from yarl import URL
 
 from cloudmesh.data.errors import Changed, Full, Missing
 from cloudmesh.data.stores.common import Limits
 from cloudmesh.data.stores.swift_auth import OURS, Login, NoAnswer, Tokens, whole
 from cloudmesh.data.stores.threads import outlast
+from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, RateLimited, Transient, Unsupported
 
 CONNECTIONS: Final = 16
@@ -46,6 +49,31 @@ class Answer:
     body: bytes = field(default=b"", repr=False)
 
 
+class GuardedResolver(aiohttp.ThreadedResolver):
+    """Looks names up for connections, which then are made to what was looked at here and to nothing else.
+
+    Args:
+        guard: Says which addresses may be connected to.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__()
+        self._guard = guard
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Addresses of a name.
+
+        Raises:
+            InvalidRequest: One of them is refused.
+            OSError: There are none.
+        """
+        found = await super().resolve(host, port, family)
+        self._guard.check_hosts([each["host"] for each in found])
+        return found
+
+
 class SwiftClient:
     """One container.
 
@@ -54,13 +82,17 @@ class SwiftClient:
         tokens: The login.
         limits: Of requests and bytes.
         seconds: Time without a byte after which a request is given up.
+        guard: Says where connections may go. It looks at what names stand for; hosts of URLs are the caller's to check.
     """
 
-    def __init__(self, container: str, tokens: Tokens, limits: Limits, seconds: float) -> None:
+    def __init__(
+        self, container: str, tokens: Tokens, limits: Limits, seconds: float, *, guard: Guard = ANYWHERE
+    ) -> None:
         self.container = container
         self._tokens = tokens
         self._limits = limits
         self._seconds = seconds
+        self._guard = guard
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
@@ -73,7 +105,7 @@ class SwiftClient:
             )
             self._session = aiohttp.ClientSession(
                 timeout=timeout,
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS, resolver=GuardedResolver(self._guard)),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,

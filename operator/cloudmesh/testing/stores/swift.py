@@ -121,7 +121,6 @@ class SwiftHarness(BaseHarness):
             part=self.part,
             fan=8,
             call_seconds=2.0,
-            allow_private=True,
         )
         self._stores.append(made)
         return made
