@@ -9,6 +9,7 @@ from tests.unit.data.virtual import virtual
 from cloudmesh.data.catalog.journal import JOURNAL, SNAPSHOT
 from cloudmesh.data.catalog.rebuild import Source, rebuild
 from cloudmesh.data.config import PlacementRule
+from cloudmesh.data.errors import Full
 from cloudmesh.data.stores.memory import MemoryStore
 from cloudmesh.engine.errors import Transient
 from cloudmesh.testing.directories.world import Fault, InlineCatalog, World
@@ -180,6 +181,40 @@ async def test_a_store_is_not_spared_before_what_it_alone_took_is_elsewhere(w: W
     await asyncio.sleep(15)
     assert w.journal.spares("a")
     assert "2" in await known(w, "bc")
+
+
+@virtual("ab", rules=(PlacementRule(copies=2),))
+async def test_a_second_store_that_refuses_a_snapshot_keeps_its_journal_and_gets_a_copy(w: World):
+    await acts(w)
+    await asyncio.sleep(10)
+    before = journals(w, "b")
+    # the copy is refused once too
+    w.faults.planned.append(Fault("b", "publish", error=Full("full"), key=JOURNAL, times=2))
+    await w.tree.journal.snapshot()
+    (snapshot,) = journals(w, "a")
+    assert SNAPSHOT in snapshot
+    assert journals(w, "b") == before
+    assert await known(w, "b") == ALL
+    await asyncio.sleep(150)
+    assert not w.faults.planned
+    assert snapshot in journals(w, "b")
+    # the next one takes the place of all that
+    await w.tree.move("two", "2")
+    await w.tree.journal.snapshot()
+    assert len(journals(w, "a")) == len(journals(w, "b")) == 1
+    assert "2" in await known(w, "b")
+
+
+@virtual("abc", rules=RULES)
+async def test_a_third_store_keeps_no_journal_that_a_snapshot_replaced(w: World):
+    w.faults.planned.append(Fault("a", "publish", error=Transient("no"), key=JOURNAL, times=-1))
+    await acts(w)
+    await asyncio.sleep(1)
+    assert journals(w, "c")
+    w.faults.planned.clear()
+    await w.tree.journal.snapshot()
+    assert len(journals(w, "a")) == len(journals(w, "b")) == 1
+    assert not journals(w, "c")
 
 
 @pytest.mark.parametrize("first", ["a", "b"])

@@ -306,8 +306,13 @@ class Journal:
             await self.snapshot()
             self._without |= lost
         self._loose = False
-        if await self._mirror():
-            self._covered = now
+        try:
+            if await self._mirror():
+                self._covered = now
+        except BaseException:
+            # else nobody would try again
+            self._loose = True
+            raise
 
     def spares(self, name: str) -> bool:
         """Whether nothing of the journal lies in a store alone: it may leave."""
@@ -377,8 +382,8 @@ class Journal:
                 return
 
     async def snapshot(self) -> int:
-        """Writes the whole catalogue down, then removes what is older from the stores that answer; gives the number
-        of the last record before it.
+        """Writes the whole catalogue down, then removes what is older from the stores that answer, or from the one that
+        took it if no second one did; gives the number of the last record before it.
 
         Raises:
             Conflict: Another process does so.
@@ -402,7 +407,7 @@ class Journal:
         members = self._candidates()
         if not members:
             raise Transient("no store takes a snapshot now: none is up")
-        held = 0
+        holders: list[Member] = []
         failures = []
         name = f"{JOURNAL}{seq:020d}{SNAPSHOT}{secrets.token_hex(4)}.jsonl"
         at = 0
@@ -415,13 +420,17 @@ class Journal:
                 member.doubt(error)
                 failures.append(f"{member.name}: {error.reason}: {error}")
                 continue
-            held += 1
+            holders.append(member)
             at = written.modified or time.time_ns() // 1000
-            if held == HOLDERS:
+            if len(holders) == HOLDERS:
                 break
-        if not held:
+        if not holders:
             raise Transient("no store takes a snapshot now: " + "; ".join(failures))
-        for member in members:
+        enough = len(holders) == min(HOLDERS, len(members))
+        if not enough:
+            self._loose = True
+        # a store that refused it keeps what it knows, until it has a copy of it
+        for member in members if enough else holders:
             with contextlib.suppress(CloudmeshError):
                 for seen in [seen async for seen in self._objects(member)]:
                     if number(seen.key) <= seq and not seen.key.endswith(name):
