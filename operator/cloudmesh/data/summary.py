@@ -190,13 +190,23 @@ def _told(stores: Sequence[StoreSummary]) -> str:
     )
 
 
+def _clock(summary: Summary) -> str:
+    """That the gateway's clock isn't believed; empty if it is."""
+    if not summary.clock_ahead_ms:
+        return ""
+    ahead = f"{summary.clock_ahead_ms // 60_000} minutes"
+    return f"nothing is removed for its age, since the clock of the gateway's machine is {ahead} ahead of the stores'"
+
+
 def _parts(conditions: c.Conditions, summary: Summary, config: DirectoryConfig) -> None:
     away = [store for store in summary.stores if store.state not in ("Up", "Slow")]
+    clock = f"; {words}" if (words := _clock(summary)) else ""
     if not away:
-        conditions.put(c.STORES_READY, "True", c.REASON_AS_SPECIFIED, f"{len(summary.stores)} stores answer")
+        told = f"{len(summary.stores)} stores answer{clock}"
+        conditions.put(c.STORES_READY, "True", c.REASON_AS_SPECIFIED, told)
     else:
         wrong = any(store.state in ("Claimed", "Suspicious") for store in away)
-        conditions.put(c.STORES_READY, "False" if wrong else "Unknown", _away_reason(away), _told(away))
+        conditions.put(c.STORES_READY, "False" if wrong else "Unknown", _away_reason(away), _told(away) + clock)
     if summary.pending:
         # without numbers, which move all the time: `status.pendingCopies` has them
         conditions.put(c.PLACED, "False", c.REASON_PLACING, "files are being copied, checked or removed")
@@ -314,7 +324,8 @@ def _ready(conditions: c.Conditions, seen: Seen, quote: Mapping[str, Any] | None
     elif summary.corrupted:
         conditions.ready("False", c.REASON_REPAIRING, "damaged copies are made anew", reconciling=True)
     else:
-        trouble = f"; but {summary.troubles}"[:MAX_MESSAGE] if summary.troubles else ""
+        troubles = "; ".join(filter(None, (_clock(summary), summary.troubles)))
+        trouble = f"; but {troubles}"[:MAX_MESSAGE] if troubles else ""
         conditions.ready("True", c.REASON_AS_SPECIFIED, f"it is served, over {len(summary.stores)} stores{trouble}")
 
 
