@@ -183,8 +183,8 @@ class Mover:
         return plan(work, chosen, views, config, now, own)
 
     async def _counted(self, work: Work) -> Work:
-        """An older content of a file: over if newer ones are as many as are kept."""
-        kept = [thing.entry.id for thing in await self._catalog.versions(work.of)][: self._mesh.config.versions]
+        """An older content of a file: over if nobody can read it any more."""
+        kept = [thing.entry.id for thing in await self._tree.kept(work.of)]
         return work if work.entry.id in kept else replace(work, trashed=OVER)
 
     # -- at leisure

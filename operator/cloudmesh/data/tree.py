@@ -200,9 +200,16 @@ class Tree:
         entry = await self.stat(path)
         if entry.kind == "Directory":
             raise InvalidName(f"'{path}' is a directory")
-        end = self.mesh.bounded(self.now()) - self.mesh.config.trash_seconds * MICROS
-        kept = (await self.catalog.versions(entry.id))[: self.mesh.config.versions]
-        return entry, [thing for thing in kept if thing.at > end]
+        return entry, await self.kept(entry.id)
+
+    async def kept(self, entry_id: str) -> list[Trashed]:
+        """Older contents of a file that aren't over, the newest first: no more than are kept, none too old."""
+        newest = (await self.catalog.versions(entry_id))[: self.mesh.config.versions]
+        return [thing for thing in newest if not self._is_over(thing)]
+
+    def _is_over(self, thing: Trashed) -> bool:
+        """Whether something was deleted or replaced too long ago: its copies are being removed."""
+        return thing.at <= self.mesh.bounded(self.now()) - self.mesh.config.trash_seconds * MICROS
 
     async def version(self, path: str, version: int) -> Entry:
         """What a file was when it was of an older version that is kept.
@@ -216,7 +223,7 @@ class Tree:
         return replace((await self._older(entry, version)).entry, id=entry.id, parent=entry.parent, name=entry.name)
 
     async def _older(self, entry: Entry, version: int) -> Trashed:
-        for thing in await self.catalog.versions(entry.id):
+        for thing in await self.kept(entry.id):
             if thing.entry.version == version:
                 return thing
         raise Missing(f"'{entry.name}' has no version {version} any more")
@@ -400,9 +407,9 @@ class Tree:
         Raises:
             Missing: It isn't there, or its time is over and its copies are being removed.
         """
-        end = self.mesh.bounded(self.now()) - self.mesh.config.trash_seconds * MICROS
         # ids are hexadecimal: what begins with all but the last digit is at most sixteen
-        if any(t.at <= end for t in await self.catalog.trash(after=entry_id[:-1], limit=16) if t.entry.id == entry_id):
+        found = [t for t in await self.catalog.trash(after=entry_id[:-1], limit=16) if t.entry.id == entry_id]
+        if any(self._is_over(thing) for thing in found):
             raise Missing(f"'{entry_id}' was deleted too long ago: its copies are being removed")
         entry = await self.catalog.restore(entry_id, own_path(path) if path else "")
         await self.journal.sync()

@@ -60,6 +60,34 @@ async def test_as_many_as_are_kept(w: World):
     assert w.objects("a") == {"f": b"five"}
 
 
+@virtual(versions=3)
+async def test_fewer_are_kept_from_now_on(w: World):
+    first = await w.put("f", ONE)
+    second = await w.put("f", TWO)
+    entry = await w.put("f", THREE)
+    await w.settle()
+
+    async def over(version: int) -> None:
+        for refused in (
+            w.read("f", version=version), w.tree.version("f", version), w.tree.restore_version("f", version),
+            w.tree.delete_version("f", version),
+        ):  # fmt: skip
+            with pytest.raises(Missing, match=f"no version {version} any more"):
+                await refused
+
+    await w.use(versions=1)
+    # nothing was removed yet: what isn't listed can't be had all the same
+    assert len(await w.catalog.versions(entry.id)) == 2
+    assert await older(w) == [TWO]
+    await over(first.version)
+    assert await w.read("f", version=second.version) == TWO
+    await w.use(versions=0)
+    assert await w.catalog.versions(entry.id)
+    assert await older(w) == []
+    await over(second.version)
+    assert await w.read("f", version=entry.version) == THREE
+
+
 @virtual(versions=9, trash_seconds=1000)
 async def test_no_longer_than_what_was_deleted(w: World):
     await w.put("f", ONE)
