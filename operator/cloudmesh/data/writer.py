@@ -16,7 +16,7 @@ from cloudmesh.data.config import DirectoryConfig
 from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, ReadOnly, Suspicious
 from cloudmesh.data.memory import Memory, of_write
 from cloudmesh.data.mesh import KEPT, Member, Mesh, own_path
-from cloudmesh.data.model import MICROS, Copy, Entry, Intent, Target, link_of
+from cloudmesh.data.model import MICROS, TRASH, Copy, Entry, Intent, Target, link_of
 from cloudmesh.data.placement import Chosen, Facts, choose
 from cloudmesh.data.plan import SETTLE_AFTER
 from cloudmesh.data.stores.ports import Folders, Object
@@ -103,7 +103,7 @@ class Writer:
             if_version: Only over this version, `ABSENT` for a new file only, `ANY` for whatever is there.
 
         Raises:
-            Changed: `if_version` doesn't fit.
+            Changed: `if_version` doesn't fit, or the file was deleted while it was written.
             InvalidName: The path can't be held, or is a directory.
             Full: Quota or stores are full.
             Transient: Not enough stores answer.
@@ -165,9 +165,11 @@ class Writer:
         held = {c.store: c for c in copies if c.state != "Linked"}
         facts = Facts(path, size or 0, mtime or now, wish.content_type, tags or (dict(old.tags) if old else {}))
         whole = frozenset(c.store for c in held.values() if c.state == "Whole" and old and c.version == old.version)
-        chosen = choose(facts, self.config.rules, self.mesh.views(), now, holding=whole)
+        # unknown is at least something; an older content that is kept makes no room
+        growth = 1 if size is None else size - (old.size if old and not self.config.versions else 0)
+        chosen = choose(facts, self.config.rules, self.mesh.views(), now, holding=whole, growth=growth)
         if not chosen.enough:
-            raise self._not_enough(chosen, path)
+            raise self._not_enough(facts, whole, growth)
         intent_id = secrets.token_hex(8)
         grant = await self.allowance.grant(old, whole, chosen, size)
         try:
@@ -243,7 +245,7 @@ class Writer:
         counting = sum(1 for c in outcome.whole if weak or begun.members[c.store].store.info.strong)
         enough = counting >= chosen.rule.min_copies
         if not enough:
-            error = outcome.error or self._not_enough(chosen, intent.name)
+            error = outcome.error or self._not_enough(Facts(intent.name, max(0, intent.size)))
             held = {c.store: c for c in await self.catalog.copies(intent.entry)}
             over = {target.store for target in intent.targets if goes_over(target, held)}
             touched = ({c.store for c in outcome.whole} | set(outcome.unknown) | outcome.differs) & over
@@ -269,6 +271,11 @@ class Writer:
         )
         self.mesh.missed(intent.entry)
         self._stir()
+        if entry.parent == TRASH:
+            raise Changed(
+                f"'{intent.name}' was deleted while it was written: the new content is in the trash, from where it can"
+                " be restored; or write it again"
+            )
         if not enough:
             raise Transient(
                 f"'{intent.name}' is in {counting} stores instead of {chosen.rule.min_copies}; its old content was"
@@ -421,13 +428,15 @@ class Writer:
             raise Suspicious(f"store {member.name} isn't believed: {member.message}")
         return seen
 
-    def _not_enough(self, chosen: Chosen, path: str) -> CloudmeshError:
-        facts = Facts(path, 0)
-        told = choose(facts, self.config.rules, self.mesh.views(), self.now(), explain=True)
+    def _not_enough(
+        self, facts: Facts, holding: frozenset[str] = frozenset(), growth: int | None = None
+    ) -> CloudmeshError:
+        views = self.mesh.views()
+        told = choose(facts, self.config.rules, views, self.now(), holding=holding, growth=growth, explain=True)
         reasons = [f"{v.store}: {v.why}" for v in told.verdicts if not v.chosen]
         message = (
-            f"rule '{chosen.rule.name}' needs {chosen.rule.min_copies} copies before a write is acknowledged, and"
-            f" {chosen.counting} stores can take one ({'; '.join(reasons) or 'there are no others'})"
+            f"rule '{told.rule.name}' needs {told.rule.min_copies} copies before a write is acknowledged, and"
+            f" {told.counting} stores can take one ({'; '.join(reasons) or 'there are no others'})"
         )
         if all("doesn't answer" not in reason for reason in reasons):
             return ReadOnly(message) if any("read-only" in reason for reason in reasons) else Full(message)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
+import http.client
+import json
 import time
 from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
 from openapi_spec_validator import validate
-from tests.unit.data.gateway_scene import OPERATOR_TOKEN, Served, until
+from tests.unit.data.gateway_scene import OPERATOR_TOKEN, Served, basic, until
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,26 @@ def put(served: Served, path: str, content: bytes = b"content", **headers: str) 
 
 
 # -- every route
+
+
+def test_a_file_that_is_deleted_while_it_is_sent_is_not_told_as_written(served: Served) -> None:
+    there = put(served, "meanwhile", b"old")
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)) as sending:
+        sending.putrequest("PUT", "/v1/files/meanwhile")
+        sending.putheader("Authorization", basic())
+        sending.putheader("Content-Length", "4")
+        sending.endheaders()
+        sending.send(b"ab")
+        until(lambda: served.call(served.gateway.catalog.intents(until=1 << 62)))
+        assert served.ask("DELETE", "/v1/files/meanwhile").status == 204
+        sending.send(b"cd")
+        answer = sending.getresponse()
+        told = json.loads(answer.read())
+    assert (answer.status, told["reason"]) == (412, "Changed")
+    assert "deleted while it was written" in told["detail"]
+    assert served.ask("GET", "/v1/files/meanwhile").status == 404
+    assert served.ask("POST", "/v1/restore", {"id": there["id"]}).status == 200
+    assert served.ask("GET", "/v1/files/meanwhile").body == b"abcd"
 
 
 def test_a_file_lives(served: Served) -> None:

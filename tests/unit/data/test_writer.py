@@ -219,12 +219,37 @@ async def test_directory_renamed_and_deleted_while_files_are_written(w: World):
     task = asyncio.create_task(w.tree.put("e/more", slow(OLD), size=len(OLD)))
     await asyncio.sleep(1)
     gone = await w.tree.delete("e", recursive=True)
-    await task
+    with pytest.raises(Changed, match="deleted while it was written"):
+        await task
     assert await w.tree.walk("") == []
     await w.tree.restore(gone.id)
     assert (await w.read("e/there"), await w.read("e/more")) == (NEW, OLD)
     await w.settle()
     assert [w.holders(c) for c in (OLD, NEW, THIRD)] == ["ab"] * 3
+
+
+@virtual()
+async def test_file_deleted_while_it_is_written_anew_is_not_acknowledged(w: World):
+    entry = await w.put("f", OLD)
+
+    async def slow():
+        yield NEW[:3]
+        await asyncio.sleep(5)
+        yield NEW[3:]
+
+    task = asyncio.create_task(w.tree.put("f", slow(), size=len(NEW)))
+    await asyncio.sleep(1)
+    await w.tree.delete("f")
+    with pytest.raises(Changed, match="deleted while it was written"):
+        await task
+    assert await w.tree.walk("") == []
+    assert [(t.path, t.entry.size) for t in await w.tree.trash()] == [("f", len(NEW))]
+    await w.put("f", THIRD)
+    await w.tree.delete("f")
+    await w.tree.restore(entry.id)
+    await w.settle()
+    assert await w.read("f") == NEW
+    assert len(w.holders(NEW)) == 2
 
 
 @virtual()

@@ -169,6 +169,9 @@ class Catalog(Protocol):
 
         A link ceases to be one: its object is forgotten and stays.
 
+        A file that lies in the trash by then, itself or with a directory above it, has the content there; the entry is
+        given with `TRASH` as its parent, and the write is none to acknowledge.
+
         With `keep`, the whole copies of the content so far become those of a new entry in the trash, which is an older
         version of this one (`Trashed.of`) and due; but not those at the key of a target, which were written over. No
         entry without copies is made. Without `keep` only copies in a target's store at another key than the target's

@@ -169,8 +169,9 @@ def commit_put(
         entry = read.renamed(db, to_entry(read.find_id(db, intent.entry) or ()))
     _put_copies(db, intent, whole, failed)
     end(db, now, intent_id)
-    _record_put(db, now, entry, whole)
-    return entry
+    # one that was deleted meanwhile keeps the content in the trash, since what it had may be written over; whoever
+    # wrote it must hear of that
+    return entry if _record_put(db, now, entry, whole) else replace(entry, parent=TRASH)
 
 
 def _put_copies(db: DB, intent: Intent, whole: Sequence[Copy], failed: Mapping[str, str]) -> None:
@@ -196,8 +197,11 @@ def _put_copies(db: DB, intent: Intent, whole: Sequence[Copy], failed: Mapping[s
             aside.write_copy(db, intent.entry, Copy(intent.entry, store, keys[store], 0, "Stale", error=error))
 
 
-def _record_put(db: DB, now: int, entry: Entry, copies: Iterable[Copy]) -> None:
-    tree.record(db, now, records.put(entry, read.place(db, entry.id)[0], copies))
+def _record_put(db: DB, now: int, entry: Entry, copies: Iterable[Copy]) -> bool:
+    """Journals a content; False for one in the trash."""
+    path, thing = read.place(db, entry.id)
+    tree.record(db, now, records.put(entry, path, copies))
+    return not thing
 
 
 def _whole(db: DB, entry_id: str) -> list[Copy]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from cloudmesh.data.catalog.ports import ABSENT
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
-from cloudmesh.data.model import Copy, Intent, Target
+from cloudmesh.data.model import ROOT, TRASH, Copy, Intent, Target
 from cloudmesh.engine.errors import CloudmeshError, Conflict
 from cloudmesh.testing.catalogs.case import Bench, case, need, refused
 
@@ -125,19 +125,25 @@ async def _renamed(bench: Bench) -> None:
     intent = await bench.begin("f")
     await bench.catalog.move("f", "g")
     done = await bench.commit(intent, size=99)
-    need((done.id, done.name, done.version) == (entry.id, "g", 2), f"renamed: {done}")
+    need((done.id, done.name, done.version, done.parent) == (entry.id, "g", 2, ROOT), f"renamed: {done}")
     intent = await bench.begin("g")
     await bench.catalog.delete("g")
     done = await bench.commit(intent)
     need(done.version == 3 and await bench.names() == [], f"deleted: {done}")
+    need(done.parent == TRASH, f"a file in the trash is told as written: {done}")
     await bench.catalog.restore(entry.id)
     intent = await bench.begin("d/new")
     await bench.catalog.delete("d", recursive=True)
     new = await bench.commit(intent)
+    need(new.parent == TRASH, f"a new file in the trash is told as written: {new}")
     await bench.settled()
     located = await bench.catalog.by_id(new.id)
     need(located is not None and located.path == "", f"in a deleted directory: {located}")
     need((await bench.catalog.totals()).files == 1, "what lies in the trash is counted")
+    await bench.put("e/there")
+    intent = await bench.begin("e/there")
+    await bench.catalog.delete("e", recursive=True)
+    need((await bench.commit(intent)).parent == TRASH, "one below a deleted directory is told as written")
     stale = replace(intent, id=secrets.token_hex(8), entry=entry.id, parent="", name="f", version=4)
     await refused(Changed, bench.catalog.begin(stale), "the entry has another name now")
 
