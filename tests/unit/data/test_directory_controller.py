@@ -340,31 +340,6 @@ async def test_what_the_gateway_counts(s: Scene) -> None:
 
 
 @scene
-async def test_a_clock_that_is_ahead_of_the_stores(s: Scene) -> None:
-    s.secret()
-    s.store()
-    s.directory()
-    words = (
-        "nothing is removed for its age, since the clock of the gateway's machine is 90 minutes ahead of the stores'"
-    )
-    async with s.operator():
-        await s.settle()
-        s.gateway.summary = {"clock_ahead_ms": 90 * 60_000 + 7}
-        await s.settle(40)
-        assert s.condition("StoresReady") == ("True", "AsSpecified", f"1 stores answer; {words}")
-        status, reason, message = s.condition()
-        assert (status, reason) == ("True", "AsSpecified") and message.endswith(f"; but {words}")
-        s.gateway.states["aws"] = ("Unknown", "no route")
-        await s.settle(40)
-        assert s.condition("StoresReady") == ("Unknown", "StoreUnavailable", f"aws is Unknown: no route; {words}")
-        s.gateway.states.clear()
-        s.gateway.summary = {}
-        await s.settle(40)
-        assert s.condition("StoresReady") == ("True", "AsSpecified", "1 stores answer")
-        assert "clock" not in s.condition()[2]
-
-
-@scene
 async def test_counters_alone_are_written_at_most_every_300_seconds(s: Scene) -> None:
     s.secret()
     s.store()

@@ -1,4 +1,4 @@
-"""How gateways are asked, over HTTP; and the settings of the wing."""
+"""How gateways are asked, over HTTP; what is told of their clock; and the settings of the wing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 import pytest
 from aiohttp import web
+from tests.unit.data.directory_scene import Scene, scene
 
 from cloudmesh.data import summary
 from cloudmesh.data.config import Summary
@@ -89,3 +90,28 @@ def test_a_new_snapshot_is_told_though_no_number_changed() -> None:
     assert settle(new, old, 0.0, COUNTERS_SECONDS - 1)[0]["catalog"] == old["catalog"]
     assert settle(new, old, 0.0, COUNTERS_SECONDS + 1) == (new, True)
     assert settle(old, old, 0.0, COUNTERS_SECONDS + 1)[1] is False
+
+
+@scene
+async def test_a_clock_that_is_ahead_of_the_stores(s: Scene) -> None:
+    s.secret()
+    s.store()
+    s.directory()
+    words = (
+        "nothing is removed for its age, since the clock of the gateway's machine is 90 minutes ahead of the stores'"
+    )
+    async with s.operator():
+        await s.settle()
+        s.gateway.summary = {"clock_ahead_ms": 90 * 60_000 + 7}
+        await s.settle(40)
+        assert s.condition("StoresReady") == ("True", "AsSpecified", f"1 stores answer; {words}")
+        status, reason, message = s.condition()
+        assert (status, reason) == ("True", "AsSpecified") and message.endswith(f"; but {words}")
+        s.gateway.states["aws"] = ("Unknown", "no route")
+        await s.settle(40)
+        assert s.condition("StoresReady") == ("Unknown", "StoreUnavailable", f"aws is Unknown: no route; {words}")
+        s.gateway.states.clear()
+        s.gateway.summary = {}
+        await s.settle(40)
+        assert s.condition("StoresReady") == ("True", "AsSpecified", "1 stores answer")
+        assert "clock" not in s.condition()[2]
