@@ -172,7 +172,7 @@ _SCORES: Mapping[Prefer, tuple[str, Callable[[StoreView, Facts, PlacementRule], 
 }
 
 
-def _falls(view: StoreView, facts: Facts, rule: PlacementRule, holding: bool) -> str:
+def _falls(view: StoreView, facts: Facts, rule: PlacementRule, held: bool, growth: int | None) -> str:
     """Why a store can't hold a copy, empty if it can."""
     config = view.config
     if (rule.only and config.name not in rule.only) or config.name in rule.but:
@@ -183,21 +183,26 @@ def _falls(view: StoreView, facts: Facts, rule: PlacementRule, holding: bool) ->
         return "it doesn't answer, or isn't believed"
     if facts.size > view.info.max_size:
         return f"it takes no files over {view.info.max_size} bytes"
-    if holding:
+    if held and growth is None:
         return ""
-    try:
-        names.key_of(config.prefix, facts.path, view.info)
-    except InvalidName as error:
-        return f"it can't hold the name: {error}"
+    if not held:
+        try:
+            names.key_of(config.prefix, facts.path, view.info)
+        except InvalidName as error:
+            return f"it can't hold the name: {error}"
     if config.awaits_approval:
         return "it waits for approval of the change that brings it"
     if config.access == "ReadOnly":
         return "it is read-only"
+    more = growth if held and growth is not None else facts.size
+    if held and more <= 0:
+        # what takes no more room than what was there fits in, however full it is
+        return ""
     if config.must_be_priced and config.prices.gib_month is None:
         return "its price isn't known, and the directory has a `maxMonthlyCost`"
-    if config.capacity is not None and view.used + facts.size > config.capacity:
+    if config.capacity is not None and view.used + more > config.capacity:
         return f"its capacity of {config.capacity} bytes is used up"
-    if view.free is not None and facts.size > view.free:
+    if view.free is not None and more > view.free:
         return f"it has {view.free} bytes left"
     return ""
 
@@ -209,6 +214,7 @@ def choose(
     now: int,
     *,
     holding: frozenset[str] = frozenset(),
+    growth: int | None = None,
     explain: bool = False,
 ) -> Chosen:
     """Chooses stores for a file.
@@ -219,6 +225,8 @@ def choose(
         stores: All stores, in the user's order.
         now: Microseconds.
         holding: Stores that hold it whole already; they come first where scores are equal or change all the time.
+        growth: Where a new content is written: bytes that each of `holding` needs for it beyond those of the old one.
+            None: the content stays, and what holds it may keep it even if it takes nothing new.
         explain: Gives verdicts about all stores too.
     """
     rule, changes = rule_of(facts, rules, now)
@@ -229,7 +237,7 @@ def choose(
     fallen: dict[str, str] = {}
     for order, view in enumerate(stores):
         held = view.config.name in holding
-        if why := _falls(view, facts, rule, held):
+        if why := _falls(view, facts, rule, held, growth):
             fallen[view.config.name] = why
             continue
         points = order if rule.prefer == "Sequential" else score(view, facts, rule)

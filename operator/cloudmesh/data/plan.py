@@ -96,6 +96,10 @@ class Plan:
     shift: Shift | None = None
 
 
+def _takes_deletes(view: StoreView) -> bool:
+    return view.up and view.config.access != "ReadOnly"
+
+
 def _trash(work: Work, views: Mapping[str, StoreView], config: DirectoryConfig, now: int) -> Plan:
     end = work.trashed + config.trash_seconds * MICROS
     if now < end:
@@ -106,8 +110,11 @@ def _trash(work: Work, views: Mapping[str, StoreView], config: DirectoryConfig, 
     # nor for that of a linked object, since nothing is done to it
     drops = tuple(
         Drop(c.store, 0) for c in work.copies
-        if c.state == "Linked" or c.store not in views or views[c.store].up
+        if c.state == "Linked" or c.store not in views or _takes_deletes(views[c.store])
     )  # fmt: skip
+    if not drops and all(views[c.store].config.access == "ReadOnly" for c in work.copies):
+        # it waits until they may be written again, or leave the directory: either makes it due
+        return Plan((), now + CHECK)
     return Plan(drops, now + RETRY, pending=True)
 
 
@@ -116,7 +123,10 @@ def _linked(work: Work, link: Copy, views: Mapping[str, StoreView], now: int) ->
     if view is not None and view.config.access == "Drain":
         return Plan((Forget(link.store),), now + RETRY, pending=True)
     # what a write over it left behind
-    rests = [Drop(c.store, 0) for c in work.copies if c != link and (c.store not in views or views[c.store].up)]
+    rests = [
+        Drop(c.store, 0) for c in work.copies
+        if c != link and (c.store not in views or _takes_deletes(views[c.store]))
+    ]  # fmt: skip
     if view is None or not view.up:
         return Plan(tuple(rests), now + RETRY, bool(rests))
     return Plan((*rests, Follow(link.store)), now + FOLLOW, bool(rests))
@@ -171,8 +181,7 @@ def plan(
         actions += [
             Drop(c.store, chosen.counting)
             for c in work.copies
-            if c.store not in chosen.stores and c.store in views and views[c.store].up
-            and views[c.store].config.access != "ReadOnly"
+            if c.store not in chosen.stores and c.store in views and _takes_deletes(views[c.store])
         ]  # fmt: skip
     dropped = {action.store for action in actions if isinstance(action, Drop)}
     if config.verify_seconds:

@@ -199,7 +199,8 @@ class Writer:
         except BaseException:
             grant.release()
             raise
-        return _Begun(intent, chosen, old, {t.store: members[t.store] for t in targets}, grant, under)
+        leaves = bool(held.keys() - set(chosen.stores))
+        return _Begun(intent, chosen, old, {t.store: members[t.store] for t in targets}, grant, under, leaves)
 
     def _under(self) -> object:
         """What a choice of stores depends on; the mover looks where it changed while a file was written."""
@@ -266,7 +267,7 @@ class Writer:
             sha256=outcome.sha256,
             whole=outcome.whole,
             failed=outcome.failed | outcome.unknown,
-            due=self._due(begun, outcome.whole, missing=missing),
+            due=self._due(begun, outcome.whole, work=missing or begun.leaves),
             keep=bool(self.config.versions),
         )
         self.mesh.missed(intent.entry)
@@ -283,10 +284,10 @@ class Writer:
             )
         return entry
 
-    def _due(self, begun: _Begun, whole: Iterable[Copy], *, missing: bool) -> int:
+    def _due(self, begun: _Begun, whole: Iterable[Copy], *, work: bool) -> int:
         """When the mover has to look at what was written."""
         now = self.now()
-        if missing or begun.intent.size < 0 or begun.under != self._under():
+        if work or begun.intent.size < 0 or begun.under != self._under():
             return now
         verify = now + self.config.verify_seconds * MICROS if self.config.verify_seconds else 0
         path = f"{begun.intent.parent}/{begun.intent.name}".strip("/")
@@ -467,6 +468,7 @@ class _Begun:
         members: Stores of its targets, in their order.
         grant: Its part of quota and money.
         under: By what its stores were chosen.
+        leaves: Stores that it doesn't go to have copies of what was there.
     """
 
     intent: Intent
@@ -475,6 +477,7 @@ class _Begun:
     members: Mapping[str, Member]
     grant: Grant
     under: object
+    leaves: bool
 
 
 class _Undecided(Transient):
