@@ -5,7 +5,7 @@ import pytest
 from cloudmesh.data.config import DirectoryConfig, PlacementRule, StoreConfig
 from cloudmesh.data.model import MICROS, Copy, Entry, Work
 from cloudmesh.data.placement import Facts, StoreView, choose
-from cloudmesh.data.plan import CHECK, RETRY, Check, Drop, Plan, Purge, Scrub, Write, plan
+from cloudmesh.data.plan import CHECK, RETRY, Check, Drop, Follow, Plan, Purge, Scrub, Write, plan
 from cloudmesh.data.stores.ports import StoreInfo
 
 NOW = 10**9 * MICROS
@@ -124,3 +124,20 @@ def test_trash():
     assert found.pending
     assert planned("", trashed=over) == Plan((Purge(),))
     assert planned("", trashed=over, kind="Directory") == Plan((Purge(),), NOW + RETRY)
+
+
+def test_trash_in_a_read_only_store_waits():
+    over = NOW - 100 * MICROS
+    alone = Plan((), NOW + CHECK)
+    assert planned("a:Whole", trashed=over, access={"a": "ReadOnly"}) == alone
+    assert planned("a:Whole", trashed=over, access={"a": "ReadOnly"}, down="a") == alone
+    both = planned("a:Whole b:Whole", trashed=over, access={"a": "ReadOnly"})
+    assert both == Plan((Drop("b", 0),), NOW + RETRY, pending=True)
+    away = planned("a:Whole b:Whole", trashed=over, access={"a": "ReadOnly"}, down="b")
+    assert away == Plan((), NOW + RETRY, pending=True)
+
+
+def test_what_a_write_over_a_link_left_waits_in_a_read_only_store():
+    assert Drop("b", 0) in planned("a:Linked b:Stale").actions
+    found = planned("a:Linked b:Stale", access={"b": "ReadOnly"})
+    assert (found.actions, found.pending) == ((Follow("a"),), False)
