@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 2.0
 AT_ONCE = 16
+OWN = frozenset({"id", "version", "write"})
+"""Attributes of each object that we wrote."""
 
 
 class Emptying:
@@ -94,9 +96,17 @@ class Emptying:
 
     async def _empty(self, member: Member) -> bool:
         """Removes a store's files; says whether a listing then shows none of ours."""
-        if isinstance(member.store, Sweeper):
-            await member.store.sweep(member.config.prefix, 0)
         borders = Borders(member.store, member.config.prefix)
+
+        async def begun(key: str) -> bool:
+            if key.startswith(member.key(HIDDEN)):
+                return True
+            # others may just be writing beside our files
+            copy = await self._catalog.at_key(member.name, key)
+            return copy is not None and copy.state != "Linked" and not await borders.foreign(key)
+
+        if isinstance(member.store, Sweeper):
+            await member.store.sweep(member.config.prefix, 0, ours=begun)
         after, found, left = "", False, 0
         while True:
             page = await member.store.list(member.config.prefix, after=after)
@@ -126,12 +136,22 @@ class Emptying:
         seen = await member.store.stat(one.key)
         if seen is None:
             return None
-        at = seen.attributes.get("at", names.mark_of(member.config.prefix, one.key))
-        written = "id" in seen.attributes and at == names.mark_of(member.config.prefix, one.key)
-        if not written and (copy is None or not copy.tag or seen.tag != copy.tag):
+        recorded = copy is not None and copy.tag and seen.tag == copy.tag
+        if not recorded and not await self._written(member, seen):
             return False
         await member.store.delete(one.key, if_tag=seen.tag)
         return True
+
+    async def _written(self, member: Member, seen: Object) -> bool:
+        """Whether an object carries all that we keep with each, and lies where we put it."""
+        told = seen.attributes
+        if not told.keys() >= OWN:
+            return False
+        if "at" in told:
+            return told["at"] == names.mark_of(member.config.prefix, seen.key)
+        # written by a gateway that didn't keep where
+        located = await self._catalog.by_id(told["id"])
+        return located is not None and located.entry.kind == "File"
 
     @staticmethod
     async def _clear(member: Member) -> bool:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from cloudmesh.data.borders import Borders
 from cloudmesh.data.errors import Missing
 from cloudmesh.data.mesh import Member
 from cloudmesh.data.scan import Scan, Scanned
@@ -127,5 +128,10 @@ class Following:
             found.changed, found.vanished,
         )  # fmt: skip
         if isinstance(member.store, Sweeper) and member.config.access == "ReadWrite":
-            await member.store.sweep(member.config.prefix, SWEEP_SECONDS)
+            borders = Borders(member.store, member.config.prefix)
+
+            async def ours(key: str) -> bool:
+                return not await borders.foreign(key)
+
+            await member.store.sweep(member.config.prefix, SWEEP_SECONDS, ours=ours)
         return found

@@ -150,6 +150,18 @@ async def test_a_sweep_ends_old_uploads_below_its_prefix_only(harness: S3Harness
     assert await harness.leftovers() == 1
 
 
+async def test_a_sweep_spares_uploads_of_others(harness: S3Harness) -> None:
+    store = await harness.store()
+    for key in ("a/x", "a/y"):
+        await asyncio.to_thread(harness._client.create_multipart_upload, Bucket=harness.bucket, Key=key)
+
+    async def ours(key: str) -> bool:
+        return key == "a/y"
+
+    assert await store.sweep("a/", 0, ours=ours) == await harness.leftovers() == 1  # type: ignore[attr-defined]
+    assert await store.sweep("a/y", 0) == 0  # type: ignore[attr-defined]
+
+
 async def test_parts_grow_where_their_number_would_be_too_high() -> None:
     store = S3Store("lab", KEYS, endpoint="http://127.0.0.1:1", part=10)
 

@@ -242,6 +242,11 @@ asyncio.run(main())
     assert run.returncode == -9, run.stderr.decode()[-2000:]
     assert await harness.truth() == {} and await harness.leftovers() == 1
     store = await small(harness)
+
+    async def ours(key: str) -> bool:
+        return key != "x"
+
+    assert await store.sweep("", 0, ours=ours) == 0
     assert await store.sweep("", 3600) == 0 and await store.sweep("", 0) == 1
     assert await harness.keys() == []
 

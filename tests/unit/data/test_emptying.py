@@ -17,13 +17,19 @@ from cloudmesh.data import names
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.config import StoreConfig
 from cloudmesh.data.emptying import Emptying
-from cloudmesh.data.mesh import MARKER, Marker, Member, State, make
-from cloudmesh.data.model import Copy
-from cloudmesh.data.stores.memory import PLACES, Place
+from cloudmesh.data.mesh import HIDDEN, MARKER, Marker, Member, State, make
+from cloudmesh.data.model import Copy, Intent, Target
+from cloudmesh.data.stores.memory import PLACES, MemoryStore, Place
+from cloudmesh.data.stores.ports import Ours
 from cloudmesh.engine import Transient
 
 _numbers = itertools.count(1)
-MINE = {"id": "a" * 16, "version": "1"}
+MINE = {"id": "a" * 16, "version": "1", "write": "b" * 16}
+
+
+def mine(key: str) -> dict[str, str]:
+    """What we keep with an object at a key."""
+    return MINE | {"at": names.mark_of("lab/", key)}
 
 
 def member(state: State = "Up", **config: Any) -> tuple[Member, Place]:
@@ -36,10 +42,10 @@ def member(state: State = "Up", **config: Any) -> tuple[Member, Place]:
     place = PLACES[at]
     place.put(f"lab/{MARKER}", b"{}")
     place.put("lab/.cloudmesh/journal/1.jsonl", b"{}")
-    place.put("lab/a/mine.csv", b"1", MINE)
+    place.put("lab/a/mine.csv", b"1", mine("lab/a/mine.csv"))
     place.put("lab/b/adopted.csv", b"2")
     place.put("lab/b/theirs.csv", b"2")
-    place.put("labels/x", b"3", MINE)
+    place.put("labels/x", b"3", mine("labels/x"))
     return made, place
 
 
@@ -85,9 +91,7 @@ def test_all_goes_but_what_lies_beside(tmp_path: Path) -> None:
 
 def test_what_somebody_copied_renamed_or_overwrote_stays(tmp_path: Path) -> None:
     one, place = member()
-    at = names.mark_of("lab/", "lab/a/mine.csv")
-    place.put("lab/a/mine.csv", b"1", MINE | {"at": at})
-    place.put("lab/a/copied.csv", b"1", MINE | {"at": at})
+    place.put("lab/a/copied.csv", b"1", mine("lab/a/mine.csv"))
 
     async def main() -> int:
         catalog = await known(tmp_path, one)
@@ -102,11 +106,72 @@ def test_what_somebody_copied_renamed_or_overwrote_stays(tmp_path: Path) -> None
     assert sorted(place.objects) == ["lab/a/copied.csv", "lab/b/adopted.csv", *STAYS]
 
 
+@pytest.mark.parametrize("lacking", ["id", "version", "write"])
+def test_attributes_of_others_that_look_like_ours(tmp_path: Path, lacking: str) -> None:
+    one, place = member()
+    key = "lab/photos/p.jpg"
+    place.put(key, b"somebody's", {name: text for name, text in mine(key).items() if name != lacking})
+    place.put("lab/photos/q.jpg", b"somebody's", {"id": "42"})
+    place.put("lab/photos/r.jpg", b"somebody's", MINE)
+    assert rounds(tmp_path, one) == (True, 4)
+    assert sorted(place.objects) == sorted([key, "lab/photos/q.jpg", "lab/photos/r.jpg", *STAYS])
+
+
+def test_objects_that_do_not_tell_where_they_were_put_go_if_their_file_is_on_record(tmp_path: Path) -> None:
+    one, place = member()
+
+    async def main() -> int:
+        catalog = await known(tmp_path, one)
+        (copy,) = await catalog.held("one")
+        folder = await catalog.mkdir("folder")
+        place.put("lab/old.csv", b"1", MINE | {"id": copy.entry})
+        place.put("lab/folder.csv", b"1", MINE | {"id": folder.id})
+        place.put("lab/other.csv", b"1", MINE)
+        emptying = Emptying(lambda: [one], catalog)
+        while not await emptying.round():
+            pass
+        await catalog.close()
+        return emptying.strangers
+
+    assert asyncio.run(main()) == 3
+    assert sorted(place.objects) == sorted(["lab/folder.csv", "lab/other.csv", *STAYS])
+
+
+def test_what_others_are_just_writing_goes_on(tmp_path: Path) -> None:
+    one, place = member()
+    place.put(f"lab/sub/{MARKER}", msgspec.json.encode(Marker("m", "i", "ns", "other", "u")))
+    place.put("lab/sub/f", b"1")
+    place.put("lab/linked", b"1")
+    uploads = {"lab/b/adopted.csv", "lab/b/new", f"lab/{HIDDEN}kept/1", "lab/linked", "lab/photos/large", "lab/sub/f"}
+
+    class Sweeping(MemoryStore):
+        async def sweep(self, prefix: str, older_than_seconds: int, *, ours: Ours | None = None) -> int:
+            assert (prefix, older_than_seconds) == ("lab/", 0)
+            assert ours is not None
+            uploads.difference_update([key for key in sorted(uploads) if await ours(key)])
+            return 0
+
+    one.store = Sweeping(place)
+
+    async def main() -> None:
+        catalog = await known(tmp_path, one)
+        await catalog.adopt("linked", Copy("", "one", "lab/linked", 1, "Linked", "t", 1), mtime=1)
+        await catalog.adopt("foreign", Copy("", "one", "lab/sub/f", 1, "Whole", "t", 1), mtime=1)
+        await catalog.begin(Intent("c" * 16, "Put", "d" * 16, "b", "new", 1, (Target("one", "lab/b/new"),), 0))
+        emptying = Emptying(lambda: [one], catalog)
+        while not await emptying.round():
+            pass
+        await catalog.close()
+
+    asyncio.run(main())
+    assert uploads == {"lab/linked", "lab/photos/large", "lab/sub/f"}
+
+
 def test_another_directory_within_this_one_stays(tmp_path: Path) -> None:
     one, place = member()
-    place.put("lab/sub/!first", b"1", MINE)
+    place.put("lab/sub/!first", b"1", mine("lab/sub/!first"))
     place.put(f"lab/sub/{MARKER}", msgspec.json.encode(Marker("m", "i", "ns", "other", "u")))
-    place.put("lab/sub/z/f", b"1", MINE)
+    place.put("lab/sub/z/f", b"1", mine("lab/sub/z/f"))
     assert rounds(tmp_path, one) == (True, 1)
     assert sorted(place.objects) == sorted(["lab/sub/!first", f"lab/sub/{MARKER}", "lab/sub/z/f", *STAYS])
 
@@ -114,7 +179,7 @@ def test_another_directory_within_this_one_stays(tmp_path: Path) -> None:
 def test_many_pages(tmp_path: Path) -> None:
     one, place = member()
     for number in range(2500):
-        place.put(f"lab/many/{number}", b"", MINE)
+        place.put(f"lab/many/{number}", b"", mine(f"lab/many/{number}"))
     assert rounds(tmp_path, one)[0]
     assert list(place.objects) == STAYS
 

@@ -4,7 +4,9 @@ import msgspec
 import pytest
 from tests.unit.data.virtual import virtual
 
+from cloudmesh.data.following import Following
 from cloudmesh.data.mesh import MARKER
+from cloudmesh.data.stores.ports import Ours
 from cloudmesh.engine.errors import AuthFailed
 from cloudmesh.testing.directories.world import Fault, World
 
@@ -47,3 +49,19 @@ async def test_keys_that_reach_no_further_than_the_prefix(w: World):
         w.faults.planned.append(Fault(store, "read", error=AuthFailed("no"), key="elsewhere/.cloudmesh", times=-1))
     other = await second(w, "elsewhere/deep/")
     assert {member.state for member in other.mesh.members.values()} == {"Up"}
+
+
+@virtual("a")
+async def test_what_another_directory_is_just_writing_goes_on(w: World):
+    await second(w, "elsewhere/")
+    w.place("a").put(f"lab/sub/{MARKER}", w.place("a").objects[f"elsewhere/{MARKER}"].content)
+    uploads = {"lab/sub/f", "lab/f"}
+
+    async def sweep(prefix: str, older_than_seconds: int, *, ours: Ours | None = None) -> int:
+        assert ours is not None
+        uploads.difference_update([key for key in sorted(uploads) if await ours(key)])
+        return 0
+
+    w.member("a").store.sweep = sweep  # type: ignore[attr-defined]
+    await Following(w.tree, stir=lambda: None, clock=w.clock).look(w.member("a"))
+    assert uploads == {"lab/sub/f"}

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from cloudmesh.data.errors import Changed, Missing
 from cloudmesh.data.stores.common import Limits, checked, measured
 from cloudmesh.data.stores.folder import Folder, Seen, Temporary
-from cloudmesh.data.stores.ports import CHUNK, Object, Page, Probe, StoreInfo
+from cloudmesh.data.stores.ports import CHUNK, KEYLESS_SECONDS, Object, Ours, Page, Probe, StoreInfo
 from cloudmesh.data.stores.registry import StoreContext
 from cloudmesh.data.stores.system_errors import told
 from cloudmesh.data.stores.threads import Handle, Threads, outlast
@@ -156,7 +156,13 @@ class LocalStore:
         await self._threads.finish(self._folder.delete, key, if_tag=if_tag)
 
     async def copy(
-        self, source: str, target: str, *, if_tag: str = "", attributes: Mapping[str, str] | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        if_tag: str = "",
+        if_absent: bool = False,
+        attributes: Mapping[str, str] | None = None,
     ) -> Object:
         """As the power Copier says; on file systems that can, both share their blocks."""
         kept = None if attributes is None else checked(attributes)
@@ -171,13 +177,14 @@ class LocalStore:
                     raise Changed(f"{source} was changed while it was copied")
                 texts = seen.attributes if kept is None else kept
                 return await writing.call(
-                    self._folder.publish, writing.temporary, target, if_tag="", if_absent=False, attributes=texts
+                    self._folder.publish, writing.temporary, target, if_tag="", if_absent=if_absent, attributes=texts
                 )
         finally:
             handle.close()
 
-    async def sweep(self, prefix: str, older_than_seconds: int) -> int:
+    async def sweep(self, prefix: str, older_than_seconds: int, *, ours: Ours | None = None) -> int:
         """As the power Sweeper says; temporary files are one folder's for all prefixes."""
+        older_than_seconds = older_than_seconds if ours is None else max(older_than_seconds, KEYLESS_SECONDS)
         return await self._threads.within(LIST_SECONDS, self._folder.sweep, older_than_seconds)
 
     async def capacity(self) -> tuple[int, int]:

@@ -7,9 +7,9 @@ threads; the port is asynchronous at its rim.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 Conditional = Literal["Full", "Create", "None"]
 """What a write can be tied to: the tag of what is there and absence; absence; nothing."""
@@ -196,9 +196,22 @@ class Copier(Protocol):
     """Copies inside the store, so that no byte passes here."""
 
     async def copy(
-        self, source: str, target: str, *, if_tag: str = "", attributes: Mapping[str, str] | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        if_tag: str = "",
+        if_absent: bool = False,
+        attributes: Mapping[str, str] | None = None,
     ) -> Object:
-        """Copies an object of the tag `if_tag`; the target is overwritten. `attributes` replace the source's."""
+        """Copies an object of the tag `if_tag`; the target is overwritten. `attributes` replace the source's.
+
+        With `if_absent` nothing is overwritten: as surely as a write tied to absence (`StoreInfo.conditional`), and
+        where a store can't tie one, it looks as late as it can.
+
+        Raises:
+            Exists: There is a target, and `if_absent`.
+        """
 
 
 @runtime_checkable
@@ -209,12 +222,26 @@ class Presigner(Protocol):
         """A URL for GET that ends by itself."""
 
 
+Ours = Callable[[str], Awaitable[bool]]
+"""Says of a key whether what somebody began to write there may be removed."""
+
+KEYLESS_SECONDS: Final = 3600
+"""For which something that is being written may lie unchanged."""
+
+
 @runtime_checkable
 class Sweeper(Protocol):
     """Finds what interrupted writes left."""
 
-    async def sweep(self, prefix: str, older_than_seconds: int) -> int:
-        """Removes open upload sessions and temporary objects so old; gives their number."""
+    async def sweep(self, prefix: str, older_than_seconds: int, *, ours: Ours | None = None) -> int:
+        """Removes open upload sessions and temporary objects so old; gives their number.
+
+        Args:
+            prefix: Of their keys.
+            older_than_seconds: Younger ones are spared.
+            ours: Is asked for the key of each; those of others are spared, and what tells no key if it is younger than
+                `KEYLESS_SECONDS`.
+        """
 
 
 @runtime_checkable

@@ -35,7 +35,7 @@ from cloudmesh.data.stores.objects import (
     published,
     windows,
 )
-from cloudmesh.data.stores.ports import CHUNK, Object, Page, Probe, StoreInfo
+from cloudmesh.data.stores.ports import CHUNK, Object, Ours, Page, Probe, StoreInfo
 from cloudmesh.data.stores.registry import StoreContext
 from cloudmesh.data.stores.s3_clients import KEY_ID, SECRET_KEY, SESSION_TOKEN, THREADS, boto_client, bytes_client
 from cloudmesh.data.stores.s3_errors import classify, heard
@@ -282,7 +282,13 @@ class S3Store:
             return
 
     async def copy(
-        self, source: str, target: str, *, if_tag: str = "", attributes: Mapping[str, str] | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        if_tag: str = "",
+        if_absent: bool = False,
+        attributes: Mapping[str, str] | None = None,
     ) -> Object:
         """As the power Copier says."""
         texts = None if attributes is None else checked(attributes)
@@ -293,8 +299,14 @@ class S3Store:
             raise Changed(f"{source} has the tag {seen.tag}, not {if_tag}")
         kept = seen.attributes if texts is None else texts
         origin = {"CopySource": {"Bucket": self._bucket, "Key": source}, "CopySourceIfMatch": seen.tag}
-        if seen.size > self._copy_at_once:
-            upload = _Upload(self, target, kept)
+        if if_absent and seen.size <= self._part:
+            # few servers tie a copy to absence: what they tie is a write, and the end of an upload
+            content = self.read(source, if_tag=seen.tag)
+            return await self.write(target, content, size=seen.size, if_absent=True, attributes=kept)
+        if if_absent and await self.stat(target) is not None:
+            raise Exists(f"there is a {target}")
+        if if_absent or seen.size > self._copy_at_once:
+            upload = _Upload(self, target, kept, if_absent=if_absent)
             return published(target, seen.size, await upload.works(upload.copies(seen.size, origin)), kept)
         call = partial(
             self._once.copy_object, Bucket=self._bucket, Key=target, MetadataDirective="REPLACE", Metadata=dict(kept),
@@ -315,7 +327,7 @@ class S3Store:
         )
         return str(url)
 
-    async def sweep(self, prefix: str, older_than_seconds: int) -> int:
+    async def sweep(self, prefix: str, older_than_seconds: int, *, ours: Ours | None = None) -> int:
         """As the power Sweeper says."""
         old = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
         count = 0
@@ -325,8 +337,9 @@ class S3Store:
                 "open uploads", self._client.list_multipart_uploads, Bucket=self._bucket, Prefix=prefix, **mark
             )
             for upload in answer.get("Uploads", ()):
-                if upload["Key"].startswith(prefix) and upload["Initiated"] <= old:
-                    count += await self.abort(upload["Key"], upload["UploadId"])
+                key = upload["Key"]
+                if key.startswith(prefix) and upload["Initiated"] <= old and (ours is None or await ours(key)):
+                    count += await self.abort(key, upload["UploadId"])
             if not answer.get("IsTruncated"):
                 return count
             mark = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer.get("NextUploadIdMarker", "")}

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
 from cloudmesh.data.stores.common import Limits, checked, measured
-from cloudmesh.data.stores.ports import CHUNK, Object, Page, Probe, StoreInfo
+from cloudmesh.data.stores.ports import CHUNK, KEYLESS_SECONDS, Object, Ours, Page, Probe, StoreInfo
 from cloudmesh.data.stores.records import RECORDS, TEMPORARY, Record, hidden, parts_of, path_of, temporary
 from cloudmesh.data.stores.registry import StoreContext
 from cloudmesh.data.stores.sftp_link import TRIES, Handle, Link, Opened, Refused, again, read_login
@@ -211,8 +211,9 @@ class SftpStore:
                 return "" if fits else path
         return ""
 
-    async def sweep(self, prefix: str, older_than_seconds: int) -> int:
+    async def sweep(self, prefix: str, older_than_seconds: int, *, ours: Ours | None = None) -> int:
         """As the power Sweeper says; temporary files and records are one folder's for all prefixes."""
+        older_than_seconds = older_than_seconds if ours is None else max(older_than_seconds, KEYLESS_SECONDS)
         now = await self._server_time()
         count = 0
         for path in await self._old(TEMPORARY, now - older_than_seconds):

@@ -25,7 +25,7 @@ from yarl import URL
 from cloudmesh.data.errors import Changed, Exists, Missing
 from cloudmesh.data.stores import swift_segments as segments
 from cloudmesh.data.stores.common import Limits, checked, measured
-from cloudmesh.data.stores.ports import CHUNK, Object, Page, Probe, StoreInfo
+from cloudmesh.data.stores.ports import CHUNK, Object, Ours, Page, Probe, StoreInfo
 from cloudmesh.data.stores.registry import StoreContext
 from cloudmesh.data.stores.swift_auth import (
     APPLICATION_ID,
@@ -371,7 +371,13 @@ class SwiftStore:
         await self._forget(old)
 
     async def copy(
-        self, source: str, target: str, *, if_tag: str = "", attributes: Mapping[str, str] | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        if_tag: str = "",
+        if_absent: bool = False,
+        attributes: Mapping[str, str] | None = None,
     ) -> Object:
         """As the power Copier says; of a large object each segment is copied, so that none has two manifests."""
         texts = None if attributes is None else checked(attributes)
@@ -384,7 +390,7 @@ class SwiftStore:
         kept = dict(seen.attributes) if texts is None else texts
         headers = packed(kept) | {"Content-Type": "application/octet-stream"}
         parts = await segments.segments_of(self._client, source) if large else []
-        old = await self._before(target, "", False)
+        old = await self._before(target, "", if_absent)
         if parts:
             async with segments.Upload(self._client, target, self._fan) as upload:
                 for part in parts:
@@ -392,6 +398,8 @@ class SwiftStore:
                         await upload.fetch(part)
                 if upload.size != seen.size:
                     raise Changed(f"{source} was changed while it was copied")
+                if if_absent:
+                    await self._before(target, "", if_absent)
                 tag = await upload.publish(headers)
         else:
             headers |= {
@@ -407,7 +415,7 @@ class SwiftStore:
 
     # -- powers
 
-    async def sweep(self, prefix: str, older_than_seconds: int) -> int:
+    async def sweep(self, prefix: str, older_than_seconds: int, *, ours: Ours | None = None) -> int:
         """As the power Sweeper says: segments that no manifest has."""
         count, after, young = 0, "", (time() - older_than_seconds) * 1_000_000
         upload: tuple[str, str] | None = None
@@ -419,14 +427,14 @@ class SwiftStore:
                 if found is None:
                     continue
                 if found != upload:
-                    count += await self._swept(upload, held, young)
+                    count += await self._swept(upload, held, young, ours)
                     upload, held = found, []
                 held.append(row)
             if not rows:
-                return count + await self._swept(upload, held, young)
+                return count + await self._swept(upload, held, young, ours)
             after = rows[-1].key
 
-    async def _swept(self, upload: tuple[str, str] | None, held: Rows, young: float) -> bool:
+    async def _swept(self, upload: tuple[str, str] | None, held: Rows, young: float, ours: Ours | None) -> bool:
         """Removes the segments of one upload, if it has ended without a manifest."""
         if upload is None or max(each.modified for each in held) > young:
             return False
@@ -434,6 +442,8 @@ class SwiftStore:
         with suppress(Missing):
             if any(segments.upload_of(each.key) == upload for each in await segments.segments_of(self._client, key)):
                 return False
+        if ours is not None and not await ours(key):
+            return False
         await segments.removed(self._client, [each.key for each in held])
         return True
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing, ReadOnly
 from cloudmesh.data.stores.common import Limits, checked, measured
-from cloudmesh.data.stores.ports import Object, Page, Probe, StoreInfo
+from cloudmesh.data.stores.ports import KEYLESS_SECONDS, Object, Ours, Page, Probe, StoreInfo
 from cloudmesh.data.stores.records import (
     MOST,
     RECORDS,
@@ -240,7 +240,13 @@ class WebdavStore:
     # -- powers
 
     async def copy(
-        self, source: str, target: str, *, if_tag: str = "", attributes: Mapping[str, str] | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        if_tag: str = "",
+        if_absent: bool = False,
+        attributes: Mapping[str, str] | None = None,
     ) -> Object:
         """As the power Copier says: the server copies to a name that nobody sees."""
         texts: Mapping[str, str] | None = None if attributes is None else checked(attributes)
@@ -253,7 +259,7 @@ class WebdavStore:
         if texts is None:
             record = await self._record(source, seen)
             texts = record.attributes if record is not None else {}
-        writing = self._writing(target, texts)
+        writing = self._writing(target, texts, if_absent=if_absent)
         try:
             await outlast(writing.copied(source, seen.size))
             await self._same(source, seen)
@@ -267,8 +273,9 @@ class WebdavStore:
         await self._limits.request()
         return await blocked(self._client, parts_of(key))
 
-    async def sweep(self, prefix: str, older_than_seconds: int) -> int:
+    async def sweep(self, prefix: str, older_than_seconds: int, *, ours: Ours | None = None) -> int:
         """As the power Sweeper says; temporary files and records are one collection's for all prefixes."""
+        older_than_seconds = older_than_seconds if ours is None else max(older_than_seconds, KEYLESS_SECONDS)
         _, clock = await again(lambda: self._client.propfind(""))
         until = round(((time() if clock is None else clock) - older_than_seconds) * 1_000_000)
         count = 0
