@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from cloudmesh.data import names
-from cloudmesh.data.errors import Suspicious
+from cloudmesh.data.errors import Exists, Suspicious
 from cloudmesh.data.mesh import KEPT, Member
 from cloudmesh.data.model import Copy, Entry, Intent, Target, Work
 from cloudmesh.data.stores.ports import Copier, Folders, Object
@@ -101,6 +101,10 @@ class Settling:
     async def _move(self, member: Member, intent: Intent, entry: Entry, copy: Copy, key: str) -> bool:
         try:
             made = await self._copied(member, entry, copy, key)
+        except Exists:
+            # somebody else was quicker: that stays. Or it is ours, and the answer to a first try was lost
+            await self._catalog.end(intent.id, left=[replace(copy, key=key, tag="")])
+            return False
         except CloudmeshError as error:
             member.doubt(error)
             # whether it is there is unknown
@@ -130,13 +134,13 @@ class Settling:
             attributes["at"] = names.mark_of(member.config.prefix, key)
         with member.used():
             if isinstance(store, Copier):
-                made = await store.copy(copy.key, key, if_tag=copy.tag, attributes=attributes or None)
+                made = await store.copy(copy.key, key, if_tag=copy.tag, if_absent=True, attributes=attributes or None)
             else:
                 made = await store.write(
                     key,
                     _compared(store.read(copy.key, if_tag=copy.tag), entry.sha256),
                     size=copy.size,
-                    if_absent=store.info.conditional != "None",
+                    if_absent=True,
                     attributes=attributes if store.info.attributes else None,
                 )
         if made.size != copy.size:

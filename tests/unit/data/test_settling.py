@@ -73,6 +73,28 @@ async def test_somebody_elses_object_under_the_new_name_stays(w: World):
     assert await w.read("g") == OLD
 
 
+@virtual()
+async def test_what_somebody_else_writes_under_the_new_name_meanwhile_stays(w: World):
+    await w.put("f", OLD)
+    await w.settle()
+    await w.tree.move("f", "g")
+    place, written = w.place("a"), []
+    before = place.hook
+
+    async def hook(moment, operation, key):
+        if (moment, operation) == ("before", "copy") and not written:
+            written.append(key)
+            place.put("lab/g", b"a stranger's")
+        await before(moment, operation, key)
+
+    place.hook = hook
+    await asyncio.sleep(5000)
+    assert written == ["lab/f"]
+    assert place.objects["lab/g"].content == b"a stranger's"
+    assert await w.read("g") == OLD
+    assert w.objects("b") == {"g": OLD}
+
+
 class Dumb:
     """A store that can't copy by itself."""
 

@@ -268,7 +268,13 @@ class AzureStore:
                 raise error
 
     async def copy(
-        self, source: str, target: str, *, if_tag: str = "", attributes: Mapping[str, str] | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        if_tag: str = "",
+        if_absent: bool = False,
+        attributes: Mapping[str, str] | None = None,
     ) -> Object:
         """As the power Copier says."""
         texts = None if attributes is None else checked(attributes)
@@ -280,9 +286,11 @@ class AzureStore:
         kept = seen.attributes if texts is None else texts
         origin, _ = await self._threads.run(self._sign, "GET", self.address(source), {})
         told = {"x-ms-copy-source": origin, "x-ms-source-if-match": seen.tag, **metadata_instead(kept)}
+        if if_absent:
+            told["If-None-Match"] = "*"
         answer = await self.change("PUT", self.address(target), told)
         if answer.status != 202:
-            raise classify(answer, f"copying {source} to {target}")
+            raise classify(answer, f"copying {source} to {target}", if_absent=if_absent)
         tag = answer.headers.get("etag", "")
         if answer.headers.get("x-ms-copy-status") != "success":
             tag = await self._copied(target, answer.headers.get("x-ms-copy-id", ""))

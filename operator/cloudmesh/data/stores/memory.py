@@ -220,7 +220,13 @@ class MemoryStore:
         await self._around("after", "delete", key)
 
     async def copy(
-        self, source: str, target: str, *, if_tag: str = "", attributes: Mapping[str, str] | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        if_tag: str = "",
+        if_absent: bool = False,
+        attributes: Mapping[str, str] | None = None,
     ) -> Object:
         """As the power Copier says."""
         await self._around("before", "copy", source)
@@ -231,6 +237,7 @@ class MemoryStore:
             raise Changed(f"{source} has the tag {held.object.tag}, not {if_tag}")
         if self.place.read_only:
             raise ReadOnly("the store takes no writes")
+        self._fits(target, "", if_absent)
         kept = held.object.attributes if attributes is None else checked(attributes)
         made = self.place.put(target, held.content, kept)
         await self._around("after", "copy", source)

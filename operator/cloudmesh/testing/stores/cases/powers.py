@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from typing import Any
 
-from cloudmesh.data.errors import Changed, Missing
+from cloudmesh.data.errors import Changed, Exists, Missing
 from cloudmesh.testing.stores.case import Bench, case, chunks, need, noise, refused
 
 
@@ -43,6 +43,38 @@ async def copy_over(bench: Bench) -> None:
     await bench.put("y", b"something old")
     await _power(bench, "copy")("x", "y")
     await bench.there("y", b"new")
+
+
+@case(
+    "copy/absent",
+    "A copy tied to absence makes an object, small or large, and spares one that is there.",
+    power="Copier",
+    attributes=True,
+)
+async def copy_absent(bench: Bench) -> None:
+    large = noise(2 * bench.harness.part + 5)
+    for source, content in (("empty", b""), ("small", b"new"), ("large", large)):
+        await bench.put(source, content, attributes={"id": "1"})
+        await bench.put(f"there/{source}", b"somebody else's")
+        made = await _power(bench, "copy")(source, f"made/{source}", if_absent=True, attributes={"id": "2"})
+        await bench.there(f"made/{source}", content)
+        found = await bench.store.stat(f"made/{source}")
+        need(found is not None and (found.tag, found.attributes) == (made.tag, {"id": "2"}), f"{found}, told {made}")
+        over = _power(bench, "copy")(source, f"there/{source}", if_absent=True)
+        await refused(Exists, over, f"a copy of '{source}' over an object")
+        await bench.there(f"there/{source}", b"somebody else's")
+
+
+@case("copy/absent-race", "Of eight copies that want absence exactly one wins.", power="Copier", conditional="Create")
+async def copy_absent_race(bench: Bench) -> None:
+    for number in range(8):
+        await bench.put(f"x{number}", b"%d" % number)
+    copies = [_power(bench, "copy")(f"x{number}", "y", if_absent=True) for number in range(8)]
+    ended = await asyncio.gather(*copies, return_exceptions=True)
+    won = [number for number, one in enumerate(ended) if not isinstance(one, BaseException)]
+    need(len(won) == 1, f"{len(won)} won: {ended}")
+    need(all(isinstance(one, Changed) for n, one in enumerate(ended) if n not in won), f"the others heard {ended}")
+    await bench.there("y", b"%d" % won[0])
 
 
 @case("copy/tag", "A copy tied to a tag that has changed, or of nothing, makes nothing.", power="Copier")
