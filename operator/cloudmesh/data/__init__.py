@@ -17,6 +17,7 @@ The operator's side makes a gateway for each directory and asks it how it does; 
 | `quote`, `approval` | pure: what another placement takes, and what of a change waits for somebody to approve it |
 | `mover`, `recovery` | carries the plan out; ends what a crash left open |
 | `leisure`, `settling` | what isn't urgent, one after the other: objects get the names of their files |
+| `ours` | whether an object is what we wrote |
 | `strangers` | what others wrote over our objects |
 | `links` | entries that are read where somebody else keeps them |
 | `following`, `scan`, `borders` | what others do in stores: listings beside the record; directories in a prefix |

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from cloudmesh.data import names
 from cloudmesh.data.balance import fill, uneven
 from cloudmesh.data.catalog.ports import Catalog
 from cloudmesh.data.errors import Changed, Missing, Suspicious
@@ -22,11 +23,12 @@ from cloudmesh.data.links import follow
 from cloudmesh.data.memory import of_read, of_write
 from cloudmesh.data.mesh import Member, Mesh
 from cloudmesh.data.model import MICROS, OVER, Copy, Entry, Intent, Target, Work, link_of
+from cloudmesh.data.ours import is_ours
 from cloudmesh.data.placement import choose
 from cloudmesh.data.plan import Action, Check, Drop, Follow, Forget, Plan, Purge, Scrub, Write, plan, readable
 from cloudmesh.data.settling import Settling, is_cheap
 from cloudmesh.data.stores.ports import Object
-from cloudmesh.data.strangers import is_ours, take_in
+from cloudmesh.data.strangers import take_in
 from cloudmesh.data.tree import Tree, facts_of
 from cloudmesh.data.upload import attributes_of, is_of, written
 from cloudmesh.data.writer import LEASE, STAT_SECONDS, own_key
@@ -288,7 +290,8 @@ class Mover:
         return after
 
     async def _take_in(self, work: Work, member: Member, key: str) -> None:
-        if await take_in(self._tree, member, key, work.path) is not None:
+        path = work.path or names.path_of(member.config.prefix, key, member.store.info)
+        if await take_in(self._tree, member, key, path) is not None:
             self.done.conflicts += 1
 
     @contextlib.contextmanager
@@ -371,7 +374,10 @@ class Mover:
             if seen is not None and is_of(intent, seen, entry.size):
                 return seen
         unsure = before or Copy(entry.id, member.name, intent.targets[0].key, 0, "Stale")
-        unsure = replace(unsure, key=intent.targets[0].key, state="Stale", error=f"{error.reason}: {error}")
+        # of no version: what of ours is found there is newer
+        version = unsure.version if unsure.version > entry.version else 0
+        unsure = replace(unsure, key=intent.targets[0].key, version=version, state="Stale")
+        unsure = replace(unsure, error=f"{error.reason}: {error}")
         await self._catalog.put_copies([unsure], was=[before])
         return None
 
@@ -441,7 +447,8 @@ class Mover:
             await self._catalog.drop_copy(work.entry.id, action.store, was=going)
             await self._catalog.end(intent.id)
         self.done.dropped += 1
-        if strange and work.path and self._mesh.config.adopt:
+        if strange and seen is not None and self._mesh.config.adopt and (work.path or seen.attributes.get("id")):
+            # with our attributes a listing would take it for a rest of ours
             await self._take_in(work, member, copy.key)
 
     async def _still_trashed(self, work: Work) -> None:
@@ -453,7 +460,7 @@ class Mover:
         """Removes an object if it is surely ours: another tag means that somebody else wrote it; says whether so."""
         if seen is None:
             return False
-        if (copy.tag and seen.tag == copy.tag) or any(is_ours(one, seen) for one in (work.entry.id, work.of) if one):
+        if await is_ours(self._catalog, member, copy, seen, of=work.of):
             await member.store.delete(copy.key, if_tag=seen.tag)
             return False
         log.warning("%s in %s was changed by somebody else: it stays there", copy.key, member.name)
@@ -523,14 +530,15 @@ class Mover:
             member.doubt(error)
             raise
         told = (seen.attributes.get("id"), seen.attributes.get("version"))
-        known = digest.hexdigest() == entry.sha256 if entry.sha256 else told == (entry.id, str(entry.version))
+        ours = await is_ours(self._catalog, member, copy, seen)
+        known = digest.hexdigest() == entry.sha256 if entry.sha256 else ours and told == (entry.id, str(entry.version))
         if seen.size == entry.size and known:
             whole = replace(copy, version=entry.version, state="Whole", tag=seen.tag, size=seen.size, error="")
             await self._catalog.put_copies([replace(whole, verified=now, scrubbed=now)], was=[copy])
             return True
         looked = replace(copy, scrubbed=now)
         await self._catalog.put_copies([looked], was=[copy])
-        if not member.store.info.attributes or not self._mesh.config.adopt or is_ours(entry.id, seen):
+        if not member.store.info.attributes or not self._mesh.config.adopt or ours:
             return False
         return await self._yield_to(work, looked, member, seen)
 

@@ -213,7 +213,10 @@ class Recovery:
                 unsure = replace(unsure, key=target.key, state="Stale", error="the mover ended while it wrote it")
                 if there is not None:
                     # of a file in the trash nobody looks at it again before it goes
-                    unsure = replace(unsure, tag=there.tag, size=there.size)
+                    unsure = replace(unsure, version=intent.version, tag=there.tag, size=there.size)
+                elif unsure.version <= intent.version:
+                    # of no version: what of ours is found there is newer
+                    unsure = replace(unsure, version=0)
                 await catalog.put_copies([unsure], was=[before], due=self._tree.now())
             elif there is not None:
                 await self._tree.mesh.members[target.store].store.delete(target.key, if_tag=there.tag)

@@ -10,7 +10,6 @@ from cloudmesh.data import names
 from cloudmesh.data.errors import Exists, InvalidName
 from cloudmesh.data.mesh import Member
 from cloudmesh.data.model import MICROS, Copy, Entry
-from cloudmesh.data.stores.ports import Object
 from cloudmesh.data.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -32,11 +31,6 @@ def conflict_names(path: str, store: str, at: int) -> Iterator[str]:
     dates = [f"{when:%Y-%m-%d}", f"{when:%Y-%m-%d %H%M%S}", *(f"{when:%Y-%m-%d %H%M%S} {n}" for n in range(2, 100))]
     for date in dates:
         yield f"{above}{slash}{stem} (conflict {store} {date}){dot}{ending}"
-
-
-def is_ours(entry_id: str, seen: Object) -> bool:
-    """Whether an object at a key of an entry was written by us."""
-    return seen.attributes.get("id") == entry_id
 
 
 async def take_in(tree: Tree, member: Member, key: str, path: str) -> Entry | None:

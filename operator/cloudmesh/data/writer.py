@@ -17,6 +17,7 @@ from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, ReadOnly, 
 from cloudmesh.data.memory import Memory, of_write
 from cloudmesh.data.mesh import KEPT, Member, Mesh, own_path
 from cloudmesh.data.model import MICROS, TRASH, Copy, Entry, Intent, Target, link_of
+from cloudmesh.data.ours import is_ours
 from cloudmesh.data.placement import Chosen, Facts, choose
 from cloudmesh.data.plan import SETTLE_AFTER
 from cloudmesh.data.stores.ports import Folders, Object
@@ -341,7 +342,8 @@ class Writer:
                 clean = clean and copy is None and store not in outcome.unknown
                 continue
             # it holds the new content, or may: the mover brings back the old one
-            stale.append(leftover(intent, target, held.get(store), copy.tag if copy else ""))
+            tag = copy.tag if copy else target.expect if store in outcome.differs else ""
+            stale.append(leftover(intent, target, held.get(store), tag))
         if stale:
             await self.catalog.put_copies(stale, due=self.now())
             self._stir()
@@ -373,22 +375,35 @@ class Writer:
         if held is not None and held.state == "Whole" and held.tag:
             return Target(member.name, held.key, held.tag)
         key = held.key if held else names.key_of(member.config.prefix, path, info)
-        other = await self.catalog.at_key(member.name, key)
-        if other is not None and (other.entry != entry_id or other.state == "Linked"):
+        if not await self._free(member, key, entry_id):
             key = names.key_of(member.config.prefix, f"{path}.~{entry_id}", info)
         key = await self._unblocked(member, key, entry_id)
         if held is not None or info.conditional == "None" or not self.config.adopt:
             seen = await self._stat(member, key)
-            ours = seen is None or seen.attributes.get("id") == entry_id
-            if seen is not None and not ours and (held is None or held.tag != seen.tag):
+            recorded = held is not None and held.key == key
+            if seen is None:
+                ours = True
+            elif held is not None and recorded:
+                ours = await is_ours(self.catalog, member, held, seen)
+            else:
+                ours = seen.attributes.get("id") == entry_id and await self._free(member, key, entry_id)
+            if not ours:
                 # somebody else's: it stays, and comes into the tree as a file of its own
-                key = names.key_of(member.config.prefix, f"{path}.~{entry_id}", info)
+                theirs, key = key, names.key_of(member.config.prefix, f"{path}.~{entry_id}", info)
                 key = await self._unblocked(member, key, entry_id)
                 seen = await self._stat(member, key)
-                if seen is not None and seen.attributes.get("id") != entry_id:
+                if key == theirs or (
+                    seen is not None
+                    and (seen.attributes.get("id") != entry_id or not await self._free(member, key, entry_id))
+                ):
                     return await self._beside(member, path, secrets.token_hex(8))
             return Target(member.name, key, seen.tag if seen else "")
         return Target(member.name, key)
+
+    async def _free(self, member: Member, key: str, entry_id: str) -> bool:
+        """Whether no other entry's copy, and nothing linked, is on record there."""
+        other = await self.catalog.at_key(member.name, key)
+        return other is None or (other.entry == entry_id and other.state != "Linked")
 
     async def _beside(self, member: Member, path: str, intent_id: str) -> Target:
         """Where a new content goes so that the one so far stays: a key that nobody else takes."""

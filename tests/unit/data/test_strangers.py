@@ -8,12 +8,22 @@ from tests.unit.data.virtual import virtual
 
 from cloudmesh.data.config import PlacementRule
 from cloudmesh.data.errors import Missing
+from cloudmesh.data.scan import scan
 from cloudmesh.data.strangers import conflict_names
 from cloudmesh.testing.directories.model import snapshot
 from cloudmesh.testing.directories.world import EPOCH, World
 
 OURS, THEIRS = b"our content " * 50, b"somebody else's"
 ONE = (PlacementRule(prefer="Sequential", copies=1),)
+
+
+EDITS = pytest.mark.parametrize("kept", [False, True], ids=["plain", "attributes kept"])
+
+
+def overwrite(w: World, store: str, key: str, content: bytes, kept: bool) -> None:
+    """Somebody else's write; tools that edit put back the attributes that they found."""
+    place = w.place(store)
+    place.put(key, content, place.objects[key].object.attributes if kept else None)
 
 
 async def second(w: World, path: str = "f") -> str:
@@ -38,10 +48,11 @@ def test_names(path: str, expected: str):
     assert len(found) == len(set(found)) == 100
 
 
+@EDITS
 @virtual()
-async def test_beside_the_file_in_its_directory(w: World):
+async def test_beside_the_file_in_its_directory(w: World, kept: bool):
     await w.put("d/data.csv", OURS)
-    w.place("a").put("lab/d/data.csv", THEIRS)
+    overwrite(w, "a", "lab/d/data.csv", THEIRS, kept)
     assert await w.read("d/data.csv") == OURS
     await w.settle()
     other = await second(w, "d/data.csv")
@@ -57,21 +68,23 @@ async def test_beside_the_file_in_its_directory(w: World):
     assert w.mover.done.conflicts == 1
 
 
+@EDITS
 @virtual()
-async def test_twice_on_a_day(w: World):
+async def test_twice_on_a_day(w: World, kept: bool):
     await w.put("f", OURS)
     for number in range(3):
-        w.place("a").put((await w.copies("f"))["a"].key, THEIRS + b"%d" % number)
+        overwrite(w, "a", (await w.copies("f"))["a"].key, THEIRS + b"%d" % number, kept)
         assert await w.read("f") == OURS
         await w.settle()
     found = {await w.read(one.path) for one in await w.tree.walk("")}
     assert found == {OURS, *(THEIRS + b"%d" % number for number in range(3))}
 
 
+@EDITS
 @virtual()
-async def test_where_no_copy_belongs_any_more(w: World):
+async def test_where_no_copy_belongs_any_more(w: World, kept: bool):
     await w.put("f", OURS)
-    w.place("a").put("lab/f", THEIRS)
+    overwrite(w, "a", "lab/f", THEIRS, kept)
     await w.use(rules=(PlacementRule(prefer="Sequential", only=("b", "c")),))
     await w.settle()
     await asyncio.sleep(30)
@@ -81,11 +94,12 @@ async def test_where_no_copy_belongs_any_more(w: World):
     assert w.holders(THEIRS) == w.holders(OURS) == "bc"
 
 
+@EDITS
 @virtual()
-async def test_over_the_last_copy_it_is_a_new_version(w: World):
+async def test_over_the_last_copy_it_is_a_new_version(w: World, kept: bool):
     await w.use(rules=ONE)
     before = await w.put("f", OURS)
-    w.place("a").put("lab/f", THEIRS)
+    overwrite(w, "a", "lab/f", THEIRS, kept)
     with pytest.raises(Exception, match="no copy"):
         await w.read("f")
     await w.settle()
@@ -99,12 +113,13 @@ async def test_over_the_last_copy_it_is_a_new_version(w: World):
     anew.vanish()
 
 
+@EDITS
 @virtual()
-async def test_not_while_another_copy_may_come_back(w: World):
+async def test_not_while_another_copy_may_come_back(w: World, kept: bool):
     await w.put("f", OURS)
     w.faults.down.add("b")
     await asyncio.sleep(20)
-    w.place("a").put("lab/f", THEIRS)
+    overwrite(w, "a", "lab/f", THEIRS, kept)
     with pytest.raises(Exception, match="no copy"):
         await w.read("f")
     await asyncio.sleep(7300)
@@ -116,10 +131,11 @@ async def test_not_while_another_copy_may_come_back(w: World):
     assert await w.read(await second(w)) == THEIRS
 
 
+@EDITS
 @virtual(adopt=False)
-async def test_where_others_files_are_left_alone(w: World):
+async def test_where_others_files_are_left_alone(w: World, kept: bool):
     await w.put("f", OURS)
-    w.place("a").put("lab/f", THEIRS)
+    overwrite(w, "a", "lab/f", THEIRS, kept)
     assert await w.read("f") == OURS
     await w.settle()
     await asyncio.sleep(1300)
@@ -128,10 +144,11 @@ async def test_where_others_files_are_left_alone(w: World):
     assert w.holders(OURS) == "ab"
 
 
+@EDITS
 @virtual(versions=2)
-async def test_a_write_meanwhile(w: World):
+async def test_a_write_meanwhile(w: World, kept: bool):
     await w.put("f", OURS)
-    w.place("a").put("lab/f", THEIRS)
+    overwrite(w, "a", "lab/f", THEIRS, kept)
     await w.put("f", b"newer")
     await w.settle()
     assert await w.read("f") == b"newer"
@@ -140,3 +157,42 @@ async def test_a_write_meanwhile(w: World):
     assert THEIRS in {held.content for held in w.place("a").objects.values()}
     with pytest.raises(Missing):
         await w.read("f", version=3)
+
+
+@EDITS
+@virtual(trash_seconds=60)
+async def test_over_what_is_in_the_trash(w: World, kept: bool):
+    await w.put("f", OURS)
+    overwrite(w, "a", "lab/f", THEIRS, kept)
+    await w.tree.delete("f")
+    await asyncio.sleep(300)
+    await w.settle()
+    await scan(w.tree, w.member("a"))
+    await w.settle()
+    (found,) = [one.path for one in await w.tree.walk("")]
+    assert await w.read(found) == THEIRS
+    assert w.holders(OURS) == ""
+
+
+@EDITS
+@virtual()
+async def test_again_and_again_over_the_last_copy(w: World, kept: bool):
+    await w.use(rules=ONE)
+    await w.put("f", OURS)
+    for number in range(3):
+        overwrite(w, "a", "lab/f", THEIRS + b"%d" % number, kept)
+        with pytest.raises(Exception, match="no copy"):
+            await w.read("f")
+        await w.settle()
+        assert await w.read("f") == THEIRS + b"%d" % number
+    assert (await w.tree.stat("f")).version == 4
+
+
+@virtual()
+async def test_the_same_content_written_anew_is_no_conflict(w: World):
+    await w.put("f", OURS)
+    overwrite(w, "a", "lab/f", OURS, True)
+    await scan(w.tree, w.member("a"))
+    await w.settle()
+    assert [one.path for one in await w.tree.walk("")] == ["f"]
+    assert w.holders(OURS) == "ab"

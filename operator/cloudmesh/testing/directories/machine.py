@@ -181,7 +181,7 @@ class Machine(RuleBasedStateMachine):
         """The process dies."""
         self.model.die(calls)
 
-    @rule(path=FILES, store=STORES, how=st.sampled_from(["lost", "older", "foreign"]))
+    @rule(path=FILES, store=STORES, how=st.sampled_from(["lost", "older", "foreign", "kept"]))
     def harm(self, path: str, store: str, how: str) -> None:
         """An object is lost or changed."""
         self.model.harm(path, store, how)

@@ -461,8 +461,8 @@ class Model(Checks):
         self.run(sleep)
 
     def harm(self, path: str, store: str, how: str) -> None:
-        """An object is lost, is again as it was before, or is somebody else's, behind our back; while another copy is
-        whole, as far as anybody could know. Once for each file until all is well again."""
+        """An object is lost, or is somebody else's behind our back, with our attributes or older ones or none; while
+        another copy is whole, as far as anybody could know. Once for each file until all is well again."""
         entry = self._peek(path)
         if entry is None or entry.kind == "Directory" or entry.id in self._harmed or self._flying:
             return
@@ -483,14 +483,16 @@ class Model(Checks):
         self.changed.add((store, good[store]))
         if how == "lost":
             place.remove(good[store])
-        elif how == "foreign":
-            self._number += 1
-            content = b"somebody else's %d" % self._number
-            self.foreign.add(content)
-            place.put(good[store], content)
-        else:
-            held = place.objects[good[store]]
-            place.put(good[store], b"as it was" * 3, {**held.object.attributes, "version": "0", "write": "0"})
+            return
+        self._number += 1
+        content = b"somebody else's %d" % self._number
+        self.foreign.add(content)
+        attributes = dict(place.objects[good[store]].object.attributes)
+        if how == "foreign":
+            attributes = {}
+        elif how == "older":
+            attributes |= {"version": "0", "write": "0"}
+        place.put(good[store], content, attributes)
 
     def flip(self, path: str, store: str) -> None:
         """A bit flips in a directory that is else well; it is found when the copy is compared."""

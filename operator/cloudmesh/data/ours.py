@@ -1,0 +1,49 @@
+"""Whether the object at a copy's key is what we wrote: attributes alone don't say, tools that edit keep them."""
+
+from __future__ import annotations
+
+import hashlib
+
+from cloudmesh.data.catalog.ports import Catalog
+from cloudmesh.data.mesh import Member
+from cloudmesh.data.model import Copy
+from cloudmesh.data.stores.ports import Object
+
+_ALL = 1 << 62
+"""As a time: intents on which somebody works too."""
+
+
+async def is_ours(catalog: Catalog, member: Member, copy: Copy, seen: Object, *, of: str = "") -> bool:
+    """Whether an object is surely ours to write over or remove; one with our attributes may be somebody's edit.
+
+    With a tag on record another one is ours only if a write that is open made it, if it is newer than the record (a
+    write of unknown outcome), or if it has the entry's content.
+
+    Args:
+        catalog: Of the directory.
+        member: The copy's store.
+        copy: The record.
+        seen: What lies at its key now.
+        of: Id of the file whose older content the copy is; else empty.
+
+    Raises:
+        CloudmeshError: The store or the catalogue failed.
+    """
+    if copy.tag and seen.tag == copy.tag:
+        return True
+    told = seen.attributes
+    if told.get("id", "") not in {copy.entry, of} - {""}:
+        return False
+    version = told.get("version", "")
+    # not one that is merely another: what somebody edited and we took in as a new version tells its first one for ever
+    if not copy.tag or (version.isdecimal() and int(version) > copy.version):
+        return True
+    if any(intent.id == told.get("write") for intent in await catalog.intents(until=_ALL)):
+        return True
+    located = await catalog.by_id(copy.entry)
+    if located is None or not located.entry.sha256 or seen.size != located.entry.size:
+        return False
+    digest = hashlib.sha256()
+    async for chunk in member.store.read(copy.key, if_tag=seen.tag):
+        digest.update(chunk)
+    return digest.hexdigest() == located.entry.sha256
