@@ -17,19 +17,27 @@ from cloudmesh.engine.errors import Transient
 async def server(body: bytes, piece: int) -> AsyncIterator[str]:
     """Answers with a body in pieces, each in a packet of its own."""
 
+    answering: set[asyncio.Task[None]] = set()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
         with contextlib.suppress(ConnectionError):  # the client need not read it all
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body))
             for start in range(0, len(body), piece):
                 writer.write(body[start : start + piece])
                 await writer.drain()
                 await asyncio.sleep(0.01)
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
-    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.add(asyncio.create_task(answer(reader, writer)))
+
+    listening = await asyncio.start_server(begin, "127.0.0.1", 0)
     async with listening:
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
+    await asyncio.gather(*answering)
 
 
 BODY = bytes(range(256)) * 40
