@@ -164,3 +164,13 @@ async def twice(bench: Bench) -> None:
     await other.close()
     await other.close()
     await bench.there("x", b"1")
+
+
+@case("folders/blocked", "What is a file or a folder in the way of a key is named, and nothing else.", power="Folders")
+async def blocked(bench: Bench) -> None:
+    await bench.put("a", b"1")
+    await bench.put("d/e", b"2")
+    look = _power(bench, "blocked")
+    for key, expected in (("a/b/c", "a"), ("d", "d"), ("a", ""), ("d/e", ""), ("d/f", ""), ("new/one", "")):
+        found = await look(key)
+        need(found == expected, f"{key}: {found!r} is in its way, not {expected!r}")
