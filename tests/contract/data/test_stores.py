@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Protocol
 
 import pytest
 from tests.testbed import azurite, davserver, gcsserver, s3server, sftpserver, swiftserver
@@ -25,16 +26,31 @@ from cloudmesh.testing.stores.webdav import WebdavHarness
 Start = Callable[[asyncio.Runner], AbstractContextManager[Harness]]
 
 
+class Served(Harness, Protocol):
+    """A harness with a proxy of its own."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+@contextlib.contextmanager
+def started(runner: asyncio.Runner, harness: Served) -> Iterator[None]:
+    """Its proxy runs, on the loop of its cases."""
+    runner.run(harness.start())
+    try:
+        yield
+    finally:
+        runner.run(harness.stop())
+
+
 @contextlib.contextmanager
 def s3(runner: asyncio.Runner) -> Iterator[Harness]:
     """versitygw behind the fault proxy."""
     with s3server.s3() as server:
         harness = S3Harness(server.url, s3server.ACCESS_KEY, s3server.SECRET_KEY)
-        runner.run(harness.start())
-        try:
+        with started(runner, harness):
             yield harness
-        finally:
-            runner.run(harness.stop())
 
 
 @contextlib.contextmanager
@@ -42,11 +58,8 @@ def azure(runner: asyncio.Runner) -> Iterator[Harness]:
     """Azurite behind the fault proxy."""
     with azurite.azurite() as server:
         harness = AzureHarness(server.url, azurite.ACCOUNT, azurite.KEY)
-        runner.run(harness.start())
-        try:
+        with started(runner, harness):
             yield harness
-        finally:
-            runner.run(harness.stop())
 
 
 @contextlib.contextmanager
@@ -54,11 +67,8 @@ def gcs(runner: asyncio.Runner) -> Iterator[Harness]:
     """fake-gcs-server behind the fault proxy, which does what it lacks."""
     with gcsserver.gcs() as server:
         harness = GcsHarness(server.url)
-        runner.run(harness.start())
-        try:
+        with started(runner, harness):
             yield harness
-        finally:
-            runner.run(harness.stop())
 
 
 @contextlib.contextmanager
@@ -66,11 +76,8 @@ def swift(runner: asyncio.Runner) -> Iterator[Harness]:
     """Swift behind the fault proxy."""
     with swiftserver.swift() as server:
         harness = SwiftHarness(server.url, swiftserver.USER, swiftserver.KEY)
-        runner.run(harness.start())
-        try:
+        with started(runner, harness):
             yield harness
-        finally:
-            runner.run(harness.stop())
 
 
 @contextlib.contextmanager
@@ -79,11 +86,8 @@ def sftp(runner: asyncio.Runner) -> Iterator[Harness]:
     with sftpserver.sftp(room="128m") as server:
         login = Login(server.host, server.port, sftpserver.USER, server.host_key, private_key=server.client_key)
         harness = SftpHarness(login, server.path, server.files)
-        runner.run(harness.start())
-        try:
+        with started(runner, harness):
             yield harness
-        finally:
-            runner.run(harness.stop())
 
 
 @contextlib.contextmanager
@@ -91,11 +95,8 @@ def webdav(runner: asyncio.Runner) -> Iterator[Harness]:
     """Apache over a small file system of its own, behind the fault proxy."""
     with davserver.dav(room="128m") as server:
         harness = WebdavHarness(server.url, davserver.USER, davserver.PASSWORD, server.files)
-        runner.run(harness.start())
-        try:
+        with started(runner, harness):
             yield harness
-        finally:
-            runner.run(harness.stop())
 
 
 BACK_ENDS: dict[str, Start] = {

@@ -43,6 +43,7 @@ from cloudmesh.data.stores.objects import (
     in_parts,
     pieces,
     published,
+    source_of_copy,
     windows,
 )
 from cloudmesh.data.stores.ports import Object, Page, Probe, StoreInfo
@@ -277,13 +278,7 @@ class AzureStore:
         attributes: Mapping[str, str] | None = None,
     ) -> Object:
         """As the power Copier says."""
-        texts = None if attributes is None else checked(attributes)
-        seen = await self.stat(source)
-        if seen is None:
-            raise Missing(f"there is no {source}")
-        if if_tag and seen.tag != if_tag:
-            raise Changed(f"{source} has the tag {seen.tag}, not {if_tag}")
-        kept = seen.attributes if texts is None else texts
+        seen, kept = await source_of_copy(self.stat, source, if_tag, attributes)
         origin, _ = await self._threads.run(self._sign, "GET", self.address(source), {})
         told = {"x-ms-copy-source": origin, "x-ms-source-if-match": seen.tag, **metadata_instead(kept)}
         if if_absent:

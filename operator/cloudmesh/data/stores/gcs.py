@@ -38,6 +38,7 @@ from cloudmesh.data.stores.objects import (
     in_parts,
     pieces,
     published,
+    source_of_copy,
     windows,
 )
 from cloudmesh.data.stores.ports import Object, Page, Probe, StoreInfo
@@ -349,13 +350,7 @@ class GcsStore:
         attributes: Mapping[str, str] | None = None,
     ) -> Object:
         """As the power Copier says: a rewrite, of which nobody sees anything before its end."""
-        texts = None if attributes is None else checked(attributes)
-        seen = await self.stat(source)
-        if seen is None:
-            raise Missing(f"there is no {source}")
-        if if_tag and seen.tag != if_tag:
-            raise Changed(f"{source} has the tag {seen.tag}, not {if_tag}")
-        kept = seen.attributes if texts is None else texts
+        seen, kept = await source_of_copy(self.stat, source, if_tag, attributes)
         if if_absent and seen.size <= self._part:
             # a read and a write, as elsewhere, since not all that speak this tie a copy to absence
             content = self.read(source, if_tag=seen.tag)

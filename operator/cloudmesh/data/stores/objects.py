@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from cloudmesh.data.errors import Changed, Missing
-from cloudmesh.data.stores.common import Limits
+from cloudmesh.data.stores.common import Limits, checked
 from cloudmesh.data.stores.ports import CHUNK, Object
 from cloudmesh.data.stores.threads import outlast
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, Transient
@@ -125,6 +125,24 @@ async def in_parts(
                     part *= 2
     if held:
         yield b"".join(gathered)
+
+
+async def source_of_copy(
+    stat: Callable[[str], Awaitable[Object | None]], source: str, if_tag: str, attributes: Mapping[str, str] | None
+) -> tuple[Object, Mapping[str, str]]:
+    """The source of a copy, and the attributes that the copy is to have: those that are given, else the source's.
+
+    Raises:
+        Missing: There is no such object.
+        Changed: It has another tag than `if_tag`.
+    """
+    texts = None if attributes is None else checked(attributes)
+    seen = await stat(source)
+    if seen is None:
+        raise Missing(f"there is no {source}")
+    if if_tag and seen.tag != if_tag:
+        raise Changed(f"{source} has the tag {seen.tag}, not {if_tag}")
+    return seen, seen.attributes if texts is None else texts
 
 
 class Upload(ABC):

@@ -33,6 +33,7 @@ from cloudmesh.data.stores.objects import (
     Upload,
     in_parts,
     published,
+    source_of_copy,
     windows,
 )
 from cloudmesh.data.stores.ports import CHUNK, Object, Ours, Page, Probe, StoreInfo
@@ -291,13 +292,7 @@ class S3Store:
         attributes: Mapping[str, str] | None = None,
     ) -> Object:
         """As the power Copier says."""
-        texts = None if attributes is None else checked(attributes)
-        seen = await self.stat(source)
-        if seen is None:
-            raise Missing(f"there is no {source}")
-        if if_tag and seen.tag != if_tag:
-            raise Changed(f"{source} has the tag {seen.tag}, not {if_tag}")
-        kept = seen.attributes if texts is None else texts
+        seen, kept = await source_of_copy(self.stat, source, if_tag, attributes)
         origin = {"CopySource": {"Bucket": self._bucket, "Key": source}, "CopySourceIfMatch": seen.tag}
         if if_absent and seen.size <= self._part:
             # few servers tie a copy to absence: what they tie is a write, and the end of an upload

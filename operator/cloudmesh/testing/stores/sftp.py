@@ -14,12 +14,13 @@ from typing import Any, Final, TypeVar
 
 from cloudmesh.data.stores.common import Limits
 from cloudmesh.data.stores.ports import Store
-from cloudmesh.data.stores.records import RECORDS, TEMPORARY, decoded, hidden
+from cloudmesh.data.stores.records import RECORDS, TEMPORARY, decoded
 from cloudmesh.data.stores.sftp import SftpStore
 from cloudmesh.data.stores.sftp_link import Link, Login, Refused
 from cloudmesh.engine.errors import Transient
 from cloudmesh.testing.proxy.tcp import TcpProxy
 from cloudmesh.testing.stores.harness import BaseHarness, Injection, Operation
+from cloudmesh.testing.stores.served import files, fill
 
 T = TypeVar("T")
 MEANT: Final[Mapping[Operation, tuple[str, ...]]] = {
@@ -148,7 +149,7 @@ class SftpHarness(BaseHarness):
                 self.proxy.refuse = True
                 self.proxy.cut()
             case "full", _:
-                await asyncio.to_thread(_filled, self._folder / "ballast")
+                await asyncio.to_thread(fill, self._folder / "ballast")
             case "read-only", _:
                 self.root.chmod(0o555)
             case (("drop" | "lose" | "fail"), _):
@@ -177,7 +178,7 @@ class SftpHarness(BaseHarness):
 
     async def truth(self) -> Mapping[str, bytes]:
         """What `find -type f` would show, without our own."""
-        return await asyncio.to_thread(_files, self.root)
+        return await asyncio.to_thread(files, self.root)
 
     async def leftovers(self) -> int:
         """Temporary files; records without their file."""
@@ -210,26 +211,6 @@ class SftpHarness(BaseHarness):
 def _mark(path: Path) -> str:
     found = path.stat()
     return f"{found.st_size:x}-{int(found.st_mtime):x}"
-
-
-def _files(root: Path) -> dict[str, bytes]:
-    found = {}
-    for path in root.rglob("*"):
-        key = path.relative_to(root).as_posix()
-        if not hidden(key) and path.is_file():
-            found[key] = path.read_bytes()
-    return found
-
-
-def _filled(path: Path) -> None:
-    """Makes a file that takes all room."""
-    with path.open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12):
-            try:
-                while file.write(bytes(size)):
-                    pass
-            except OSError:
-                continue
 
 
 def _removed(root: Path) -> None:

@@ -13,12 +13,13 @@ from typing import Any, Final
 
 from cloudmesh.data.stores.common import Limits
 from cloudmesh.data.stores.ports import Store
-from cloudmesh.data.stores.records import RECORDS, TEMPORARY, decoded, hidden
+from cloudmesh.data.stores.records import RECORDS, TEMPORARY, decoded
 from cloudmesh.data.stores.webdav import WebdavStore
 from cloudmesh.data.stores.webdav_client import DavClient
 from cloudmesh.testing.proxy import FaultProxy
 from cloudmesh.testing.proxy.webdav import WebdavDialect
 from cloudmesh.testing.stores.harness import BaseHarness, Injection, Operation
+from cloudmesh.testing.stores.served import files, fill
 
 MEANT: Final[Mapping[Operation, str]] = {
     "publish": "MOVE",
@@ -115,7 +116,7 @@ class WebdavHarness(BaseHarness):
         if what in ACTIONS:
             self.proxy.add(ACTIONS[what], operation, times=injection.times, status=injection.status)  # type: ignore[arg-type]
         elif what == "full":
-            await asyncio.to_thread(_filled, self._folder / BALLAST)
+            await asyncio.to_thread(fill, self._folder / BALLAST)
         elif what == "read-only":
             self.proxy.add("answer", "PUT|MOVE|COPY|MKCOL|DELETE", times=None, status=403, code="Forbidden")
         else:
@@ -130,7 +131,7 @@ class WebdavHarness(BaseHarness):
 
     async def truth(self) -> Mapping[str, bytes]:
         """What `find -type f` would show, without our own."""
-        return await asyncio.to_thread(_files, self.root)
+        return await asyncio.to_thread(files, self.root)
 
     async def leftovers(self) -> int:
         """Temporary files; records without their file."""
@@ -171,23 +172,3 @@ def _mark(path: Path) -> str:
     """As Apache makes an entity tag of size and microseconds."""
     found = path.stat()
     return f"{found.st_size:x}-{found.st_size:x}-{found.st_mtime_ns // 1000:x}"
-
-
-def _files(root: Path) -> dict[str, bytes]:
-    found = {}
-    for path in root.rglob("*"):
-        key = path.relative_to(root).as_posix()
-        if not hidden(key) and path.is_file():
-            found[key] = path.read_bytes()
-    return found
-
-
-def _filled(path: Path) -> None:
-    """Makes a file that takes all room."""
-    with path.open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12):
-            try:
-                while file.write(bytes(size)):
-                    pass
-            except OSError:
-                continue
