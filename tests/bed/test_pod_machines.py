@@ -299,7 +299,11 @@ async def test_console_and_tags(lab: Lab) -> None:
     spec = await lab.spec("lone", cluster="")
     node = await lab.provider.ensure_node(spec)
     node = (await lab.running("lone"))["lone"]
-    assert "Server listening" in await lab.provider.console_output(node.id)
+
+    async def told() -> bool:
+        return "Server listening" in await lab.provider.console_output(node.id)
+
+    await until(told, "the console shows that sshd listens")  # the Pod runs a moment before
     await lab.provider.set_metadata(node.id, {"team/été": "physics & more " * 20})
     await lab.provider.set_metadata(node.id, {"other": "x"})
     await lab.provider.delete_metadata(node.id, ["other", "absent"])
