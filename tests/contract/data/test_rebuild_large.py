@@ -271,8 +271,10 @@ async def test_older_contents_and_what_nobody_wants_come_back_as_such(tmp_path: 
     await catalog.close()
 
 
-async def test_what_was_put_aside_comes_back_only_where_a_record_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bare", [False, True], ids=["listings with tags", "listings without tags"])
+async def test_what_was_put_aside_comes_back_only_where_a_record_says_so(tmp_path: Path, bare: bool) -> None:
     bench = Bench(tmp_path)
+    bench.place.bare = bare
     now, old = bench.put("f", b"now", version="2"), bench.put(f"{KEPT}1", b"old", at="f")
     bench.put(f"{KEPT}2", b"nobody knows", at="f", entry="d" * 16)
     bench.place.put(f"{PREFIX}{KEPT}3", b"a stranger's")

@@ -276,25 +276,27 @@ class _State:
         borders = Borders(source.store, source.prefix)
 
         async def look(seen: Object) -> Object | None:
+            aside = seen.key.startswith(KEPT, name)
             if self._as_told(source, seen) is not None:
                 return seen
+            if aside and (seen.tag or self._work.place(source.name, seen.key) is None):
+                # of what is in the trash, where a record says so; nothing else that is ours is a file
+                return None
             async with places:
-                if await borders.foreign(seen.key):
+                if not aside and await borders.foreign(seen.key):
                     self.result.ignored += 1
                     return None
-                return await source.store.stat(seen.key)
+                whole = await source.store.stat(seen.key)
+            return None if aside and (whole is None or self._as_told(source, whole) is None) else whole
 
         async for objects in _pages(source, source.prefix):
-            for aside in (o for o in objects if o.key.startswith(KEPT, name)):
-                # of what is in the trash, where a record says so; nothing else that is ours is a file
-                if self._as_told(source, aside) is not None:
-                    self._found(source, aside)
             mine = [
                 o for o in objects
-                if len(o.key) > name and not o.key.startswith(HIDDEN, name)
+                if len(o.key) > name and not o.key.endswith("/")
+                and (o.key.startswith(KEPT, name) or not o.key.startswith(HIDDEN, name))
                 and not self._work.linked(source.name, o.key)
             ]  # fmt: skip
-            for seen in await asyncio.gather(*(look(o) for o in mine if not o.key.endswith("/"))):
+            for seen in await asyncio.gather(*(look(o) for o in mine)):
                 if seen is not None:
                     self._found(source, seen)
         self.result.foreign |= borders.found

@@ -46,6 +46,7 @@ class Place:
         reads_end: Bytes of a read after which the connection breaks, None for never.
         latency_ms: What a probe tells of it.
         skew_ms: Its clock minus ours, as a probe tells it.
+        bare: Its listings show neither tags nor attributes, as those of some servers don't.
     """
 
     objects: dict[str, Held] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class Place:
     reads_end: int | None = None
     latency_ms: int = 0
     skew_ms: int | None = 0
+    bare: bool = False
     _shown: dict[str, Object] = field(default_factory=dict)
     _late: deque[tuple[float, str, Object | None]] = field(default_factory=deque)
 
@@ -149,6 +151,8 @@ class MemoryStore:
         shown = self.place.shown()
         keys = sorted(key for key in shown if key.startswith(prefix) and key > after)
         found = tuple(shown[key] for key in keys[:limit])
+        if self.place.bare:
+            found = tuple(replace(seen, tag="", attributes={}) for seen in found)
         return Page(found, found[-1].key if len(keys) > limit else "")
 
     async def read(

@@ -60,6 +60,8 @@ class Model(Checks):
         self._ids.start()
         self._runner = asyncio.Runner(loop_factory=lambda: VirtualLoop(seed))
         super().__init__(World(folder, "abcde"[:stores], trash_seconds=TRASH_SECONDS), tally)
+        # some servers list names alone
+        self.world.place(self.world.names[-1]).bare = True
         self._runner.run(self._alive(self.world.start()))
         self._flying: list[_Flying] = []
         self._harmed: set[str] = set()
