@@ -359,5 +359,7 @@ class Summary(msgspec.Struct, frozen=True, rename="camel"):
     """The catalogue is gone, as `ending` asks for."""
     strangers: int = 0
     """Objects of others below its prefixes that `emptying` leaves there."""
+    never_written: str = ""
+    """Rules by which no write can be acknowledged, since their stores are weak."""
     troubles: str = ""
     """What goes wrong in the background, though files are served."""

@@ -47,6 +47,12 @@ class OverBudget(Full):
     reason = "BudgetExceeded"
 
 
+class Weak(Full):
+    """Stores have room, but copies in them don't count: nothing written there could be acknowledged."""
+
+    reason = "WeakStores"
+
+
 class Suspicious(CloudmeshError):
     """What the store says isn't believed: its identity marker is missing or another one's."""
 

@@ -251,9 +251,9 @@ def choose(
         stay = 0 if held else 1
         ranked.append(((stay, points, order) if rule.prefer in STICKY else (points, stay, order), view, points))
     ranked.sort(key=lambda item: item[0])
-    picked = _spread(rule, [view for _, view, _ in ranked])
+    picked = _counting(rule, _spread(rule, [view for _, view, _ in ranked]), [view for _, view, _ in ranked])
     names = tuple(view.config.name for view in picked)
-    counting = sum(1 for view in picked if view.info.strong or rule.weak_copies == "Count")
+    counting = sum(1 for view in picked if _counts(rule, view))
     verdicts: tuple[Verdict, ...] = ()
     if explain:
         points_of = {view.config.name: points for _, view, points in ranked}
@@ -284,6 +284,52 @@ def _spread(rule: PlacementRule, ranked: Sequence[StoreView]) -> list[StoreView]
             picked.append(view)
     picked += [view for view in ranked if view not in picked][: rule.copies - len(picked)]
     return picked
+
+
+def _counts(rule: PlacementRule, view: StoreView) -> bool:
+    return view.info.strong or rule.weak_copies == "Count"
+
+
+def _counting(rule: PlacementRule, picked: list[StoreView], ranked: Sequence[StoreView]) -> list[StoreView]:
+    """What was picked, the last of the copies that don't count exchanged for the best that do, where no write could be
+    acknowledged else."""
+    lacking = rule.min_copies - sum(1 for view in picked if _counts(rule, view))
+    better = [view for view in ranked if view not in picked and _counts(rule, view)]
+    if not 0 < lacking <= len(better):
+        return picked
+    idle = [view for view in picked if not _counts(rule, view)][-lacking:]
+    return [view for view in picked if view not in idle] + better[:lacking]
+
+
+def weakness(rule: PlacementRule, stores: Iterable[StoreView]) -> str:
+    """That so many copies as a rule needs lie in these stores only if those in weak ones count too, and which those
+    are; empty if that isn't so."""
+    found = list(stores)
+    weak = [view.config.name for view in found if not _counts(rule, view)]
+    strong = len(found) - len(weak)
+    if not weak or not strong < rule.min_copies <= len(found):
+        return ""
+    return (
+        f"rule '{rule.name}' needs copies in {rule.min_copies} strong stores before a write is acknowledged, and there"
+        f" are {strong}: {', '.join(weak)} can't tie a write to what is there, and copies in such weak stores count"
+        " only if the rule says `weakCopies: Count`"
+    )
+
+
+def never_written(rules: Iterable[PlacementRule], stores: Sequence[StoreView]) -> str:
+    """Which rules no write can ever be acknowledged by, since their stores are weak; empty if there are none."""
+    told = (
+        weakness(
+            rule,
+            [
+                view for view in stores
+                if view.config.access == "ReadWrite" and view.config.name not in rule.but
+                and (not rule.only or view.config.name in rule.only)
+            ],
+        )
+        for rule in rules
+    )  # fmt: skip
+    return "; ".join(filter(None, told))
 
 
 def by_way_out(copies: Iterable[Copy], views: Mapping[str, StoreView]) -> list[Copy]:

@@ -321,6 +321,8 @@ def _ready(conditions: c.Conditions, seen: Seen, quote: Mapping[str, Any] | None
         told = summary.quote_waits or "what the change takes is being counted"
         words = told if quote is None else quote_words(quote, names.ANNOTATION_APPROVED_QUOTE)
         conditions.ready("False", c.REASON_AWAITING_APPROVAL, words, reconciling=True)
+    elif summary.never_written:
+        conditions.ready("False", "InvalidRequest", summary.never_written, stalled=True)
     elif summary.corrupted:
         conditions.ready("False", c.REASON_REPAIRING, "damaged copies are made anew", reconciling=True)
     else:

@@ -13,12 +13,12 @@ from cloudmesh.data import names
 from cloudmesh.data.allowance import Allowance, Grant
 from cloudmesh.data.catalog.ports import ABSENT, ANY, Catalog
 from cloudmesh.data.config import DirectoryConfig
-from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, ReadOnly, Suspicious
+from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, ReadOnly, Suspicious, Weak
 from cloudmesh.data.memory import Memory, of_write
 from cloudmesh.data.mesh import KEPT, Member, Mesh, own_path
 from cloudmesh.data.model import MICROS, TRASH, Copy, Entry, Intent, Target, link_of
 from cloudmesh.data.ours import is_ours
-from cloudmesh.data.placement import Chosen, Facts, choose
+from cloudmesh.data.placement import Chosen, Facts, choose, weakness
 from cloudmesh.data.plan import SETTLE_AFTER
 from cloudmesh.data.stores.ports import Folders, Object
 from cloudmesh.data.upload import Outcome, upload
@@ -450,13 +450,21 @@ class Writer:
         views = self.mesh.views()
         told = choose(facts, self.config.rules, views, self.now(), holding=holding, growth=growth, explain=True)
         reasons = [f"{v.store}: {v.why}" for v in told.verdicts if not v.chosen]
+        others = "; ".join(reasons) or "there are no others"
+        weak = weakness(told.rule, [view for view in views if view.config.name in told.stores])
         message = (
-            f"rule '{told.rule.name}' needs {told.rule.min_copies} copies before a write is acknowledged, and"
-            f" {told.counting} stores can take one ({'; '.join(reasons) or 'there are no others'})"
+            f"{weak} ({others})"
+            if weak
+            else (
+                f"rule '{told.rule.name}' needs {told.rule.min_copies} copies before a write is acknowledged, and"
+                f" {told.counting} stores can take one ({others})"
+            )
         )
-        if all("doesn't answer" not in reason for reason in reasons):
-            return ReadOnly(message) if any("read-only" in reason for reason in reasons) else Full(message)
-        return Transient(message)
+        if any("doesn't answer" in reason for reason in reasons):
+            return Transient(message)
+        if weak:
+            return Weak(message)
+        return ReadOnly(message) if any("read-only" in reason for reason in reasons) else Full(message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,3 +126,19 @@ async def test_verified_is_unknown_before_anything_was(s: Scene) -> None:
         tells(s, corrupted=1)
         await s.settle(30)
         assert s.condition("Verified")[0] == "False"
+
+
+@scene
+async def test_rules_that_nothing_can_be_written_by_are_told_before_anybody_writes(s: Scene) -> None:
+    s.secret()
+    s.store()
+    s.directory()
+    async with s.operator():
+        await s.settle()
+        tells(s, never_written="rule 'default' needs copies in 1 strong stores")
+        await s.settle(30)
+        assert s.condition() == ("False", "InvalidRequest", "rule 'default' needs copies in 1 strong stores")
+        assert s.condition("Stalled")[0] == "True"
+        tells(s, never_written="")
+        await s.settle(30)
+        assert s.condition()[0] == "True"

@@ -5,7 +5,7 @@ import pytest
 from cloudmesh.data import plugins
 from cloudmesh.data.config import Match, PlacementRule, Prices, StoreConfig
 from cloudmesh.data.model import MICROS
-from cloudmesh.data.placement import Facts, StoreView, choose, path_matches, rule_of
+from cloudmesh.data.placement import Facts, StoreView, choose, never_written, path_matches, rule_of
 from cloudmesh.data.stores.ports import StoreInfo
 from cloudmesh.engine.errors import InvalidRequest
 
@@ -137,6 +137,30 @@ def test_weak_copies_count_only_where_a_rule_says_so():
     assert (found.stores, found.counting, found.enough) == (("a", "b", "c"), 1, False)
     found = chosen(stores, copies=3, min_copies=2, prefer="Sequential", weak_copies="Count")
     assert (found.counting, found.enough) == (3, True)
+
+
+def test_a_strong_store_takes_the_place_of_the_last_weak_one_where_nothing_could_be_written_else():
+    stores = [view("a", info=WEAK), view("b", info=WEAK), view("c"), view("d")]
+    found = chosen(stores, copies=2, min_copies=1, prefer="Sequential")
+    assert (found.stores, found.counting) == (("a", "c"), 1)
+    assert chosen(stores, copies=2, min_copies=2, prefer="Sequential").stores == ("c", "d")
+    assert chosen(stores, copies=2, prefer="Sequential", weak_copies="Count").stores == ("a", "b")
+    # there are too few of them: it stays as the user's order says
+    assert chosen(stores[:3], copies=2, min_copies=2, prefer="Sequential").stores == ("a", "b")
+
+
+def test_rules_that_only_weak_stores_could_meet_are_told():
+    stores = [view("a", info=WEAK), view("b", info=WEAK), view("c")]
+    rules = [
+        PlacementRule("fine", only=("a", "c")), PlacementRule("weak", only=("a", "b")),
+        PlacementRule("counts", only=("a", "b"), weak_copies="Count"), PlacementRule("more", copies=3, min_copies=2),
+    ]  # fmt: skip
+    told = never_written(rules, stores)
+    assert told.count("weakCopies: Count") == 2
+    assert "rule 'weak' needs copies in 1 strong stores before a write is acknowledged, and there are 0: a, b" in told
+    assert "rule 'more' needs copies in 2 strong stores before a write is acknowledged, and there are 1: a, b" in told
+    # too few stores of any kind are another matter
+    assert never_written([PlacementRule(copies=4, min_copies=4)], stores) == ""
 
 
 RULES = (

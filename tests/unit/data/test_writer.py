@@ -8,7 +8,8 @@ from tests.unit.data.virtual import until_it_lives, virtual
 
 from cloudmesh.data.catalog.ports import ABSENT
 from cloudmesh.data.config import PlacementRule, StoreConfig
-from cloudmesh.data.errors import Changed, Exists, InvalidName
+from cloudmesh.data.errors import Changed, Exists, InvalidName, Weak
+from cloudmesh.data.placement import never_written
 from cloudmesh.data.upload import SourceFailed
 from cloudmesh.engine.errors import CloudmeshError, Conflict, InvalidRequest, Transient
 from cloudmesh.testing.directories.world import Fault, Killed, World, chunked
@@ -365,3 +366,27 @@ async def test_names(w: World):
         await w.put("d", OLD)
     with pytest.raises(InvalidName):
         await w.put("A/below", OLD)
+
+
+WEAK_ONE, WEAK_TWO = (StoreConfig(name, "memory", settings={"conditional": "None"}) for name in ("weak", "weaker"))
+
+
+@virtual([WEAK_ONE, WEAK_TWO])
+async def test_a_refusal_names_stores_that_are_weak_and_the_field(w: World):
+    with pytest.raises(Weak, match=r"weak, weaker can't tie a write .* only if the rule says `weakCopies: Count`"):
+        await w.put("f", NEW)
+    assert never_written(w.config.rules, w.mesh.views())
+    await w.use(rules=(PlacementRule(prefer="Sequential", weak_copies="Count"),))
+    assert not never_written(w.config.rules, w.mesh.views())
+    await w.put("f", NEW)
+    assert await w.read("f") == NEW
+
+
+@virtual([WEAK_ONE, WEAK_TWO, StoreConfig("strong", "memory")])
+async def test_while_the_strong_store_is_away_a_refusal_is_for_now(w: World):
+    await w.put("f", OLD)
+    assert sorted(await w.copies("f")) == ["strong", "weak"]
+    w.faults.down.add("strong")
+    await asyncio.sleep(60)
+    with pytest.raises(Transient, match=r"`weakCopies: Count` \(strong: it doesn't answer"):
+        await w.put("g", NEW)

@@ -36,6 +36,7 @@ from cloudmesh.data.memory import Memory
 from cloudmesh.data.mesh import Member, Mesh
 from cloudmesh.data.model import Totals
 from cloudmesh.data.mover import Mover
+from cloudmesh.data.placement import never_written
 from cloudmesh.data.recovery import ALL, Recovery
 from cloudmesh.data.tree import Tree, wall
 from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient
@@ -484,6 +485,7 @@ class Gateway:
             corrupted=totals.states.get("Corrupt", 0), stores=tuple(stores),
             entries=totals.files + totals.directories, snapshot_at=self.journal.snapshot_at,
             under_replicated=self.census.counted.under_replicated, unreachable=self.census.counted.unreachable,
+            never_written=never_written(self.mesh.config.rules, self.mesh.views()),
             troubles=self.troubles(), clock_ahead_ms=self.mesh.ahead_ms(),
             emptied=self.emptying is not None and self.emptying.done and (self.left or not self.catalog.shared),
             ended=self.left,
