@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 VERIFIED = 4 << 20
 """Files up to this size are compared with their digest before the first byte is given, if they are read whole."""
+ALL = 1 << 62
+"""As a time: intents on which somebody works too."""
 WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 0.0)
 """Seconds between tries to read a file that is being written."""
 
@@ -163,10 +165,12 @@ class Tree:
                 first = await anext(stream, b"")
             except Transient:
                 # it may be written anew just now: its stores have the new content, the catalogue hasn't yet
-                changing = there.id in self.writer.live.values() or await self.catalog.entry(names.clean_path(path))
+                changing = (
+                    await self._being_written(there.id) or await self.catalog.entry(names.clean_path(path)) != there
+                )
                 # or its objects just got other names
                 moved = set(await self.readable(entry)) - set(copies)
-                if not wait or (changing is not True and changing == there and not moved):
+                if not wait or not (changing or moved):
                     raise
                 await asyncio.sleep(wait)
             else:
@@ -319,13 +323,19 @@ class Tree:
         elif copy.state == "Linked":
             # nothing of it is ours to mend
             return
-        elif copy.entry in self.writer.live.values():
-            # a write of ours that is just being committed changes the tag too
+        elif await self._being_written(copy.entry):
+            # a write that isn't committed yet changes the tag too; one that broke off is told by its recovery
             return
         elif not isinstance(error, NotFound):
             await self._mark(copy, "Stale", str(error))
         elif await member.absence_counts():
             await self._mark(copy, "Missing", str(error))
+
+    async def _being_written(self, entry_id: str) -> bool:
+        """Whether a write of a file is under way, in this process or through another gateway of the directory."""
+        if entry_id in self.writer.live.values():
+            return True
+        return any(i.kind == "Put" and i.entry == entry_id for i in await self.catalog.intents(until=ALL))
 
     async def _still_linked(self, entry: Entry, copies: Sequence[tuple[Copy, Member]]) -> None:
         """Where nothing is to be read, whether a link's object is there all the same."""

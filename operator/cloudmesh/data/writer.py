@@ -130,8 +130,10 @@ class Writer:
             finally:
                 self.live.pop(begun.intent.id, None)
                 begun.grant.release()
-            if entry.tags or entry.content_type not in PLAIN or (begun.old is not None and self.config.versions):
-                # what no object carries, and a rule may go by or people come back to
+            carried = all(t.key == own_key(begun.members[t.store], clean) for t in begun.intent.targets)
+            kept = begun.old is not None and self.config.versions
+            if entry.tags or entry.content_type not in PLAIN or kept or not carried:
+                # what no object carries, such as its name if it lies elsewhere, and rules or people come back to
                 await self._journaled()
             return entry
         finally:

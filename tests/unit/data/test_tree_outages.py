@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Any
 
 import pytest
 from tests.unit.data.virtual import virtual
@@ -9,6 +10,7 @@ from tests.unit.data.virtual import virtual
 from cloudmesh.data.config import PlacementRule, StoreConfig
 from cloudmesh.data.errors import Full, Missing
 from cloudmesh.data.mesh import MARKER
+from cloudmesh.data.tree import Tree
 from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient
 from cloudmesh.testing.directories.world import Fault, World, chunked
 
@@ -74,6 +76,27 @@ async def test_object_changed_behind_our_back_is_not_read(w: World):
     await asyncio.sleep(700)
     await w.settle()
     assert w.objects("a") == {"f": OLD, second: b"somebody else's"}
+
+
+@virtual(**TWO)
+async def test_a_read_through_another_gateway_while_it_is_written_in_place(w: World):
+    await w.put("f", OLD)
+    other = Tree(w.catalog, w.mesh, w.journal, now=w.now)
+    commit = w.catalog.commit_put
+
+    async def late(*asked: Any, **told: Any) -> Any:
+        await asyncio.sleep(1)
+        return await commit(*asked, **told)
+
+    w.catalog.commit_put = late
+    writing = asyncio.create_task(w.put("f", NEW))
+    await asyncio.sleep(0.5)
+    assert w.holders(NEW) == "ab"
+    _, chunks = await other.read("f")
+    assert b"".join([chunk async for chunk in chunks]) == NEW
+    await writing
+    assert await w.states("f") == "a:Whole b:Whole"
+    assert not (await w.catalog.totals()).states
 
 
 @virtual()
@@ -268,6 +291,11 @@ async def test_what_no_object_carries_is_in_the_journal_when_a_write_is_acknowle
     await w.put("tagged", b"x", tags={"of": "mine"})
     assert await unwritten() == 0
     await w.put("typed", b"x", content_type="text/csv")
+    assert await unwritten() == 0
+    await w.tree.move("plain", "moved")
+    # the object of that name is another file's still
+    await w.put("plain", b"y")
+    assert w.objects("a")["plain"] == b"x"
     assert await unwritten() == 0
 
 
