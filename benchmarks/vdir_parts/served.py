@@ -15,7 +15,8 @@ from typing import Any
 
 import bcrypt
 from tests.testbed import sftpserver
-from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, free_port
+from tests.testbed.ports import free_port
+from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY
 
 from cloudmesh.data import config as configs
 from cloudmesh.data.client import Vdir

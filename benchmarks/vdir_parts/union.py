@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from tests.testbed import artifacts, sftpserver
-from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, free_port
+from tests.testbed.ports import free_port
+from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY
 
 from benchmarks.vdir_parts.places import BOX, EAST, NAMES, NAS, WEST, Places
 from benchmarks.vdir_parts.real import Step

@@ -36,6 +36,7 @@ import pytest
 from tests import install
 from tests.testbed import s3server
 from tests.testbed.kubectl import TestCluster
+from tests.testbed.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -215,12 +216,6 @@ def _wait_for_port(command: str) -> None:
             return
 
 
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 def follow(
     page: Path,
     folder: Path,
@@ -291,7 +286,7 @@ def environment(cluster: TestCluster, tmp_path: Path) -> dict[str, str]:
 def test_page_says_what_happens(page: str, cluster: TestCluster, environment: dict[str, str], tmp_path: Path) -> None:
     """Every command of the page works, and prints what the page says."""
     namespace, own = f"t-docs-{secrets.token_hex(3)}", "namespace/tutorial created" in (install.ROOT / page).read_text()
-    changes = {"tutorial": namespace, "8001": _free_port(), "8080": _free_port()}
+    changes = {"tutorial": namespace, "8001": str(free_port()), "8080": str(free_port())}
     folder = tmp_path / "work"
     folder.mkdir()
     for name in ("build", "charts", "manifests"):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.testbed import artifacts
 from tests.testbed.console import TestbedError
-from tests.testbed.s3server import free_port
+from tests.testbed.ports import free_port
 
 ACCOUNT = "suite"
 KEY = base64.b64encode(b"suite-account-key-77c2").decode()

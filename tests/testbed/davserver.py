@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.testbed import artifacts, pki
 from tests.testbed.console import TestbedError
+from tests.testbed.ports import free_port
 
 USER, UID = "files", 20_701
 PASSWORD = "suite-password-91d0"
@@ -73,9 +74,7 @@ class DavServer:
     """
 
     def __init__(self, host: str, folder: Path, *, room: str = "", tls: bool = False) -> None:
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port(host)
         self.host, self.folder = host, folder
         self.url = f"{'https' if tls else 'http'}://{host}:{self.port}"
         self.authority = ""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.testbed import artifacts
 from tests.testbed.console import TestbedError
-from tests.testbed.s3server import free_port
+from tests.testbed.ports import free_port
 
 START_SECONDS = 30.0
 

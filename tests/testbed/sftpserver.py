@@ -15,6 +15,7 @@ from pathlib import Path
 from cloudmesh.compute.access import make_key_pair
 from tests.contract.compute.ssh.sshd import find_sshd
 from tests.testbed.console import TestbedError
+from tests.testbed.ports import free_port
 
 USER, UID = "files", 20_700
 PASSWORD = "suite-password-7c1e"
@@ -57,9 +58,7 @@ class SftpServer:
     """
 
     def __init__(self, host: str, folder: Path, *, room: str = "", startups: int = 200) -> None:
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port(host)
         self.host, self.folder = host, folder
         self.path = f"{folder}/data"
         """Of the folder in which the account may write, on the server."""

@@ -13,13 +13,14 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from tests.testbed import artifacts
 from tests.testbed.console import TestbedError
+from tests.testbed.ports import free_port
 
 LOOPBACK = "127.0.0.1"
 USER, KEY = "test:tester", "testing-9f2c"
@@ -57,7 +58,7 @@ class SwiftServer:
         self._keystone = keystone
         self.host = host
         self._hosts = dict.fromkeys(("memcached", *_MEMBERS), LOOPBACK) | {"proxy": host, "keystone": host}
-        self._ports = _free_ports(self._hosts)
+        self._ports = {name: free_port(host) for name, host in self._hosts.items()}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.url = f"http://{host}:{self._ports['proxy']}"
         self.auth_url = f"{self.url}/auth/v1.0"
@@ -250,17 +251,6 @@ def swift(*, keystone: bool = False, host: str = LOOPBACK) -> Iterator[SwiftServ
             yield server
         finally:
             server.stop()
-
-
-def _free_ports(hosts: Mapping[str, str]) -> dict[str, int]:
-    """A port for each name, on its address."""
-    with contextlib.ExitStack() as held:
-        ports = {}
-        for name, host in hosts.items():
-            probe = held.enter_context(socket.socket())
-            probe.bind((host, 0))
-            ports[name] = int(probe.getsockname()[1])
-        return ports
 
 
 def _keeps_attributes(folder: str) -> bool:

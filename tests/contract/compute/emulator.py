@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+
+from tests.testbed.ports import free_port
 
 SWITCHES = {
     # moto takes any type, image and key without them
@@ -23,9 +24,7 @@ START_SECONDS = 60.0
 @contextlib.contextmanager
 def moto_server() -> Iterator[str]:
     """Base URL of a server that answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],

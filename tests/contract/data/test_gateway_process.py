@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.testbed.ports import free_port
 from tests.unit.data.gateway_scene import AUTH, OPERATOR_TOKEN, PASSWORD, basic, until
 
 from cloudmesh.data import config as configs
@@ -37,9 +38,7 @@ class Process:
             "default", "lab", "u", "i", tuple(stores), auth=AUTH, operator_token=OPERATOR_TOKEN
         )
         self.file.write_bytes(configs.dump(self.config))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Vdir:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 from images.compose import ROOT, build_go, default_cache
+from tests.testbed.ports import free_port
 
 from cloudmesh.functions.image.auth import Credentials
 from cloudmesh.functions.image.transport import Endpoint, Timing, Transport
@@ -23,13 +23,6 @@ from cloudmesh.functions.image.transport import Endpoint, Timing, Transport
 def registry_binary() -> Path:
     """The program of the registry image."""
     return build_go(ROOT / "images" / "registry", default_cache() / "go")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -85,7 +78,7 @@ async def distribution(registry_binary: Path, tmp_path: Path) -> AsyncIterator[D
     folder = tmp_path / "registry"
     folder.mkdir()
     password = secrets.token_urlsafe(32)
-    ports = _free_port(), _free_port()
+    ports = free_port(), free_port()
     (folder / "htpasswd").write_text(f"cloudmesh:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}\n")
     storage = f"filesystem: {{rootdirectory: {folder}/data}}"
     common = "version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\n"

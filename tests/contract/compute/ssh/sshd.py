@@ -15,6 +15,7 @@ from pathlib import Path
 
 from images import debian
 from images.compose import default_cache
+from tests.testbed.ports import free_port
 
 from cloudmesh.compute.access import make_key_pair
 
@@ -122,7 +123,7 @@ def running(users: Sequence[str], addresses: Sequence[str] = ("127.0.0.1",)) -> 
         uids = {user: 20_000 + number for number, user in enumerate(users)}
         lines += [f"{user}:x:{uid}:{uid}::{root}/home/{user}:/bin/bash" for user, uid in uids.items()]
         (root / "passwd").write_text("\n".join([*lines, ""]))
-        sshd = Sshd(root, _free_port(), public, client, client_public, uids)
+        sshd = Sshd(root, free_port(), public, client, client_public, uids)
         for user in users:
             sshd.reset(user)
         listen = "".join(f"ListenAddress {address}:{sshd.port}\n" for address in addresses)
@@ -142,15 +143,6 @@ def running(users: Sequence[str], addresses: Sequence[str] = ("127.0.0.1",)) -> 
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         shutil.rmtree(root, ignore_errors=True)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def _wait_until_up(sshd: Sshd, address: str, process: subprocess.Popen[bytes]) -> None:
