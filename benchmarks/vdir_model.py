@@ -3,9 +3,11 @@
 Each history ends with all faults over, everything looked at, the catalogue thrown away, and one made anew from the
 stores alone. First over stores in memory, on virtual clocks, one process a core. Then (figures named `real_…`) a
 gateway's process over two S3 servers behind fault proxies, a volume that gets unmounted, and an SFTP server; and
-`rclone union` over the same kinds of stores, with the same writes, deletions, reads and outages (`union_…`), spared the
-deaths, the single calls that fail, and the renames. BENCH_OPERATIONS is the number in memory (10,000),
-BENCH_REAL_OPERATIONS that on real stores (300: some minutes), BENCH_SEED draws others.
+`rclone union` over the same kinds of stores, every file on each, with the same writes, deletions, reads, outages and
+calls that fail (`union_…`), spared the deaths and the renames.
+
+BENCH_OPERATIONS is the number in memory (10,000), BENCH_REAL_OPERATIONS that on real stores (300: some minutes; 10,000
+take more than an hour), BENCH_RIVAL_SECONDS the time of the rival (150), BENCH_SEED draws others.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ SEED = int(os.environ.get("BENCH_SEED", "1"))
 HISTORIES = 25
 """That a process draws at once."""
 STEPS = 60
-RIVAL_SECONDS = 150.0
+RIVAL_SECONDS = float(os.environ.get("BENCH_RIVAL_SECONDS", "150"))
 """After which the rival is judged by what it has done."""
-REAL_STEPS = 110
+REAL_STEPS = min(400, max(110, REAL_OPERATIONS // 10))
 """Of a history on real stores."""
 
 

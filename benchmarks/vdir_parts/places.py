@@ -8,6 +8,7 @@ import random
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +24,8 @@ EAST, WEST, NAS, BOX = NAMES = ("east", "west", "nas", "box")
 """Two S3 servers, a volume, and a folder on an SFTP server."""
 _CUTS: tuple[Action, ...] = ("answer", "answer", "answer_after", "cut_before", "cut_after", "duplicate", "garbage")
 _OPERATIONS = ("PutObject", "GetObject", "HeadObject", "DeleteObject", "ListObjectsV2", "CopyObject", ".*")
+Fault = tuple[str, Rule]
+"""An S3 server, and what goes wrong there."""
 _REFUSALS = ((500, "InternalError"), (503, "SlowDown"), (503, "ServiceUnavailable"))
 
 
@@ -125,15 +128,19 @@ class Places:
         else:
             self.sftp.start()
 
-    def fault(self, numbers: random.Random) -> str:
-        """A few calls of an S3 server will go wrong; in words."""
+    def draw(self, numbers: random.Random) -> Fault:
+        """A few calls of an S3 server that are to go wrong."""
         name, action = numbers.choice(list(self._servers)), numbers.choice(_CUTS)
         status, code = numbers.choice(_REFUSALS)
         if action == "garbage":
             status = 502
         operation, times, skip = numbers.choice(_OPERATIONS), numbers.randint(1, 3), numbers.randint(0, 3)
-        self._proxies.proxies[name].add(action, operation, status=status, code=code, times=times, skip=skip)
-        return f"{name}: {action} {operation} x{times} after {skip}"
+        return name, Rule(action, operation, status=status, code=code, times=times, skip=skip)
+
+    def fault(self, fault: Fault) -> None:
+        """They will."""
+        name, rule = fault
+        self._proxies.proxies[name].rules.append(replace(rule))
 
     def sweep(self) -> None:
         """Takes away what was left where the volume wasn't mounted."""

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.vdir_parts.places import NAMES, Places
-from benchmarks.vdir_parts.served import PREFIX, Served
+from benchmarks.vdir_parts.served import PREFIX, Served, opened
+from cloudmesh.data.catalog.rebuild import Source, rebuild
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.client import Vdir
 from cloudmesh.data.config import PlacementRule
 from cloudmesh.data.errors import Changed, Exists, Missing
 from cloudmesh.data.mesh import HIDDEN, KEPT
+from cloudmesh.data.tree import wall
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, NameConflict
 from cloudmesh.testing.directories.checks import Allowed, Tally, short, snapshot
 
@@ -32,8 +34,8 @@ LARGE = 9 << 20
 SETTLE_SECONDS = 240.0
 ALL = 1 << 62
 
-Step = tuple[str, str, bytes]
-"""What a rival does too: what, with which path or store, and a file's content."""
+Step = tuple[str, str, Any]
+"""What a rival does too: what, with which path or store, and a file's content, or the calls that go wrong."""
 
 
 class RealModel:
@@ -195,7 +197,9 @@ class RealModel:
         if draw < 0.15:
             self._kill = True
         elif draw < 0.5:
-            self.places.fault(self.numbers)
+            fault = self.places.draw(self.numbers)
+            self.steps.append(("fault", "", fault))
+            self.places.fault(fault)
         elif store in self.places.down:
             self.steps.append(("back", store, b""))
             self.places.back(store)
@@ -212,11 +216,29 @@ class RealModel:
         self.places.calm()
         self.tally.checks += 1
         before = self._at_rest()
+        if before is not None:
+            asyncio.run(self._compare(before))
         for path in self.served.catalog.iterdir():
             path.unlink()
-        after = self._at_rest()
+        self._at_rest()
         self.served.start()
-        if before is not None and after is not None and before != after:
+
+    async def _compare(self, before: Mapping[str, Any]) -> None:
+        """Makes a catalogue anew beside the one that a gateway left, before the next one changes anything."""
+        path = self.served.catalog.with_name("anew.sqlite")
+        for old in path.parent.glob("anew.sqlite*"):
+            old.unlink()
+        stores = {config.name: opened(config) for config in self.served.config.stores}
+        catalog = SqliteCatalog(path)
+        await catalog.open()
+        try:
+            await rebuild([Source(name, PREFIX, store) for name, store in stores.items()], catalog, now=wall())
+            after = await self._snapshot(catalog)
+        finally:
+            await catalog.close()
+            for store in stores.values():
+                await store.close()
+        if before != after:
             differing = [
                 f"{key}: {before.get(key)} became {after.get(key)}"
                 for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)
@@ -283,11 +305,14 @@ class RealModel:
                 await self._known(catalog, store)
             for words in await catalog.fsck():
                 self.tally.blame("wrong", words)
-            told = await snapshot(cast(Any, catalog))
-            # nobody has looked yet at what is in the trash and whose store was away
-            return {key: self._there(value) if key.startswith("trash ") else value for key, value in told.items()}
+            return await self._snapshot(catalog)
         finally:
             await catalog.close()
+
+    async def _snapshot(self, catalog: SqliteCatalog) -> Mapping[str, Any]:
+        told = await snapshot(cast(Any, catalog))
+        # nobody has looked yet at what is in the trash and whose store was away
+        return {key: self._there(value) if key.startswith("trash ") else value for key, value in told.items()}
 
     async def _known(self, catalog: SqliteCatalog, store: str) -> None:
         folder = self.places.folder(store)

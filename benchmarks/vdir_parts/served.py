@@ -21,6 +21,8 @@ from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY
 from cloudmesh.data import config as configs
 from cloudmesh.data.client import Vdir
 from cloudmesh.data.config import AuthConfig, DirectoryConfig, PlacementRule, StoreConfig
+from cloudmesh.data.stores.ports import Store
+from cloudmesh.data.stores.registry import StoreContext, maker
 
 USER, PASSWORD, OPERATOR, BUCKET, PREFIX = "bench", "bench", "bench-operator", "lab", "lab/"
 START_SECONDS = 90.0
@@ -50,6 +52,12 @@ def of_sftp(name: str, server: sftpserver.SftpServer) -> StoreConfig:
         "path": server.path,
     }  # fmt: skip
     return StoreConfig(name, "sftp", settings, _secret(ssh__privatekey=server.client_key), prefix=PREFIX)
+
+
+def opened(config: StoreConfig) -> Store:
+    """A store, in this process."""
+    keys = {name: base64.b64decode(value) for name, value in config.credentials.items()}
+    return maker(config.kind)(StoreContext(config.name, config.settings, keys, mount=config.mount, allow_private=True))
 
 
 class Served:

@@ -109,6 +109,8 @@ class Union:
                 self._places.lose(at)
             case "back":
                 self._places.back(at)
+            case "fault":
+                self._places.fault(content)
             case _:
                 self._places.calm()
                 self._judge()
@@ -152,7 +154,8 @@ def _settings(places: Places, folder: Path) -> dict[str, str]:
         "type": "sftp", "host": places.sftp.host, "port": str(places.sftp.port), "user": sftpserver.USER,
         "key_file": str(key), "shell_type": "none",
     }  # fmt: skip
-    upstreams = (f"{EAST}:{BUCKET}", f"{WEST}:{BUCKET}", str(places.nas), f"{BOX}:{places.sftp.path}")
+    # what is nearest is read first
+    upstreams = (str(places.nas), f"{EAST}:{BUCKET}", f"{WEST}:{BUCKET}", f"{BOX}:{places.sftp.path}")
     remotes["u"] = {
         "type": "union", "upstreams": " ".join(upstreams), "create_policy": "all", "action_policy": "all",
         "search_policy": "ff", "cache_time": "0",
@@ -173,7 +176,7 @@ def union(folder: Path, places: Places) -> Iterator[Union]:
     port = free_port("127.0.0.1")
     command = [
         str(root / "usr/bin/rclone"), "rcd", "--rc-no-auth", "--rc-serve", "--rc-addr", f"127.0.0.1:{port}",
-        "--low-level-retries", "1", "--retries", "1", "--contimeout", "3s", "--timeout", "20s",
+        "--low-level-retries", "3", "--retries", "1", "--contimeout", "3s", "--timeout", "20s",
     ]  # fmt: skip
     with (folder / "rclone.log").open("wb") as log:
         process = subprocess.Popen(
