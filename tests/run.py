@@ -7,6 +7,8 @@
 The test bed and the images are made beside the fast gates. Called by the Makefile with the parts and their budgets in
 minutes: `python -m tests.run lint=1 unit=2 e2e=8`. A part's output goes to `build/tests-PART.log` and is shown when the
 part ends.
+
+On the real Kubernetes a test that failed is tried once more, see `tests.unsteady`; elsewhere a failure is a failure.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import unsteady
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-BUILD = ROOT / "build"
 
 LINT = (
     ("ruff", [BIN / "ruff", "check", "."]),
@@ -63,6 +66,10 @@ class Outcome:
     good: bool
     counts: str = ""
     """What pytest said last."""
+    unsteady: tuple[str, ...] = ()
+    """Tests that failed, and passed when they were run again."""
+    log: Path | None = None
+    """Of the first run."""
 
 
 def say(text: str) -> None:
@@ -74,10 +81,13 @@ class Suite:
 
     Args:
         budgets: part -> minutes.
+        root: The checkout.
     """
 
-    def __init__(self, budgets: dict[str, float]) -> None:
+    def __init__(self, budgets: dict[str, float], root: Path = ROOT) -> None:
         self._budgets = budgets
+        self._root = root
+        self._build = root / "build"
         self._beside: dict[str, tuple[subprocess.Popen[bytes], threading.Lock]] = {}
         self._running: set[subprocess.Popen[bytes]] = set()
         self._shown = threading.Lock()
@@ -86,7 +96,7 @@ class Suite:
 
     def run(self) -> None:
         """Runs all parts; the gates alone, since they are told soonest, then lane beside lane."""
-        BUILD.mkdir(exist_ok=True)
+        self._build.mkdir(exist_ok=True)
         self._start_beside(self._budgets.keys())
         if "lint" in self._budgets:
             self._part("lint", [])
@@ -101,13 +111,12 @@ class Suite:
         """Starts what parts need; the first start on a machine takes 10 minutes and more."""
         for name in dict.fromkeys(need for part in parts for need in NEEDS.get(part, ())):
             with self._log(name).open("wb") as out:
-                process = subprocess.Popen(BESIDE[name], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+                process = subprocess.Popen(BESIDE[name], cwd=self._root, stdout=out, stderr=subprocess.STDOUT)
             self._beside[name] = process, threading.Lock()
-            say(f"{name}: started beside the fast tests, see {self._log(name).relative_to(ROOT)}")
+            say(f"{name}: started beside the fast tests, see {self._log(name).relative_to(self._root)}")
 
-    @staticmethod
-    def _log(name: str) -> Path:
-        return BUILD / f"{name.replace(' ', '-')}.log"
+    def _log(self, name: str) -> Path:
+        return self._build / f"{name.replace(' ', '-')}.log"
 
     def _has(self, need: str) -> bool:
         """Waits for what was started beside; tells the first time how it went."""
@@ -137,29 +146,54 @@ class Suite:
     def _part(self, part: str, before: list[str]) -> None:
         """Runs a part and shows its output; the end of a run in which the gates or the unit tests fail."""
         start = time.monotonic()
-        log = BUILD / f"tests-{part}.log"
-        say(f"{part}: starts, see {log.relative_to(ROOT)}")
-        with log.open("wb") as out:
-            if part == "lint":
+        log = self._build / f"tests-{part}.log"
+        say(f"{part}: starts, see {log.relative_to(self._root)}")
+        steady: tuple[str, ...] = ()
+        if part == "lint":
+            with log.open("wb") as out:
                 failed = [name for name, command in LINT if not self._command(list(map(str, command)), out.fileno())]
-            else:
-                spread = SPREAD if part in LANES["processes"] else []
-                command = [sys.executable, "-m", "pytest", f"tests/{part}", "-q", "--durations=5", *spread]
-                failed = [] if self._command([*before, *command], out.fileno()) else [part]
-        seconds = time.monotonic() - start
+        else:
+            unsteady.forget(self._build, part, log)
+            failed = [] if self._tests(part, before, log) else [part]
         text = log.read_text(errors="replace")
         counts = [line for line in text.splitlines() if COUNT.search(line)][-1:] if part != "lint" else []
+        if failed and part in unsteady.PARTS:
+            steady = self._again(part, log)
+            failed = [] if steady else failed
+        seconds = time.monotonic() - start
         with self._shown:
             print(text, end="", flush=True)
             say(f"{part}: {', '.join(failed) + ' FAILED' if failed else 'ok'} after {seconds:.0f} s")
-        self.outcomes.append(Outcome(part, seconds, 60 * self._budgets[part], not failed, "".join(counts)))
+        self.outcomes.append(Outcome(part, seconds, 60 * self._budgets[part], not failed, "".join(counts), steady, log))
         if failed and part in ("lint", "unit") and not {"CI_FULL", "KEEP_GOING"} & os.environ.keys():
             self._ended.set()
             for process in list(self._running):
                 process.send_signal(signal.SIGINT)
 
+    def _tests(self, part: str, before: list[str], log: Path, *more: str) -> bool:
+        """Runs the tests of a part; each part that may be tried again has what it remembers to itself."""
+        if part in LANES["processes"]:
+            more = (*SPREAD, *more)
+        if part in unsteady.PARTS:
+            more = (*unsteady.remember(self._build, part, log), *more)
+        command = [sys.executable, "-m", "pytest", f"tests/{part}", "-q", "--durations=5", *more]
+        with log.open("wb") as out:
+            return self._command([*before, *command], out.fileno())
+
+    def _again(self, part: str, log: Path) -> tuple[str, ...]:
+        """Runs what failed once more, if that can still make the part good; gives these tests if all pass then."""
+        first = unsteady.failed(log)
+        if not unsteady.may_pass(first) or self._ended.is_set():
+            return ()
+        say(f"{part}: FAILED, and runs once more: {', '.join(first.tests)}")
+        again = log.with_name(f"tests-{part}-again.log")
+        good = self._tests(part, [], again, "--last-failed", "--last-failed-no-failures=none")
+        with self._shown:
+            print(again.read_text(errors="replace"), end="", flush=True)
+        return first.tests if good and unsteady.ran(again) >= set(first.tests) else ()
+
     def _command(self, command: list[str], out: int) -> bool:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=self._root, stdout=out, stderr=subprocess.STDOUT)
         self._running.add(process)
         try:
             return process.wait() == 0
@@ -173,17 +207,24 @@ def main() -> int:
     if unknown := budgets.keys() - set(known):
         print(f"unknown parts: {', '.join(sorted(unknown))}; there are {', '.join(known)}", file=sys.stderr)
         return 2
+    # Programs that start again and again would be compiled each time.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # A shell that starts this in the background has it ignored, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     suite = Suite(budgets)
     suite.run()
+    return summary(suite, budgets, time.monotonic() - began)
+
+
+def summary(suite: Suite, budgets: dict[str, float], seconds: float) -> int:
+    """Says how the parts of a run went; gives the exit code."""
     print("\npart        time    budget")
     for outcome in suite.outcomes:
         late = "" if outcome.seconds <= outcome.budget else "  OVER BUDGET"
         verdict = "ok" if outcome.good else "FAILED"
         print(f"{outcome.part:10} {outcome.seconds:6.1f} s {outcome.budget:6.0f} s  {verdict}{late}")
-    print(f"{'all':10} {time.monotonic() - began:6.1f} s")
+    print(f"{'all':10} {seconds:6.1f} s")
     failed = [part for part in budgets if not any(o.part == part and o.good for o in suite.outcomes)]
     if failed:
         print(f"failed or not run: {', '.join(failed)}")
@@ -191,8 +232,13 @@ def main() -> int:
     for outcome in suite.outcomes:
         for number, word in COUNT.findall(outcome.counts):
             counts[word.rstrip("s")] = counts.get(word.rstrip("s"), 0) + int(number)
-    bad = counts.get("failed", 0) + counts.get("error", 0)
-    print(f"{counts.get('passed', 0)} passed, {bad} failed, {counts.get('skipped', 0)} skipped", flush=True)
+    again = [(test, outcome.log) for outcome in suite.outcomes for test in outcome.unsteady]
+    for test, log in again:
+        print(f"UNSTEADY: {test}, failed once: see {log}")
+    passed = counts.get("passed", 0) + len(again)
+    bad = counts.get("failed", 0) + counts.get("error", 0) - len(again)
+    skipped = counts.get("skipped", 0)
+    print(f"{passed} passed, {bad} failed, {len(again)} unsteady, {skipped} skipped", flush=True)
     return 1 if failed else 0
 
 
