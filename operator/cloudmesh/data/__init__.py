@@ -11,6 +11,7 @@ The operator's side makes a gateway for each directory and asks it how it does; 
 | `config`, `model`, `errors`, `names` | what both sides speak of: configuration, entries and copies, paths and keys |
 | `gateway` | one process: its doors, who is let in, and what goes on in the background |
 | `tree`, `writer`, `upload`, `memory` | the directory: looking, reading, changing; a write, its streams, its memory |
+| `content`, `aiming`, `room` | of a write: its beginning, kept in case a store fails; its keys; how much of its stores |
 | `placement`, `plan`, `balance` | pure: which stores a file belongs in, what the mover does next, what evens stores |
 | `plugins` | placements of somebody else's |
 | `prices`, `money`, `allowance` | what stores cost, what files cost, and who may still spend it |

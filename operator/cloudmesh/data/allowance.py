@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from cloudmesh.data.catalog.ports import Catalog
-from cloudmesh.data.config import DirectoryConfig
+from cloudmesh.data.config import DirectoryConfig, PlacementRule
 from cloudmesh.data.errors import Full, OverBudget
 from cloudmesh.data.model import Entry, Totals
 from cloudmesh.data.money import GIB, monthly_nanos, say
@@ -132,29 +132,44 @@ class Allowance:
         made = Grant(self, old=old.size if old else 0, files=0 if old else 1, size=size or 0, ended=ended)
         made.base = Taken(totals.files, totals.bytes, known_monthly(config, totals))
         if limit is not None:
+            made.rate = self._rate(chosen.rule, chosen.stores)
             prices = {store.name: store.prices for store in config.stores}
-            made.rate = sum(prices[s].gib_month or 0 for s in chosen.stores if s in prices) + self._missing(chosen)
             if old is not None and not config.versions:
                 made.saved = sum(monthly_nanos(prices[s], old.size) or 0 for s in holding if s in prices)
         self.check(made)
         self._grants.add(made)
         return made
 
-    def _missing(self, chosen: Chosen) -> int:
-        """What a GiB costs on stores that will get the copies that can't be made now; the dearest, to be sure."""
-        rule, lacking = chosen.rule, chosen.rule.copies - len(chosen.stores)
-        if lacking <= 0:
-            return 0
-        rates = sorted(
+    def elsewhere(self, grant: Grant, rule: PlacementRule, stores: Collection[str]) -> None:
+        """The content goes to other stores than was granted.
+
+        Raises:
+            OverBudget: There is no money for that.
+        """
+        if self.config().max_monthly_nanos is None:
+            return
+        before, grant.rate = grant.rate, max(grant.rate, self._rate(rule, stores))
+        try:
+            self.check(grant)
+        except Full:
+            grant.rate = before
+            raise
+
+    def _rate(self, rule: PlacementRule, stores: Collection[str]) -> int:
+        """What a GiB costs there, and on stores that will get the copies that can't be made now; the dearest, to be
+        sure."""
+        prices = {store.name: store.prices.gib_month or 0 for store in self.config().stores}
+        lacking = max(0, rule.copies - len(stores))
+        others = sorted(
             (
-                store.prices.gib_month or 0
+                prices[store.name]
                 for store in self.config().stores
-                if store.name not in chosen.stores and store.access != "Drain"
+                if store.name not in stores and store.access != "Drain"
                 and (not rule.only or store.name in rule.only) and store.name not in rule.but
             ),
             reverse=True,
         )  # fmt: skip
-        return sum(rates[:lacking])
+        return sum(prices.get(store, 0) for store in stores) + sum(others[:lacking])
 
     def check(self, grant: Grant) -> None:
         """Whether a write of its present size fits beside all others.

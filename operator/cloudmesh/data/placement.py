@@ -215,6 +215,7 @@ def choose(
     *,
     holding: frozenset[str] = frozenset(),
     growth: int | None = None,
+    stays: bool = False,
     explain: bool = False,
 ) -> Chosen:
     """Chooses stores for a file.
@@ -227,6 +228,7 @@ def choose(
         holding: Stores that hold it whole already; they come first where scores are equal or change all the time.
         growth: Where a new content is written: bytes that each of `holding` needs for it beyond those of the old one.
             None: the content stays, and what holds it may keep it even if it takes nothing new.
+        stays: Whatever the rule prefers, `holding` come first.
         explain: Gives verdicts about all stores too.
     """
     rule, changes = rule_of(facts, rules, now)
@@ -249,11 +251,13 @@ def choose(
                 fallen[view.config.name] = told or f"the plug-in '{rule.plugin}' leaves it out"
                 continue
         stay = 0 if held else 1
-        ranked.append(((stay, points, order) if rule.prefer in STICKY else (points, stay, order), view, points))
+        ranked.append(
+            ((stay, points, order) if stays or rule.prefer in STICKY else (points, stay, order), view, points)
+        )
     ranked.sort(key=lambda item: item[0])
     picked = _counting(rule, _spread(rule, [view for _, view, _ in ranked]), [view for _, view, _ in ranked])
     names = tuple(view.config.name for view in picked)
-    counting = sum(1 for view in picked if _counts(rule, view))
+    counting = sum(1 for view in picked if counts(rule, view.info))
     verdicts: tuple[Verdict, ...] = ()
     if explain:
         points_of = {view.config.name: points for _, view, points in ranked}
@@ -286,18 +290,19 @@ def _spread(rule: PlacementRule, ranked: Sequence[StoreView]) -> list[StoreView]
     return picked
 
 
-def _counts(rule: PlacementRule, view: StoreView) -> bool:
-    return view.info.strong or rule.weak_copies == "Count"
+def counts(rule: PlacementRule, info: StoreInfo) -> bool:
+    """Whether copies in such a store count toward the rule's `min_copies`."""
+    return info.strong or rule.weak_copies == "Count"
 
 
 def _counting(rule: PlacementRule, picked: list[StoreView], ranked: Sequence[StoreView]) -> list[StoreView]:
     """What was picked, the last of the copies that don't count exchanged for the best that do, where no write could be
     acknowledged else."""
-    lacking = rule.min_copies - sum(1 for view in picked if _counts(rule, view))
-    better = [view for view in ranked if view not in picked and _counts(rule, view)]
+    lacking = rule.min_copies - sum(1 for view in picked if counts(rule, view.info))
+    better = [view for view in ranked if view not in picked and counts(rule, view.info)]
     if not 0 < lacking <= len(better):
         return picked
-    idle = [view for view in picked if not _counts(rule, view)][-lacking:]
+    idle = [view for view in picked if not counts(rule, view.info)][-lacking:]
     return [view for view in picked if view not in idle] + better[:lacking]
 
 
@@ -305,7 +310,7 @@ def weakness(rule: PlacementRule, stores: Iterable[StoreView]) -> str:
     """That so many copies as a rule needs lie in these stores only if those in weak ones count too, and which those
     are; empty if that isn't so."""
     found = list(stores)
-    weak = [view.config.name for view in found if not _counts(rule, view)]
+    weak = [view.config.name for view in found if not counts(rule, view.info)]
     strong = len(found) - len(weak)
     if not weak or not strong < rule.min_copies <= len(found):
         return ""

@@ -48,6 +48,17 @@ class Outcome:
     differs: set[str] = field(default_factory=set)
     error: CloudmeshError | None = None
 
+    def add(self, more: Outcome) -> None:
+        """The same content went to further stores."""
+        if not self.whole:
+            # the first may have ended with all its stores, before the content did
+            self.size, self.sha256 = more.size, more.sha256
+        self.whole += more.whole
+        self.failed |= more.failed
+        self.unknown |= more.unknown
+        self.differs |= more.differs
+        self.error = self.error or more.error
+
 
 class SourceFailed(Exception):
     """The content ended before its end; what was the reason is the cause."""
@@ -73,7 +84,7 @@ class _Lane:
                 raise item
             yield item
 
-    async def put(self, item: bytes | None) -> bool:
+    async def put(self, item: bytes | BaseException | None) -> bool:
         """Hands a chunk on; False if the store has ended or stalled."""
         if self.task.done():
             return False
@@ -89,7 +100,12 @@ class _Lane:
 
 
 async def upload(
-    intent: Intent, members: Sequence[Member], chunks: AsyncIterable[bytes], limit: Callable[[int], None], now: int
+    intent: Intent,
+    members: Sequence[Member],
+    chunks: AsyncIterable[bytes],
+    limit: Callable[[int], None],
+    now: int,
+    room: Callable[[Member, int], None] | None = None,
 ) -> Outcome:
     """Writes the content to all targets of an intent, side by side; a store that fails doesn't stop the others.
 
@@ -99,13 +115,14 @@ async def upload(
         chunks: The content.
         limit: Called with the bytes so far; raises to refuse more.
         now: Microseconds.
+        room: Called with a store and the bytes so far; raises Full if that store takes no more: others go on.
 
     Raises:
         SourceFailed: The content broke off, or `limit` refused: every store kept what it had.
     """
     lanes = [_lane(intent, member, target) for member, target in zip(members, intent.targets, strict=True)]
     digest, size = hashlib.sha256(), 0
-    going = list(lanes)
+    going, full = list(lanes), set[_Lane]()
     try:
         async for chunk in chunks:
             if not chunk:
@@ -113,6 +130,9 @@ async def upload(
             size += len(chunk)
             limit(size)
             digest.update(chunk)
+            if room is not None:
+                full |= await _fill(going, room, size)
+                going = [lane for lane in going if lane not in full]
             going = [lane for lane, ok in zip(going, await _spread(going, chunk), strict=True) if ok]
             if not going:
                 break
@@ -125,7 +145,7 @@ async def upload(
         raise SourceFailed(str(error)) from error
     await _spread(going, None)
     for lane in lanes:
-        if lane not in going:
+        if lane not in going and lane not in full:
             lane.task.cancel()
     outcome = Outcome(size, digest.hexdigest())
     try:
@@ -159,6 +179,18 @@ def _lane(intent: Intent, member: Member, target: Target) -> _Lane:
         )
 
     return _Lane(member, target, write)
+
+
+async def _fill(lanes: Sequence[_Lane], room: Callable[[Member, int], None], size: int) -> set[_Lane]:
+    """Ends the way to stores that have no room for so many bytes; gives those."""
+    ended = set()
+    for lane in lanes:
+        try:
+            room(lane.member, size)
+        except Full as error:
+            if await lane.put(error):
+                ended.add(lane)
+    return ended
 
 
 async def _spread(lanes: Sequence[_Lane], chunk: bytes | None) -> list[bool]:

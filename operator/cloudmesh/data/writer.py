@@ -6,30 +6,29 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cloudmesh.data import names
+from cloudmesh.data.aiming import Aim
 from cloudmesh.data.allowance import Allowance, Grant
 from cloudmesh.data.catalog.ports import ABSENT, ANY, Catalog
 from cloudmesh.data.config import DirectoryConfig
-from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, ReadOnly, Suspicious, Weak
-from cloudmesh.data.memory import Memory, of_write
-from cloudmesh.data.mesh import KEPT, Member, Mesh, own_path
+from cloudmesh.data.content import Kept, sized
+from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, ReadOnly, Weak
+from cloudmesh.data.memory import Memory, of_read, of_write
+from cloudmesh.data.mesh import Member, Mesh, own_path
 from cloudmesh.data.model import MICROS, TRASH, Copy, Entry, Intent, Target, link_of
-from cloudmesh.data.ours import is_ours
-from cloudmesh.data.placement import Chosen, Facts, choose, weakness
+from cloudmesh.data.placement import Chosen, Facts, choose, counts, weakness
 from cloudmesh.data.plan import SETTLE_AFTER
-from cloudmesh.data.stores.ports import Folders, Object
-from cloudmesh.data.upload import Outcome, upload
-from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient
+from cloudmesh.data.room import Room
+from cloudmesh.data.upload import Outcome, SourceFailed, upload
+from cloudmesh.engine.errors import CloudmeshError, Conflict, InvalidRequest, Transient
 
 log = logging.getLogger(__name__)
 
 LEASE = 60 * MICROS
 """An upload that isn't renewed for so long is somebody's who died."""
-SMALL = 1 << 20
-"""A content whose size isn't told is read so far before its stores are chosen."""
 STAT_SECONDS = 10.0
 WAITS = (0.0, 0.05, 0.2, 0.5)
 """Seconds between tries to begin a write."""
@@ -67,6 +66,8 @@ class Writer:
         self._stir = stir
         self._journaled = journaled
         self.memory = memory or Memory()
+        self.aim = Aim(catalog, mesh)
+        self.target = self.aim.target
         self.allowance = Allowance(catalog, lambda: self.config)
         self._writing: dict[str, asyncio.Lock] = {}
         self.live: dict[str, str] = {}
@@ -121,7 +122,7 @@ class Writer:
             if size is None:
                 # what is refused anyway is refused before anything is read
                 _check(clean, await self.catalog.entry(clean), if_version)
-            stream, size = await _sized(chunks, size)
+            stream, size = await sized(chunks, size)
             wish = _Wish(clean, size, mtime, sha256, content_type, dict(tags or {}), if_version)
             begun = await self._begin_surely(wish)
             try:
@@ -178,9 +179,7 @@ class Writer:
         try:
             try:
                 targets = [
-                    await self._beside(members[s], path, intent_id)
-                    if self.config.versions and s in whole
-                    else await self.target(members[s], path, entry_id, held.get(s))
+                    await self.aim.target_of(members[s], path, intent_id, entry_id, held.get(s), whole)
                     for s in chosen.stores
                 ]
             except KeyError as error:
@@ -203,35 +202,113 @@ class Writer:
             grant.release()
             raise
         leaves = bool(held.keys() - set(chosen.stores))
-        return _Begun(intent, chosen, old, {t.store: members[t.store] for t in targets}, grant, under, leaves)
+        used = {t.store: members[t.store] for t in targets}
+        return _Begun(intent, chosen, old, used, grant, under, leaves, held, whole)
 
     def _under(self) -> object:
         """What a choice of stores depends on; the mover looks where it changed while a file was written."""
         return self.config.rules, self.config.stores, tuple(member.name for member in self.mesh.up())
 
     async def _put(self, begun: _Begun, chunks: AsyncIterable[bytes]) -> Entry:
-        intent, members = begun.intent, list(begun.members.values())
-        renewing = asyncio.create_task(self._renew(intent.id))
-        size = max(0, intent.size)
-        for member in members:
-            member.reserved += size
+        renewing = asyncio.create_task(self._renew(begun.intent.id))
+        spare = begun.old.size if begun.old is not None and not self.config.versions else 0
+        room, content = Room(begun.intent.size, spare, begun.whole), Kept(chunks)
         try:
-            needed = sum(of_write(member.store.info, intent.size) for member in members)
-            try:
-                async with self.memory.writes.taken(needed):
-                    with contextlib.ExitStack() as stack:
-                        for member in members:
-                            stack.enter_context(member.used())
-                        outcome = await upload(intent, members, chunks, begun.grant.grow, self.now())
-            finally:
-                for member in members:
-                    member.reserved -= size
-            return await self._conclude(begun, outcome)
+            outcome = await self._upload(begun, begun.intent, content.chunks(), room)
+            while self._counting(begun, outcome) < begun.chosen.rule.min_copies and (
+                stores := self._others(begun, outcome)
+            ):
+                if not await self._elsewhere(begun, outcome, stores, content, room):
+                    break
+            entry = await self._conclude(begun, outcome)
         except BaseException as error:
             await self._give_up(begun, error)
             raise
+        else:
+            room.release([copy.store for copy in outcome.whole])
+            return entry
         finally:
             renewing.cancel()
+            room.release()
+
+    async def _upload(
+        self, begun: _Begun, intent: Intent, chunks: AsyncIterable[bytes], room: Room, more: int = 0
+    ) -> Outcome:
+        """Writes to the targets of an intent, when there is memory for it and `more` bytes."""
+        members = [begun.members[target.store] for target in intent.targets]
+        for member in members:
+            room.enter(member)
+        needed = sum(of_write(member.store.info, intent.size) for member in members) + more
+        async with self.memory.writes.taken(needed):
+            with contextlib.ExitStack() as stack:
+                for member in members:
+                    stack.enter_context(member.used())
+                grow = room.grow if intent.size < 0 else None
+                return await upload(intent, members, chunks, begun.grant.grow, self.now(), grow)
+
+    @staticmethod
+    def _counting(begun: _Begun, outcome: Outcome) -> int:
+        """Copies that are there and count."""
+        rule = begun.chosen.rule
+        return sum(1 for c in outcome.whole if counts(rule, begun.members[c.store].store.info))
+
+    def _others(self, begun: _Begun, outcome: Outcome) -> list[str]:
+        """Stores that can take the place of those that failed, so that the write can be acknowledged; none if there are
+        too few, or what failed is that somebody else writes there."""
+        if outcome.error is None or outcome.differs or isinstance(outcome.error, Changed):
+            return []
+        intent, rule, members = begun.intent, begun.chosen.rule, self.mesh.members
+        path, size = f"{intent.parent}/{intent.name}".strip("/"), max(0, intent.size, outcome.size)
+        facts = Facts(path, size, intent.mtime, intent.content_type, intent.tags)
+        views = [view for view in self.mesh.views() if view.config.name not in begun.members]
+        found = choose(facts, (rule,), views, self.now()).stores if views else ()
+        lacking = rule.min_copies - self._counting(begun, outcome)
+        fit = [store for store in found if counts(rule, members[store].store.info)][:lacking]
+        return fit if len(fit) == lacking else []
+
+    async def _elsewhere(
+        self, begun: _Begun, outcome: Outcome, stores: Sequence[str], content: Kept, room: Room
+    ) -> bool:
+        """Writes to further stores what is kept of the content, or a store that didn't fail has; False if it can't."""
+        intent, source = begun.intent, next(iter(outcome.whole), None)
+        if not content.again and source is None:
+            others = f"too much of the content had come by then to go on elsewhere, and {', '.join(stores)} can take it"
+            if isinstance(outcome.error, Full):
+                # the next one whose size nobody tells would come to the same end
+                outcome.error = Full(f"{outcome.error}; {others}: send it again, and its size before")
+            else:
+                outcome.error = Transient(f"{outcome.error}; {others}: send it again")
+            return False
+        path = f"{intent.parent}/{intent.name}".strip("/")
+        try:
+            self.allowance.elsewhere(begun.grant, begun.chosen.rule, [*(c.store for c in outcome.whole), *stores])
+            members = {store: self.mesh.members[store] for store in stores}
+            targets = tuple([
+                await self.aim.target_of(member, path, intent.id, intent.entry, begun.held.get(store), begun.whole)
+                for store, member in members.items()
+            ])  # fmt: skip
+            await self.catalog.aim(intent.id, targets)
+        except (CloudmeshError, KeyError) as error:
+            log.warning("'%s' can't be written to %s instead: %s", path, ", ".join(stores), error)
+            outcome.error = error if isinstance(error, Full) else outcome.error
+            return False
+        log.warning("'%s' is written to %s instead: %s", path, ", ".join(stores), outcome.error)
+        begun.intent = replace(intent, targets=(*intent.targets, *targets))
+        begun.members = {**begun.members, **members}
+        wanted, chunks, more = replace(intent, targets=targets), content.chunks(), 0
+        if not content.again and source is not None:
+            reader = begun.members[source.store]
+            wanted = replace(wanted, size=outcome.size, sha256=outcome.sha256)
+            chunks, more = reader.store.read(source.key, if_tag=source.tag), of_read(reader.store.info, outcome.size)
+        try:
+            outcome.add(await self._upload(begun, wanted, chunks, room, more))
+        except (SourceFailed, InvalidRequest) as error:
+            if content.again:
+                raise
+            log.warning("'%s' could not be read back from %s: %s", path, source.store if source else "", error)
+            outcome.unknown |= {target.store: "it was broken off" for target in targets}
+            return False
+        return True
 
     async def _give_up(self, begun: _Begun, error: BaseException) -> None:
         """Ends an intent that came to nothing, or leaves it to the recovery at once."""
@@ -245,8 +322,7 @@ class Writer:
     async def _conclude(self, begun: _Begun, outcome: Outcome) -> Entry:
         """Commits a write that is in enough stores; takes back or keeps what is in too few."""
         intent, chosen = begun.intent, begun.chosen
-        weak = chosen.rule.weak_copies == "Count"
-        counting = sum(1 for c in outcome.whole if weak or begun.members[c.store].store.info.strong)
+        counting = self._counting(begun, outcome)
         enough = counting >= chosen.rule.min_copies
         if not enough:
             error = outcome.error or self._not_enough(Facts(intent.name, max(0, intent.size)))
@@ -371,81 +447,6 @@ class Writer:
             await asyncio.sleep(LEASE / MICROS / 3)
             await self.catalog.renew(intent_id, self.now() + LEASE)
 
-    async def target(self, member: Member, path: str, entry_id: str, held: Copy | None) -> Target:
-        """Where a file's copy in a store goes, and what must be there: never over something that isn't the file's."""
-        info = member.store.info
-        if held is not None and held.state == "Whole" and held.tag:
-            return Target(member.name, held.key, held.tag)
-        key = held.key if held else names.key_of(member.config.prefix, path, info)
-        if not await self._free(member, key, entry_id):
-            key = names.key_of(member.config.prefix, f"{path}.~{entry_id}", info)
-        key = await self._unblocked(member, key, entry_id)
-        if held is not None or info.conditional == "None" or not self.config.adopt:
-            seen = await self._stat(member, key)
-            recorded = held is not None and held.key == key
-            if seen is None:
-                ours = True
-            elif held is not None and recorded:
-                ours = await is_ours(self.catalog, member, held, seen)
-            else:
-                ours = seen.attributes.get("id") == entry_id and await self._free(member, key, entry_id)
-            if not ours:
-                # somebody else's: it stays, and comes into the tree as a file of its own
-                theirs, key = key, names.key_of(member.config.prefix, f"{path}.~{entry_id}", info)
-                key = await self._unblocked(member, key, entry_id)
-                seen = await self._stat(member, key)
-                if key == theirs or (
-                    seen is not None
-                    and (seen.attributes.get("id") != entry_id or not await self._free(member, key, entry_id))
-                ):
-                    return await self._beside(member, path, secrets.token_hex(8))
-            return Target(member.name, key, seen.tag if seen else "")
-        return Target(member.name, key)
-
-    async def _free(self, member: Member, key: str, entry_id: str) -> bool:
-        """Whether no other entry's copy, and nothing linked, is on record there."""
-        other = await self.catalog.at_key(member.name, key)
-        return other is None or (other.entry == entry_id and other.state != "Linked")
-
-    async def _beside(self, member: Member, path: str, intent_id: str) -> Target:
-        """Where a new content goes so that the one so far stays: a key that nobody else takes."""
-        prefix, info = member.config.prefix, member.store.info
-        try:
-            key = await self._unblocked(member, names.key_of(prefix, f"{path}.~{intent_id}", info), intent_id)
-        except InvalidName:
-            key = names.key_of(prefix, f"{KEPT}{intent_id}", info)
-        return Target(member.name, key)
-
-    @staticmethod
-    async def _unblocked(member: Member, key: str, entry_id: str) -> str:
-        """A key that can be a file where names are files and folders: the object of a file that had another name, or
-        lies in the trash, may still be where a folder must be, or a folder of such objects where the file must be."""
-        if not isinstance(member.store, Folders):
-            return key
-        try:
-            blocked = await member.store.blocked(key)
-        except CloudmeshError as error:
-            member.doubt(error)
-            raise
-        prefix = member.config.prefix
-        if len(blocked) <= len(prefix):
-            return key
-        parts = names.path_of(prefix, key, member.store.info).split("/")
-        # what has its own id behind the name is nobody else's
-        parts[blocked.count("/", len(prefix))] += f".~{entry_id}"
-        return names.key_of(prefix, "/".join(parts), member.store.info)
-
-    @staticmethod
-    async def _stat(member: Member, key: str) -> Object | None:
-        try:
-            seen = await member.store.stat(key)
-        except CloudmeshError as error:
-            member.doubt(error)
-            raise
-        if seen is None and not await member.absence_counts():
-            raise Suspicious(f"store {member.name} isn't believed: {member.message}")
-        return seen
-
     def _not_enough(
         self, facts: Facts, holding: frozenset[str] = frozenset(), growth: int | None = None
     ) -> CloudmeshError:
@@ -482,9 +483,9 @@ class _Wish:
     if_version: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Begun:
-    """A write whose intent is committed.
+    """A write whose intent is committed; it may get further targets.
 
     Args:
         intent: The intent.
@@ -494,6 +495,8 @@ class _Begun:
         grant: Its part of quota and money.
         under: By what its stores were chosen.
         leaves: Stores that it doesn't go to have copies of what was there.
+        held: Copies of what was there, by store, if it was no link.
+        whole: Stores of those that are whole.
     """
 
     intent: Intent
@@ -503,6 +506,8 @@ class _Begun:
     grant: Grant
     under: object
     leaves: bool
+    held: Mapping[str, Copy]
+    whole: frozenset[str]
 
 
 class _Undecided(Transient):
@@ -535,27 +540,3 @@ def _check(path: str, old: Entry | None, if_version: int) -> None:
         raise Exists(f"'{path}' is there already")
     if if_version > 0 and (old is None or old.version != if_version):
         raise Changed(f"'{path}' is of version {old.version if old else 'none'}, not {if_version}")
-
-
-async def _sized(chunks: AsyncIterable[bytes], size: int | None) -> tuple[AsyncIterable[bytes], int | None]:
-    """The stream, and its size where it is known or small."""
-    if size is not None:
-        return chunks, size
-    iterator, total = aiter(chunks), 0
-    first: list[bytes] = []
-    while total <= SMALL:
-        try:
-            chunk = await anext(iterator)
-        except StopAsyncIteration:
-            return _chain(first, None), total
-        first.append(chunk)
-        total += len(chunk)
-    return _chain(first, iterator), None
-
-
-async def _chain(first: list[bytes], rest: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
-    for chunk in first:
-        yield chunk
-    if rest is not None:
-        async for chunk in rest:
-            yield chunk

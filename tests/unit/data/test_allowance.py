@@ -133,3 +133,53 @@ async def test_repair_goes_on_over_the_limit(w: World) -> None:
     assert w.holders(b"x" * 500) == "ab"
     with pytest.raises(OverBudget):
         await w.put("g", b"y")
+
+
+# -- what stores have room for, while nobody knows how much comes
+
+
+@virtual([store("a", capacity=3 << 20), store("b", capacity=8 << 20), store("c")], rules=rule(copies=2))
+async def test_a_content_of_unknown_size_leaves_a_store_out_whose_capacity_it_passes(w: World) -> None:
+    await w.tree.put("f", stream(4 << 20, 64 * KIB))
+    assert (w.objects("a"), len(w.objects("b")), w.member("a").reserved) == ({}, 1, 0)
+    await w.settle()
+    assert len(w.objects("c")) == 1
+
+
+@virtual([store("a", capacity=3 << 20)], rules=rule(copies=1))
+async def test_a_content_of_unknown_size_ends_at_the_capacity_and_leaves_nothing(w: World) -> None:
+    await w.tree.put("f", stream(2 << 20, 64 * KIB))
+    with pytest.raises(Full, match="the capacity of store a, 3145728 bytes, is used up"):
+        await w.tree.put("g", stream(2 << 20, 64 * KIB))
+    # what was there stays, whoever tries to write over it
+    with pytest.raises(Full):
+        await w.tree.put("f", stream(4 << 20, 64 * KIB))
+    await w.settle()
+    assert [len(content) for content in w.objects("a").values()] == [2 << 20]
+    assert len(await w.read("f")) == 2 << 20
+    assert w.member("a").reserved == 0
+    # its own old content makes room for the new one
+    await w.tree.put("f", stream(3 << 20, 64 * KIB))
+    assert len(await w.read("f")) == 3 << 20
+
+
+@virtual([store("a", capacity=6 << 20)], rules=rule(copies=1))
+async def test_contents_of_unknown_size_share_a_capacity(w: World) -> None:
+    done = await asyncio.gather(
+        *(w.tree.put(f"f{n}", stream(2 << 20, 64 * KIB)) for n in range(6)), return_exceptions=True
+    )
+    assert {type(one) for one in done if isinstance(one, BaseException)} == {Full}
+    assert w.place("a").used <= (6 << 20) + 10 * KIB
+    # nobody counts them anew before the next one comes
+    with pytest.raises(Full):
+        await w.put("more", b"x" * (7 << 20))
+    assert w.place("a").used <= (6 << 20) + 10 * KIB
+
+
+@virtual([store("a", capacity=3 << 20), store("b")], rules=rule(copies=1))
+async def test_a_content_that_no_store_chosen_can_take_is_refused_and_asked_for_with_its_size(w: World) -> None:
+    with pytest.raises(Full, match="and b can take it: send it again, and its size before"):
+        await w.tree.put("f", stream(4 << 20, 64 * KIB))
+    assert w.objects("a") == w.objects("b") == {}
+    await w.put("f", b"x" * (4 << 20))
+    assert len(w.objects("b")) == 1

@@ -157,7 +157,7 @@ async def test_a_write_that_fails_leaves_all_as_it_was(w: World):
     await w.use(rules=(PlacementRule(prefer="Sequential", min_copies=2),))
     await w.put("f", ONE)
     await w.settle()
-    w.faults.planned.append(Fault("b", "publish", times=9))
+    w.faults.planned += [Fault("b", "publish", times=9), Fault("c", "publish", times=9)]
     with pytest.raises(Transient):
         await w.put("f", TWO)
     assert await w.read("f") == ONE

@@ -337,7 +337,7 @@ async def test_put_begins_though_the_mover_is_dropping(w: World):
     await w.use(rules=(PlacementRule(prefer="Sequential", copies=2, min_copies=2),))
     await asyncio.sleep(2)
     assert "c:Deleting" in await w.states("f")
-    w.faults.planned.append(Fault("b", "publish", key="lab/f"))
+    w.faults.planned += [Fault("b", "publish", key="lab/f"), Fault("c", "publish", key="lab/f")]
     with pytest.raises(Transient):
         await w.put("f", NEW)
     await w.restart()
@@ -390,3 +390,113 @@ async def test_while_the_strong_store_is_away_a_refusal_is_for_now(w: World):
     await asyncio.sleep(60)
     with pytest.raises(Transient, match=r"`weakCopies: Count` \(strong: it doesn't answer"):
         await w.put("g", NEW)
+
+
+# -- a chosen store fails while others could take its place
+
+
+LARGE = b"0123456789abcdef" * (3 << 16)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("way", ["before", "full"])
+def test_a_write_goes_on_elsewhere_when_its_strong_store_fails(tmp_path, way, fresh):
+    @virtual([StoreConfig("a", "memory"), WEAK_ONE, StoreConfig("c", "memory")])
+    async def run(w: World):
+        if not fresh:
+            await w.put("f", OLD)
+        spoil(w, "a", way)
+        entry = await w.put("f", NEW)
+        assert await w.read("f") == NEW
+        assert {s for s, copy in (await w.copies("f")).items() if copy.state == "Whole"} == {"weak", "c"}
+        assert entry.version == (1 if fresh else 2)
+        w.faults.clear()
+        w.place("a").room = None
+        await w.back()
+        await w.settle()
+        # and then it lies where the rule wants it
+        assert (w.objects("a"), w.objects("weak"), w.objects("c")) == ({"f": NEW}, {"f": NEW}, {})
+
+    run(tmp_path)
+
+
+@virtual([StoreConfig("a", "memory"), WEAK_ONE, StoreConfig("c", "memory")])
+async def test_what_is_too_large_to_keep_is_read_back_from_the_store_that_has_it(w: World):
+    spoil(w, "a", "before")
+    await w.put("f", LARGE, pieces=9)
+    assert await w.read("f") == LARGE
+    assert w.holders(LARGE) == "weakc"
+
+
+@virtual([StoreConfig("a", "memory"), StoreConfig("b", "memory"), StoreConfig("c", "memory")], rules=(
+    PlacementRule(prefer="Sequential", copies=2, min_copies=2),
+))  # fmt: skip
+async def test_no_write_is_acknowledged_with_fewer_copies_than_the_least(w: World):
+    spoil(w, "a", "before")
+    spoil(w, "c", "before")
+    with pytest.raises(Transient):
+        await w.put("f", LARGE)
+    assert [one.path for one in await w.tree.walk("")] == []
+    await w.back()
+    await w.settle()
+    assert not any(w.objects(name) for name in "abc")
+    spoil(w, "b", "before")
+    await w.put("f", LARGE)
+    assert w.holders(LARGE) == "ac"
+
+
+@virtual("abc", rules=(PlacementRule(prefer="Sequential", copies=1),))
+async def test_a_large_content_that_is_gone_is_asked_for_again(w: World):
+    w.faults.down.add("a")
+    with pytest.raises(Transient, match="and b can take it: send it again"):
+        await w.put("f", LARGE)
+    await w.put("f", LARGE)
+    assert w.holders(LARGE) == "b"
+
+
+@virtual([StoreConfig("a", "memory"), WEAK_ONE, StoreConfig("c", "memory")])
+async def test_where_what_was_written_first_can_not_be_read_back_nothing_is_acknowledged(w: World):
+    spoil(w, "a", "before")
+    w.faults.planned.append(Fault("weak", "read", key="lab/f"))
+    with pytest.raises(CloudmeshError):
+        await w.put("f", LARGE)
+    await w.back()
+    await w.settle()
+    assert [one.path for one in await w.tree.walk("")] == []
+    assert not any(w.objects(name) for name in w.names)
+    await w.put("f", LARGE)
+
+
+def test_death_at_every_call_of_a_write_that_goes_on_elsewhere(tmp_path):
+    outcomes = set()
+    for number in range(100):
+        died = False
+        folder = tmp_path / str(number)
+        folder.mkdir()
+
+        @virtual([StoreConfig("a", "memory"), WEAK_ONE, StoreConfig("c", "memory")])
+        async def run(w: World, number: int = number):
+            nonlocal died
+            await w.settle()
+            spoil(w, "a", "before")
+            w.faults.kill_after = number
+            task = asyncio.create_task(w.put("f", NEW))
+            dead = asyncio.create_task(w.faults.dead.wait())
+            await asyncio.wait({task, dead}, return_when=asyncio.FIRST_COMPLETED)
+            died = not task.done() or isinstance(task.exception(), Killed)
+            dead.cancel()
+            w.faults.clear()
+            await w.restart()
+            await w.back()
+            await w.settle()
+            there = [one.path for one in await w.tree.walk("")]
+            assert there == (["f"] if there else [])
+            assert sum(len(w.objects(name)) for name in w.names) == (2 if there else 0)
+            assert died or there
+            outcomes.add(bool(there))
+
+        run(folder)
+        if not died:
+            break
+    assert not died
+    assert outcomes == {True, False}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cloudmesh.data.model import Copy, Entry, Intent, Totals, Trashed, Work
+from cloudmesh.data.model import Copy, Entry, Intent, Target, Totals, Trashed, Work
 
 ANY = -1
 """As `if_version`: whatever is there."""
@@ -143,6 +143,14 @@ class Catalog(Protocol):
                 whole copy in that store lies at another key by now.
             Missing: There is no such entry (kinds other than Put).
             InvalidName: A part of the path is a file, or the path itself a directory.
+        """
+
+    async def aim(self, intent_id: str, targets: Sequence[Target]) -> None:
+        """An open Put gets further targets, before their first byte, in stores that it has none in.
+
+        Raises:
+            Missing: There is no such intent (it was given up).
+            Conflict: As at `begin`.
         """
 
     async def renew(self, intent_id: str, until: int) -> None:

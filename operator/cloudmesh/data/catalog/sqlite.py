@@ -21,7 +21,7 @@ from cloudmesh.data.catalog import sqlite_tree as tree
 from cloudmesh.data.catalog.ports import ANY, Located, Query, Record
 from cloudmesh.data.catalog.schema import prepare
 from cloudmesh.data.catalog.sqlite_threads import Act, Readers, Writer
-from cloudmesh.data.model import Copy, Entry, Intent, Totals, Trashed, Work
+from cloudmesh.data.model import Copy, Entry, Intent, Target, Totals, Trashed, Work
 from cloudmesh.engine.errors import Conflict, Transient
 
 T = TypeVar("T")
@@ -178,6 +178,10 @@ class SqliteCatalog:
     async def begin(self, intent: Intent, *, if_version: int = ANY) -> None:
         """See `Catalog.begin`."""
         await self._write(lambda db: files.begin(db, self._clock(), intent, if_version))
+
+    async def aim(self, intent_id: str, targets: Sequence[Target]) -> None:
+        """See `Catalog.aim`."""
+        await self._write(lambda db: files.aim(db, intent_id, targets))
 
     async def renew(self, intent_id: str, until: int) -> None:
         """See `Catalog.renew`."""

@@ -14,7 +14,7 @@ from cloudmesh.data.catalog import sqlite_tree as tree
 from cloudmesh.data.catalog.ports import ANY
 from cloudmesh.data.catalog.sqlite_read import DB, Row, dumps, parts_of, to_copy, to_entry
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
-from cloudmesh.data.model import MICROS, OVER, ROOT, TRASH, Copy, Entry, Intent, link_of
+from cloudmesh.data.model import MICROS, OVER, ROOT, TRASH, Copy, Entry, Intent, Target, link_of
 from cloudmesh.engine.errors import Conflict
 
 INSERT_COPY: Final = "INSERT INTO copy VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -45,13 +45,7 @@ def begin(db: DB, now: int, intent: Intent, if_version: int) -> None:
     if db.execute(others, (intent.entry, intent.id, intent.kind)).fetchone():
         raise Conflict(f"something else is being done to '{intent.name or intent.entry}'")
     for target in intent.targets:
-        there = read.at_key(db, target.store, target.key)
-        if there is not None and there.entry != intent.entry:
-            raise Conflict(f"'{target.key}' in store {target.store} belongs to another entry, {there.entry}")
-        elsewhere = "SELECT 1 FROM copy WHERE entry = ? AND store = ? AND state = 'Whole' AND key <> ?"
-        goes_over = intent.kind == "Put" and target.expect
-        if goes_over and db.execute(elsewhere, (intent.entry, target.store, target.key)).fetchone():
-            raise Conflict(f"'{target.key}' in store {target.store} has another key meanwhile")
+        _check_target(db, intent, target)
     values = (intent.sha256, intent.size, intent.mtime, intent.content_type, dumps(intent.tags), directory)
     db.execute(
         "INSERT INTO intent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -67,6 +61,29 @@ def begin(db: DB, now: int, intent: Intent, if_version: int) -> None:
             "UPDATE copy SET state = 'Deleting' WHERE entry = ? AND store = ? AND key = ? AND tag = ?",
             [(intent.entry, t.store, t.key, t.expect) for t in intent.targets],
         )
+
+
+def aim(db: DB, intent_id: str, targets: Sequence[Target]) -> None:
+    """Further targets."""
+    intent = open_intent(db, intent_id)
+    for target in targets:
+        if target.store in {one.store for one in intent.targets}:
+            raise Conflict(f"{intent_id} has a target in store {target.store} already")
+        _check_target(db, intent, target)
+    db.executemany(
+        "INSERT INTO target VALUES (?, ?, ?, ?, ?)",
+        [(intent_id, n, t.store, t.key, t.expect) for n, t in enumerate(targets, start=len(intent.targets))],
+    )
+
+
+def _check_target(db: DB, intent: Intent, target: Target) -> None:
+    there = read.at_key(db, target.store, target.key)
+    if there is not None and there.entry != intent.entry:
+        raise Conflict(f"'{target.key}' in store {target.store} belongs to another entry, {there.entry}")
+    elsewhere = "SELECT 1 FROM copy WHERE entry = ? AND store = ? AND state = 'Whole' AND key <> ?"
+    goes_over = intent.kind == "Put" and target.expect
+    if goes_over and db.execute(elsewhere, (intent.entry, target.store, target.key)).fetchone():
+        raise Conflict(f"'{target.key}' in store {target.store} has another key meanwhile")
 
 
 def _path_of(intent: Intent) -> str:

@@ -57,6 +57,28 @@ async def _over(bench: Bench) -> None:
     need(totals.stores == {"s1": (1, 20)} and totals.states == {"Stale": 3} and totals.bytes == 20, f"totals {totals}")
 
 
+@case("put/further-targets")
+async def _further(bench: Bench) -> None:
+    """A write that goes on elsewhere gets targets there; they are known, held, and part of what is committed."""
+    other = await bench.put("other", stores=("s3",))
+    intent = await bench.begin("f", stores=("s1",))
+    catalog = bench.catalog
+    await refused(Conflict, catalog.aim(intent.id, [Target("s1", "again")]), "a second target in one store")
+    await refused(Conflict, catalog.aim(intent.id, [Target("s3", "other")]), "another file's key")
+    await refused(Missing, catalog.aim("0" * 16, [Target("s2", "f")]), "no such intent")
+    await catalog.aim(intent.id, [Target("s2", "f2"), Target("s4", "f4")])
+    (found,) = await catalog.intents(until=1 << 60)
+    told = [(target.store, target.key) for target in found.targets]
+    need(told == [("s1", "f"), ("s2", "f2"), ("s4", "f4")], f"targets {told}")
+    held = await catalog.at_key("s2", "f2")
+    need(held is not None and held.entry == intent.entry, f"at the key is {held}")
+    entry = await bench.commit(found, failed={"s1": "lost"})
+    states = {c.store: (c.key, c.state) for c in await catalog.copies(entry.id)}
+    expected = {"s1": ("f", "Stale"), "s2": ("f2", "Whole"), "s4": ("f4", "Whole")}
+    need(states == expected, f"copies {states}")
+    need((await catalog.copies(other.id))[0].state == "Whole", "the other file's copy")
+
+
 @case("put/guards")
 async def _guards(bench: Bench) -> None:
     """A put begins only on the version that was asked for, and only once at a time."""
