@@ -17,7 +17,8 @@ async def is_ours(catalog: Catalog, member: Member, copy: Copy, seen: Object, *,
     """Whether an object is surely ours to write over or remove; one with our attributes may be somebody's edit.
 
     With a tag on record another one is ours only if a write that is open made it, if it is newer than the record (a
-    write of unknown outcome), or if it has the entry's content.
+    write of unknown outcome), or if it has the entry's content. Where it tells the digest that it was written with,
+    that must be its own.
 
     Args:
         catalog: Of the directory.
@@ -34,16 +35,21 @@ async def is_ours(catalog: Catalog, member: Member, copy: Copy, seen: Object, *,
     told = seen.attributes
     if told.get("id", "") not in {copy.entry, of} - {""}:
         return False
-    version = told.get("version", "")
+    version, claimed = told.get("version", ""), told.get("sha256", "")
     # not one that is merely another: what somebody edited and we took in as a new version tells its first one for ever
     if not copy.tag or (version.isdecimal() and int(version) > copy.version):
-        return True
+        # nobody has seen it yet, or the outcome of a write: where it tells its digest that decides
+        return not claimed or claimed == await _digest(member, copy.key, seen)
     if any(intent.id == told.get("write") for intent in await catalog.intents(until=_ALL)):
         return True
     located = await catalog.by_id(copy.entry)
     if located is None or not located.entry.sha256 or seen.size != located.entry.size:
         return False
+    return await _digest(member, copy.key, seen) == located.entry.sha256
+
+
+async def _digest(member: Member, key: str, seen: Object) -> str:
     digest = hashlib.sha256()
-    async for chunk in member.store.read(copy.key, if_tag=seen.tag):
+    async for chunk in member.store.read(key, if_tag=seen.tag):
         digest.update(chunk)
-    return digest.hexdigest() == located.entry.sha256
+    return digest.hexdigest()

@@ -132,6 +132,10 @@ class Settling:
         attributes = dict(seen.attributes)
         if "at" in attributes:
             attributes["at"] = names.mark_of(member.config.prefix, key)
+        if attributes.get("id", entry.id) != entry.id and not key.startswith(member.key(KEPT)):
+            # somebody edited it and kept what we wrote: it is another file since, which no record may tell any more
+            attributes |= {"id": entry.id, "version": str(entry.version), "sha256": entry.sha256, "write": ""}
+            attributes = {name: value for name, value in attributes.items() if value}
         with member.used():
             if isinstance(store, Copier):
                 made = await store.copy(copy.key, key, if_tag=copy.tag, if_absent=True, attributes=attributes or None)

@@ -1,6 +1,7 @@
 """What somebody else writes over our objects: never written over, never lost, told as a file of its own."""
 
 import asyncio
+import hashlib
 
 import pytest
 from tests.unit.data.test_mover import all_known
@@ -8,6 +9,8 @@ from tests.unit.data.virtual import virtual
 
 from cloudmesh.data.config import PlacementRule
 from cloudmesh.data.errors import Missing
+from cloudmesh.data.model import Copy
+from cloudmesh.data.ours import is_ours
 from cloudmesh.data.scan import scan
 from cloudmesh.data.strangers import conflict_names
 from cloudmesh.testing.directories.model import snapshot
@@ -196,3 +199,76 @@ async def test_the_same_content_written_anew_is_no_conflict(w: World):
     await w.settle()
     assert [one.path for one in await w.tree.walk("")] == ["f"]
     assert w.holders(OURS) == "ab"
+
+
+async def made_anew(w: World) -> None:
+    """The process ends, the catalogue is lost, and the directory goes on with one made of the stores."""
+    await w.journal.flush()
+    await w.die()
+    for old in w.folder.glob("catalog.sqlite*"):
+        old.unlink()
+    anew, _ = await w.rebuilt(w.folder / "catalog.sqlite")
+    anew.vanish()
+    await w.start()
+    await w.settle()
+
+
+@EDITS
+@pytest.mark.parametrize("size", ["same", "other"])
+@pytest.mark.parametrize("first", ["renamed", "as it was", "written anew"])
+@virtual()
+async def test_the_catalogue_is_lost_before_anybody_has_seen_it(w: World, kept: bool, size: str, first: str):
+    await w.put("f", OURS)
+    if first == "written anew":
+        await w.put("f", OURS + b"2")
+    path = "f"
+    if first == "renamed":
+        await w.tree.move("f", "g")
+        path = "g"
+    ours, theirs = await w.read(path), THEIRS
+    if size == "same":
+        theirs = b"x" * len(ours)
+    overwrite(w, "a", "lab/f", theirs, kept)
+    await made_anew(w)
+    other = await second(w, path)
+    assert " (conflict a " in other
+    assert (await w.read(path), await w.read(other)) == (ours, theirs)
+    assert w.holders(ours) == "ab"
+
+
+@virtual()
+async def test_what_was_taken_in_and_got_its_name_is_no_rest_of_the_first_file(w: World):
+    await w.put("f", OURS)
+    overwrite(w, "a", "lab/f", THEIRS, kept=True)
+    await w.read("f")
+    await w.settle()
+    other = await second(w)
+    await asyncio.sleep(1300)
+    await w.settle()
+    (its,) = [o.object for key, o in w.place("a").objects.items() if o.content == THEIRS and key.endswith(other)]
+    assert its.attributes["id"] == (await w.tree.stat(other)).id
+    # no record of it is in a store
+    for store in w.names:
+        for key in [key for key in w.place(store).objects if "/journal/" in key]:
+            w.place(store).remove(key)
+    await w.die()
+    for old in w.folder.glob("catalog.sqlite*"):
+        old.unlink()
+    anew, _ = await w.rebuilt(w.folder / "catalog.sqlite")
+    anew.vanish()
+    await w.start()
+    await w.settle()
+    assert (await w.read("f"), await w.read(other)) == (OURS, THEIRS)
+
+
+@virtual()
+async def test_where_the_record_has_no_tag_the_digest_that_it_tells_decides(w: World):
+    digest = hashlib.sha256(OURS).hexdigest()
+    entry = await w.put("f", OURS, sha256=digest)
+    await w.settle()
+    for content, ours in ((THEIRS, False), (OURS, True)):
+        overwrite(w, "a", "lab/f", content, kept=True)
+        seen = await w.member("a").store.stat("lab/f")
+        assert seen is not None
+        for copy in (Copy(entry.id, "a", "lab/f", 1, "Stale"), Copy(entry.id, "a", "lab/f", 0, "Stale", "another")):
+            assert await is_ours(w.catalog, w.member("a"), copy, seen) is ours

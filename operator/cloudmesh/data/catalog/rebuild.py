@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -177,6 +177,23 @@ async def _records(source: Source, work: Workspace) -> None:
                 log.warning("%s in store %s isn't a journal: %s", seen.key, source.name, error)
 
 
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What an object is a copy of.
+
+    Args:
+        entry: Id of the file, empty for none.
+        version: Of its content.
+        rank: How sure that is: 4 and more as a record or the object itself says.
+        tag: Of the copy on record, if this isn't that; None if it is.
+    """
+
+    entry: str
+    version: int
+    rank: int
+    tag: str | None = None
+
+
 class _State:
     """Finds out what the tree is.
 
@@ -308,7 +325,8 @@ class _State:
 
     def _found(self, source: Source, seen: Object) -> None:
         known = self._as_told(source, seen)
-        entry_id, version, rank = self._whose(source, seen, known)
+        claim = _Claim(*known, 5) if known is not None else self._whose(source, seen)
+        entry_id = claim.entry
         if entry_id and self._work.ended(entry_id):
             self.result.ignored += 1
             return
@@ -316,35 +334,42 @@ class _State:
         told = seen.attributes.get("sha256", "")
         sha256 = told if _SHA256.fullmatch(told) else ""
         node = self._work.node(entry_id) if entry_id else None
+        if node is None and claim.tag is not None:
+            # the record is of something that was never told
+            claim, entry_id = _Claim("", 1, 3), ""
         if node is None:
-            copy = Copy(entry_id or new_id(), source.name, seen.key, max(version, 1), "Whole", seen.tag, seen.size)
-            self._adopt(source, Held(copy, rank, mtime, sha256), given=bool(entry_id), created=seen.modified)
+            key, version = seen.key, max(claim.version, 1)
+            copy = Copy(entry_id or new_id(), source.name, key, version, "Whole", seen.tag, seen.size)
+            self._adopt(source, Held(copy, claim.rank, mtime, sha256), given=bool(entry_id), created=seen.modified)
             return
-        copy = Copy(entry_id, source.name, seen.key, version, "Whole", seen.tag, seen.size)
-        self._take(source, Held(copy, rank, mtime, sha256), node, told=known is not None)
+        copy = Copy(entry_id, source.name, seen.key, claim.version, "Whole", seen.tag, seen.size)
+        if claim.tag is not None:
+            copy = replace(copy, state="Stale", tag=claim.tag)
+        self._take(source, Held(copy, claim.rank, mtime, sha256), node, told=known is not None or claim.tag is not None)
 
-    def _whose(self, source: Source, seen: Object, known: tuple[str, int] | None) -> tuple[str, int, int]:
-        """Entry (empty for none), version, and how sure that is: 4 and more as a record or the object itself says."""
-        if known is not None:
-            return known[0], known[1], 5
+    def _whose(self, source: Source, seen: Object) -> _Claim:
+        """What an object is that no record tells as it is now: a newer content of ours, somebody else's, or somebody's
+        edit that kept our attributes. The last two are told as the record has the copy, see `ours`."""
         place = self._work.place(source.name, seen.key)
         told, entry_id = seen.attributes, seen.attributes.get("id", "")
         version = _number(told.get("version", ""))
         if _ID.fullmatch(entry_id) and entry_id not in (ROOT, TRASH):
             node = self._work.node(entry_id)
             if place is not None and not place[2] and self._is_for(place, entry_id, version):
-                return place[0], place[1], 5
+                return _Claim(place[0], place[1], 5)
             older = place is not None and self._work.node(place[0])
+            edited = place is not None and place[2] and place[0] == entry_id and version <= place[1]
             if place is not None and older and older.origin == entry_id and version <= place[1]:
                 # an older content of the file that was written over: it goes with that
-                return place[0], version if version == place[1] else 0, 4
+                edited = True
             at = told.get("at")
-            if (node is None or not node.directory) and at in (None, names.mark_of(source.prefix, seen.key)):
-                return entry_id, version, 4 if at else 2 if seen.key.endswith(f".~{entry_id}") else 3
+            fits = node is None or not node.directory
+            if not edited and fits and at in (None, names.mark_of(source.prefix, seen.key)):
+                return _Claim(entry_id, version, 4 if at else 2 if seen.key.endswith(f".~{entry_id}") else 3)
         if place is not None:
-            # ours once, and written by something else since: a copy of nothing that is on record
-            return place[0], 0, 4
-        return "", 1, 3
+            # ours once: whoever mends copies compares it, and knows whose it is
+            return _Claim(place[0], place[1], 1, place[2])
+        return _Claim("", 1, 3)
 
     def _is_for(self, place: tuple[str, int, str], entry_id: str, version: int) -> bool:
         """A record without a tag: nobody knew yet what lies there."""

@@ -33,8 +33,8 @@ CREATE TABLE place (
     store TEXT, key TEXT, entry TEXT, version INTEGER, tag TEXT, PRIMARY KEY (store, key)
 ) WITHOUT ROWID;
 CREATE TABLE copy (
-    entry TEXT, store TEXT, key TEXT, version INTEGER, tag TEXT, size INTEGER, rank INTEGER, mtime INTEGER,
-    sha256 TEXT, PRIMARY KEY (entry, store)
+    entry TEXT, store TEXT, key TEXT, version INTEGER, state TEXT, tag TEXT, size INTEGER, rank INTEGER,
+    mtime INTEGER, sha256 TEXT, PRIMARY KEY (entry, store)
 ) WITHOUT ROWID;
 CREATE TABLE link (
     entry TEXT PRIMARY KEY, store TEXT, key TEXT, version INTEGER, tag TEXT, size INTEGER
@@ -44,6 +44,7 @@ CREATE TABLE purged (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE reach (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE lost (n INTEGER PRIMARY KEY, id TEXT);
 """
+_STALE: Final = "(c.state = 'Stale' OR c.version <> n.version OR c.size <> n.size)"
 _NODE: Final = "id, parent, name, dir, size, mtime, sha256, version, type, tags, created"
 
 
@@ -252,14 +253,14 @@ class Workspace:
         row = self._one("SELECT * FROM copy WHERE entry = ? AND store = ?", copy.entry, copy.store)
         there = None
         if row is not None:
-            entry_id, store, key, version, tag, size, rank, mtime, sha256 = row
-            there = Held(Copy(entry_id, store, key, version, "Whole", tag, size), rank, mtime, sha256)
+            there = Held(Copy(*row[:7]), *row[7:])
             if (there.copy.version, there.rank) >= (copy.version, held.rank):
                 return held
         self._db.execute(
-            "INSERT OR REPLACE INTO copy VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO copy VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                copy.entry, copy.store, copy.key, copy.version, copy.tag, copy.size, held.rank, held.mtime, held.sha256,
+                copy.entry, copy.store, copy.key, copy.version, copy.state, copy.tag, copy.size, held.rank, held.mtime,
+                held.sha256,
             ),
         )  # fmt: skip
         return there
@@ -349,8 +350,7 @@ class Workspace:
         """Files, directories, copies, and of these those that are older than others."""
         files, directories = self._one("SELECT coalesce(sum(dir = 0), 0), coalesce(sum(dir), 0) FROM node")
         copies, stale = self._one(
-            "SELECT count(*), coalesce(sum(c.version <> n.version OR c.size <> n.size), 0) "
-            "FROM copy c JOIN node n ON n.id = c.entry"
+            f"SELECT count(*), coalesce(sum({_STALE}), 0) FROM copy c JOIN node n ON n.id = c.entry"  # noqa: S608
         )
         (links,) = self._one("SELECT count(*) FROM link")
         return files, directories, copies + links, stale
@@ -363,9 +363,8 @@ class Workspace:
     def copies(self) -> Iterator[Copy]:
         """All copies with their states."""
         query = (
-            "SELECT c.entry, c.store, c.key, c.version, CASE WHEN c.version <> n.version OR c.size <> n.size "
-            "THEN 'Stale' ELSE 'Whole' END, c.tag, c.size FROM copy c JOIN node n ON n.id = c.entry "
-            "ORDER BY c.entry, c.store"
+            f"SELECT c.entry, c.store, c.key, c.version, CASE WHEN {_STALE} THEN 'Stale' ELSE 'Whole' END, "  # noqa: S608
+            "c.tag, c.size FROM copy c JOIN node n ON n.id = c.entry ORDER BY c.entry, c.store"
         )
         for entry_id, store, key, version, state, tag, size in self._db.execute(query):
             yield Copy(entry_id, store, key, version, state, tag, size, self._now)
