@@ -54,6 +54,15 @@ class Access:
             self._installation = found["metadata"]["uid"]
         return self._installation
 
+    async def forbidden(self) -> tuple[str, ...]:
+        """Hosts and addresses of this cluster that no store may be at.
+
+        Raises:
+            Transient: The API server's addresses never could be read.
+        """
+        await self.guard.learn(self._engine.kube)
+        return self.guard.forbidden
+
     async def credentials(self, store: Obj, *, hold: bool = False) -> dict[str, bytes]:
         """Data of a DataStore's Secret; it must be of the right type, and made for the host that the store names.
 

@@ -219,6 +219,7 @@ def directory_config(
     users: Mapping[str, str],
     database: tuple[str, str] = ("", ""),
     allow_private: bool,
+    forbidden: Sequence[str] = (),
     regions: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> DirectoryConfig:
     """What the gateway is told.
@@ -231,6 +232,7 @@ def directory_config(
         users: Names and bcrypt hashes.
         database: Address of the catalogue's database, and certificates of its server's authority; empty for a file.
         allow_private: Endpoints in loopback and link-local networks are allowed.
+        forbidden: Hosts and addresses of this cluster that no store may be at.
         regions: By VirtualCluster, where it is.
     """
     meta, spec, found = directory.metadata, directory.spec, tuple(stores)
@@ -271,6 +273,7 @@ def directory_config(
         postgres=database[0],
         postgres_ca=database[1],
         allow_private=allow_private,
+        forbidden=tuple(forbidden),
     )
 
 

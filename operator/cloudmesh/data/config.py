@@ -205,6 +205,7 @@ class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):
         webdav: WebDAV is served.
         operator_token: What the operator shows at `/internal/…`.
         allow_private: Addresses of loopback and link-local networks may be named by stores.
+        forbidden: Hosts and addresses of this cluster that no store may be at, such as the API server's.
         proposal: What waits for approval, to be counted; None if nothing does.
         postgres: Address of the catalogue's database, with a password; empty for a file of its own.
         postgres_ca: Certificates of the authority that its server's certificate must be of, PEM; empty for none.
@@ -233,6 +234,7 @@ class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):
     webdav: bool = True
     operator_token: str = ""
     allow_private: bool = False
+    forbidden: tuple[str, ...] = ()
     proposal: Proposal | None = None
     emptying: bool = False
     postgres: str = ""

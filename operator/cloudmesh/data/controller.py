@@ -296,6 +296,7 @@ class DirectoryReconciler:
             users=await self._users(directory),
             database=await self._database(directory),
             allow_private=self._access.settings.allow_private_endpoints,
+            forbidden=await self._access.forbidden(),
             regions={
                 cluster["metadata"]["name"]: regions_of(cluster) for cluster in cache.list(VIRTUAL_CLUSTER, namespace)
             },

@@ -27,6 +27,7 @@ from cloudmesh.data.placement import StoreView
 from cloudmesh.data.plugins import score
 from cloudmesh.data.stores.ports import Capacity, Store
 from cloudmesh.data.stores.registry import StoreContext, maker
+from cloudmesh.engine.endpoints import Guard
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, RateLimited, Transient, Unsupported
 
 log = logging.getLogger(__name__)
@@ -236,6 +237,7 @@ class Mesh:
         self._now = now
         self._was_ahead = False
         self._leaving: set[asyncio.Task[None]] = set()
+        self._guard = Guard()
         self.config = config
         self.members: dict[str, Member] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -251,8 +253,10 @@ class Mesh:
         """
         wanted = {store.name: store for store in config.stores}
         kept = {n for n, member in self.members.items() if n in wanted and _opened(wanted[n]) == _opened(member.config)}
+        # also for stores that go on
+        self._guard.become(config.forbidden, inside=config.allow_private)
         made = {
-            name: Member(store_config, make(store_config, config.allow_private), self._clock)
+            name: Member(store_config, make(store_config, self._guard), self._clock)
             for name, store_config in wanted.items()
             if name not in kept
         }
@@ -561,8 +565,8 @@ def _opened(config: StoreConfig) -> object:
     return _place(config), config.credentials, config.requests_per_second, config.bytes_per_second
 
 
-def make(config: StoreConfig, allow_private: bool) -> Store:
-    """Opens a store.
+def make(config: StoreConfig, guard: Guard) -> Store:
+    """Opens a store whose connections go where the guard lets them.
 
     Raises:
         InvalidRequest: Its settings can't be used.
@@ -574,7 +578,8 @@ def make(config: StoreConfig, allow_private: bool) -> Store:
         config.requests_per_second,
         config.bytes_per_second,
         config.mount,
-        allow_private,
+        guard.inside,
+        guard,
     )
     return maker(config.kind)(context)
 

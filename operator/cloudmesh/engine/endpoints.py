@@ -45,10 +45,25 @@ class Guard:
     """
 
     def __init__(self, names: Iterable[str] = (), *, inside: bool = False) -> None:
+        self._read_at: float | None = None
+        self.become(names, inside=inside)
+
+    def become(self, names: Iterable[str], *, inside: bool) -> None:
+        """Goes by other words from now on, for all who have it; arguments as of the class."""
         self._names = frozenset(names)
         self._inside = inside
-        self._servers: frozenset[Address] = frozenset()
-        self._read_at: float | None = None
+        self._named = _addresses(self._names)
+        self._servers = self._named
+
+    @property
+    def inside(self) -> bool:
+        """Whether it refuses no address."""
+        return self._inside
+
+    @property
+    def forbidden(self) -> tuple[str, ...]:
+        """What a guard of another process must be made of to refuse the same."""
+        return tuple(sorted(self._names | {str(address) for address in self._servers}))
 
     def check_hosts(self, hosts: Iterable[str]) -> None:
         """Looks at hosts before anything is sent there.
@@ -79,21 +94,25 @@ class Guard:
             return
         for host in hosts:
             if _parsed(host) is not None:
-                self._check(host, [host])
+                self.check(host, [host])
                 continue
             try:
                 found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
             except OSError:
                 continue
-            self._check(host, {str(entry[4][0]) for entry in found})
+            self.check(host, {str(entry[4][0]) for entry in found})
 
-    def _check(self, host: str, addresses: Iterable[str]) -> None:
+    def check(self, host: str, addresses: Iterable[str]) -> None:
+        """Looks at addresses that a host stands for, before a connection is made to one.
+
+        Raises:
+            InvalidRequest: One is refused.
+        """
         if self._inside:
             return
         for address in addresses:
             parsed = _parsed(address)
-            refused = parsed is None or _is_private(parsed) or _outer(parsed) in self._servers
-            if refused or address in self._names:
+            if parsed is None or _is_private(parsed) or _outer(parsed) in self._servers:
                 raise InvalidRequest(f"{host} leads to {address}, which is refused as an endpoint")
 
     async def learn(self, kube: Kube) -> None:
@@ -112,8 +131,8 @@ class Guard:
                 told = "the API server's own addresses, which no endpoint may be, can't be read"
                 raise Transient(f"{told}: {error}") from None
             return
-        listed = [_parsed(address) for entry in (found or {}).get("endpoints") or () for address in entry["addresses"]]
-        self._servers = frozenset(_outer(address) for address in listed if address is not None)
+        listed = (address for entry in (found or {}).get("endpoints") or () for address in entry["addresses"])
+        self._servers = self._named | _addresses(listed)
         self._read_at = clock
 
     def connect(
@@ -132,7 +151,7 @@ class Guard:
             OSError: Nobody answers.
         """
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        self._check(host, {str(entry[4][0]) for entry in found})
+        self.check(host, {str(entry[4][0]) for entry in found})
         trouble: OSError | None = None
         for family, type_, protocol, _, place in found:
             link = socket.socket(family, type_, protocol)
@@ -152,7 +171,7 @@ class Guard:
         """The same without blocking; the caller sets the time limit."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        self._check(host, {str(entry[4][0]) for entry in found})
+        self.check(host, {str(entry[4][0]) for entry in found})
         trouble: OSError | None = None
         for family, type_, protocol, _, place in found:
             link = socket.socket(family, type_, protocol)
@@ -168,10 +187,6 @@ class Guard:
             else:
                 return link
         raise trouble or OSError(f"{host} has no address")
-
-
-ANYWHERE = Guard(inside=True)
-"""Refuses nothing: for what no user has named."""
 
 
 def hosts_at(member: Mapping[str, Any], places: Mapping[str, Literal["Url", "Host"]]) -> tuple[str, ...]:
@@ -229,6 +244,11 @@ def _parsed(host: str) -> Address | None:
         return None
 
 
+def _addresses(hosts: Iterable[str]) -> frozenset[Address]:
+    found = (_parsed(host) for host in hosts)
+    return frozenset(_outer(address) for address in found if address is not None)
+
+
 def _inner(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     """The IPv4 address that an IPv6 address stands for: mapped, compatible, 6to4, NAT64."""
     if address.ipv4_mapped or address.sixtofour:
@@ -253,3 +273,7 @@ def _is_private(address: Address) -> bool:
         or address.is_unspecified
         or address.is_multicast
     )
+
+
+ANYWHERE = Guard(inside=True)
+"""Refuses nothing: for what no user has named."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, s3
@@ -14,6 +16,7 @@ from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, s3
 from cloudmesh.data.errors import Changed, Exists, Full
 from cloudmesh.data.stores.registry import StoreContext, maker
 from cloudmesh.data.stores.s3 import S3Store, make
+from cloudmesh.engine.endpoints import Guard
 from cloudmesh.engine.errors import (
     AuthFailed,
     CloudmeshError,
@@ -209,6 +212,43 @@ asyncio.run(main())
         call.headers.get("Authorization", call.headers.get("authorization", "")) for call in harness.proxy.received
     ]
     assert all(f"Credential={ACCESS_KEY}/" in each and "/us-east-1/s3/" in each for each in signed)
+
+
+class Strict(Guard):
+    """As of an installation, but that it leads to a server on this machine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = 0
+
+    def connect(self, host: str, port: int, *_: Any) -> socket.socket:
+        self.made += 1
+        return socket.create_connection((host, port), 20)
+
+
+async def test_without_tls_contents_go_by_connections_of_the_guard(harness: S3Harness) -> None:
+    guard = Strict()
+    store = S3Store(harness.bucket, KEYS, endpoint=harness.proxy.url, part=5 << 20, guard=guard)
+    try:
+        made = await store.write("a b", chunks(b"0123456789"), if_absent=True, attributes={"at": "x"})
+        seen = await store.stat("a b")
+        assert seen is not None and (seen.size, seen.tag, seen.attributes) == (10, made.tag, {"at": "x"})
+        assert b"".join([piece async for piece in store.read("a b", start=3, length=4, if_tag=made.tag)]) == b"3456"
+        with pytest.raises(Exists):
+            await store.write("a b", chunks(b"x"), if_absent=True)
+        again = await store.write("a b", chunks(b""), if_tag=made.tag)
+        with pytest.raises(Changed):
+            await store.write("a b", chunks(b"x"), if_tag=made.tag)
+        with pytest.raises(Changed):
+            _ = [piece async for piece in store.read("a b", if_tag=made.tag)]
+        assert [piece async for piece in store.read("a b", if_tag=again.tag)] == []
+        assert await store.stat("nothing") is None
+        large = noise(20 << 20)
+        await store.write("large", chunks(large), size=len(large))
+        assert b"".join([piece async for piece in store.read("large")]) == large
+        assert guard.made
+    finally:
+        await store.close()
 
 
 def test_a_secret_that_lacks_a_key_or_has_a_strange_one() -> None:

@@ -250,7 +250,7 @@ async def test_a_name_that_leads_to_this_machine_is_refused(server: DavServer, m
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup)
     client = DavClient(f"http://files.example.org:{server.port}", USER, PASSWORD, guard=Guard())
     store = WebdavStore(client)
-    with pytest.raises(InvalidRequest, match="refused as endpoints"):
+    with pytest.raises(InvalidRequest, match="refused as an endpoint"):
         await store.probe()
     await store.close()
 

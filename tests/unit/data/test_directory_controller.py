@@ -10,6 +10,7 @@ from tests.unit.data.directory_scene import Scene, scene
 
 from cloudmesh.data.kinds import CLAIM, DATA_STORE, DEPLOYMENT, SERVICE, VIRTUAL_DIRECTORY
 from cloudmesh.engine import EVENT, SECRET
+from cloudmesh.engine.endpoints import ENDPOINT_SLICE
 from cloudmesh.testing import for_every_crash, run_virtual
 
 IN_USE = "cloudmesh.org/in-use"
@@ -51,6 +52,19 @@ async def test_a_directory_becomes_ready(s: Scene) -> None:
         child = s.api.get(resource, "ns", "lab-vdir")
         assert child is not None
         assert child["metadata"]["ownerReferences"][0]["kind"] == "VirtualDirectory"
+
+
+@scene
+async def test_the_gateway_hears_where_the_api_servers_are(s: Scene) -> None:
+    """It has no token to ask, and its stores are at none of these addresses."""
+    addresses = [{"addresses": ["203.0.113.5"]}, {"addresses": ["203.0.113.4"]}]
+    meta = {"name": "kubernetes", "namespace": "default"}
+    s.api.put(ENDPOINT_SLICE, {"metadata": meta, "addressType": "IPv4", "endpoints": addresses})
+    s.volume()
+    s.directory("nas")
+    async with s.operator():
+        await s.settle()
+    assert {"203.0.113.4", "203.0.113.5", "kubernetes.default.svc"} <= set(s.config().forbidden)
 
 
 @scene

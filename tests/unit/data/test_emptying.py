@@ -22,6 +22,7 @@ from cloudmesh.data.model import Copy, Intent, Target
 from cloudmesh.data.stores.memory import PLACES, MemoryStore, Place
 from cloudmesh.data.stores.ports import Ours
 from cloudmesh.engine import Transient
+from cloudmesh.engine.endpoints import Guard
 
 _numbers = itertools.count(1)
 MINE = {"id": "a" * 16, "version": "1", "write": "b" * 16}
@@ -37,7 +38,7 @@ def member(state: State = "Up", **config: Any) -> tuple[Member, Place]:
     else; and its place."""
     at = f"emptying-{os.getpid()}-{next(_numbers)}"
     asked = StoreConfig("one", "memory", {"place": at}, prefix="lab/", **config)
-    made = Member(asked, make(asked, allow_private=False), lambda: 0.0)
+    made = Member(asked, make(asked, Guard()), lambda: 0.0)
     made.state = state
     place = PLACES[at]
     place.put(f"lab/{MARKER}", b"{}")

@@ -15,6 +15,7 @@ from cloudmesh.data.asked import location_of, store_config
 from cloudmesh.data.stores import registry
 from cloudmesh.data.stores.memory import MemoryStore, Place
 from cloudmesh.data.stores.registry import StoreContext, maker
+from cloudmesh.engine.endpoints import Guard
 from cloudmesh.engine.errors import AuthFailed, InvalidRequest
 
 seen: list[StoreContext] = []
@@ -63,7 +64,7 @@ async def test_the_gateway_opens_what_the_data_store_names() -> None:
     config = store_config(DirectoryStore(name="mine"), "lab", "files", obj, {"key": b"s3cret"})
     assert (config.kind, config.domain, config.mount) == ("plugin", "box.example.org", "")
     assert config.credentials == {"key": base64.b64encode(b"s3cret").decode()}
-    store = mesh.make(config, False)
+    store = mesh.make(config, Guard())
     (context,) = seen
     assert context.name == "mine" and context.credentials == {"key": b"s3cret"}
     assert context.settings == {"endpoint": "https://box.example.org:8443/v1", "depth": "3"}

@@ -49,6 +49,7 @@ from cloudmesh.data.stores.objects import (
 from cloudmesh.data.stores.ports import Object, Page, Probe, StoreInfo
 from cloudmesh.data.stores.registry import StoreContext
 from cloudmesh.data.stores.threads import Threads, outlast
+from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import CloudmeshError, Transient
 
 HOST: Final = "blob.core.windows.net"
@@ -438,6 +439,7 @@ def open_store(
     authority: str = "",
     plain: bool = False,
     call_seconds: float = CALL_SECONDS,
+    guard: Guard = ANYWHERE,
     **more: Any,
 ) -> AzureStore:
     """The store of a container.
@@ -450,6 +452,7 @@ def open_store(
         authority: Where tokens are given, empty for that of the endpoint's cloud.
         plain: Secrets may be sent without TLS.
         call_seconds: Time within which an answer must come.
+        guard: Makes the connections.
         more: As of AzureStore.
 
     Raises:
@@ -457,7 +460,7 @@ def open_store(
         InvalidRequest: The Secret has a key that means nothing, or two ways.
     """
     url = endpoint or f"https://{account}.{HOST}"
-    http = Http(THREADS, call_seconds)
+    http = Http(THREADS, call_seconds, guard)
     sign = signer(account, url, credentials, http, authority=authority, plain=plain)
     if isinstance(sign, ByKey):
         return KeyedAzureStore(url, container, sign, http, **more)
@@ -480,6 +483,7 @@ def make(context: StoreContext) -> AzureStore:
         context.credentials,
         endpoint=endpoint,
         plain=context.allow_private,
+        guard=context.guarded(),
         name=context.name,
         limits=Limits(context.requests_per_second, context.bytes_per_second),
     )

@@ -44,6 +44,7 @@ from cloudmesh.data.stores.objects import (
 from cloudmesh.data.stores.ports import Object, Page, Probe, StoreInfo
 from cloudmesh.data.stores.registry import StoreContext
 from cloudmesh.data.stores.threads import Threads
+from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, RateLimited, Transient
 
 ENDPOINT: Final = "https://storage.googleapis.com"
@@ -75,6 +76,7 @@ class GcsStore:
         part: Bytes of a part, a multiple of 256 KiB.
         call_seconds: Time within which an answer must come.
         patience: Seconds after which a call that came too soon is made again, one after the other.
+        guard: Makes the connections.
 
     Raises:
         AuthFailed: The key is missing or can't be read.
@@ -92,6 +94,7 @@ class GcsStore:
         part: int = PART,
         call_seconds: float = CALL_SECONDS,
         patience: Sequence[float] = PATIENCE,
+        guard: Guard = ANYWHERE,
     ) -> None:
         if part % STEP:
             raise ValueError(f"a part must be a multiple of {STEP} bytes")
@@ -101,7 +104,7 @@ class GcsStore:
         self._limits = limits or Limits()
         self._part = part
         self._patience = patience
-        self._http = Http(THREADS, call_seconds)
+        self._http = Http(THREADS, call_seconds, guard)
         self._tokens = self._account.tokens(self._http)
         self._threads = Threads(name, THREADS)
         host = urlsplit(self._endpoint).netloc
@@ -511,4 +514,5 @@ def make(context: StoreContext) -> GcsStore:
         endpoint=endpoint,
         name=context.name,
         limits=Limits(context.requests_per_second, context.bytes_per_second),
+        guard=context.guarded(),
     )

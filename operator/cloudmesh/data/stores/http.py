@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError, LocationValueError
 
+from cloudmesh.engine.connections import pools_by
+from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import InvalidRequest, Transient
 
 TRIES: Final = 3
@@ -99,18 +101,20 @@ class Http:
     Args:
         connections: At most, as many as threads use them.
         seconds: Time within which an answer must come.
+        guard: Makes the connections.
     """
 
-    def __init__(self, connections: int, seconds: float) -> None:
+    def __init__(self, connections: int, seconds: float, guard: Guard = ANYWHERE) -> None:
         self._timeout = urllib3.Timeout(connect=min(CONNECT_SECONDS, seconds), read=seconds)
         self._pool = urllib3.PoolManager(num_pools=4, maxsize=connections, retries=False, timeout=self._timeout)
+        self._pool.pool_classes_by_scheme = pools_by(guard)
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
         """Makes one call, once.
 
         Raises:
             Transient: No whole answer came: what the call did is unknown.
-            InvalidRequest: The address can't be one.
+            InvalidRequest: The address can't be one, or leads where no store may be.
         """
         where = urlsplit(url).netloc
         # without this, urllib3 says who it is
@@ -133,6 +137,8 @@ class Http:
                 answer.close()
         except LocationValueError:
             raise InvalidRequest(f"{where!r} is no address") from None
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{where}: {error}") from None
         except (HTTPError, OSError) as error:
             raise Transient(f"{where}: {_words(error)}") from None
         return Answer(answer.status, {name.lower(): text for name, text in answer.headers.items()}, b"".join(pieces))

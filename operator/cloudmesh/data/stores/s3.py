@@ -23,6 +23,7 @@ from botocore.parsers import ResponseParserError
 from obstore.exceptions import BaseError
 
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
+from cloudmesh.data.stores import s3_guarded
 from cloudmesh.data.stores.common import Limits, checked, measured
 from cloudmesh.data.stores.objects import (
     CONTROLS,
@@ -41,6 +42,7 @@ from cloudmesh.data.stores.registry import StoreContext
 from cloudmesh.data.stores.s3_clients import KEY_ID, SECRET_KEY, SESSION_TOKEN, THREADS, boto_client, bytes_client
 from cloudmesh.data.stores.s3_errors import classify, heard
 from cloudmesh.data.stores.threads import Threads
+from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, Transient
 
 T = TypeVar("T")
@@ -69,6 +71,7 @@ class S3Store:
         part: Bytes of a part, at least 5 MiB.
         copy_at_once: Largest object that one call may copy.
         call_seconds: Time within which an answer must come.
+        guard: Makes the connections.
 
     Raises:
         AuthFailed: A key is missing.
@@ -87,6 +90,7 @@ class S3Store:
         part: int = PART,
         copy_at_once: int = COPY_AT_ONCE,
         call_seconds: float = CALL_SECONDS,
+        guard: Guard = ANYWHERE,
     ) -> None:
         if strange := sorted(set(credentials) - KNOWN):
             raise InvalidRequest(f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(KNOWN))}")
@@ -98,11 +102,13 @@ class S3Store:
         self._part = part
         self._copy_at_once = copy_at_once
         self._threads = Threads(name, THREADS)
-        self._once = boto_client(values, endpoint, region, call_seconds, tries=1)
-        self._client = boto_client(values, endpoint, region, call_seconds, tries=READ_TRIES)
+        self._guard = guard
+        self._once = boto_client(values, endpoint, region, call_seconds, tries=1, guard=guard)
+        self._client = boto_client(values, endpoint, region, call_seconds, tries=READ_TRIES, guard=guard)
         url = self._client.meta.endpoint_url
         self._writer = bytes_client(bucket, values, url, region, call_seconds, tries=1)
         self._reader = bytes_client(bucket, values, url, region, call_seconds, tries=READ_TRIES)
+        self._secure = url.startswith("https:")
         domain = urlsplit(endpoint).netloc or "aws"
         self._info = StoreInfo(
             "s3", "Full", max_key=1024, max_part=1024, max_size=MOST_PARTS * (5 << 30), refuses=CONTROLS,
@@ -116,6 +122,11 @@ class S3Store:
     def info(self) -> StoreInfo:
         """What it declares."""
         return self._info
+
+    @property
+    def _guarded(self) -> bool:
+        """Whether contents mustn't go by obstore, which asks whoever it is led to."""
+        return not (self._secure or self._guard.inside)
 
     # -- looking
 
@@ -188,6 +199,10 @@ class S3Store:
         def get() -> tuple[Object, Pieces]:
             # what has no value must be left out: a None is sent as an empty header
             asked: Any = {name: value for name, value in options.items() if value is not None}
+            if self._guarded:
+                told, found = s3_guarded.get(self._client, self._bucket, key, asked)
+                seen = s3_guarded.whole_size(told), told.get("ETag", ""), _micros(told["LastModified"])
+                return Object(key, *seen, dict(told.get("Metadata", {}))), found
             answer = obstore.get(self._reader, key, options=asked)
             meta = answer.meta
             texts = {name: str(text) for name, text in answer.attributes.items() if name == name.lower()}
@@ -231,9 +246,11 @@ class S3Store:
             head = [part for _ in range(2) if (part := await anext(parts, None)) is not None] or [b""]
             if len(head) == 1:
                 mode: Any = "create" if if_absent else {"e_tag": if_tag} if if_tag else "overwrite"
-                put = partial(
+                put: Callable[[], Mapping[str, Any]] = partial(
                     obstore.put, self._writer, key, head[0], attributes=dict(texts), mode=mode, use_multipart=False
                 )
+                if self._guarded:
+                    put = partial(s3_guarded.put, self._once, self._bucket, key, head[0], texts, mode)
                 answer = await self._change(key, put, if_absent=if_absent, if_tag=if_tag)
                 return published(key, len(head[0]), answer.get("e_tag"), texts)
             if if_tag or if_absent:
@@ -437,4 +454,5 @@ def make(context: StoreContext) -> S3Store:
         region=str(context.settings.get("region") or "us-east-1"),
         name=context.name,
         limits=Limits(context.requests_per_second, context.bytes_per_second),
+        guard=context.guarded(),
     )

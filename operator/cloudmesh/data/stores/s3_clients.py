@@ -15,6 +15,9 @@ from botocore.handlers import convert_body_to_file_like_object
 from botocore.loaders import Loader
 from obstore.store import S3Store as Bytes
 
+from cloudmesh.engine.connections import connect_by
+from cloudmesh.engine.endpoints import ANYWHERE, Guard
+
 KEY_ID, SECRET_KEY, SESSION_TOKEN = "aws_access_key_id", "aws_secret_access_key", "aws_session_token"
 THREADS = 24
 CONNECT_SECONDS = 5.0
@@ -26,7 +29,9 @@ def _loader() -> Loader:
     return Loader(extra_search_paths=[Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
 
 
-def boto_client(values: Mapping[str, str], endpoint: str, region: str, seconds: float, *, tries: int) -> Any:
+def boto_client(
+    values: Mapping[str, str], endpoint: str, region: str, seconds: float, *, tries: int, guard: Guard = ANYWHERE
+) -> Any:
     """boto3's, for all but bytes.
 
     Args:
@@ -35,6 +40,7 @@ def boto_client(values: Mapping[str, str], endpoint: str, region: str, seconds: 
         region: Region.
         seconds: Time within which an answer must come.
         tries: How often a call is made at most.
+        guard: Makes the connections.
     """
     # a core session of its own: no file, no environment and no metadata service is asked for credentials or regions
     core = botocore.session.Session(
@@ -63,6 +69,7 @@ def boto_client(values: Mapping[str, str], endpoint: str, region: str, seconds: 
     }
     session: Any = boto3.session.Session(botocore_session=core, region_name=region)
     client = session.client("s3", endpoint_url=endpoint or None, config=Config(**options))
+    connect_by(client, guard)
     # a part as a file would be sent in pieces of 16 KiB
     client.meta.events.unregister("before-parameter-build.s3.UploadPart", convert_body_to_file_like_object)
     return client

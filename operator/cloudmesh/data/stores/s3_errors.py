@@ -11,6 +11,7 @@ from botocore.parsers import ResponseParserError
 from obstore.exceptions import BaseError
 
 from cloudmesh.data.errors import Changed, Exists, Full, Missing
+from cloudmesh.engine.connections import refusal
 from cloudmesh.engine.errors import (
     AuthFailed,
     CloudmeshError,
@@ -111,6 +112,8 @@ def classify(error: Exception, what: str, *, if_absent: bool = False) -> Cloudme
         what: What was being done, with the key.
         if_absent: Whether an object was to be made where there was none.
     """
+    if refused := refusal(error):
+        return InvalidRequest(f"{what}: {refused}")
     said = heard(error)
     text = f"{what}: {said.code + ': ' if said.code else ''}{said.message}"
     if said.code in SLOW or said.status == 429:

@@ -24,7 +24,6 @@ from cloudmesh.data.stores.sftp_link import TRIES, Handle, Link, Opened, Refused
 from cloudmesh.data.stores.sftp_tree import BLOCK, READ_ONLY_FLAG, Seen, Tree, is_file, is_folder
 from cloudmesh.data.stores.threads import outlast
 from cloudmesh.data.stores.walk import Walk
-from cloudmesh.engine.endpoints import Guard
 from cloudmesh.engine.errors import CloudmeshError, NameConflict, Transient, Unsupported
 
 MAX_PART: Final = 255
@@ -503,6 +502,6 @@ def make(context: StoreContext) -> SftpStore:
         AuthFailed: The Secret lacks a key and a password.
         InvalidRequest: It has a key that means nothing, or a key can't be read.
     """
-    link = Link(read_login(context.settings, context.credentials), guard=Guard(inside=context.allow_private))
+    link = Link(read_login(context.settings, context.credentials), guard=context.guarded())
     limits = Limits(context.requests_per_second, context.bytes_per_second)
     return SftpStore(link, str(context.settings["path"]), limits=limits)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-import socket
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -17,11 +16,11 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from aiohttp.abc import ResolveResult
 from yarl import URL
 
 from cloudmesh.data.errors import Changed, Full, Missing
 from cloudmesh.data.stores.common import Limits
+from cloudmesh.data.stores.guarded import GuardedConnector
 from cloudmesh.data.stores.swift_auth import OURS, Login, NoAnswer, Tokens, whole
 from cloudmesh.data.stores.threads import outlast
 from cloudmesh.engine.endpoints import ANYWHERE, Guard
@@ -49,31 +48,6 @@ class Answer:
     body: bytes = field(default=b"", repr=False)
 
 
-class GuardedResolver(aiohttp.ThreadedResolver):
-    """Looks names up for connections, which then are made to what was looked at here and to nothing else.
-
-    Args:
-        guard: Says which addresses may be connected to.
-    """
-
-    def __init__(self, guard: Guard) -> None:
-        super().__init__()
-        self._guard = guard
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Addresses of a name.
-
-        Raises:
-            InvalidRequest: One of them is refused.
-            OSError: There are none.
-        """
-        found = await super().resolve(host, port, family)
-        self._guard.check_hosts([each["host"] for each in found])
-        return found
-
-
 class SwiftClient:
     """One container.
 
@@ -82,7 +56,7 @@ class SwiftClient:
         tokens: The login.
         limits: Of requests and bytes.
         seconds: Time without a byte after which a request is given up.
-        guard: Says where connections may go. It looks at what names stand for; hosts of URLs are the caller's to check.
+        guard: Says where connections may go.
     """
 
     def __init__(
@@ -105,7 +79,7 @@ class SwiftClient:
             )
             self._session = aiohttp.ClientSession(
                 timeout=timeout,
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS, resolver=GuardedResolver(self._guard)),
+                connector=GuardedConnector(self._guard, limit=CONNECTIONS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,

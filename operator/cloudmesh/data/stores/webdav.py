@@ -34,7 +34,6 @@ from cloudmesh.data.stores.threads import outlast
 from cloudmesh.data.stores.walk import Entry, Walk, entry
 from cloudmesh.data.stores.webdav_client import TRIES, DavClient, NoParent, again
 from cloudmesh.data.stores.webdav_xml import QUOTA, Resource
-from cloudmesh.engine.endpoints import Guard
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, NameConflict, Transient, Unsupported
 
 MAX_PART: Final = 255
@@ -595,6 +594,6 @@ def make(context: StoreContext) -> WebdavStore:
         raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
     client = DavClient(
         str(context.settings["endpoint"]), secret["username"], secret["password"],
-        authorities=secret.get("ca.crt", ""), guard=Guard(inside=context.allow_private),
+        authorities=secret.get("ca.crt", ""), guard=context.guarded(),
     )  # fmt: skip
     return WebdavStore(client, limits=Limits(context.requests_per_second, context.bytes_per_second))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from http.client import responses
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
 import aiohttp
 from yarl import URL
 
 from cloudmesh.data.errors import Changed, Full, InvalidName, Missing, ReadOnly
+from cloudmesh.data.stores.guarded import GuardedConnector
 from cloudmesh.data.stores.webdav_xml import PROPERTIES, Multistatus, Resource, asked
 from cloudmesh.engine.answers import beginning
 from cloudmesh.engine.endpoints import ANYWHERE, Guard
@@ -103,9 +103,7 @@ class DavClient:
         if self._closed:
             raise Transient("the store was closed")
         if self._session is None:
-            connector = aiohttp.TCPConnector(
-                limit=CONNECTIONS, ssl=self._tls, socket_factory=self._socket, keepalive_timeout=IDLE_SECONDS
-            )
+            connector = GuardedConnector(self._guard, limit=CONNECTIONS, ssl=self._tls, keepalive_timeout=IDLE_SECONDS)
             self._session = aiohttp.ClientSession(
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False,
                 headers=self._headers, skip_auto_headers=("Content-Type",),
@@ -116,11 +114,6 @@ class DavClient:
             # a PUT or DELETE whose connection broke mustn't go out again unasked
             self._session._retry_connection = False
         return self._session
-
-    def _socket(self, place: tuple[Any, ...]) -> socket.socket:
-        """A socket for an address, which is looked at here: what a name stands for can change until now."""
-        self._guard.check_hosts([str(place[4][0])])
-        return socket.socket(place[0], place[1], place[2])
 
     @asynccontextmanager
     async def request(
@@ -138,6 +131,7 @@ class DavClient:
             data: Body.
 
         Raises:
+            InvalidRequest: The host leads where no store may be.
             Missing: Status 404, of whoever has answered.
         """
         what = path or "the collection"

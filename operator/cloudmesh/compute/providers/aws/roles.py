@@ -9,8 +9,8 @@ from botocore.credentials import DeferredRefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from cloudmesh.compute.providers.aws.connections import refusal
 from cloudmesh.compute.providers.aws.errors import Denied, classify
+from cloudmesh.engine.connections import refusal
 from cloudmesh.engine.errors import AuthFailed
 
 SESSION_SECONDS = 3600

@@ -17,9 +17,9 @@ from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from cloudmesh.compute.providers.aws.connections import connect_by, refusal
 from cloudmesh.compute.providers.aws.errors import classify
 from cloudmesh.compute.providers.aws.roles import assumed
+from cloudmesh.engine.connections import connect_by, refusal
 from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import AuthFailed, InvalidRequest, Transient
 
