@@ -100,6 +100,7 @@ def store_config(
     obj: Obj,
     credentials: Mapping[str, bytes],
     prices: Prices = UNPRICED,
+    identity: Mapping[str, str] = MappingProxyType({}),
 ) -> StoreConfig:
     """One store of a directory.
 
@@ -110,6 +111,7 @@ def store_config(
         obj: The DataStore.
         credentials: Data of its Secret.
         prices: What it costs.
+        identity: What proves who the gateway is in the place of a Secret.
     """
     store = DataStore.model_validate(obj)
     kind, limits = store.spec.kind, store.spec.limits
@@ -128,6 +130,7 @@ def store_config(
         prices=prices,
         mount=mount_of(asked.name) if kind == "local" else "",
         uid=store.metadata.uid,
+        identity=dict(identity),
     )
 
 
@@ -210,6 +213,25 @@ def users_in(data: Mapping[str, bytes], secret: str) -> dict[str, str]:
     return users
 
 
+def auth_of(directory: VirtualDirectory, users: Mapping[str, str]) -> AuthConfig:
+    """Who is let in.
+
+    Args:
+        directory: What was asked for.
+        users: Names and bcrypt hashes.
+    """
+    auth = directory.spec.expose.auth
+    return AuthConfig(
+        kubernetes=auth.kubernetes == "Enabled",
+        basic=dict(users),
+        anonymous=auth.anonymous,
+        rules=tuple(
+            AccessRule(path=rule.path, users=tuple(rule.users), groups=tuple(rule.groups), access=rule.access)
+            for rule in auth.rules
+        ),
+    )
+
+
 def directory_config(
     directory: VirtualDirectory,
     stores: Iterable[StoreConfig],
@@ -236,7 +258,6 @@ def directory_config(
         regions: By VirtualCluster, where it is.
     """
     meta, spec, found = directory.metadata, directory.spec, tuple(stores)
-    auth = spec.expose.auth
     limit = spec.max_monthly_cost
     currency = common_currency((store.prices for store in found), limit.currency if limit is not None else "")
     return DirectoryConfig(
@@ -258,15 +279,7 @@ def directory_config(
         settle_names=spec.settle_names == "WhenCheap",
         verify_seconds=spec.verify.every_seconds,
         adopt=spec.adopt == "Existing",
-        auth=AuthConfig(
-            kubernetes=auth.kubernetes == "Enabled",
-            basic=dict(users),
-            anonymous=auth.anonymous,
-            rules=tuple(
-                AccessRule(path=rule.path, users=tuple(rule.users), groups=tuple(rule.groups), access=rule.access)
-                for rule in auth.rules
-            ),
-        ),
+        auth=auth_of(directory, users),
         web=spec.expose.web == "Enabled",
         webdav=spec.expose.webdav == "Enabled",
         operator_token=token,

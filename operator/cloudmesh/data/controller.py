@@ -17,6 +17,7 @@ from cloudmesh.data import config as configs
 from cloudmesh.data.access import Access, access_of, secret_of
 from cloudmesh.data.approval import Decision, decide, question_of
 from cloudmesh.data.asked import (
+    auth_of,
     decoded,
     directory_config,
     encoded,
@@ -171,8 +172,11 @@ class DirectoryReconciler:
                 decision = self._decide(obj, wanted, told)
                 wanted = decision.config
             told = await self._make(obj, directory, wanted, told)
+            if not wanted.auth.basic and (missing := await self._no_users(directory)):
+                trouble = missing
         except _Refused as error:
             trouble = error.trouble
+            told = await self._let_in(obj, directory, told)
         except NameConflict as error:
             trouble = Trouble(c.REASON_NAME_CONFLICT, str(error))
         except InvalidRequest as error:
@@ -182,10 +186,12 @@ class DirectoryReconciler:
             approval=directory.spec.apply.mode == "RequireApproval",
         )  # fmt: skip
         await self._write(key, obj, seen)
+        current = summary is not None and summary.config == told.fingerprint
+        if not current:
+            await self._nudge(key, obj, told, summary)
         if trouble is not None:
             return Done(requeue_after=TROUBLE_SECONDS)
-        if summary is None or summary.config != told.fingerprint:
-            await self._nudge(key, obj, told, summary)
+        if summary is None or not current:
             return Done(requeue_after=WORKING_SECONDS)
         settled = not summary.pending and all(store.state in ("Up", "Slow") for store in summary.stores)
         return Done(requeue_after=IDLE_SECONDS if settled else WORKING_SECONDS)
@@ -275,7 +281,8 @@ class DirectoryReconciler:
                 raise _Refused(Trouble(c.REASON_STORE_UNAVAILABLE, f"DataStore '{asked.name}' is being deleted"))
             credentials = await self._credentials(store)
             prices = store_prices(store, sheets, self._now())
-            stores.append(store_config(asked, namespace, name, store, credentials, prices))
+            identity = self._access.identity(store)
+            stores.append(store_config(asked, namespace, name, store, credentials, prices, identity))
         named = {store.name for store in directory.spec.stores}
         for left in before.values():
             if left.name in named or left.name not in known or _emptied(left, told, summary):
@@ -339,11 +346,36 @@ class DirectoryReconciler:
         name = basic.secret_ref.name
         found = await self._engine.kube.get(SECRET, directory.metadata.namespace, name)
         if found is None:
-            raise _Refused(Trouble("AuthFailed", f"Secret '{name}' isn't there"))
+            # nobody of a Secret that is gone is let in; `_no_users` tells it
+            return {}
         try:
             return users_in(decoded(found.get("data")), name)
         except InvalidRequest as error:
             raise _Refused(Trouble("InvalidRequest", str(error))) from error
+
+    async def _no_users(self, directory: VirtualDirectory) -> Trouble | None:
+        """What to tell where the Secret of the users isn't there."""
+        basic = directory.spec.expose.auth.basic
+        if basic is None or await self._engine.kube.get(SECRET, directory.metadata.namespace, basic.secret_ref.name):
+            return None
+        return Trouble("AuthFailed", f"Secret '{basic.secret_ref.name}' isn't there: nobody is let in by a password")
+
+    async def _let_in(self, obj: Obj, directory: VirtualDirectory, told: Told) -> Told:
+        """Tells the gateway who is let in, whatever else of the spec can't be had: nobody keeps a right for that."""
+        if told.config is None:
+            return told
+        try:
+            auth = auth_of(directory, await self._users(directory))
+        except _Refused:
+            # who is known stays known until the Secret can be read; rules are of the spec
+            auth = auth_of(directory, told.config.auth.basic)
+        if auth == told.config.auth:
+            return told
+        try:
+            return await self._make(obj, directory, msgspec.structs.replace(told.config, auth=auth), told)
+        except (NameConflict, InvalidRequest):
+            # the trouble that is told is enough, and the next look tries again
+            return told
 
     async def _database(self, directory: VirtualDirectory) -> tuple[str, str]:
         """Address of the catalogue's database and certificates of its authority; empty for a file."""

@@ -76,11 +76,25 @@ def _rank(directory: Mapping[str, Any], store: str) -> tuple[int, str, str]:
 def claimed(directory: Obj, directories: Iterable[Obj], stores: Mapping[str, Obj]) -> str:
     """Why a directory can't have one of its prefixes, empty if it can have all.
 
+    Whoever can't have its own prefixes keeps nobody from theirs.
+
     Args:
         directory: The directory.
         directories: All of its namespace.
         stores: DataStores of the namespace, by name.
     """
+    return _claimed(directory, list(directories), stores, {})
+
+
+def _claimed(directory: Obj, directories: list[Obj], stores: Mapping[str, Obj], known: dict[str, str]) -> str:
+    """The same; `known` are answers by uid, so that each directory is looked at once."""
+    uid = directory["metadata"]["uid"]
+    if uid not in known:
+        known[uid] = _found_claimed(directory, directories, stores, known)
+    return known[uid]
+
+
+def _found_claimed(directory: Obj, directories: list[Obj], stores: Mapping[str, Obj], known: dict[str, str]) -> str:
     mine = [(use, location_of(stores[use.store])) for use in uses_of(directory) if use.store in stores]
     for number, (use, place) in enumerate(mine):
         for other, there in mine[number + 1 :]:
@@ -99,6 +113,9 @@ def claimed(directory: Obj, directories: Iterable[Obj], stores: Mapping[str, Obj
                 if not overlap(use.prefix, other.prefix) or place != location_of(stores[other.store]):
                     continue
                 if _rank(other_directory, other.store) < _rank(directory, use.store):
+                    # ranks only fall from here, so this ends
+                    if not _has(other_directory, other.store) and _claimed(other_directory, directories, stores, known):
+                        continue
                     return (
                         f"the prefix '{use.prefix}' in DataStore '{use.store}' is of VirtualDirectory"
                         f" '{other.directory}' ('{other.prefix}' in '{other.store}'): use another `prefix`"

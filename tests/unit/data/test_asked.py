@@ -268,6 +268,31 @@ def test_who_comes_first() -> None:
     assert "VirtualDirectory 'young'" in claimed(old, [old, young], stores)
 
 
+def test_who_is_refused_keeps_nobody_else_out() -> None:
+    stores = {"aws": store({"s3": {"region": "us-east-1", "bucket": "lab"}})}
+    spans = ("a/", "a/b/", "a/b/c/", "a/d/", "")
+    asked = [
+        directory(
+            {"stores": [{"name": "aws", "prefix": prefix or "/"}]},
+            f"d{at}",
+            creationTimestamp=f"2026-01-0{at + 1}T00:00:00Z",
+        )
+        for at, prefix in enumerate(spans)
+    ]
+    first, inside, deeper, beside, over = asked
+    for refused in (inside, deeper, beside, over):
+        # the first one has it, not those that are refused themselves
+        assert "VirtualDirectory 'd0'" in claimed(refused, asked, stores)
+    without = [inside, deeper, beside, over]
+    assert claimed(inside, without, stores) == claimed(beside, without, stores) == ""
+    assert "'d1'" in claimed(deeper, without, stores)
+    assert "'d1'" in claimed(over, without, stores)
+    # `over` overlaps with all, and is refused: a younger one beside the others gets its own
+    last = directory({"stores": [{"name": "aws", "prefix": "z/"}]}, "last", creationTimestamp="2026-02-01T00:00:00Z")
+    assert claimed(last, [*asked, last], stores) == ""
+    assert "VirtualDirectory 'd4'" in claimed(last, [over, last], stores)
+
+
 def elsewhere(spec: dict[str, Any], state: str = "Up", **meta: Any) -> dict[str, Any]:
     """A directory of another namespace."""
     made = directory(spec, "theirs", namespace="other", **meta)
