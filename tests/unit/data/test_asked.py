@@ -279,7 +279,7 @@ def test_who_is_refused_keeps_nobody_else_out() -> None:
         )
         for at, prefix in enumerate(spans)
     ]
-    first, inside, deeper, beside, over = asked
+    _, inside, deeper, beside, over = asked
     for refused in (inside, deeper, beside, over):
         # the first one has it, not those that are refused themselves
         assert "VirtualDirectory 'd0'" in claimed(refused, asked, stores)
