@@ -176,6 +176,7 @@ class Work:
         due: Since when it waits.
         stamp: Rises whenever something changes that the mover has to look at.
         of: Id of the file whose older content it is, in the trash; else empty.
+        was: Path by which it is placed in the trash, where somebody asked for it; else empty.
     """
 
     entry: Entry
@@ -185,6 +186,12 @@ class Work:
     due: int
     stamp: int = 0
     of: str = ""
+    was: str = ""
+
+    @property
+    def where(self) -> str:
+        """What it is called, for people."""
+        return self.path or self.was or self.entry.id
 
 
 @dataclass(frozen=True, slots=True)

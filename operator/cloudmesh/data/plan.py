@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from cloudmesh.data.balance import Shift, shift
-from cloudmesh.data.config import DirectoryConfig
+from cloudmesh.data.config import DirectoryConfig, PlacementRule
 from cloudmesh.data.model import MICROS, Copy, Work, link_of
 from cloudmesh.data.placement import Chosen, Facts, StoreView, by_way_out
 
@@ -34,11 +36,13 @@ class Drop:
 
     Args:
         store: Where.
-        keep: So many counting copies elsewhere have to be proved first; 0 for what was deleted.
+        keep: So many counting copies elsewhere have to be proved first; 0 for what was deleted too long ago.
+        weak: Copies in weak stores count too.
     """
 
     store: str
     keep: int
+    weak: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +104,12 @@ def _takes_deletes(view: StoreView) -> bool:
     return view.up and view.config.access != "ReadOnly"
 
 
-def _trash(work: Work, views: Mapping[str, StoreView], config: DirectoryConfig, now: int) -> Plan:
-    end = work.trashed + config.trash_seconds * MICROS
-    if now < end:
-        return Plan((), end)
+def ends_at(work: Work, config: DirectoryConfig) -> int:
+    """When something in the trash is over, in microseconds: from then on nobody can restore it."""
+    return work.trashed + config.trash_seconds * MICROS
+
+
+def _over(work: Work, views: Mapping[str, StoreView], now: int) -> Plan:
     if not work.copies:
         return Plan((Purge(),), now + RETRY if work.entry.kind == "Directory" else 0)
     # a store that isn't in the directory any more is not waited for: nobody could ever tell
@@ -116,6 +122,28 @@ def _trash(work: Work, views: Mapping[str, StoreView], config: DirectoryConfig, 
         # it waits until they may be written again, or leave the directory: either makes it due
         return Plan((), now + CHECK)
     return Plan(drops, now + RETRY, pending=True)
+
+
+def is_kept_well(work: Work, stores: Sequence[StoreView]) -> bool:
+    """Whether all copies of something in the trash are whole, in stores that answer and stay: so they lie on."""
+    staying = {view.config.name for view in stores if view.up and view.config.access != "Drain"}
+    return all(c.state == "Whole" and c.version == work.entry.version and c.store in staying for c in work.copies)
+
+
+def as_it_lies(work: Work, rules: Sequence[PlacementRule]) -> Chosen:
+    """Where something in the trash belongs that is kept well: where it is."""
+    number = len(work.copies)
+    rule = msgspec.structs.replace(rules[-1], copies=number, min_copies=number)
+    return Chosen(rule, tuple(c.store for c in work.copies), number)
+
+
+def rules_of_trash(work: Work, rules: Sequence[PlacementRule]) -> tuple[PlacementRule, ...]:
+    """Rules by which something in the trash is placed that isn't kept well: never more copies than it had."""
+    most = len(work.copies)
+    return tuple(
+        msgspec.structs.replace(rule, copies=min(rule.copies, most), min_copies=min(rule.min_copies, most))
+        for rule in rules
+    )
 
 
 def _linked(work: Work, link: Copy, views: Mapping[str, StoreView], now: int) -> Plan:
@@ -156,14 +184,17 @@ def plan(
         own: By store, the key that its object should have; stores in which that is dear are left out.
     """
     views = {view.config.name: view for view in stores}
-    if work.trashed:
-        return _trash(work, views, config, now)
+    end = ends_at(work, config) if work.trashed else 0
+    if end and (now >= end or work.entry.kind == "Directory"):
+        return _over(work, views, now) if now >= end else Plan((), end)
     if (link := link_of(work.copies)) is not None:
-        return _linked(work, link, views, now)
+        found_link = _linked(work, link, views, now)
+        # nobody reads it in the trash
+        return found_link if not end or Forget(link.store) in found_link.actions else Plan((), end)
     sources = readable(work, views)
     whole = {c.store for c in sources}
     wanted = [name for name in chosen.stores if name not in whole]
-    dues = [chosen.changes_at] if chosen.changes_at else []
+    dues = [at for at in (chosen.changes_at, end) if at]
     actions: list[Action] = []
     if wanted and sources:
         actions += [Write(name, tuple(c.store for c in sources)) for name in wanted]
@@ -173,13 +204,16 @@ def plan(
             for c in work.copies
             if c.store in views and views[c.store].up and (not c.scrubbed or c.scrubbed + CHECK <= now)
         ]
+    if end and not sources:
+        # nobody waits for it: a store that comes back makes it due
+        return Plan(tuple(actions), min(end, now + CHECK))
     short = len(chosen.stores) < chosen.rule.copies
     if short or (wanted and not sources):
         dues.append(now + RETRY)
     # a store that is away may be where the file belongs: until it is back or gone from the directory, all copies count
     if not wanted and chosen.enough and not (short and any(not view.up for view in stores)):
         actions += [
-            Drop(c.store, chosen.counting)
+            Drop(c.store, chosen.counting, chosen.rule.weak_copies == "Count")
             for c in work.copies
             if c.store not in chosen.stores and c.store in views and _takes_deletes(views[c.store])
         ]  # fmt: skip
@@ -197,7 +231,7 @@ def plan(
     pending = bool(wanted or dropped) or short
     settles: list[tuple[str, str]] = []
     found: Shift | None = None
-    if not actions and not pending:
+    if not actions and not pending and not end:
         for copy in sources:
             key = (own or {}).get(copy.store, copy.key)
             # a clock that was far ahead for a while puts nothing off

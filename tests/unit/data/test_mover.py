@@ -54,7 +54,7 @@ async def test_answer_to_a_copy_is_lost(w: World, silent: bool):
     if silent:
         w.faults.planned.append(Fault("c", "stat", key="lab/f", times=2))
     await w.use(rules=BC)
-    await asyncio.sleep(1)
+    await asyncio.sleep(3)
     await all_known(w)
     await w.settle()
     assert w.holders(OLD) == "bc"

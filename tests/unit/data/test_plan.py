@@ -5,7 +5,20 @@ import pytest
 from cloudmesh.data.config import DirectoryConfig, PlacementRule, StoreConfig
 from cloudmesh.data.model import MICROS, Copy, Entry, Work
 from cloudmesh.data.placement import Facts, StoreView, choose
-from cloudmesh.data.plan import CHECK, RETRY, Check, Drop, Follow, Plan, Purge, Scrub, Write, plan
+from cloudmesh.data.plan import (
+    CHECK,
+    RETRY,
+    Check,
+    Drop,
+    Follow,
+    Forget,
+    Plan,
+    Purge,
+    Scrub,
+    Write,
+    plan,
+    rules_of_trash,
+)
 from cloudmesh.data.stores.ports import StoreInfo
 
 NOW = 10**9 * MICROS
@@ -141,3 +154,29 @@ def test_what_a_write_over_a_link_left_waits_in_a_read_only_store():
     assert Drop("b", 0) in planned("a:Linked b:Stale").actions
     found = planned("a:Linked b:Stale", access={"b": "ReadOnly"})
     assert (found.actions, found.pending) == ((Follow("a"),), False)
+
+
+def test_trash_that_is_not_well_is_mended_until_its_time_is_over():
+    since = NOW - 60 * MICROS
+    end = NOW + 40 * MICROS
+    assert planned("a:Corrupt b:Whole", trashed=since).actions == (Write("a", ("b",)),)
+    assert planned("a:Corrupt b:Whole", trashed=since).pending
+    # nobody can do anything for it, and nobody waits
+    assert planned("a:Corrupt b:Missing", trashed=since) == Plan((Check("a"), Check("b")), end)
+    assert planned("a:Whole b:Whole", trashed=since, access={"a": "Drain"}).actions == (Write("c", ("a", "b")),)
+    assert planned("a:Whole b:Whole c:Whole", trashed=since, access={"a": "Drain"}).actions == (Drop("a", 2),)
+    assert planned("a:Linked", trashed=since) == Plan((), end)
+    assert planned("a:Linked", trashed=since, access={"a": "Drain"}).actions == (Forget("a"),)
+
+
+def test_trash_is_verified():
+    found = planned("a:Whole b:Whole", trashed=NOW - 60 * MICROS, verify_seconds=10)
+    assert found == Plan((), NOW + 10 * MICROS)
+
+
+def test_trash_never_has_more_copies_than_it_had():
+    entry = Entry("e" * 16, "0" * 16, "f", "File", 10, version=3)
+    copies = (Copy(entry.id, "a", "k", 3, "Whole"), Copy(entry.id, "b", "k", 3, "Corrupt"))
+    rules = (PlacementRule(copies=3, min_copies=3), PlacementRule(copies=1))
+    kept = rules_of_trash(Work(entry, "", copies, 5, NOW), rules)
+    assert [(rule.copies, rule.min_copies) for rule in kept] == [(2, 2), (1, 1)]

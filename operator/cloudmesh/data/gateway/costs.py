@@ -13,10 +13,10 @@ import msgspec
 
 from cloudmesh.data.catalog.ports import Catalog
 from cloudmesh.data.config import StoreSummary, Summary
+from cloudmesh.data.hands import Done
 from cloudmesh.data.mesh import Member, Mesh
 from cloudmesh.data.model import MICROS, Totals
 from cloudmesh.data.money import confidence, egress_nanos, monthly_nanos
-from cloudmesh.data.mover import Done
 from cloudmesh.data.prices import price_status
 from cloudmesh.engine.errors import CloudmeshError
 from cloudmesh.policy.amounts import to_text
