@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from cloudmesh.engine.errors import AuthFailed, RateLimited, Transient
 from cloudmesh.testing.directories.model import Model, Tally
-from cloudmesh.testing.directories.world import Fault
+from cloudmesh.testing.directories.world import Fault, World
 
 FILES = st.sampled_from(["f", "g", "d/f", "d/g", "e/f", "d/e/f"])
 DIRECTORIES = st.sampled_from(["d", "e", "d/e", "h"])
@@ -28,6 +29,8 @@ class Machine(RuleBasedStateMachine):
 
     tally: ClassVar[Tally | None] = None
     """Takes the figures of all runs; None for one each."""
+    make_world: ClassVar[Callable[..., World]] = World
+    """Makes the directory, with its catalogue."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +44,7 @@ class Machine(RuleBasedStateMachine):
     )  # fmt: skip
     def begin(self, seed: int, copies: int, least: int, versions: int) -> None:
         """A directory of three stores."""
-        self.model = Model(self.folder, type(self).tally or Tally(), seed=seed)
+        self.model = Model(self.folder, type(self).tally or Tally(), seed=seed, world=self.make_world)
         self.model.policy(copies, least, "", "", versions=versions)
 
     def teardown(self) -> None:

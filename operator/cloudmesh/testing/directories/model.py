@@ -51,15 +51,18 @@ class Model(Checks):
         tally: Takes what goes wrong.
         seed: Of ids and of the order of what could run at the same moment.
         stores: How many.
+        world: Makes the directory.
     """
 
-    def __init__(self, folder: Path, tally: Tally, *, seed: int = 0, stores: int = 3) -> None:
+    def __init__(
+        self, folder: Path, tally: Tally, *, seed: int = 0, stores: int = 3, world: Callable[..., World] = World
+    ) -> None:
         self.log: list[str] = []
         numbers = random.Random(seed)  # noqa: S311 - a repeatable order
         self._ids = mock.patch.object(secrets, "token_hex", lambda size=32: numbers.randbytes(size).hex())
         self._ids.start()
         self._runner = asyncio.Runner(loop_factory=lambda: VirtualLoop(seed))
-        super().__init__(World(folder, "abcde"[:stores], trash_seconds=TRASH_SECONDS), tally)
+        super().__init__(world(folder, "abcde"[:stores], trash_seconds=TRASH_SECONDS), tally)
         # some servers list names alone
         self.world.place(self.world.names[-1]).bare = True
         self._runner.run(self._alive(self.world.start()))
@@ -579,12 +582,5 @@ class Model(Checks):
             return
         self._note("the catalogue is lost and made anew")
 
-        async def swap() -> None:
-            await self.world.die()
-            for old in self.world.folder.glob("catalog.sqlite*"):
-                old.unlink()
-            (self.world.folder / "rebuilt.sqlite").rename(self.world.folder / "catalog.sqlite")
-            await self.world.start()
-
-        self._runner.run(swap())
+        self._runner.run(self.world.lose_catalogue())
         self.settle()

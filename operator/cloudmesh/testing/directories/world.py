@@ -235,7 +235,7 @@ class World:
         asyncio.get_running_loop().set_exception_handler(_heard)
         for name, at in self._places.items():
             PLACES[at].hook = self._hook(name)
-        self.catalog = InlineCatalog(self.folder / "catalog.sqlite", clock=self.now, call=self._catalog_call)
+        self.catalog = self._catalogue()
         await self.catalog.open()
         self.mesh = Mesh(
             self.config, self.catalog, clock=self.clock, now=self.now, on_change=self._changed, on_blip=self._back
@@ -252,6 +252,22 @@ class World:
             for work in (self.mover.run(), self._recover(), self._count(), self._scan()):
                 self._tasks.append(asyncio.create_task(work))
         return self
+
+    def _catalogue(self) -> InlineCatalog:
+        return InlineCatalog(self.folder / "catalog.sqlite", clock=self.now, call=self._catalog_call)
+
+    async def _fill(self) -> None:
+        """Loses the catalogue, and makes one of the stores."""
+        for old in self.folder.glob("catalog.sqlite*"):
+            old.unlink()
+        anew, _ = await self.rebuilt(self.folder / "catalog.sqlite")
+        anew.vanish()
+
+    async def lose_catalogue(self) -> None:
+        """The process dies, its catalogue is lost, and the directory goes on with one that is made anew."""
+        await self.die()
+        await self._fill()
+        await self.start()
 
     def _hook(self, name: str) -> Callable[[Any, Any, str], Awaitable[None]]:
         async def hook(moment: Moment, operation: str, key: str) -> None:
@@ -275,7 +291,7 @@ class World:
         self.mover.stir()
 
     async def _recover(self) -> None:
-        until = ALL
+        until = self.now() if self.catalog.shared else ALL
         while True:
             with contextlib.suppress(CloudmeshError):
                 await self.recovery.run(until)
@@ -427,8 +443,11 @@ class World:
         """Another catalogue, made from the stores alone."""
         catalog = InlineCatalog(path, clock=self.now)
         await catalog.open()
-        sources = [Source(name, "lab/", MemoryStore(self.place(name))) for name in self._places]
-        return catalog, await rebuild(sources, catalog, now=self.now())
+        return catalog, await rebuild(self.sources(), catalog, now=self.now())
+
+    def sources(self) -> list[Source]:
+        """The stores, to make a catalogue of."""
+        return [Source(name, "lab/", MemoryStore(self.place(name))) for name in self._places]
 
 
 def _heard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
