@@ -22,6 +22,7 @@ MAX_PART = 1024
 """Bytes of a path's part."""
 
 
+@lru_cache(maxsize=256)
 def clean_path(path: str) -> str:
     """The path in NFC without slashes at its ends; empty for the root.
 

@@ -136,10 +136,16 @@ class Tree:
     # -- reading
 
     async def read(
-        self, path: str, *, start: int = 0, length: int | None = None, version: int = 0
+        self,
+        path: str,
+        *,
+        start: int = 0,
+        length: int | None = None,
+        version: int = 0,
+        known: Entry | None = None,
     ) -> tuple[Entry, AsyncGenerator[bytes, None]]:
         """A file and its bytes from `start`; when a store fails in the middle, another copy goes on. With `version` an
-        older content that is kept, told as what the file was then.
+        older content that is kept, told as what the file was then. `known` is what was just seen at the path.
 
         Raises:
             Missing: There is no such file, or no such version of it.
@@ -147,7 +153,7 @@ class Tree:
             Transient: No store that answers has a whole copy.
         """
         for wait in WAITS:
-            there = await self.stat(path)
+            there, known = known or await self.stat(path), None
             if there.kind == "Directory":
                 raise InvalidName(f"'{path}' is a directory")
             entry = there if version in (0, there.version) else (await self._older(there, version)).entry
@@ -174,7 +180,9 @@ class Tree:
                     raise
                 await asyncio.sleep(wait)
             else:
-                return replace(entry, id=there.id, parent=there.parent, name=there.name), _With(first, stream)
+                if entry is not there:
+                    entry = replace(entry, id=there.id, parent=there.parent, name=there.name)
+                return entry, _With(first, stream)
         raise AssertionError  # the last try raises
 
     async def _within(self, amount: int, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

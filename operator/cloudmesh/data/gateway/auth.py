@@ -181,6 +181,9 @@ class Doorkeeper:
             return User("", frozenset(), level)
         scheme, _, shown = authorization.partition(" ")
         key = hashlib.sha256(f"{scheme.lower()} {shown}".encode(errors="surrogateescape")).digest()
+        known = self._kept.get(key)
+        if known is not None and known[0] >= self._clock() and known[1] is auth and known[2] is not None:
+            return known[2]
         lock = self._asking.setdefault(key, asyncio.Lock())
         try:
             async with lock:

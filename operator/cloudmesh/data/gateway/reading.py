@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -101,7 +102,12 @@ def when(micros: int) -> str:
 
 def http_date(micros: int) -> str:
     """A time as HTTP's headers have it."""
-    return datetime.fromtimestamp(min(max(micros, 0), MAX_MICROS) // MICROS, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    return _http_date(min(max(micros, 0), MAX_MICROS) // MICROS)
+
+
+@lru_cache(maxsize=1024)
+def _http_date(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
 
 
 def micros(text: str) -> int:

@@ -151,11 +151,15 @@ class Rest:
     async def get(self, request: web.Request, user: User) -> web.StreamResponse:
         """Content of a file, or of a part of it."""
         path = self._path(request, user, "get")
+        return await self._content(request, path, None)
+
+    async def _content(self, request: web.Request, path: str, entry: Entry | None) -> web.StreamResponse:
+        """The same for somebody who may; `entry` is what was just seen there."""
         redirect = request.query.get("redirect")
         if redirect not in (None, "allow"):
             raise InvalidRequest(f"'redirect' must be allow, not '{redirect[:40]}'")
         version = reading.number(request, "version", 0, 1, MOST)
-        entry = await self._tree.stat(path)
+        entry = there = entry or await self._tree.stat(path)
         if entry.kind == "Directory":
             raise InvalidName(f"'{path or '/'}' is a directory: ask /v1/list/ for what is in it")
         if version and version != entry.version:
@@ -188,7 +192,7 @@ class Rest:
             return web.Response(status=status, headers=headers)
         if redirect and not version and (url := await self._presigned(entry)):
             return web.Response(status=307, headers={"Location": url, "ETag": entry.etag})
-        entry, chunks = await self._tree.read(path, start=start, length=stop - start, version=version)
+        entry, chunks = await self._tree.read(path, start=start, length=stop - start, version=version, known=there)
         # ended here whatever happens, so that no store keeps a reader that nobody reads from
         async with contextlib.aclosing(chunks):
             if entry.etag != headers["ETag"]:

@@ -164,7 +164,7 @@ class WebDav(Rest):
     async def _get(self, request: web.Request, user: User, path: str) -> web.StreamResponse:
         entry = await self._tree.stat(path)
         if entry.kind == "File":
-            return await self.get(request, user)
+            return await self._content(request, path, entry)
         return web.Response(
             text="This is a directory: open it with a program that knows WebDAV.\n",
             headers={"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"},

@@ -89,6 +89,10 @@ class Locks:
 
     async def load(self) -> None:
         """Reads what an earlier process kept; once."""
+        if not self._loaded:
+            await self._load()
+
+    async def _load(self) -> None:
         async with self._loading:
             if self._loaded:
                 return
