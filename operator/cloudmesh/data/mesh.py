@@ -10,41 +10,38 @@ import asyncio
 import base64
 import contextlib
 import logging
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, Literal
 
-import msgspec
-
 from cloudmesh.data import names
 from cloudmesh.data.catalog.ports import Catalog
-from cloudmesh.data.config import DirectoryConfig, StoreConfig, fingerprint
-from cloudmesh.data.errors import Exists, InvalidName, Missing, Suspicious
+from cloudmesh.data.config import DirectoryConfig, StoreConfig
+from cloudmesh.data.errors import InvalidName, Suspicious
+from cloudmesh.data.identity import HIDDEN, MARKER, PROBE_LIMIT, Identity, Marker, once
 from cloudmesh.data.model import MICROS
 from cloudmesh.data.placement import StoreView
+from cloudmesh.data.placing import placing
 from cloudmesh.data.plugins import score
 from cloudmesh.data.stores.ports import Capacity, Store
 from cloudmesh.data.stores.registry import StoreContext, maker
 from cloudmesh.engine.endpoints import Guard
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, RateLimited, Transient, Unsupported
 
+__all__ = ["HIDDEN", "KEPT", "MARKER", "Marker", "Member", "Mesh", "State", "make", "once", "own_path", "strongest"]
+
 log = logging.getLogger(__name__)
 
 State = Literal["Up", "Unknown", "Gone", "Claimed", "Suspicious"]
 Shown = Literal["Up", "Slow", "Unknown", "Gone", "Claimed", "Suspicious"]
 
-HIDDEN: Final = ".cloudmesh/"
-"""Part of each prefix that is ours: no path of a user lies in it."""
-MARKER: Final = HIDDEN + "store.json"
 GONE_SECONDS: Final = 60.0
 """A store that hasn't answered for so long is given up: its files are copied elsewhere."""
 KEPT: Final = HIDDEN + "kept/"
 """Below it lie objects of what is in the trash, where their own keys were needed."""
 PROBE_SECONDS: Final = (1.0, 10.0)
 """Between looks at a store that doesn't answer, and at one that does."""
-PROBE_LIMIT: Final = 10.0
 CAPACITY_SECONDS: Final = 300.0
 SLOW_MS: Final = 2000
 """Time of a small call from which on a store is slow."""
@@ -56,16 +53,6 @@ MISSED: Final = 10_000
 """Files that are kept in mind while a store doesn't answer; all of the store's, if there are more."""
 LEAVING_SECONDS: Final = (60.0, 3600.0)
 """A store that was opened anew is closed after the first, when nobody uses it any more, or after the second."""
-
-
-class Marker(msgspec.Struct, frozen=True):
-    """Identity of one prefix of a store."""
-
-    id: str
-    installation: str
-    namespace: str
-    name: str
-    uid: str
 
 
 class Member:
@@ -93,6 +80,8 @@ class Member:
         """The catalogue says that it is silent."""
         self.missed: set[str] = set()
         """Files that were looked at while nobody knew whether the store is away."""
+        self.caught_up = float("-inf")
+        """When these were looked at again last, of `clock`."""
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
@@ -241,7 +230,7 @@ class Mesh:
         self.config = config
         self.members: dict[str, Member] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._naming = asyncio.Lock()
+        self._identity = Identity(catalog, lambda: self.config, lambda: self.members.values())
         self._untold = False
 
     async def use(self, config: DirectoryConfig) -> None:
@@ -274,7 +263,7 @@ class Mesh:
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
         for name, member in made.items():
-            member.identify = partial(self._same, member)
+            member.identify = partial(self._identity.is_same, member)
             self.members[name] = member
             self._tasks[name] = asyncio.create_task(self._watch(member), name=f"store {name}")
         # the user's order
@@ -284,11 +273,7 @@ class Mesh:
     async def _tell(self, config: DirectoryConfig) -> None:
         """All files are due where files are placed otherwise than this catalogue last heard, perhaps from a process
         that ended before it could act."""
-        placing = msgspec.json.encode(
-            [config.rules, [(s.name, s.access, s.capacity, s.domain, s.region, s.prices) for s in config.stores],
-             config.trash_seconds, config.verify_seconds, config.versions, config.settle_names]
-        )  # fmt: skip
-        mark = fingerprint(placing)
+        mark = placing(config)
         try:
             if await self._catalog.get("placing") != mark:
                 await self._catalog.wake(due=1)
@@ -403,7 +388,7 @@ class Mesh:
                 log.warning("that store %s is %s can't be acted upon yet: %s", member.name, member.state, error)
             member.doubted.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PROBE_SECONDS[member.up]):
+                async with asyncio.timeout(PROBE_SECONDS[member.up and not member.missed]):
                     await member.doubted.wait()
 
     async def _note(self, member: Member, *, silent: bool) -> None:
@@ -426,8 +411,11 @@ class Mesh:
 
     async def _after_blip(self, member: Member) -> None:
         """It was silent for a moment: what was missed meanwhile is looked at again."""
-        if not member.missed or member.state == "Unknown":
+        now = self._clock()
+        if not member.missed or member.state == "Unknown" or now - member.caught_up < PROBE_SECONDS[False]:
+            # one that answers and yet fails at the same call again and again isn't tried all the time
             return
+        member.caught_up = now
         missed, member.missed = member.missed, set()
         if len(missed) >= MISSED:
             await self._catalog.wake(store=member.name, due=1)
@@ -441,7 +429,7 @@ class Mesh:
                 member.timed(probe.latency_ms)
                 if probe.skew_ms is not None:
                     member.their_time = self._now() + probe.skew_ms * 1000, self._clock()
-                state, message = await self._identify(member)
+                state, message = await self._identity.state_of(member)
                 if state == "Up" and room and isinstance(member.store, Capacity):
                     with contextlib.suppress(Unsupported):  # not all servers of a kind know
                         member.used_free = await member.store.capacity()
@@ -453,106 +441,6 @@ class Mesh:
         except Exception as error:
             log.exception("looking at store %s failed unexpectedly", member.name)
             return "Unknown", f"{type(error).__name__}: {error}"
-
-    async def _same(self, member: Member) -> bool:
-        """Whether a store still has the marker on record."""
-        try:
-            async with asyncio.timeout(PROBE_LIMIT):
-                known, found = await self._catalog.get(f"store/{member.name}"), await self._marker(member)
-        except (CloudmeshError, TimeoutError) as error:
-            member.doubt(error if isinstance(error, CloudmeshError) else Transient("no answer"))
-            return False
-        if found is None and not known and member.config.access == "ReadOnly":
-            return True
-        if found is None or found.id != known:
-            member.doubt(Suspicious(f"the marker {member.key(MARKER)} is missing or another one's"))
-            return False
-        return True
-
-    async def _identify(self, member: Member) -> tuple[State, str]:
-        """Compares the marker with the one on record; writes it where the store is new to us."""
-        known = await self._catalog.get(f"store/{member.name}")
-        found = await self._marker(member)
-        if found is None:
-            if known:
-                return "Suspicious", (
-                    f"the marker {member.key(MARKER)} is missing: is this the right place, and is it mounted?"
-                )
-            if member.config.access == "ReadOnly":
-                return "Up", ""
-            if above := await self._above(member):
-                return "Claimed", above
-            found = await self._claim(member)
-        if known and found.id != known:
-            return "Suspicious", f"the marker {member.key(MARKER)} is another one's: this isn't the place it was"
-        config = self.config
-        if (found.installation, found.namespace, found.name) != (config.installation, config.namespace, config.name):
-            return "Claimed", (
-                f"the prefix '{member.config.prefix}' belongs to the directory {found.namespace}/{found.name}"
-                f" of installation {found.installation}: give this directory another `prefix`"
-            )
-        if not known:
-            # one after the other: two that are looked at side by side may be one
-            async with self._naming:
-                for other in self.members.values():
-                    if other is not member and await self._catalog.get(f"store/{other.name}") == found.id:
-                        return "Claimed", f"it is the same place as store {other.name}: its copies wouldn't be two"
-                await self._catalog.set(f"store/{member.name}", found.id)
-        return "Up", ""
-
-    async def _marker(self, member: Member, prefix: str | None = None) -> Marker | None:
-        key = member.key(MARKER) if prefix is None else prefix + MARKER
-        try:
-            text = b"".join([chunk async for chunk in member.store.read(key, length=4096)])
-        except Missing:
-            return None
-        try:
-            return msgspec.json.decode(text, type=Marker)
-        except msgspec.DecodeError as error:
-            raise Suspicious(f"the marker {key} can't be read: {error}") from error
-
-    async def _above(self, member: Member) -> str:
-        """Why the prefix can't be had, since it lies within another directory's; empty if it doesn't."""
-        prefix, config = member.config.prefix, self.config
-        for above in dict.fromkeys(prefix[: at + 1] for at in (-1, *_slashes(prefix[:-1])) if prefix):
-            try:
-                found = await self._marker(member, above)
-            except AuthFailed:
-                # keys that reach no further than the prefix
-                continue
-            if found is None or (found.installation, found.namespace, found.name) == (
-                config.installation, config.namespace, config.name,
-            ):  # fmt: skip
-                continue
-            return (
-                f"the prefix '{prefix}' lies within '{above}', which belongs to the directory"
-                f" {found.namespace}/{found.name} of installation {found.installation}: give this directory another"
-                " `prefix`"
-            )
-        return ""
-
-    async def _claim(self, member: Member) -> Marker:
-        config = self.config
-        marker = Marker(secrets.token_hex(16), config.installation, config.namespace, config.name, config.uid)
-        try:
-            await member.store.write(member.key(MARKER), once(msgspec.json.encode(marker)), if_absent=True)
-            member.claimed = True
-        except Exists:
-            log.info("store %s: somebody else claimed the prefix first", member.name)
-        found = await self._marker(member)
-        if found is None:
-            raise Transient(f"the marker {member.key(MARKER)} was written and can't be read")
-        return found
-
-
-async def once(content: bytes) -> AsyncIterator[bytes]:
-    """A content that is in memory, as chunks."""
-    if content:
-        yield content
-
-
-def _slashes(text: str) -> list[int]:
-    return [at for at, character in enumerate(text) if character == "/"]
 
 
 def _place(config: StoreConfig) -> object:

@@ -543,7 +543,7 @@ class Model(Checks):
             await world.settle()
             if self.linked:
                 # what nobody read is found when linked objects are looked at, within the hour
-                await world.use()
+                await world.wake()
                 await world.settle()
             if self._harmed:
                 # what nobody read is found when copies are compared; by a clock that is past all that were set

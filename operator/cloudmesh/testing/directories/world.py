@@ -337,9 +337,13 @@ class World:
         await self.start()
 
     async def use(self, **changes: Any) -> None:
-        """Takes another configuration."""
+        """Takes another configuration; the files that it concerns are due by that alone."""
         self.config = msgspec.structs.replace(self.config, **changes)
         await self.mesh.use(self.config)
+        self.mover.stir()
+
+    async def wake(self) -> None:
+        """Has the mover look at all files."""
         await self.catalog.wake(due=self.now())
         self.mover.stir()
 
