@@ -30,8 +30,8 @@ class Aim:
     async def target_of(
         self, member: Member, path: str, intent_id: str, entry_id: str, held: Copy | None, whole: Collection[str]
     ) -> Target:
-        """Where a new content goes in a store; older ones that are kept stay where they are."""
-        if self._mesh.config.versions and member.name in whole:
+        """Where a new content goes in a store; what is there stays in those of `whole`."""
+        if member.name in whole:
             return await self.beside(member, path, intent_id)
         return await self.target(member, path, entry_id, held)
 

@@ -1,23 +1,27 @@
 """What a directory may still take: its quota and its money, shared out among writes that are under way.
 
 A write is granted its part before a byte moves, and holds it until the catalogue counts it: so however many come at
-once, they never take more together than there is.
+once, they never take more together than there is. Where several processes share a catalogue, each looks again within
+the transaction that counts its write.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from cloudmesh.data.catalog.ports import Catalog
+from cloudmesh.data.catalog.ports import Catalog, Check
 from cloudmesh.data.config import DirectoryConfig, PlacementRule
 from cloudmesh.data.errors import Full, OverBudget
 from cloudmesh.data.model import Entry, Totals
 from cloudmesh.data.money import GIB, monthly_nanos, say
 from cloudmesh.data.placement import Chosen
 
-TRIES = 3
-"""How often the sums are read anew because a write ended meanwhile."""
+CALM_SECONDS = 5.0
+"""How long a write that would be refused waits for others that are just being counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,9 @@ class Grant:
         saved: Nano-units a month that go with what it replaces.
         base: What there was in all when it began.
         ended: What all writes before had taken that had ended by then.
+        unsure: Some were just being counted then: they may be in both.
+        late: The catalogue may sum it up only a while after it has it.
+        counted: The catalogue has it.
         size: Bytes so far.
     """
 
@@ -57,6 +64,9 @@ class Grant:
     saved: int = 0
     base: Taken = field(default_factory=Taken)
     ended: Taken = field(default_factory=Taken)
+    unsure: bool = False
+    late: bool = False
+    counted: bool = False
     size: int = 0
 
     @property
@@ -65,7 +75,7 @@ class Grant:
         nanos = -(-self.rate * self.size // GIB) - self.saved
         return Taken(self.files, max(0, self.size - self.old), max(0, nanos))
 
-    def grow(self, size: int) -> None:
+    async def grow(self, size: int) -> None:
         """The content has so many bytes by now.
 
         Raises:
@@ -76,8 +86,12 @@ class Grant:
             return
         before, self.size = self.size, size
         try:
-            self.allowance.check(self)
-        except Full:
+            try:
+                self.allowance.check(self)
+            except Full:
+                # what there was when it began is long ago
+                await self.allowance.look_again(self)
+        except BaseException:
             self.size = before
             raise
 
@@ -103,6 +117,14 @@ class Allowance:
     config: Callable[[], DirectoryConfig]
     _grants: set[Grant] = field(default_factory=set)
     _ended: Taken = field(default_factory=Taken)
+    _counting: set[Grant] = field(default_factory=set)
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    _calm: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._go_on.set()
+        self._calm.set()
 
     async def grant(self, old: Entry | None, holding: Collection[str], chosen: Chosen, size: int | None) -> Grant:
         """A part for one write.
@@ -118,27 +140,95 @@ class Allowance:
             OverBudget: There is no money.
         """
         config = self.config()
-        limit = config.max_monthly_nanos
-        if limit is None and config.quota_bytes is None and config.quota_files is None:
-            return Grant(self)
-        ended = self._ended
-        totals = await self.catalog.totals()
-        for _ in range(TRIES):
-            if ended == self._ended:
-                break
-            # a write ended meanwhile, and would be counted twice
-            ended = self._ended
-            totals = await self.catalog.totals()
-        made = Grant(self, old=old.size if old else 0, files=0 if old else 1, size=size or 0, ended=ended)
-        made.base = Taken(totals.files, totals.bytes, known_monthly(config, totals))
-        if limit is not None:
+        made = Grant(self, old=old.size if old else 0, files=0 if old else 1, size=size or 0)
+        if config.max_monthly_nanos is not None:
             made.rate = self._rate(chosen.rule, chosen.stores)
             prices = {store.name: store.prices for store in config.stores}
             if old is not None and not config.versions:
                 made.saved = sum(monthly_nanos(prices[s], old.size) or 0 for s in holding if s in prices)
-        self.check(made)
+        return await self._granted(made)
+
+    async def take(self, files: int, size: int, *, late: bool = False) -> Grant:
+        """A part for what comes into the tree otherwise than by a write, and costs no more for that.
+
+        Raises:
+            Full: There is no room.
+        """
+        return await self._granted(Grant(self, files=files, size=size, late=late))
+
+    async def _granted(self, made: Grant) -> Grant:
+        if not self.limited:
+            return made
+        await self._look(made)
+        try:
+            self.check(made)
+        except Full:
+            if not made.unsure:
+                raise
+            await self.look_again(made)
         self._grants.add(made)
         return made
+
+    @property
+    def limited(self) -> bool:
+        """Whether there are limits at all."""
+        config = self.config()
+        return any(limit is not None for limit in (config.max_monthly_nanos, config.quota_bytes, config.quota_files))
+
+    async def _look(self, grant: Grant) -> None:
+        """Reads the sums for a grant."""
+        ended, counted = self._ended, {one for one in self._grants if one.counted}
+        unsure = bool(self._counting - {grant})
+        totals = await self.catalog.totals()
+        grant.unsure = unsure or bool(self._counting - {grant}) or ended != self._ended
+        if not totals.moving:
+            for one in counted & self._grants:
+                self._grants.discard(one)
+                # who began before has it in no sum
+                self._ended += one.taken
+                ended += one.taken
+        grant.base, grant.ended = Taken(totals.files, totals.bytes, known_monthly(self.config(), totals)), ended
+
+    async def look_again(self, grant: Grant) -> None:
+        """Checks a grant against sums that are read while nothing else is being counted.
+
+        Raises:
+            Full: It doesn't fit.
+            OverBudget: It costs too much.
+        """
+        async with self._looking:
+            self._go_on.clear()
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CALM_SECONDS):
+                        await self._calm.wait()
+                await self._look(grant)
+                self.check(grant)
+            finally:
+                self._go_on.set()
+
+    @asynccontextmanager
+    async def counting(self, grant: Grant) -> AsyncGenerator[Check | None, None]:
+        """While the catalogue takes up what was granted; then it is released. Gives what the catalogue has to check
+        where others share it, since each process knows only its own grants."""
+        if grant not in self._grants:
+            yield None
+            return
+        await self._go_on.wait()
+        self._counting.add(grant)
+        self._calm.clear()
+        try:
+            yield (lambda totals: self._fits(grant, totals)) if self.catalog.shared else None
+        finally:
+            self._counting.discard(grant)
+            if not self._counting:
+                self._calm.set()
+        grant.release(kept=True)
+
+    @property
+    def takes_back(self) -> bool:
+        """A write may be refused when it is whole: it must not go over what was there."""
+        return self.catalog.shared and self.limited
 
     def elsewhere(self, grant: Grant, rule: PlacementRule, stores: Collection[str]) -> None:
         """The content goes to other stores than was granted.
@@ -178,8 +268,16 @@ class Allowance:
             Full: No, for the quota.
             OverBudget: No, for the money.
         """
+        self._check(
+            grant, sum((one.taken for one in self._grants if one is not grant), grant.base + self._ended - grant.ended)
+        )
+
+    def _fits(self, grant: Grant, totals: Totals) -> None:
+        """The same in the catalogue's thread, beside all that is counted."""
+        self._check(grant, Taken(totals.files, totals.bytes, known_monthly(self.config(), totals)))
+
+    def _check(self, grant: Grant, there: Taken) -> None:
         config, mine = self.config(), grant.taken
-        there = sum((one.taken for one in self._grants if one is not grant), grant.base + self._ended - grant.ended)
         if config.quota_files is not None and mine.files and there.files + mine.files > config.quota_files:
             raise Full(f"the directory's quota of {config.quota_files} files is used up")
         if config.quota_bytes is not None and mine.bytes and there.bytes + mine.bytes > config.quota_bytes:
@@ -199,9 +297,12 @@ class Allowance:
     def release(self, grant: Grant, *, kept: bool) -> None:
         """A write has ended."""
         if grant in self._grants:
-            self._grants.discard(grant)
-            if kept:
-                self._ended += grant.taken
+            if kept and grant.late:
+                grant.counted = True
+                return
+            if not grant.counted:
+                self._grants.discard(grant)
+                self._ended += grant.taken if kept else Taken()
 
 
 def known_monthly(config: DirectoryConfig, totals: Totals) -> int:

@@ -38,6 +38,7 @@ async def link(tree: Tree, path: str, store: str, key: str) -> Entry:
         InvalidName: The path or the key can't be.
         Conflict: The object is another directory's, or is in this one already.
         Transient: The store doesn't answer.
+        Full: The quota has no room for it.
     """
     clean, key = own_path(path), _checked(key)
     if not clean:
@@ -62,7 +63,13 @@ async def link(tree: Tree, path: str, store: str, key: str) -> Entry:
         raise Missing(f"there is no object '{key}' in store {store}")
     now = tree.now()
     copy = Copy("", store, key, 1, "Linked", seen.tag, seen.size, now)
-    entry = await tree.catalog.adopt(clean, copy, mtime=max(0, seen.modified))
+    allowance = tree.writer.allowance
+    grant = await allowance.take(1, seen.size)
+    try:
+        async with allowance.counting(grant) as check:
+            entry = await tree.catalog.adopt(clean, copy, mtime=max(0, seen.modified), check=check)
+    finally:
+        grant.release()
     # no listing tells of it: it is there when a store's journal says so
     await tree.journal.sync()
     return entry

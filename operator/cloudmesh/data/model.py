@@ -209,3 +209,5 @@ class Totals:
     """Copies by state other than Whole."""
     held: Mapping[str, int] = field(default_factory=dict)
     """By store: copies on record, whatever their state."""
+    moving: bool = False
+    """Not all below directories that were deleted or restored is in `files` and `bytes` yet, or no more."""

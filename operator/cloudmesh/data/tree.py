@@ -419,17 +419,34 @@ class Tree:
         self._stir()
         return entry
 
-    async def restore(self, entry_id: str, path: str = "") -> Entry:
+    async def restore(self, entry_id: str, path: str = "", *, undo: bool = False) -> Entry:
         """Brings something back from the trash.
+
+        Args:
+            entry_id: Its id.
+            path: Where to, empty for where it was.
+            undo: It was there just before: no quota is asked.
 
         Raises:
             Missing: It isn't there, or its time is over and its copies are being removed.
+            Full: The quota has no room for it.
         """
         # ids are hexadecimal: what begins with all but the last digit is at most sixteen
         found = [t for t in await self.catalog.trash(after=entry_id[:-1], limit=16) if t.entry.id == entry_id]
         if any(self._is_over(thing) for thing in found):
             raise Missing(f"'{entry_id}' was deleted too long ago: its copies are being removed")
-        entry = await self.catalog.restore(entry_id, own_path(path) if path else "")
+        target = own_path(path) if path else ""
+        if undo:
+            entry = await self.catalog.restore(entry_id, target)
+        else:
+            allowance = self.writer.allowance
+            files, size = await self.catalog.weigh(entry_id) if allowance.limited else (0, 0)
+            grant = await allowance.take(files, size, late=True)
+            try:
+                async with allowance.counting(grant) as check:
+                    entry = await self.catalog.restore(entry_id, target, check=check)
+            finally:
+                grant.release()
         await self.journal.sync()
         self._stir()
         return entry

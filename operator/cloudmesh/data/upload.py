@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,7 +103,7 @@ async def upload(
     intent: Intent,
     members: Sequence[Member],
     chunks: AsyncIterable[bytes],
-    limit: Callable[[int], None],
+    limit: Callable[[int], Awaitable[None]],
     now: int,
     room: Callable[[Member, int], None] | None = None,
 ) -> Outcome:
@@ -128,7 +128,7 @@ async def upload(
             if not chunk:
                 continue
             size += len(chunk)
-            limit(size)
+            await limit(size)
             digest.update(chunk)
             if room is not None:
                 full |= await _fill(going, room, size)

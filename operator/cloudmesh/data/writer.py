@@ -127,7 +127,6 @@ class Writer:
             begun = await self._begin_surely(wish)
             try:
                 entry = await self._put(begun, stream)
-                begun.grant.release(kept=True)
             finally:
                 self.live.pop(begun.intent.id, None)
                 begun.grant.release()
@@ -169,8 +168,12 @@ class Writer:
         held = {c.store: c for c in copies if c.state != "Linked"}
         facts = Facts(path, size or 0, mtime or now, wish.content_type, tags or (dict(old.tags) if old else {}))
         whole = frozenset(c.store for c in held.values() if c.state == "Whole" and old and c.version == old.version)
+        # nothing that was there may be written over where the write may be refused in the end
+        beside = bool(self.config.versions) or (
+            self.allowance.takes_back and (size is None or old is None or size > old.size)
+        )
         # unknown is at least something; an older content that is kept makes no room
-        growth = 1 if size is None else size - (old.size if old and not self.config.versions else 0)
+        growth = 1 if size is None else size - (old.size if old and not beside else 0)
         chosen = choose(facts, self.config.rules, self.mesh.views(), now, holding=whole, growth=growth)
         if not chosen.enough:
             raise self._not_enough(facts, whole, growth)
@@ -179,7 +182,9 @@ class Writer:
         try:
             try:
                 targets = [
-                    await self.aim.target_of(members[s], path, intent_id, entry_id, held.get(s), whole)
+                    await self.aim.target_of(
+                        members[s], path, intent_id, entry_id, held.get(s), whole if beside else ()
+                    )
                     for s in chosen.stores
                 ]
             except KeyError as error:
@@ -203,7 +208,7 @@ class Writer:
             raise
         leaves = bool(held.keys() - set(chosen.stores))
         used = {t.store: members[t.store] for t in targets}
-        return _Begun(intent, chosen, old, used, grant, under, leaves, held, whole)
+        return _Begun(intent, chosen, old, used, grant, under, leaves, held, whole, beside)
 
     def _under(self) -> object:
         """What a choice of stores depends on; the mover looks where it changed while a file was written."""
@@ -211,7 +216,7 @@ class Writer:
 
     async def _put(self, begun: _Begun, chunks: AsyncIterable[bytes]) -> Entry:
         renewing = asyncio.create_task(self._renew(begun.intent.id))
-        spare = begun.old.size if begun.old is not None and not self.config.versions else 0
+        spare = begun.old.size if begun.old is not None and not begun.beside else 0
         room, content = Room(begun.intent.size, spare, begun.whole), Kept(chunks)
         try:
             outcome = await self._upload(begun, begun.intent, content.chunks(), room)
@@ -279,12 +284,12 @@ class Writer:
             else:
                 outcome.error = Transient(f"{outcome.error}; {others}: send it again")
             return False
-        path = f"{intent.parent}/{intent.name}".strip("/")
+        path, spared = f"{intent.parent}/{intent.name}".strip("/"), begun.whole if begun.beside else ()
         try:
             self.allowance.elsewhere(begun.grant, begun.chosen.rule, [*(c.store for c in outcome.whole), *stores])
             members = {store: self.mesh.members[store] for store in stores}
             targets = tuple([
-                await self.aim.target_of(member, path, intent.id, intent.entry, begun.held.get(store), begun.whole)
+                await self.aim.target_of(member, path, intent.id, intent.entry, begun.held.get(store), spared)
                 for store, member in members.items()
             ])  # fmt: skip
             await self.catalog.aim(intent.id, targets)
@@ -330,25 +335,28 @@ class Writer:
             over = {target.store for target in intent.targets if goes_over(target, held)}
             touched = ({c.store for c in outcome.whole} | set(outcome.unknown) | outcome.differs) & over
             if begun.old is None or not touched or await self.proved(begun.old, held.values(), touched):
-                left = await self._take_back(begun, outcome, held)
-                if left is not None:
-                    await self.catalog.end(intent.id, left=left)
-                    self._stir()
-                    raise error
-                raise _Undecided(str(error)) from error
+                await self._taken_back(begun, outcome, error)
+                raise error
             if not outcome.whole:
                 # nothing of the old content may be left either: the intent stays, and its recovery looks again
                 raise _Undecided(str(error)) from error
         missing = len(outcome.whole) < chosen.rule.copies or bool(outcome.failed) or bool(outcome.unknown)
-        entry = await self.catalog.commit_put(
-            intent.id,
-            size=outcome.size,
-            sha256=outcome.sha256,
-            whole=outcome.whole,
-            failed=outcome.failed | outcome.unknown,
-            due=self._due(begun, outcome.whole, work=missing or begun.leaves),
-            keep=bool(self.config.versions),
-        )
+        try:
+            async with self.allowance.counting(begun.grant) as check:
+                entry = await self.catalog.commit_put(
+                    intent.id,
+                    size=outcome.size,
+                    sha256=outcome.sha256,
+                    whole=outcome.whole,
+                    failed=outcome.failed | outcome.unknown,
+                    due=self._due(begun, outcome.whole, work=missing or begun.leaves),
+                    keep=bool(self.config.versions),
+                    check=check if enough else None,
+                )
+        except Full as error:
+            # another process has taken it meanwhile
+            await self._taken_back(begun, outcome, error)
+            raise
         self.mesh.missed(intent.entry)
         self._stir()
         if entry.parent == TRASH:
@@ -393,6 +401,19 @@ class Writer:
             if seen is not None and seen.tag == copy.tag and seen.size == entry.size:
                 found.append(copy.store)
         return found
+
+    async def _taken_back(self, begun: _Begun, outcome: Outcome, error: CloudmeshError) -> None:
+        """Ends a write that came to nothing.
+
+        Raises:
+            _Undecided: Its recovery has to look again.
+        """
+        held = {c.store: c for c in await self.catalog.copies(begun.intent.entry)}
+        left = await self._take_back(begun, outcome, held)
+        if left is None:
+            raise _Undecided(str(error)) from error
+        await self.catalog.end(begun.intent.id, left=left)
+        self._stir()
 
     async def _take_back(self, begun: _Begun, outcome: Outcome, held: Mapping[str, Copy]) -> list[Copy] | None:
         """Removes what a failed write made, so that nothing unknown is left. Gives what lies beside the old content and
@@ -497,6 +518,7 @@ class _Begun:
         leaves: Stores that it doesn't go to have copies of what was there.
         held: Copies of what was there, by store, if it was no link.
         whole: Stores of those that are whole.
+        beside: The new content goes beside those.
     """
 
     intent: Intent
@@ -508,6 +530,7 @@ class _Begun:
     leaves: bool
     held: Mapping[str, Copy]
     whole: frozenset[str]
+    beside: bool
 
 
 class _Undecided(Transient):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cloudmesh.data.catalog.ports import ANY, Catalog
+from cloudmesh.data.catalog.ports import ANY, Catalog, Check
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.model import Intent
 from cloudmesh.testing.catalogs import CASES, CaseFailed, run_case
@@ -97,6 +97,24 @@ class AlwaysRecursive(SqliteCatalog):
         return await super().delete(path, recursive=True, if_version=if_version)
 
 
+class ChecksLater(SqliteCatalog):
+    """Looks at the sums when the change is made."""
+
+    async def restore(self, entry_id: str, path: str = "", *, check: Check | None = None) -> Any:
+        entry = await super().restore(entry_id, path)
+        if check is not None:
+            check(await self.totals())
+        return entry
+
+
+class WeighsTheTop(SqliteCatalog):
+    """Counts what lies in a directory itself."""
+
+    async def weigh(self, entry_id: str) -> tuple[int, int]:
+        located = await self.by_id(entry_id)
+        return (1, located.entry.size) if located else (0, 0)
+
+
 MISTAKES = {
     ForgetsStamps: "work/changed-meanwhile",
     IgnoresVersions: "put/guards",
@@ -108,6 +126,8 @@ MISTAKES = {
     ForgetsTheJournal: "journal/records",
     PagesFromTheMark: "tree/children-pages",
     AlwaysRecursive: "tree/delete-directory",
+    ChecksLater: "sums/check",
+    WeighsTheTop: "trash/weigh",
 }
 
 

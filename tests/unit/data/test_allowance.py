@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,8 +12,11 @@ from tests.unit.data.virtual import virtual
 
 from cloudmesh.data.config import PlacementRule, Prices, StoreConfig
 from cloudmesh.data.errors import Full, OverBudget
+from cloudmesh.data.links import link
+from cloudmesh.data.model import Entry
+from cloudmesh.data.tree import Tree
 from cloudmesh.engine.errors import Transient
-from cloudmesh.testing.directories.world import World
+from cloudmesh.testing.directories.world import InlineCatalog, World, chunked
 
 KIB = 1024
 GIB_PRICE = 1 << 30
@@ -183,3 +187,181 @@ async def test_a_content_that_no_store_chosen_can_take_is_refused_and_asked_for_
     assert w.objects("a") == w.objects("b") == {}
     await w.put("f", b"x" * (4 << 20))
     assert len(w.objects("b")) == 1
+
+
+# -- what comes back from the trash, and links
+
+
+@virtual("a", rules=rule(copies=1), quota_bytes=1000, quota_files=3)
+async def test_what_is_restored_is_held_against_the_quota(w: World) -> None:
+    await w.put("d/f", b"x" * 400)
+    await w.put("d/g", b"y" * 200)
+    gone = await w.tree.delete("d", recursive=True)
+    await w.put("h", b"z" * 500)
+    with pytest.raises(Full, match="quota of 1000 bytes"):
+        await w.tree.restore(gone.id)
+    assert [one.path for one in await w.tree.walk("")] == ["h"]
+    assert [one.entry.id for one in await w.tree.trash()] == [gone.id]
+    await w.put("h", b"z" * 400)
+    await w.tree.restore(gone.id)
+    assert await w.read("d/f") == b"x" * 400
+    await w.tree.delete("h")
+    many = await w.tree.delete("d", recursive=True)
+    await w.put("one", b"")
+    await w.put("two", b"")
+    with pytest.raises(Full, match="quota of 3 files"):
+        await w.tree.restore(many.id)
+
+
+@virtual("a", rules=rule(copies=1), quota_files=300)
+async def test_a_large_directory_that_is_restored_counts_before_the_sums_do(w: World) -> None:
+    for n in range(200):
+        await w.put(f"d/{n}", b"")
+    gone = await w.tree.delete("d", recursive=True)
+    while (await w.catalog.totals()).moving:
+        await asyncio.sleep(0.1)
+    go_on, background = asyncio.Event(), w.catalog._background
+
+    async def later() -> None:
+        await go_on.wait()
+        await background()
+
+    w.catalog._background = later  # type: ignore[method-assign]
+    await w.tree.restore(gone.id)
+    totals = await w.catalog.totals()
+    assert totals.moving
+    assert totals.files < 200
+    with pytest.raises(Full):
+        await w.put("f", b"")
+    go_on.set()
+    while (await w.catalog.totals()).moving:
+        await asyncio.sleep(0.1)
+    done = await asyncio.gather(*(w.put(f"f{n}", b"") for n in range(110)), return_exceptions=True)
+    assert sum(not isinstance(one, BaseException) for one in done) == 100
+    assert (await w.catalog.totals()).files == 300
+    # what is in the sums holds nothing back any more
+    for n in range(10):
+        await w.tree.delete(f"d/{n}")
+    for n in range(10):
+        await w.put(f"last{n}", b"")
+    with pytest.raises(Full):
+        await w.put("more", b"")
+
+
+@virtual("a", rules=rule(copies=1), quota_bytes=1000)
+async def test_links_are_held_against_the_quota(w: World) -> None:
+    w.place("a").put("theirs", b"x" * 600)
+    await w.put("f", b"y" * 500)
+    with pytest.raises(Full, match="quota of 1000 bytes"):
+        await link(w.tree, "l", "a", "theirs")
+    await w.put("f", b"y" * 400)
+    await link(w.tree, "l", "a", "theirs")
+    with pytest.raises(Full):
+        await w.put("g", b"z")
+
+
+# -- the edge of a quota
+
+
+@virtual("a", rules=rule(copies=1), quota_bytes=1000)
+async def test_what_is_just_being_counted_counts_once(w: World) -> None:
+    commit = w.catalog.commit_put
+
+    async def slow(*args: Any, **named: Any) -> Any:
+        entry = await commit(*args, **named)
+        await asyncio.sleep(1)
+        return entry
+
+    w.catalog.commit_put = slow  # type: ignore[method-assign]
+    first = asyncio.create_task(w.put("f", b"x" * 500))
+    while not (await w.catalog.totals()).files:
+        await asyncio.sleep(0.01)
+    await w.put("g", b"y" * 500)
+    await first
+    with pytest.raises(Full):
+        await w.put("h", b"z")
+
+
+@virtual("a", rules=rule(copies=1), quota_bytes=6 << 20)
+async def test_a_long_upload_may_take_what_was_deleted_since_it_began(w: World) -> None:
+    await w.put("f", b"x" * (4 << 20))
+    upload = asyncio.create_task(w.tree.put("g", stream(4 << 20, 64 * KIB)))
+    await asyncio.sleep(0.2)
+    assert not upload.done()
+    await w.tree.delete("f")
+    await upload
+    assert len(await w.read("g")) == 4 << 20
+
+
+# -- several processes
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The catalogue says that others have it open too."""
+    monkeypatch.setattr(InlineCatalog, "shared", property(lambda self: True))
+
+
+def another(w: World) -> Tree:
+    """The directory as another process serves it: it knows nothing of this one's writes."""
+    return Tree(w.catalog, w.mesh, w.journal, now=w.now)
+
+
+@pytest.mark.usefixtures("shared")
+@virtual("ab", rules=rule(copies=2), quota_bytes=10_000, quota_files=12)
+async def test_two_processes_never_exceed_a_quota_together(w: World) -> None:
+    trees = (w.tree, another(w))
+    done = await asyncio.gather(
+        *(trees[n % 2].put(f"f{n}", chunked(b"x" * 1500, 3), size=1500) for n in range(20)), return_exceptions=True
+    )
+    assert {type(one) for one in done if isinstance(one, BaseException)} == {Full}
+    assert (await w.catalog.totals()).files == 6
+    done = await asyncio.gather(
+        *(trees[n % 2].put(f"e{n}", chunked(b"", 1), size=0) for n in range(20)), return_exceptions=True
+    )
+    assert (await w.catalog.totals()).files == 12
+    await w.settle()
+    assert len(w.objects("a")) == len(w.objects("b")) == 12
+
+
+@pytest.mark.usefixtures("shared")
+@virtual([store("a", 1), store("b", 1)], rules=rule(copies=2), max_monthly_nanos=10_000)
+async def test_two_processes_never_spend_more_together(w: World) -> None:
+    trees = (w.tree, another(w))
+    done = await asyncio.gather(
+        *(trees[n % 2].put(f"f{n}", chunked(b"x" * 900, 3), size=900) for n in range(20)), return_exceptions=True
+    )
+    assert {type(one) for one in done if isinstance(one, BaseException)} == {OverBudget}
+    assert (await w.catalog.totals()).files == 5
+
+
+@pytest.mark.usefixtures("shared")
+@virtual("ab", rules=rule(copies=2), quota_bytes=3000)
+async def test_a_write_over_a_file_that_is_refused_in_the_end_leaves_what_was_there(w: World) -> None:
+    await w.put("f", b"x" * 1000)
+    other = another(w)
+    one, two = await asyncio.gather(
+        w.put("f", b"y" * 2500), other.put("g", chunked(b"z" * 1500, 3), size=1500), return_exceptions=True
+    )
+    assert {type(one), type(two)} == {Full, Entry}
+    assert await w.read("f") == (b"x" * 1000 if isinstance(one, Full) else b"y" * 2500)
+    # what takes less is written in place, and never refused
+    await w.put("f", b"w" * 900)
+    await w.settle()
+    assert w.objects("a")["f"] == b"w" * 900
+    assert len(w.objects("a")) == (await w.catalog.totals()).files
+
+
+@pytest.mark.usefixtures("shared")
+@virtual("a", rules=rule(copies=1), quota_files=3)
+async def test_restores_through_two_processes_never_exceed_a_quota(w: World) -> None:
+    gone = []
+    for n in range(2):
+        await w.put(f"d{n}/one", b"")
+        await w.put(f"d{n}/two", b"")
+        gone.append(await w.tree.delete(f"d{n}", recursive=True))
+    done = await asyncio.gather(
+        w.tree.restore(gone[0].id), another(w).restore(gone[1].id), return_exceptions=True
+    )  # fmt: skip
+    assert sorted(type(one).__name__ for one in done) == ["Entry", "Full"]
+    assert (await w.catalog.totals()).files == 2

@@ -7,7 +7,7 @@ same transaction, and written to a store by the `Journal`, in their order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,6 +33,11 @@ class Record:
     seq: int
     at: int
     body: Mapping[str, Any]
+
+
+Check = Callable[[Totals], None]
+"""Called within a change's transaction with the sums before it, perhaps in another thread, and perhaps again where the
+database was lost meanwhile; what it raises is raised, and nothing is changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,9 @@ class Catalog(Protocol):
     async def totals(self) -> Totals:
         """Sums, without counting."""
 
+    async def weigh(self, entry_id: str) -> tuple[int, int]:
+        """Files at and below an entry, wherever it is, and their bytes, counted; (0, 0) if there is none."""
+
     async def get(self, name: str) -> str:
         """A text kept under a name, empty if there is none: marks of listings, the installation and the like."""
 
@@ -170,6 +178,7 @@ class Catalog(Protocol):
         failed: Mapping[str, str],
         due: int,
         keep: bool = False,
+        check: Check | None = None,
     ) -> Entry:
         """The content is there: the entry gets its version, size and digest; `whole` are its copies, copies that hold
         an older version become Stale; copies in `failed` are Stale with the error, of version 0 if there was none,
@@ -228,7 +237,7 @@ class Catalog(Protocol):
             Missing: It isn't in the trash.
         """
 
-    async def restore(self, entry_id: str, path: str = "") -> Entry:
+    async def restore(self, entry_id: str, path: str = "", *, check: Check | None = None) -> Entry:
         """Brings something back from the trash to where it was, or to `path`; directories are made.
 
         Raises:
@@ -243,7 +252,16 @@ class Catalog(Protocol):
             Missing: There is no such entry.
         """
 
-    async def adopt(self, path: str, copy: Copy, *, mtime: int, sha256: str = "", entry_id: str = "") -> Entry:
+    async def adopt(
+        self,
+        path: str,
+        copy: Copy,
+        *,
+        mtime: int,
+        sha256: str = "",
+        entry_id: str = "",
+        check: Check | None = None,
+    ) -> Entry:
         """Takes a file that a store already holds into the tree; directories are made. With a copy that is `Linked` the
         entry is a link.
 

@@ -17,7 +17,7 @@ from cloudmesh.data.catalog import postgres_fast as fast
 from cloudmesh.data.catalog import sqlite_files as files
 from cloudmesh.data.catalog import sqlite_read as read
 from cloudmesh.data.catalog import sqlite_tree as tree
-from cloudmesh.data.catalog.ports import ANY
+from cloudmesh.data.catalog.ports import ANY, Check
 from cloudmesh.data.catalog.postgres_schema import EMPTIED, make_root, prepare
 from cloudmesh.data.catalog.postgres_threads import Act, Connection, Link, Readers, Writer
 from cloudmesh.data.catalog.sqlite import SqliteCatalog, micros
@@ -128,14 +128,18 @@ class PostgresCatalog(SqliteCatalog):
         failed: Mapping[str, str],
         due: int,
         keep: bool = False,
+        check: Check | None = None,
     ) -> Entry:
         """See `Catalog.commit_put`."""
         return await self._run(
-            lambda db: files.commit_put(db, self._clock(), intent_id, size, sha256, whole, failed, due, keep),
-            lambda: fast.commit_put(self._clock(), intent_id, size, sha256, whole, failed, due),
+            lambda db: files.commit_put(db, self._clock(), intent_id, size, sha256, whole, failed, due, keep, check),
+            # what is checked is seen before anything of the same commit is changed: one after the other then
+            (lambda: fast.commit_put(self._clock(), intent_id, size, sha256, whole, failed, due))
+            if check is None
+            else None,
         )
 
-    async def _run(self, act: Act[T], short: Callable[[], fast.Steps[T]]) -> T:
+    async def _run(self, act: Act[T], short: Callable[[], fast.Steps[T]] | None) -> T:
         if self._writes is None:
             raise Transient("the catalogue isn't open")
         return await self._writes.run(act, short)

@@ -18,7 +18,7 @@ from cloudmesh.data.catalog import sqlite_aside as aside
 from cloudmesh.data.catalog import sqlite_files as files
 from cloudmesh.data.catalog import sqlite_read as read
 from cloudmesh.data.catalog import sqlite_tree as tree
-from cloudmesh.data.catalog.ports import ANY, Located, Query, Record
+from cloudmesh.data.catalog.ports import ANY, Check, Located, Query, Record
 from cloudmesh.data.catalog.schema import prepare
 from cloudmesh.data.catalog.sqlite_threads import Act, Readers, Writer
 from cloudmesh.data.model import Copy, Entry, Intent, Target, Totals, Trashed, Work
@@ -160,6 +160,10 @@ class SqliteCatalog:
         """See `Catalog.totals`."""
         return await self._read(read.totals)
 
+    async def weigh(self, entry_id: str) -> tuple[int, int]:
+        """See `Catalog.weigh`."""
+        return await self._read(lambda db: read.weigh(db, entry_id))
+
     async def get(self, name: str) -> str:
         """See `Catalog.get`."""
         return await self._look(lambda db: read.get(db, name))
@@ -197,10 +201,11 @@ class SqliteCatalog:
         failed: Mapping[str, str],
         due: int,
         keep: bool = False,
+        check: Check | None = None,
     ) -> Entry:
         """See `Catalog.commit_put`."""
         return await self._write(
-            lambda db: files.commit_put(db, self._clock(), intent_id, size, sha256, whole, failed, due, keep)
+            lambda db: files.commit_put(db, self._clock(), intent_id, size, sha256, whole, failed, due, keep, check)
         )
 
     async def end(self, intent_id: str, *, left: Sequence[Copy] = ()) -> None:
@@ -223,17 +228,26 @@ class SqliteCatalog:
         """See `Catalog.expire`."""
         await self._write(lambda db: aside.expire(db, self._clock(), entry_id))
 
-    async def restore(self, entry_id: str, path: str = "") -> Entry:
+    async def restore(self, entry_id: str, path: str = "", *, check: Check | None = None) -> Entry:
         """See `Catalog.restore`."""
-        return await self._change(lambda db: tree.restore(db, self._clock(), entry_id, path))
+        return await self._change(lambda db: tree.restore(db, self._clock(), entry_id, path, check))
 
     async def set_tags(self, path: str, tags: Mapping[str, str]) -> Entry:
         """See `Catalog.set_tags`."""
         return await self._write(lambda db: tree.set_tags(db, self._clock(), path, tags))
 
-    async def adopt(self, path: str, copy: Copy, *, mtime: int, sha256: str = "", entry_id: str = "") -> Entry:
+    async def adopt(
+        self,
+        path: str,
+        copy: Copy,
+        *,
+        mtime: int,
+        sha256: str = "",
+        entry_id: str = "",
+        check: Check | None = None,
+    ) -> Entry:
         """See `Catalog.adopt`."""
-        return await self._write(lambda db: files.adopt(db, self._clock(), path, copy, mtime, sha256, entry_id))
+        return await self._write(lambda db: files.adopt(db, self._clock(), path, copy, mtime, sha256, entry_id, check))
 
     # -- copies, and the mover's work
 

@@ -11,7 +11,7 @@ from cloudmesh.data.catalog import records
 from cloudmesh.data.catalog import sqlite_aside as aside
 from cloudmesh.data.catalog import sqlite_read as read
 from cloudmesh.data.catalog import sqlite_tree as tree
-from cloudmesh.data.catalog.ports import ANY
+from cloudmesh.data.catalog.ports import ANY, Check
 from cloudmesh.data.catalog.sqlite_read import DB, Row, dumps, parts_of, to_copy, to_entry
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
 from cloudmesh.data.model import MICROS, OVER, ROOT, TRASH, Copy, Entry, Intent, Target, link_of
@@ -152,8 +152,11 @@ def commit_put(
     failed: Mapping[str, str],
     due: int,
     keep: bool,
+    check: Check | None = None,
 ) -> Entry:
     """The content is there."""
+    if check is not None:
+        check(read.totals(db))
     intent = open_intent(db, intent_id)
     if intent.kind != "Put":
         raise Missing(f"{intent_id} isn't a put")
@@ -228,8 +231,12 @@ def _whole(db: DB, entry_id: str) -> list[Copy]:
 # -- copies
 
 
-def adopt(db: DB, now: int, path: str, copy: Copy, mtime: int, sha256: str, entry_id: str) -> Entry:
+def adopt(
+    db: DB, now: int, path: str, copy: Copy, mtime: int, sha256: str, entry_id: str, check: Check | None = None
+) -> Entry:
     """Takes in a file that a store already holds."""
+    if check is not None:
+        check(read.totals(db))
     *above, name = parts_of(path) or [""]
     if not name or read.entry(db, path) is not None:
         raise Exists(f"there is already something at '/{path}'")

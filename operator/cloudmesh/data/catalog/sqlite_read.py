@@ -344,6 +344,8 @@ def held(db: DB, store: str, after: str, limit: int) -> list[Copy]:
 
 def totals(db: DB) -> Totals:
     """The sums."""
+    # before `held`: who empties the tables locks them in that order too
+    (moving,) = db.execute("SELECT count(*) FROM (SELECT 1 FROM visit LIMIT 1) v").fetchone()
     files, directories, size, pending = db.execute("SELECT files, directories, bytes, pending FROM sums").fetchone()
     stores: dict[str, tuple[int, int]] = {}
     states: dict[str, int] = {}
@@ -354,7 +356,18 @@ def totals(db: DB) -> Totals:
             stores[store] = (number, held)
         else:
             states[state] = states.get(state, 0) + number
-    return Totals(files, directories, size, stores, pending, states, held_by)
+    return Totals(files, directories, size, stores, pending, states, held_by, bool(moving))
+
+
+def weigh(db: DB, entry_id: str) -> tuple[int, int]:
+    """Files at and below an entry, and their bytes."""
+    files, size = db.execute(
+        "WITH RECURSIVE below (id) AS (SELECT id FROM entry WHERE id = ? UNION ALL "
+        "SELECT e.id FROM entry e JOIN below b ON e.parent = b.id) "
+        "SELECT count(*), coalesce(sum(size), 0) FROM entry WHERE dir = 0 AND id IN (SELECT id FROM below)",
+        (entry_id,),
+    ).fetchone()
+    return int(files), int(size)
 
 
 def work(db: DB, now: int, limit: int) -> list[Work]:

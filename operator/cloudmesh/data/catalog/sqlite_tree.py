@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from cloudmesh.data.catalog import records
 from cloudmesh.data.catalog import sqlite_read as read
-from cloudmesh.data.catalog.ports import ANY
+from cloudmesh.data.catalog.ports import ANY, Check
 from cloudmesh.data.catalog.sqlite_read import DB, Row, dumps, parts_of, to_entry
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
 from cloudmesh.data.model import ROOT, TRASH, Entry
@@ -229,8 +229,10 @@ def _trash(db: DB, now: int, found: Entry, path: str) -> Entry:
     return read.renamed(db, to_entry(after))
 
 
-def restore(db: DB, now: int, entry_id: str, path: str) -> Entry:
+def restore(db: DB, now: int, entry_id: str, path: str, check: Check | None = None) -> Entry:
     """Brings back from the trash."""
+    if check is not None:
+        check(read.totals(db))
     row = db.execute("SELECT path FROM trash WHERE id = ? AND origin = ''", (entry_id,)).fetchone()
     if row is None:
         raise Missing(f"there is no '{entry_id}' in the trash")

@@ -276,7 +276,7 @@ class WebDav(Rest):
             yield
         except BaseException:
             with contextlib.suppress(CloudmeshError):
-                await self._tree.restore(old.id, target)
+                await self._tree.restore(old.id, target, undo=True)
             raise
 
     async def _move_to(self, request: web.Request, user: User, path: str) -> web.StreamResponse:

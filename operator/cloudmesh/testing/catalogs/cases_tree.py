@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cloudmesh.data.catalog.ports import ABSENT, Query
-from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
-from cloudmesh.data.model import ROOT, TRASH, Copy, Entry
+from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, Missing
+from cloudmesh.data.model import ROOT, TRASH, Copy, Entry, Totals
 from cloudmesh.engine.errors import Conflict
 from cloudmesh.testing.catalogs.case import Bench, case, need, refused
 
@@ -283,3 +285,48 @@ async def _held(bench: Bench) -> None:
     await bench.commit(intent)
     need(await bench.names() == ["d", "d/f"], f"there are {await bench.names()}")
     await refused(Changed, bench.catalog.begin(intent, if_version=ABSENT), "absent, and it is there")
+
+
+@case("trash/weigh")
+async def _weigh(bench: Bench) -> None:
+    """What lies at and below an entry is counted, in the trash too."""
+    catalog = bench.catalog
+    for path, size in (("d/f", 5), ("d/e/g", 7), ("h", 11)):
+        await bench.put(path, size=size)
+    need(await catalog.weigh("1" * 16) == (0, 0), "nothing weighs something")
+    top, file = await catalog.entry("d"), await catalog.entry("h")
+    need(top is not None and await catalog.weigh(top.id) == (2, 12), "a directory")
+    need(file is not None and await catalog.weigh(file.id) == (1, 11), "a file")
+    gone = await catalog.delete("d", recursive=True)
+    need(gone is not None and await catalog.weigh(gone.id) == (2, 12), "a directory in the trash")
+
+
+@case("sums/check")
+async def _check(bench: Bench) -> None:
+    """A change is checked against the sums before it; what is refused leaves everything as it was."""
+    catalog, seen = bench.catalog, list[tuple[int, int]]()
+
+    def fits(totals: Totals) -> None:
+        seen.append((totals.files, totals.bytes))
+
+    def full(totals: Totals) -> None:
+        raise Full(f"{totals.files} files")
+
+    await bench.put("f", size=5)
+    gone = await bench.put("gone", size=7)
+    await catalog.delete("gone")
+    await bench.settled()
+    intent = await bench.begin("g")
+    whole = [Copy(intent.entry, "s1", "g", 1, "Whole", "t1", 9, bench.now)]
+    told: dict[str, Any] = {"size": 9, "sha256": "", "whole": whole, "failed": {}, "due": 0}
+    linked = Copy("", "s1", "theirs", 1, "Linked", "t", 3)
+    before = await bench.names()
+    await refused(Full, catalog.commit_put(intent.id, **told, check=full), "a write")
+    await refused(Full, catalog.restore(gone.id, check=full), "what comes back")
+    await refused(Full, catalog.adopt("l", linked, mtime=1, check=full), "a link")
+    need(await bench.names() == before, f"there are {await bench.names()}")
+    need(len(await catalog.intents(until=1 << 60)) == 1, "the intent ended")
+    await catalog.commit_put(intent.id, **told, check=fits)
+    await catalog.restore(gone.id, check=fits)
+    await catalog.adopt("l", linked, mtime=1, check=fits)
+    need(seen == [(1, 5), (2, 14), (3, 21)], f"sums {seen}")
