@@ -144,15 +144,15 @@ async def login(
                 node.host, node.port, username="cm", client_keys=[client_key], known_hosts=trusted,
                 config=None, agent_path=None, connect_timeout=5,
             )  # fmt: skip
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, TimeoutError, asyncssh.ConnectionLost):
             return None  # the Pod runs, its sshd starts
 
-    connection = await until(try_it, f"{node.id} takes logins", seconds=15)
+    connection = await until(try_it, f"{node.id} takes logins")
     async with connection:
         yield connection
 
 
-async def run(connection: asyncssh.SSHClientConnection, *command: str, seconds: float = 60) -> str:
+async def run(connection: asyncssh.SSHClientConnection, *command: str, seconds: float = 120) -> str:
     done = await connection.run(" ".join(command), timeout=seconds)
     assert done.exit_status == 0, f"{command}: {done.exit_status} {done.stdout}{done.stderr}"
     return str(done.stdout).strip()
@@ -218,8 +218,11 @@ async def test_slurm_across_machines_that_are_pods(
     await asyncio.gather(*(start(node, name) for name, node in nodes.items()))
     print(f"SLURM on 3 machines: {time.monotonic() - began:.1f} s")
     async with login(ctl, client_key, host_key) as connection:
-        told = await ask_slurm(connection, "status")
-        assert told["nodes"] == dict.fromkeys(names, "IDLE")
+
+        async def registered() -> bool:
+            return (await ask_slurm(connection, "status"))["nodes"] == dict.fromkeys(names, "IDLE")
+
+        await until(registered, "the nodes are idle")
         assert sorted((await run(connection, "srun -N3 hostname")).split()) == sorted(names)
         await run(connection, "sbatch --parsable --wait --array=1-6 --wrap 'echo $SLURM_ARRAY_TASK_ID'")
         assert await run(connection, "getent hosts lab-a-1 lab-a-2")  # each finds the others by bare name
@@ -347,11 +350,21 @@ async def test_logins_from_anywhere_through_kubectl(
     await lab.provider.delete_node(node.id, lab.scope)
 
 
+async def takes_pods(lab: Lab, namespace: str) -> None:
+    """The service account comes a moment after its namespace."""
+
+    async def account_is_there() -> bool:
+        return "default" in lab.cluster.kubectl("-n", namespace, "get", "serviceaccounts", "-o", "name")
+
+    await until(account_is_there, f"{namespace} is ready")
+
+
 async def test_what_is_there_already_is_not_ours(lab: Lab) -> None:
     pod = {"containers": [{"name": "c", "image": "none.invalid/x"}]}
     lab.cluster.kubectl("create", "namespace", f"{lab.namespace}-x")
     try:
         where = f"{lab.namespace}-x"
+        await takes_pods(lab, where)
         lab.cluster.apply(
             {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "taken"}, "spec": pod}, namespace=where
         )
@@ -417,17 +430,13 @@ async def test_quota_limits_and_rights(lab: Lab, tmp_path: Path) -> None:
         )  # fmt: skip
         other = Lab(lab.cluster, lab.kube, where, lab.image, lab.keys)
 
-        async def refused() -> bool:
-            with pytest.raises(QuotaExceeded, match="exceeded quota: q"):
-                await other.provider.ensure_node(await other.spec("one"))
-            return True
+        async def quota_is_known() -> bool:
+            return bool(lab.cluster.get("-n", where, "resourcequota", "q").get("status", {}).get("hard"))
 
-        # the service account comes a moment after its namespace
-        async def account_is_there() -> bool:
-            return "default" in lab.cluster.kubectl("-n", where, "get", "serviceaccounts", "-o", "name")
-
-        await until(account_is_there, "the namespace is ready")
-        assert await refused()
+        await takes_pods(lab, where)
+        await until(quota_is_known, "the quota is in force")
+        with pytest.raises(QuotaExceeded, match="exceeded quota: q"):
+            await other.provider.ensure_node(await other.spec("one"))
         with pytest.raises(InvalidRequest, match="maximum memory usage per Container is 1Gi"):
             await other.provider.ensure_node(await other.spec("big", offer=await other.offer("large")))
         assert await other.nodes() == {}
@@ -440,12 +449,17 @@ async def test_quota_limits_and_rights(lab: Lab, tmp_path: Path) -> None:
         )
         token = lab.cluster.kubectl("-n", where, "create", "token", "weak").strip()
         weak = await connect(str(_kubeconfig(lab.cluster, token, tmp_path / "kubeconfig")))
-        try:
+        lacking = "delete, patch pods; get pods/log; create, get, patch, delete services"
+
+        async def told() -> Any:  # the API server takes the binding up a moment after it was made
             found = await other.account(kube=weak).check()
+            return found if lacking in found[0].message else None
+
+        try:
+            found = await until(told, f"what the account lacks is {lacking}")
         finally:
             await weak.close()
         assert found[0].ok is False
-        assert "delete, patch pods; get pods/log; create, get, patch, delete services" in found[0].message
         assert token not in repr(found)
     finally:
         lab.cluster.kubectl("delete", "namespace", where, "--wait=false")

@@ -74,7 +74,7 @@ class Functions:
             if time.monotonic() > end:
                 state = json.dumps(self.get(name).get("status"), indent=1) if name else ""
                 raise AssertionError(f"not within {seconds:g} s: {what}\n{state}")
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     def call(self, name: str, path: str, body: Any = None, *, accept: str = "", retries: float = 10) -> Answer:
         """One call: GET, or POST with a JSON body. A connection that is refused is tried again for a while."""

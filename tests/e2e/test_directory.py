@@ -62,12 +62,21 @@ class Files:
     def get_all(self, kind: str) -> list[Obj]:
         return list(self.cluster.get("-n", self.namespace, kind)["items"])
 
+    def pods(self, directory: str) -> list[str]:
+        """The gateway's, as `pod/NAME`."""
+        selector = f"cloudmesh.org/owner-kind=VirtualDirectory,cloudmesh.org/owner-name={directory}"
+        return sorted(self.kubectl("get", "pods", "-l", selector, "-o", "name").split())
+
     def token(self, name: str, role: str) -> str:
         """Token of a new ServiceAccount with a role of the built-in ones; none with an empty role."""
         self.kubectl("create", "serviceaccount", name)
         if role:
             account = f"--serviceaccount={self.namespace}:{name}"
             self.kubectl("create", "rolebinding", name, f"--clusterrole={role}", account)
+            # the API server takes the binding up a moment after it was made
+            who = f"--as=system:serviceaccount:{self.namespace}:{name}"
+            ask = ("auth", "can-i", "get", "virtualdirectories.cloudmesh.org", "--subresource=files", who)
+            self.until(lambda: self.kubectl(*ask, check=False).strip() == "yes")
         return self.kubectl("create", "token", name).strip()
 
     @contextlib.contextmanager
@@ -175,7 +184,7 @@ def test_a_store_that_is_down_hides_nothing_and_its_copies_come_back(files: File
         try:
             assert vdir.read("before") == b"b" * 100_000
             # whoever writes first is told to try again: the store's silence shows in the middle of a write
-            during = files.until(lambda: vdir.write("during", b"d" * 100_000), 10)
+            during = files.until(lambda: vdir.write("during", b"d" * 100_000), 30)
             assert during["size"] == 100_000
 
             def is_mended(path: str) -> bool:
@@ -202,8 +211,9 @@ def test_a_gateway_that_is_killed_has_lost_nothing(files: Files, lab: str, write
         for number in range(20):
             vdir.write(f"kept/{number}", f"{number}".encode() * 1000)
         vdir.move("kept", "moved")
-    selector = f"cloudmesh.org/owner-kind=VirtualDirectory,cloudmesh.org/owner-name={lab}"
-    files.kubectl("delete", "pod", "-l", selector, "--grace-period=0", "--force", "--wait=true", timeout=120)
+    before = files.pods(lab)
+    files.kubectl("delete", *before, "--grace-period=0", "--force", "--wait=true", timeout=120)
+    files.until(lambda: (pods := files.pods(lab)) and not set(pods) & set(before))
     files.kubectl("rollout", "status", f"deployment/{lab}-vdir", "--timeout=90s", timeout=120)
     with files.open(lab, writer) as vdir:
         found = {e["name"] for e in files.until(lambda: list(vdir.list("moved")))}
@@ -214,7 +224,7 @@ def test_a_gateway_that_is_killed_has_lost_nothing(files: Files, lab: str, write
 
 
 def test_a_new_key_of_a_store_is_taken_up_without_a_restart(files: Files, lab: str, writer: str) -> None:
-    pods = files.kubectl("get", "pods", "-o", "name")
+    pods = files.pods(lab)
     files.kubectl("patch", "secret", "s3", "-p", '{"stringData": {"aws_secret_access_key": "wrong"}}')
 
     def state() -> str:
@@ -224,7 +234,7 @@ def test_a_new_key_of_a_store_is_taken_up_without_a_restart(files: Files, lab: s
     files.until(lambda: state() == "Unknown", 120)
     files.kubectl("patch", "secret", "s3", "-p", f'{{"stringData": {{"aws_secret_access_key": "{SECRET_KEY}"}}}}')
     files.until(lambda: state() == "Up", 120)
-    assert files.kubectl("get", "pods", "-o", "name") == pods
+    assert files.pods(lab) == pods
 
 
 def test_a_directory_that_is_deleted_leaves_its_files_and_can_be_made_again(files: Files, writer: str) -> None:

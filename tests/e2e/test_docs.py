@@ -164,8 +164,8 @@ class Shell:
         self._process.stdin.write(text + "\n")
         self._process.stdin.flush()
 
-    def run(self, command: str) -> tuple[int, str]:
-        """Runs a command; gives its status and output."""
+    def run(self, command: str, expected: re.Pattern[str]) -> tuple[int, str]:
+        """Runs a command; gives its status and output. One in the background gets a while to say what is expected."""
         background = command.rstrip().endswith("&")
         log = self._folder / ".background.log"
         if background:
@@ -183,8 +183,9 @@ class Shell:
             output += line
         if background:
             _wait_for_port(command)
-            time.sleep(0.3)  # what it says of its port comes a moment later
-            output = log.read_text()
+            said = time.monotonic() + 10  # what it says of its port comes a moment later
+            while not expected.fullmatch(_plain(output := log.read_text())) and time.monotonic() < said:
+                time.sleep(0.1)
         return status, output
 
     def close(self) -> None:
@@ -247,9 +248,10 @@ def follow(
                 (folder / step.file).write_text(_changed(step.text, places))
                 continue
             command, expected = (_changed(part, everywhere) for part in (step.command, step.output))
-            status, output = shell.run(command)
+            said = pattern(expected)
+            status, output = shell.run(command, said)
             assert status == 0, f"{where}: `{command}` ended with status {status}:\n{output}"
-            assert pattern(expected).fullmatch(_plain(output)), (
+            assert said.fullmatch(_plain(output)), (
                 f"{where}: `{command}` printed\n{output}\nand the page says\n{expected}"
             )
             count += 1

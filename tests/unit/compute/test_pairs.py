@@ -104,6 +104,6 @@ def test_the_command_tells_what_cannot_be_reached_and_tries_side_by_side() -> No
         assert f"127.0.0.1 {open_}" not in lines
         assert f"127.0.0.1 {shut}" in lines
         assert "192.0.2.1 22" in lines
-        assert time.monotonic() - begun < 4 * PROBE_SECONDS
+        assert time.monotonic() - begun < 10 * PROBE_SECONDS  # one after the other they take 29
 
     asyncio.run(main())

@@ -63,8 +63,12 @@ def test_whoever_falls_silent_is_told_and_holds_nothing(served: Served, head: st
     assert served.ask("PUT", "/v1/files/f", b"new").status == 200
 
 
-def test_whoever_is_slow_but_not_silent_goes_on(served: Served) -> None:
-    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as line:
+def test_whoever_is_slow_but_not_silent_goes_on(tmp_path: Path) -> None:
+    patient = GatewaySettings(idle_seconds=1.0)
+    with (
+        Served(tmp_path, settings=patient) as served,
+        socket.create_connection(("127.0.0.1", served.port), timeout=20) as line,
+    ):
         head = f"PUT /v1/files/slow HTTP/1.1\nHost: x\nAuthorization: {basic()}\nContent-Length: 6\n\n"
         line.sendall(head.replace("\n", "\r\n").encode())
         for letter in b"abcdef":
