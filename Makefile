@@ -33,7 +33,7 @@ down: $(VENV)/.done ## end the test bed; nothing stays on the machine but its lo
 # Budgets in minutes on 2 cores, for a machine whose caches are warm; a part that takes longer is told. Parts of different
 # lanes run beside each other, see tests/run.py.
 test: $(VENV)/.done ## all gates and tests, with the time each part took
-	@$(PY) -m tests.run lint=2 unit=8 property=2 contract=14 image=4 kube=6 e2e=16 bed=8
+	@$(PY) -m tests.run lint=2 unit=8 property=2 contract=14 image=4 e2e=14 alone=7 bed=8 kube=10
 
 bench: $(VENV)/.done ## measure beside a peer: make bench NAME=function-deploy
 	@$(PY) -m benchmarks $(NAME)

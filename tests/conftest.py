@@ -27,6 +27,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marks of tests that need a cluster."""
     config.addinivalue_line("markers", "kube: needs a Kubernetes, which the fixture `cluster` brings up")
     config.addinivalue_line("markers", "e2e: goes through the whole product as a user does")
+    config.addinivalue_line(
+        "markers", "alone: stops or kills parts of the product, or looks at all that was done with it"
+    )
 
 
 @pytest.fixture(scope="session")

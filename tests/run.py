@@ -1,7 +1,9 @@
 """Runs the parts of the test suite: the fast gates first, then three lanes beside each other.
 
-- `cluster`: what needs the operator on the one Kubernetes, one test after the other; it waits most of its time.
-- `bed`: the test bed itself, beds beside it, and Pods as machines, none of which needs the operator.
+- `cluster`: what needs the operator on the one Kubernetes. It waits most of its time, so two workers do it, but for the
+  tests that stop or kill parts of the product, or look at all that was done: these are the part `alone`.
+- `bed`: the test bed itself, beds beside it, Pods as machines, and definitions and chart on a real API server, none of
+  which needs the operator.
 - `processes`, at a lower priority: what needs this machine only.
 
 The test bed and the images are made beside the fast gates. Called by the Makefile with the parts and their budgets in
@@ -38,14 +40,20 @@ LINT = (
     ("crds", [sys.executable, "-m", "cloudmesh.api.crds", "--check"]),
     ("reference", [sys.executable, "-m", "cloudmesh.api.reference", "--check"]),
 )
-SPREAD = ["-n", "2", "--dist", "worksteal"]
-LANES = {"processes": ("unit", "property", "contract", "image"), "cluster": ("kube", "e2e"), "bed": ("bed",)}
+LANES = {"processes": ("unit", "property", "contract", "image"), "cluster": ("e2e", "alone"), "bed": ("bed", "kube")}
+FOLDERS = {"alone": "e2e"}
+"""Where a part's tests are, if not in the folder of its name."""
+ARGUMENTS = {
+    **dict.fromkeys(LANES["processes"], ("-n", "2", "--dist", "worksteal")),
+    "e2e": ("-m", "not alone", "-n", "2", "--dist", "loadfile"),
+    "alone": ("-m", "alone"),
+}
 NICE = {"processes": ["nice", "-n", "5"]}
 """What is on the cluster has limits of time, and goes first."""
 CLUSTER = ("test bed", "images")
 NEEDS = {
     "image": ("images",), "contract": ("images", "data servers"), "kube": CLUSTER, "e2e": (*CLUSTER, "data servers"),
-    "bed": CLUSTER,
+    "alone": CLUSTER, "bed": CLUSTER,
 }  # fmt: skip
 BESIDE = {
     "test bed": [sys.executable, "-m", "tests.testbed", "up"],
@@ -172,11 +180,10 @@ class Suite:
 
     def _tests(self, part: str, before: list[str], log: Path, *more: str) -> bool:
         """Runs the tests of a part; each part that may be tried again has what it remembers to itself."""
-        if part in LANES["processes"]:
-            more = (*SPREAD, *more)
         if part in unsteady.PARTS:
             more = (*unsteady.remember(self._build, part, log), *more)
-        command = [sys.executable, "-m", "pytest", f"tests/{part}", "-q", "--durations=5", *more]
+        folder = f"tests/{FOLDERS.get(part, part)}"
+        command = [sys.executable, "-m", "pytest", folder, "-q", "--durations=5", *ARGUMENTS.get(part, ()), *more]
         with log.open("wb") as out:
             return self._command([*before, *command], out.fileno())
 
@@ -187,7 +194,8 @@ class Suite:
             return ()
         say(f"{part}: FAILED, and runs once more: {', '.join(first.tests)}")
         again = log.with_name(f"tests-{part}-again.log")
-        good = self._tests(part, [], again, "--last-failed", "--last-failed-no-failures=none")
+        alone = ("-n", "0") if "-n" in ARGUMENTS.get(part, ()) else ()
+        good = self._tests(part, [], again, *alone, "--last-failed", "--last-failed-no-failures=none")
         with self._shown:
             print(again.read_text(errors="replace"), end="", flush=True)
         return first.tests if good and unsteady.ran(again) >= set(first.tests) else ()

@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
-PARTS = ("kube", "e2e", "bed")
+PARTS = ("kube", "e2e", "alone", "bed")
 MOST = 2
 """So many tests of a part may be unsteady in one run."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests import install
@@ -11,13 +13,27 @@ from tests.e2e.leaks import Secrets, find, logs
 from tests.testbed.kubectl import TestCluster
 
 
+def _install_once(cluster: TestCluster, run: Path) -> None:
+    """Installs the chart, if no other worker of this run has."""
+    with (run / "install.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        installed = run / "installed"
+        if not installed.exists():
+            install.build_images()
+            install.install(cluster.info)
+            installed.touch()
+
+
 @pytest.fixture(scope="session")
-def cloudmesh(cluster: TestCluster) -> Iterator[TestCluster]:
-    """The cluster with the chart of this checkout installed and ready; in the end no secret is in its logs."""
-    install.build_images()
+def cloudmesh(cluster: TestCluster, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[TestCluster]:
+    """The cluster with the chart of this checkout installed and ready; in the end no secret is in its logs.
+
+    Each worker looks for secrets when it ends: for those that it heard of, and it hears of all the workers'.
+    """
+    own = tmp_path_factory.getbasetemp()
     secrets = Secrets(cluster)
     try:
-        install.install(cluster.info)
+        _install_once(cluster, own if worker_id == "master" else own.parent)
         yield cluster
         told = logs(cluster, install.NAMESPACE)
     finally:

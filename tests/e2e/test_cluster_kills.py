@@ -14,7 +14,7 @@ from tests.e2e.lab import Lab, Obj
 from tests.testbed import clusters
 from tests.testbed.kubectl import TestCluster
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(400)]
 
 KINDS = ("pods", "virtualmachines", "virtualclusters", "clusterjobs")
 NAMES = {"lab-workers-0", "lab-workers-1"}

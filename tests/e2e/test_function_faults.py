@@ -13,7 +13,7 @@ import pytest
 from tests import install
 from tests.e2e.functions import Functions
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 SOURCE = "def version() -> int:\n    return {number}\n"
 

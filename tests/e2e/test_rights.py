@@ -11,7 +11,7 @@ import pytest
 from tests import install
 from tests.e2e.functions import Functions
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 Right = tuple[str, str, str]  # group, resource, verb
 

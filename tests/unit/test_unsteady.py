@@ -41,7 +41,7 @@ END = "def test_end(leaky): ...\n"
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Runs a part whose one file ends with the tests given; gives the exit code and what was said."""
     monkeypatch.setattr(run, "NEEDS", {})
-    monkeypatch.setattr(run, "SPREAD", [])
+    monkeypatch.setattr(run, "ARGUMENTS", {})
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # which takes longer than all else here
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
