@@ -148,7 +148,11 @@ def test_a_token_for_clouds_is_there_only_where_namespaces_may_use_it(cluster: T
     token = {"audience": "sts.example.org", "expirationSeconds": 3600, "path": "token"}
     value = "accounts.workloadIdentity"
     assert operator("--set", f"{value}.namespaces={{lab,physics}},{value}.audience=sts.example.org") == (
-        {"CLOUDMESH_IDENTITY_NAMESPACES": "lab physics", "CLOUDMESH_IDENTITY_TOKEN_FILE": f"{folder}/token"},
+        {
+            "CLOUDMESH_IDENTITY_NAMESPACES": "lab physics",
+            "CLOUDMESH_IDENTITY_TOKEN_FILE": f"{folder}/token",
+            "CLOUDMESH_IDENTITY_AUDIENCE": "sts.example.org",
+        },
         [{"name": "identity", "mountPath": folder, "readOnly": True}],
         [{"sources": [{"serviceAccountToken": token}]}],
     )

@@ -250,6 +250,8 @@ pull.yml: |
   value: {{ join " " . | quote }}
 - name: CLOUDMESH_IDENTITY_TOKEN_FILE
   value: /var/run/secrets/cloudmesh.org/identity/token
+- name: CLOUDMESH_IDENTITY_AUDIENCE
+  value: {{ $.Values.accounts.workloadIdentity.audience | quote }}
 {{- end }}
 {{- end }}
 

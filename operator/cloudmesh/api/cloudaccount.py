@@ -42,7 +42,7 @@ HostKey = Annotated[
 _REGION = r"^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$"
 UserName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z_][-a-z0-9_.]*$")]
 HostName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9:]([-A-Za-z0-9.:]*[A-Za-z0-9])?$")]
-_ROLE = r"^arn:aws[-a-z]*:iam::[0-9]{12}:role/[-A-Za-z0-9+=,.@_/]+$"
+ROLE = r"^arn:aws[-a-z]*:iam::[0-9]{12}:role/[-A-Za-z0-9+=,.@_/]+$"
 _IMAGE = r"^[A-Za-z0-9][-A-Za-z0-9_.]*$"
 _SETTING = r"^[a-z][A-Za-z0-9]*$"
 
@@ -249,8 +249,8 @@ class WorkloadIdentity(Model):
 
     role_arn: Annotated[
         str,
-        Field(min_length=1, max_length=2048, pattern=_ROLE),
-        Shape(_ROLE, "must be the ARN of a role, such as `arn:aws:iam::123456789012:role/cloudmesh`"),
+        Field(min_length=1, max_length=2048, pattern=ROLE),
+        Shape(ROLE, "must be the ARN of a role, such as `arn:aws:iam::123456789012:role/cloudmesh`"),
     ]
     """The role to assume: it must trust the operator's service account."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cloudmesh.api.cloudaccount import HostKey, HostName, Settings
+from cloudmesh.api.cloudaccount import ROLE, HostKey, HostName, Settings
 from cloudmesh.api.datastore_status import DataStoreStatus
 from cloudmesh.api.fields import LocalReference, ObjectMeta, Quantity
 from cloudmesh.api.machines import OWN_NAME, exactly_one, positive, unchangeable
@@ -460,11 +460,26 @@ def _listed(kinds: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(f"`{kind}`" for kind in kinds[:-1]), f"`{kinds[-1]}`")))
 
 
-class StoreCredentials(Model):
-    """How the operator and the gateways prove who they are."""
+class StoreIdentity(Model):
+    """The identity of the namespace's service account `default`, in namespaces that the installation names for it."""
 
-    secret_ref: LocalReference
+    role_arn: Annotated[
+        str,
+        Field(min_length=1, max_length=2048, pattern=ROLE),
+        Shape(ROLE, "must be the ARN of a role, such as `arn:aws:iam::123456789012:role/lab-data`"),
+    ]
+    """The role that gateways assume: it must trust the namespace's service account `default`."""
+
+
+class StoreCredentials(Model):
+    """How the operator and the gateways prove who they are: exactly one of `secretRef` and `workloadIdentity`."""
+
+    RULES: ClassVar = (exactly_one("spec.credentials", "secretRef", "workloadIdentity"),)
+
+    secret_ref: LocalReference | None = None
     """A Secret of type `cloudmesh.org/credentials`."""
+    workload_identity: StoreIdentity | None = None
+    """No Secret, but a token of the gateway's service account; for s3 only, without `endpoint`."""
 
 
 class StoreLimits(Model):
@@ -495,6 +510,12 @@ class DataStoreSpec(Model):
                 any(getattr(s, _attribute(k)) is not None for k in _ALLOWED)
                 or any(getattr(s, _attribute(k)) is not None for k in _NEEDED) == (s.credentials is not None)
             ),
+            field_path=".credentials",
+        ),
+        Rule(
+            cel="!has(self.credentials) || !has(self.credentials.workloadIdentity) || has(self.s3)",
+            message="`spec.credentials.workloadIdentity` can be set for `s3` only",
+            holds=lambda s: s.credentials is None or s.credentials.workload_identity is None or s.s3 is not None,
             field_path=".credentials",
         ),
     )

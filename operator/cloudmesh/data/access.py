@@ -14,6 +14,7 @@ from cloudmesh.engine import (
     SECRET,
     AuthFailed,
     Engine,
+    InvalidRequest,
     Obj,
     Transient,
     has_finalizer,
@@ -75,6 +76,7 @@ class Access:
             InvalidRequest: The endpoint is refused, or the Secret doesn't list its host.
             Conflict: The DataStore is being deleted.
         """
+        self.identity(store)
         spec = store["spec"]
         kind = next(kind for kind in PLACES if kind in spec)
         hosts = hosts_at(spec[kind], PLACES[kind].ENDPOINTS)
@@ -97,6 +99,31 @@ class Access:
         if hold and not is_deleting(secret):
             await self._engine.finalizers.hold(SECRET, secret)
         return data
+
+    def identity(self, store: Obj) -> dict[str, str]:
+        """What proves who a gateway is where the DataStore names no Secret; empty where it does, or needs nothing.
+
+        Raises:
+            InvalidRequest: It names an endpoint, to which no token's keys are sent.
+            AuthFailed: Its namespace may not.
+        """
+        asked = (store["spec"].get("credentials") or {}).get("workloadIdentity")
+        if not asked:
+            return {}
+        meta, spec = store["metadata"], store["spec"]
+        kind = next(kind for kind in PLACES if kind in spec)
+        if hosts := hosts_at(spec[kind], PLACES[kind].ENDPOINTS):
+            raise InvalidRequest(
+                f"a store with an endpoint needs `spec.credentials.secretRef`: {hosts[0]} gets no keys of a role"
+            )
+        if meta["namespace"] not in self.settings.identity_namespaces:
+            raise AuthFailed(
+                f"DataStores of namespace '{meta['namespace']}' may not use the identity of a service account: whoever"
+                " installs Cloudmesh allows it by the chart's value `accounts.workloadIdentity.namespaces`; or use"
+                " `spec.credentials.secretRef`"
+            )
+        session = f"{meta['namespace']}@{meta['name']}"
+        return {**asked, "session": session, "audience": self.settings.identity_audience}
 
     async def release(self, store: Obj) -> None:
         """Takes that finalizer off a DataStore that no directory needs, and off its Secret unless another one does."""

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import msgspec
 
 Access = Literal["ReadWrite", "ReadOnly", "Drain"]
+IDENTITY_TOKEN = "/var/run/secrets/cloudmesh.org/identity/token"  # noqa: S105 - a file
+"""Where a gateway has the token of its service account for clouds, if a store of it needs one."""
 Prefer = Literal["Cheapest", "Nearest", "Fastest", "Balanced", "Sequential", "Random", "Plugin"]
 
 
@@ -47,6 +49,8 @@ class StoreConfig(msgspec.Struct, frozen=True, rename="camel"):
         awaits_approval: Nothing is put into it before somebody approves that it belongs to the directory.
         mount: Folder of a local store's volume.
         uid: Of the DataStore.
+        identity: What proves who the gateway is in the place of a Secret: what `spec.credentials.workloadIdentity`
+            says, with the name of the `session` and the `audience` of the token at `IDENTITY_TOKEN`.
     """
 
     name: str
@@ -66,6 +70,7 @@ class StoreConfig(msgspec.Struct, frozen=True, rename="camel"):
     awaits_approval: bool = False
     mount: str = ""
     uid: str = ""
+    identity: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
         return f"StoreConfig({self.name!r}, {self.kind!r})"

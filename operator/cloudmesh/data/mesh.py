@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from cloudmesh.data import names
 from cloudmesh.data.catalog.ports import Catalog
-from cloudmesh.data.config import DirectoryConfig, StoreConfig
+from cloudmesh.data.config import IDENTITY_TOKEN, DirectoryConfig, StoreConfig
 from cloudmesh.data.errors import InvalidName, Suspicious
 from cloudmesh.data.identity import HIDDEN, MARKER, PROBE_LIMIT, Identity, Marker, once
 from cloudmesh.data.model import MICROS
@@ -450,7 +450,7 @@ def _place(config: StoreConfig) -> object:
 
 def _opened(config: StoreConfig) -> object:
     """By what a store was opened."""
-    return _place(config), config.credentials, config.requests_per_second, config.bytes_per_second
+    return _place(config), config.credentials, config.identity, config.requests_per_second, config.bytes_per_second
 
 
 def make(config: StoreConfig, guard: Guard) -> Store:
@@ -468,6 +468,7 @@ def make(config: StoreConfig, guard: Guard) -> Store:
         config.mount,
         guard.inside,
         guard,
+        {**config.identity, "tokenFile": IDENTITY_TOKEN} if config.identity else {},
     )
     return maker(config.kind)(context)
 

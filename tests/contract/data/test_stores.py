@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
+from tests.contract.compute.emulator import moto_server
 from tests.testbed import azurite, davserver, gcsserver, s3server, sftpserver, swiftserver
 
 from cloudmesh.data.stores.ports import POWERS
@@ -49,6 +50,16 @@ def s3(runner: asyncio.Runner) -> Iterator[Harness]:
     """versitygw behind the fault proxy."""
     with s3server.s3() as server:
         harness = S3Harness(server.url, s3server.ACCESS_KEY, s3server.SECRET_KEY)
+        with started(runner, harness):
+            yield harness
+
+
+@contextlib.contextmanager
+def moto(runner: asyncio.Runner) -> Iterator[Harness]:
+    """moto behind the fault proxy."""
+    with moto_server() as url:
+        lacks = {"credentials": "it takes any credentials"}
+        harness = S3Harness(url, "AKIAEXAMPLE", "s3cret-0815", "s3-moto", lacks)
         with started(runner, harness):
             yield harness
 
@@ -108,10 +119,33 @@ BACK_ENDS: dict[str, Start] = {
     "azureBlob": azure,
     "gcs": gcs,
     "s3": s3,
+    "s3-moto": moto,
     "sftp": sftp,
     "webdav": webdav,
     "swift": swift,
 }
+
+
+UNTRUE: dict[str, dict[str, str]] = {
+    "s3-moto": {
+        "absent/race-large": "it completes uploads whatever they are tied to",
+        "tag/race-large": "it completes uploads whatever they are tied to",
+        "presign/get": "it reads without a signature too",
+        "sweep/young": "it says of each upload that it began in 2010",
+    }
+}
+"""By back end, cases that fail by its own fault, and why."""
+ELSEWHERE = {"s3-moto": ("broken/", "names/random", "write/killed")}
+"""By back end, beginnings of cases that are about the store and not about the server: another server shows them."""
+
+
+def cells() -> list[Any]:
+    return [
+        pytest.param(back_end, case, id=f"{back_end}-{case.id}")
+        for back_end in BACK_ENDS
+        for case in CASES.values()
+        if not case.id.startswith(ELSEWHERE.get(back_end, ("-",)))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +156,13 @@ def back_end(request: pytest.FixtureRequest) -> Iterator[tuple[Harness, asyncio.
 
 
 # one after the other: together they would make a back end for each case
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES.values()])
-@pytest.mark.parametrize("back_end", list(BACK_ENDS), indirect=True)
+@pytest.mark.parametrize(("back_end", "case"), cells(), indirect=["back_end"])
 def test_case(back_end: tuple[Harness, asyncio.Runner], case: Case) -> None:
     harness, runner = back_end
     result = runner.run(run_case(harness, case))
+    if case.id in UNTRUE.get(harness.name, ()):
+        assert result.outcome == "FAIL", "it has learned it: take it off the list"
+        return
     assert result.outcome in ("pass", "n/a"), f"{case.title}\n{result.reason}\n{result.trace}"
     if result.outcome == "n/a":
         assert result.reason

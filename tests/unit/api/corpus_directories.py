@@ -9,6 +9,10 @@ from tests.unit.api.corpus import Bad, Spec
 _SECRET: Spec = {"credentials": {"secretRef": {"name": "s3"}}}
 
 
+_ROLE = "arn:aws:iam::123456789012:role/lab-data"
+_IDENTITY: Spec = {"credentials": {"workloadIdentity": {"roleArn": _ROLE}}}
+
+
 def s3(**fields: Any) -> Spec:
     """A store of S3 with a Secret."""
     return {"s3": {"bucket": "lab-data", **fields}, **_SECRET}
@@ -103,6 +107,7 @@ STORES: dict[str, Spec] = {
     "swift-own-login": swift(authUrl="http://[2001:db8::7]:8080/auth/v1.0", container="Lab_data.1"),
     "plugin": plugin(),
     "plugin-credentials": plugin(settings={"endpoint": "https://box.example.org", "depth": "3"}, **_SECRET),
+    "s3-identity": {"s3": {"bucket": "lab-data"}, **_IDENTITY},
     "local": local(),
     "local-read-only": local(access="ReadOnly", capacity=10**9),
     "priced": local(priceSheetRef={"name": "campus"}),
@@ -112,6 +117,7 @@ _ONE = "`spec` must have exactly one of `azureBlob`, `gcs`, `local`, `plugin`, `
 _NEEDS = (
     "`spec.credentials` must be set for `azureBlob`, `gcs`, `s3`, `sftp`, `swift` and `webdav`, may be for `plugin`"
 )
+_ONE_WAY = "`spec.credentials` must have exactly one of `secretRef` and `workloadIdentity`"
 _LOGIN = "must be the URL of a login"
 _CONTAINER = "must be a container's name such as `lab-data`"
 _ENDPOINT = "must be a URL such as `https://s3.example.org:9000`"
@@ -126,7 +132,23 @@ BAD_STORES: dict[str, Bad] = {
     "s3-no-bucket": Bad({"s3": {}, **_SECRET}, "spec.s3.bucket"),
     "s3-no-credentials": Bad({"s3": {"bucket": "lab-data"}}, "spec.credentials", _NEEDS),
     "local-credentials": Bad({**local(), **_SECRET}, "spec.credentials", _NEEDS),
-    "credentials-empty": Bad({**s3(), "credentials": {}}, "spec.credentials.secretRef"),
+    "credentials-empty": Bad({**s3(), "credentials": {}}, "spec.credentials", _ONE_WAY),
+    "credentials-two": Bad(
+        {**s3(), "credentials": {**_SECRET["credentials"], **_IDENTITY["credentials"]}}, "spec.credentials", _ONE_WAY
+    ),
+    "identity-no-role": Bad(
+        {**s3(), "credentials": {"workloadIdentity": {}}}, "spec.credentials.workloadIdentity.roleArn"
+    ),
+    "identity-of-what": Bad(
+        {**s3(), "credentials": {"workloadIdentity": {"roleArn": "lab-data"}}},
+        "spec.credentials.workloadIdentity.roleArn",
+        "must be the ARN of a role",
+    ),
+    "identity-of-gcs": Bad(
+        {"gcs": gcs()["gcs"], **_IDENTITY},
+        "spec.credentials",
+        "`spec.credentials.workloadIdentity` can be set for `s3` only",
+    ),
     "credentials-across": Bad(
         {**s3(), "credentials": {"secretRef": {"name": "kube-system/s3"}}}, "spec.credentials.secretRef.name"
     ),

@@ -26,6 +26,7 @@ from cloudmesh.data.stores.gcs_auth import KEY as GCS_KEY
 from cloudmesh.data.stores.ports import Store
 from cloudmesh.data.stores.s3 import S3Store
 from cloudmesh.data.stores.s3_clients import bytes_client
+from cloudmesh.data.stores.s3_identity import of_secret
 from cloudmesh.engine.endpoints import Guard, Option
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest
 from cloudmesh.testing.stores import chunks
@@ -101,7 +102,7 @@ class Rebound:
         ]
 
 
-def opened(kind: str, port: int, guard: Guard, host: str = NAME) -> Store:
+def opened(kind: str, port: int, guard: Guard, host: str = NAME, **more: bytes) -> Store:
     """A store as a gateway opens it."""
     at = f"{host}:{port}"
     settings: dict[str, tuple[dict[str, Any], dict[str, bytes]]] = {
@@ -119,11 +120,19 @@ def opened(kind: str, port: int, guard: Guard, host: str = NAME) -> Store:
         "sftp": ({"host": host, "port": port, "user": "u", "hostKey": HOST_KEY, "path": "/lab"}, {"password": b"p"}),
     }
     told, keys = settings[kind]
-    coded = {name: base64.b64encode(value).decode() for name, value in keys.items()}
+    coded = {name: base64.b64encode(value).decode() for name, value in {**keys, **more}.items()}
     return mesh.make(StoreConfig("one", kind, told, coded), guard)
 
 
 KINDS = ["s3", "azureBlob", "gcs", "swift", "webdav", "sftp"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_secret_may_say_for_whom_it_is_and_when_it_ends(kind: str) -> None:
+    ends = b"2026-01-31T12:00:00Z"
+    await opened(kind, 443, Guard(), hosts=NAME.encode(), expiration=ends).close()
+    with pytest.raises(InvalidRequest, match=r"'profile' isn't used; known are .*expiration"):
+        opened(kind, 443, Guard(), profile=b"x")
 
 
 @pytest.mark.parametrize("addresses", [("127.0.0.1",), ("127.0.0.1", "::1"), ("169.254.169.254",), (SERVER,)])
@@ -198,9 +207,8 @@ async def test_an_answer_of_s3_that_sends_elsewhere_is_not_followed() -> None:
 async def test_whoever_has_no_certificate_of_the_name_is_asked_for_nothing(tmp_path: Path) -> None:
     """obstore looks names up by itself: over TLS that leads to nobody else."""
     names: list[str | None] = []
-    keys = {name: value.decode() for name, value in S3_KEYS.items()}
     async with tls_server(tmp_path, names) as port:
-        client = bytes_client("lab", keys, f"https://localhost:{port}", "us-east-1", 5.0, tries=1)
+        client = bytes_client("lab", of_secret(S3_KEYS), f"https://localhost:{port}", "us-east-1", 5.0, tries=1)
         with pytest.raises(Exception, match="error sending request") as caught:
             await asyncio.to_thread(client.get, "a")
         assert "certificate" in str(caught.value).lower() and set(names) == {"localhost"}

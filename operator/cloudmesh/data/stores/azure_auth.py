@@ -12,13 +12,14 @@ from email.utils import format_datetime
 from typing import Final, Protocol
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from cloudmesh.data.stores.common import needed, secret_texts
 from cloudmesh.data.stores.http import Http
 from cloudmesh.data.stores.oauth import Tokens
 from cloudmesh.engine.errors import AuthFailed, InvalidRequest
 
 KEY, SAS = "azure_storage_key", "azure_storage_sas_token"
 TENANT, CLIENT, SECRET = "azure_tenant_id", "azure_client_id", "azure_client_secret"
-KNOWN: Final = frozenset({KEY, SAS, TENANT, CLIENT, SECRET, "hosts"})
+KNOWN: Final = frozenset({KEY, SAS, TENANT, CLIENT, SECRET})
 VERSION = "2021-12-02"
 """Of the service's API: https://learn.microsoft.com/rest/api/storageservices/versioning-for-the-azure-storage-services"""
 AUTHORITIES: Final = {
@@ -172,10 +173,7 @@ def signer(
         AuthFailed: A key is missing.
         InvalidRequest: A key means nothing here, there are two ways, or a secret would be sent in the open.
     """
-    if strange := sorted(set(credentials) - KNOWN):
-        raise InvalidRequest(f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(KNOWN))}")
-    values = {name: value.decode("utf-8", "replace").strip() for name, value in credentials.items()}
-    values = {name: value for name, value in values.items() if value and name != "hosts"}
+    values = secret_texts(credentials, KNOWN)
     ways = [way for way in (KEY, SAS, SECRET) if way in values]
     if not ways:
         raise AuthFailed(f"the Secret must have one of the keys {KEY!r}, {SAS!r}, and {SECRET!r} with its two others")
@@ -187,8 +185,7 @@ def signer(
         raise InvalidRequest(f"{endpoint}: only {KEY!r} may be used without TLS, since the others would be sent")
     if ways == [SAS]:
         return BySas(values[SAS])
-    if missing := [name for name in (TENANT, CLIENT) if name not in values]:
-        raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
+    needed(values, TENANT, CLIENT)
     host = urlsplit(endpoint).hostname or ""
     found = next((url for end, url in AUTHORITIES.items() if host.endswith(end)), AUTHORITY)
     return ByApplication(http, authority or found, values)

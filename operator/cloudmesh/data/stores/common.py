@@ -4,16 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping
 
-from cloudmesh.engine.errors import InvalidRequest
+from cloudmesh.engine.endpoints import HOSTS_KEY
+from cloudmesh.engine.errors import AuthFailed, InvalidRequest
 
 MAX_ATTRIBUTES = 1024
 """Bytes of all names and values."""
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
 _VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+EXPIRATION_KEY = "expiration"
+"""Of a Secret with credentials that end: when, as RFC 3339."""
+OF_ALL = frozenset({HOSTS_KEY, EXPIRATION_KEY})
+"""Keys of a Secret that the operator reads, of whatever store it is."""
 BURST = 0.1
 """Seconds' worth that may go at once after a silence."""
+
+
+def secret_texts(credentials: Mapping[str, bytes], known: Collection[str]) -> dict[str, str]:
+    """What a Secret tells a store: values that aren't blank, without those that aren't the store's to read.
+
+    Args:
+        credentials: The Secret's data.
+        known: Keys that mean something to the store.
+
+    Raises:
+        InvalidRequest: It has another key.
+    """
+    known = {*known, *OF_ALL}
+    if strange := sorted(set(credentials) - known):
+        raise InvalidRequest(f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(known))}")
+    texts = {name: value.decode("utf-8", "replace").strip() for name, value in credentials.items()}
+    return {name: text for name, text in texts.items() if text and name not in OF_ALL}
+
+
+def needed(texts: Mapping[str, str], *names: str) -> None:
+    """Makes sure that a Secret has keys.
+
+    Raises:
+        AuthFailed: It lacks one.
+    """
+    if missing := [name for name in names if name not in texts]:
+        raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
 
 
 class Pace:

@@ -13,12 +13,12 @@ from urllib.parse import quote, urlencode, urlsplit
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from cloudmesh.data.stores.common import needed, secret_texts
 from cloudmesh.data.stores.http import Http
 from cloudmesh.data.stores.oauth import Tokens, jwt, signed
 from cloudmesh.engine.errors import AuthFailed, InvalidRequest
 
 KEY = "google_application_credentials"
-KNOWN: Final = frozenset({KEY, "hosts"})
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 TOKEN_URIS: Final = ("https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token")
 TOKEN_SECONDS = 3600
@@ -38,10 +38,7 @@ class ServiceAccount:
     """
 
     def __init__(self, credentials: Mapping[str, bytes], endpoint: str) -> None:
-        if strange := sorted(set(credentials) - KNOWN):
-            raise InvalidRequest(f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(KNOWN))}")
-        if not credentials.get(KEY, b"").strip():
-            raise AuthFailed(f"the Secret lacks the key {KEY!r}")
+        needed(secret_texts(credentials, {KEY}), KEY)
         try:
             told: Any = json.loads(credentials[KEY])
             kind = told["type"]

@@ -40,6 +40,8 @@ class StoreContext:
         bytes_per_second: Limit, None for none.
         mount: Folder in which the volume of a `local` store is mounted.
         allow_private: Addresses of loopback and link-local networks may be named.
+        identity: What `spec.credentials.workloadIdentity` says, with the name of the `session` and the `tokenFile` of
+            the Pod's service account; empty without.
         guard: Says where connections may go, None for one that knows only `allow_private`.
     """
 
@@ -51,6 +53,7 @@ class StoreContext:
     mount: str = ""
     allow_private: bool = False
     guard: Guard | None = field(default=None, repr=False)
+    identity: Mapping[str, str] = field(default_factory=dict)
 
     def guarded(self) -> Guard:
         """Says where connections may go."""

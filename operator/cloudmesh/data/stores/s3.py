@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 from time import perf_counter
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
@@ -39,14 +39,14 @@ from cloudmesh.data.stores.objects import (
 )
 from cloudmesh.data.stores.ports import CHUNK, Object, Ours, Page, Probe, StoreInfo
 from cloudmesh.data.stores.registry import StoreContext
-from cloudmesh.data.stores.s3_clients import KEY_ID, SECRET_KEY, SESSION_TOKEN, THREADS, boto_client, bytes_client
+from cloudmesh.data.stores.s3_clients import THREADS, boto_client, bytes_client
 from cloudmesh.data.stores.s3_errors import classify, heard
+from cloudmesh.data.stores.s3_identity import Role, of_role, of_secret
 from cloudmesh.data.stores.threads import Threads
 from cloudmesh.engine.endpoints import ANYWHERE, Guard
-from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, Transient
+from cloudmesh.engine.errors import CloudmeshError, Transient
 
 T = TypeVar("T")
-KNOWN: Final = frozenset({KEY_ID, SECRET_KEY, SESSION_TOKEN, "hosts"})
 PART = 8 << 20
 MOST_PARTS = 10_000
 COPY_AT_ONCE = 5 << 30
@@ -63,7 +63,7 @@ class S3Store:
 
     Args:
         bucket: Its name.
-        credentials: The two keys, perhaps a session token.
+        credentials: The two keys, perhaps a session token; or a role.
         endpoint: URL of the API, empty for that of AWS in the region.
         region: Region that requests are signed for.
         name: Of the store.
@@ -81,7 +81,7 @@ class S3Store:
     def __init__(
         self,
         bucket: str,
-        credentials: Mapping[str, bytes],
+        credentials: Mapping[str, bytes] | Role,
         *,
         endpoint: str = "",
         region: str = "us-east-1",
@@ -92,22 +92,20 @@ class S3Store:
         call_seconds: float = CALL_SECONDS,
         guard: Guard = ANYWHERE,
     ) -> None:
-        if strange := sorted(set(credentials) - KNOWN):
-            raise InvalidRequest(f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(KNOWN))}")
-        if missing := [key for key in (KEY_ID, SECRET_KEY) if not credentials.get(key, b"").strip()]:
-            raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
-        values = {key: value.decode("utf-8", "replace").strip() for key, value in credentials.items()}
+        client = partial(boto_client, endpoint=endpoint, region=region, seconds=call_seconds, guard=guard)
+        self._sts: Any = client(None, service="sts", tries=READ_TRIES) if isinstance(credentials, Role) else None
+        self._credentials = of_role(self._sts, credentials) if isinstance(credentials, Role) else of_secret(credentials)
         self._bucket = bucket
         self._limits = limits or Limits()
         self._part = part
         self._copy_at_once = copy_at_once
         self._threads = Threads(name, THREADS)
         self._guard = guard
-        self._once = boto_client(values, endpoint, region, call_seconds, tries=1, guard=guard)
-        self._client = boto_client(values, endpoint, region, call_seconds, tries=READ_TRIES, guard=guard)
+        self._once = client(self._credentials, tries=1)
+        self._client = client(self._credentials, tries=READ_TRIES)
         url = self._client.meta.endpoint_url
-        self._writer = bytes_client(bucket, values, url, region, call_seconds, tries=1)
-        self._reader = bytes_client(bucket, values, url, region, call_seconds, tries=READ_TRIES)
+        self._writer = bytes_client(bucket, self._credentials, url, region, call_seconds, tries=1)
+        self._reader = bytes_client(bucket, self._credentials, url, region, call_seconds, tries=READ_TRIES)
         self._secure = url.startswith("https:")
         domain = urlsplit(endpoint).netloc or "aws"
         self._info = StoreInfo(
@@ -197,6 +195,7 @@ class S3Store:
         await self._limits.request()
 
         def get() -> tuple[Object, Pieces]:
+            self._credentials.get_frozen_credentials()  # what is wrong with a role can be told in words only here
             # what has no value must be left out: a None is sent as an empty header
             asked: Any = {name: value for name, value in options.items() if value is not None}
             if self._guarded:
@@ -246,11 +245,7 @@ class S3Store:
             head = [part for _ in range(2) if (part := await anext(parts, None)) is not None] or [b""]
             if len(head) == 1:
                 mode: Any = "create" if if_absent else {"e_tag": if_tag} if if_tag else "overwrite"
-                put: Callable[[], Mapping[str, Any]] = partial(
-                    obstore.put, self._writer, key, head[0], attributes=dict(texts), mode=mode, use_multipart=False
-                )
-                if self._guarded:
-                    put = partial(s3_guarded.put, self._once, self._bucket, key, head[0], texts, mode)
+                put = partial(self._put, key, head[0], texts, mode)
                 answer = await self._change(key, put, if_absent=if_absent, if_tag=if_tag)
                 return published(key, len(head[0]), answer.get("e_tag"), texts)
             if if_tag or if_absent:
@@ -263,6 +258,12 @@ class S3Store:
             upload = _Upload(self, key, texts, if_tag=if_tag, if_absent=if_absent)
             tag = await upload.run(head, parts)
             return published(key, upload.size, tag, texts)
+
+    def _put(self, key: str, content: bytes, texts: Mapping[str, str], mode: Any) -> Mapping[str, Any]:
+        self._credentials.get_frozen_credentials()
+        if self._guarded:
+            return s3_guarded.put(self._once, self._bucket, key, content, texts, mode)
+        return obstore.put(self._writer, key, content, attributes=dict(texts), mode=mode, use_multipart=False)
 
     def _parts(self, chunks: AsyncIterable[bytes], size: int | None) -> AsyncGenerator[bytes, None]:
         return in_parts(chunks, size, self._part, MOST_PARTS)
@@ -369,8 +370,9 @@ class S3Store:
     async def close(self) -> None:
         """Lets go of threads and connections."""
         self._threads.close()
-        self._client.close()
-        self._once.close()
+        for client in (self._client, self._once, self._sts):
+            if client is not None:
+                client.close()
 
 
 class _Upload(Upload):
@@ -447,9 +449,10 @@ def make(context: StoreContext) -> S3Store:
     endpoint = str(context.settings.get("endpoint") or "")
     if endpoint:
         context.check(endpoint)
+    role = str(context.identity.get("roleArn", ""))
     return S3Store(
         str(context.settings["bucket"]),
-        context.credentials,
+        Role(role, context.identity["session"], context.identity["tokenFile"]) if role else context.credentials,
         endpoint=endpoint,
         region=str(context.settings.get("region") or "us-east-1"),
         name=context.name,

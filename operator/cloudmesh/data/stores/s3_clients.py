@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
 import boto3
 import botocore.session
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.handlers import convert_body_to_file_like_object
 from botocore.loaders import Loader
 from obstore.store import S3Store as Bytes
 
+from cloudmesh.data.stores.s3_identity import for_obstore
 from cloudmesh.engine.connections import connect_by
 from cloudmesh.engine.endpoints import ANYWHERE, Guard
 
-KEY_ID, SECRET_KEY, SESSION_TOKEN = "aws_access_key_id", "aws_secret_access_key", "aws_session_token"
 THREADS = 24
 CONNECT_SECONDS = 5.0
 
@@ -30,17 +30,19 @@ def _loader() -> Loader:
 
 
 def boto_client(
-    values: Mapping[str, str], endpoint: str, region: str, seconds: float, *, tries: int, guard: Guard = ANYWHERE
-) -> Any:
+    credentials: Credentials | None, endpoint: str, region: str, seconds: float, *, tries: int,
+    guard: Guard = ANYWHERE, service: str = "s3",
+) -> Any:  # fmt: skip
     """boto3's, for all but bytes.
 
     Args:
-        values: The credentials.
+        credentials: What calls are signed with; None for calls that aren't.
         endpoint: URL of the API, empty for that of AWS.
         region: Region.
         seconds: Time within which an answer must come.
         tries: How often a call is made at most.
         guard: Makes the connections.
+        service: Whose API it is.
     """
     # a core session of its own: no file, no environment and no metadata service is asked for credentials or regions
     core = botocore.session.Session(
@@ -51,11 +53,9 @@ def boto_client(
         }
     )
     core.register_component("data_loader", _loader())
-    core._credentials = Credentials(  # type: ignore[attr-defined]  # botocore's own setter asks the chain
-        values[KEY_ID], values[SECRET_KEY], values.get(SESSION_TOKEN) or None, method="cloudmesh"
-    )
+    core._credentials = credentials  # type: ignore[attr-defined]  # botocore's own setter asks the chain
     options: dict[str, Any] = {
-        "signature_version": "s3v4",
+        "signature_version": "s3v4" if credentials is not None else UNSIGNED,
         # the digest of what is sent is in the signature, also over TLS
         "s3": {"addressing_style": "path", "payload_signing_enabled": True},
         "retries": {"total_max_attempts": tries, "mode": "standard"},
@@ -68,28 +68,24 @@ def boto_client(
         "response_checksum_validation": "when_required",
     }
     session: Any = boto3.session.Session(botocore_session=core, region_name=region)
-    client = session.client("s3", endpoint_url=endpoint or None, config=Config(**options))
+    client = session.client(service, endpoint_url=endpoint or None, config=Config(**options))
     connect_by(client, guard)
     # a part as a file would be sent in pieces of 16 KiB
-    client.meta.events.unregister("before-parameter-build.s3.UploadPart", convert_body_to_file_like_object)
+    if service == "s3":
+        client.meta.events.unregister("before-parameter-build.s3.UploadPart", convert_body_to_file_like_object)
     return client
 
 
-def bytes_client(bucket: str, values: Mapping[str, str], url: str, region: str, seconds: float, *, tries: int) -> Bytes:
+def bytes_client(bucket: str, credentials: Credentials, url: str, region: str, seconds: float, *, tries: int) -> Bytes:
     """obstore's of one bucket; arguments as of the other, `url` never empty."""
-    credentials: Any = {
-        "access_key_id": values[KEY_ID],
-        "secret_access_key": values[SECRET_KEY],
-        "token": values.get(SESSION_TOKEN) or None,
-        "expires_at": None,
-    }
+    give: Any = for_obstore(credentials)
     # all that the environment could set otherwise is said
     return Bytes(
         bucket,
         endpoint=url,
         aws_endpoint_url_s3=url,
         region=region,
-        credential_provider=lambda: credentials,
+        credential_provider=give,
         virtual_hosted_style_request=False,
         skip_signature=False,
         s3_express=False,

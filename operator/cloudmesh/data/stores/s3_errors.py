@@ -25,7 +25,8 @@ from cloudmesh.engine.errors import (
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and what other stores have besides
 AUTH: Final = frozenset(
     {
-        "AccessDenied", "AccountProblem", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidSecurity",
+        "AccessDenied", "AccountProblem", "AllAccessDisabled", "ExpiredToken", "ExpiredTokenException",
+        "IDPRejectedClaim", "InvalidIdentityToken", "InvalidAccessKeyId", "InvalidSecurity",
         "InvalidToken", "NotSignedUp", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "Forbidden",
     }
 )  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeVar
 import asyncssh
 
 from cloudmesh.data.errors import Full, InvalidName, Missing, ReadOnly
+from cloudmesh.data.stores.common import secret_texts
 from cloudmesh.data.stores.threads import outlast
 from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, NameConflict, Transient, Unsupported
@@ -379,10 +380,7 @@ def read_login(settings: Mapping[str, object], credentials: Mapping[str, bytes])
     Raises:
         InvalidRequest: The Secret has a key that means nothing.
     """
-    known = ("hosts", "password", "ssh-privatekey")
-    if strange := sorted(set(credentials) - set(known)):
-        raise InvalidRequest(f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(known)}")
-    secret = {name: value.decode("utf-8", "replace").strip() for name, value in credentials.items()}
+    secret = secret_texts(credentials, {"password", "ssh-privatekey"})
     return Login(
         host=str(settings["host"]),
         port=int(str(settings.get("port") or 22)),

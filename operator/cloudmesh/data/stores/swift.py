@@ -24,7 +24,7 @@ from yarl import URL
 
 from cloudmesh.data.errors import Changed, Exists, Missing
 from cloudmesh.data.stores import swift_segments as segments
-from cloudmesh.data.stores.common import Limits, checked, measured
+from cloudmesh.data.stores.common import Limits, checked, measured, secret_texts
 from cloudmesh.data.stores.ports import CHUNK, Object, Ours, Page, Probe, StoreInfo
 from cloudmesh.data.stores.registry import StoreContext
 from cloudmesh.data.stores.swift_auth import (
@@ -42,7 +42,7 @@ from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, RateLimited, Transient
 
 LINK_KEY: Final = "temp_url_key"
-KNOWN: Final = frozenset({USER, PASSWORD, APPLICATION_ID, APPLICATION_SECRET, LINK_KEY, "hosts"})
+KNOWN: Final = frozenset({USER, PASSWORD, APPLICATION_ID, APPLICATION_SECRET, LINK_KEY})
 PART: Final = 8 << 20
 """Bytes of a part: what is larger goes up as segments."""
 CALL_SECONDS: Final = 60.0
@@ -572,8 +572,7 @@ def make(context: StoreContext) -> SwiftStore:
         AuthFailed: The Secret lacks a key.
         InvalidRequest: Settings and Secret don't go together, or the login is at an address of this machine.
     """
-    if strange := sorted(set(context.credentials) - KNOWN):
-        raise InvalidRequest(f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(KNOWN))}")
+    secret_texts(context.credentials, KNOWN)
     url = str(context.settings["authUrl"])
     context.check(url)
     more: dict[str, Any] = {

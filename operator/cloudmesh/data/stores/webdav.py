@@ -16,7 +16,7 @@ from time import perf_counter, time
 from typing import Final
 
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing, ReadOnly
-from cloudmesh.data.stores.common import Limits, checked, measured
+from cloudmesh.data.stores.common import Limits, checked, measured, needed, secret_texts
 from cloudmesh.data.stores.ports import KEYLESS_SECONDS, Object, Ours, Page, Probe, StoreInfo
 from cloudmesh.data.stores.records import (
     MOST,
@@ -34,7 +34,7 @@ from cloudmesh.data.stores.threads import outlast
 from cloudmesh.data.stores.walk import Entry, Walk, entry
 from cloudmesh.data.stores.webdav_client import TRIES, DavClient, NoParent, again
 from cloudmesh.data.stores.webdav_xml import QUOTA, Resource
-from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, NameConflict, Transient, Unsupported
+from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, NameConflict, Transient, Unsupported
 
 MAX_PART: Final = 255
 MAX_KEY: Final = 2048
@@ -43,7 +43,7 @@ ABANDON_SECONDS: Final = 20.0
 """How long the end of a failed write waits for the server."""
 MOST_MADE: Final = 1000
 """Collections that are remembered to be there."""
-KNOWN: Final = frozenset({"username", "password", "ca.crt", "hosts"})
+KNOWN: Final = frozenset({"username", "password", "ca.crt"})
 CONTROLS: Final = "".join(map(chr, (*range(1, 32), 127)))
 """What many servers refuse in names; XML can't tell most of them."""
 
@@ -587,11 +587,8 @@ def make(context: StoreContext) -> WebdavStore:
         AuthFailed: The Secret lacks a key.
         InvalidRequest: It has a key that means nothing, or the endpoint is an address of this machine.
     """
-    if strange := sorted(set(context.credentials) - KNOWN):
-        raise InvalidRequest(f"the Secret's key {strange[0]!r} isn't used; known are {', '.join(sorted(KNOWN))}")
-    secret = {name: value.decode("utf-8", "replace").strip() for name, value in context.credentials.items()}
-    if missing := [name for name in ("username", "password") if not secret.get(name)]:
-        raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
+    secret = secret_texts(context.credentials, KNOWN)
+    needed(secret, "username", "password")
     client = DavClient(
         str(context.settings["endpoint"]), secret["username"], secret["password"],
         authorities=secret.get("ca.crt", ""), guard=context.guarded(),

@@ -11,7 +11,8 @@ from typing import Any, Final
 from cloudmesh.data.stores.common import Limits
 from cloudmesh.data.stores.ports import Store
 from cloudmesh.data.stores.s3 import S3Store
-from cloudmesh.data.stores.s3_clients import KEY_ID, SECRET_KEY, boto_client
+from cloudmesh.data.stores.s3_clients import boto_client
+from cloudmesh.data.stores.s3_identity import KEY_ID, SECRET_KEY, of_secret
 from cloudmesh.testing.proxy import FaultProxy
 from cloudmesh.testing.proxy.s3 import S3Dialect
 from cloudmesh.testing.stores.harness import BaseHarness, Injection, Operation
@@ -54,7 +55,9 @@ class S3Harness(BaseHarness):
         }
         self.secrets = (secret, BAD_SECRET)
         self._values = {KEY_ID: key_id, SECRET_KEY: secret}
-        self._client = boto_client(self._values, url, "us-east-1", 20.0, tries=2)
+        self._client = boto_client(
+            of_secret({key: value.encode() for key, value in self._values.items()}), url, "us-east-1", 20.0, tries=2
+        )
         self.proxy = FaultProxy(url, S3Dialect(), keep_host=True)
         self.bucket = ""
         self._stores: list[S3Store] = []
