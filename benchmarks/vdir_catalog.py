@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import secrets
@@ -62,9 +63,31 @@ def place_of(number: int) -> tuple[str, str, str]:
     return f"{directory + 16:016x}", f"top/dir-{directory:05d}", f"file-{n:05d}.dat"
 
 
+def coprime(count: int) -> int:
+    """A number near the golden section of `count`, by whose multiples all of them are come by once."""
+    found = max(1, int(count * 0.6180339887))
+    while math.gcd(found, count) > 1:
+        found += 1
+    return found
+
+
+STEP = coprime(ENTRIES)
+BACK = pow(STEP, -1, ENTRIES) if ENTRIES > 1 else 0
+
+
+def id_at(place: int) -> str:
+    """The id at a place in their order."""
+    return f"a{place * ((1 << 60) // ENTRIES):015x}"
+
+
 def file_id(number: int) -> str:
-    """Ids are random in a real catalogue; these are as far from each other, and the same each time."""
-    return f"a{(number * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFF:015x}"
+    """Ids are random in a real catalogue; these have as little to do with the names, and are the same each time."""
+    return id_at(number * BACK % ENTRIES)
+
+
+def by_id() -> Iterator[tuple[str, int]]:
+    """Ids and numbers of files in the order of their ids, as a rebuild brings them."""
+    return ((id_at(place), place * STEP % ENTRIES) for place in range(ENTRIES))
 
 
 class Lazy(Iterable[Any]):
@@ -83,17 +106,29 @@ def entries() -> Iterator[Entry]:
     yield Entry(TOP_ID, ROOT, "top", "Directory", created=1)
     for number in range(-(-(ENTRIES - BIG) // SMALL)):
         yield Entry(f"{number + 16:016x}", TOP_ID, f"dir-{number:05d}", "Directory", created=1)
-    for number in range(ENTRIES):
+    for entry_id, number in by_id():
         parent, _, name = place_of(number)
-        yield Entry(file_id(number), parent, name, "File", 4096, 1, SHA256, 1, "", {}, 1)
+        yield Entry(entry_id, parent, name, "File", 4096, 1, SHA256, 1, "", {}, 1)
 
 
 def copies() -> Iterator[Copy]:
     """One copy of each file."""
-    for number in range(ENTRIES):
+    for entry_id, number in by_id():
         _, path, name = place_of(number)
         key = f"ns/lab/{path}/{name}"
-        yield Copy(file_id(number), "aws", key, 1, "Whole", f"tag{number}", 4096, 1)
+        yield Copy(entry_id, "aws", key, 1, "Whole", f"tag{number}", 4096, 1)
+
+
+def named() -> Iterator[tuple[str, str, str, int, str]]:
+    """Rows of the peer in the order of its key."""
+    yield ROOT, "big", BIG_ID, 0, ""
+    yield ROOT, "top", TOP_ID, 0, ""
+    yield from ((BIG_ID, place_of(n)[2], file_id(n), 4096, SHA256) for n in range(BIG))
+    for number in range(-(-(ENTRIES - BIG) // SMALL)):
+        yield TOP_ID, f"dir-{number:05d}", f"{number + 16:016x}", 0, ""
+    for number in range(BIG, ENTRIES):
+        parent, _, name = place_of(number)
+        yield parent, name, file_id(number), 4096, SHA256
 
 
 async def timed(count: int, call: Callable[[], Awaitable[object]]) -> list[float]:
@@ -129,8 +164,7 @@ class SqlitePeer:
     def fill(self) -> None:
         """All entries in one transaction."""
         self._db.execute("BEGIN")
-        rows = ((e.parent, e.name, e.id, e.size, e.sha256) for e in entries())
-        self._db.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?)", rows)
+        self._db.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?)", named())
         self._db.execute("COMMIT")
 
     def stat(self, path: str) -> object:
@@ -173,8 +207,8 @@ class PostgresPeer:
     def fill(self) -> None:
         """All entries in one statement."""
         with self._db.cursor().copy("COPY peer FROM STDIN") as copy:
-            for e in entries():
-                copy.write_row((e.parent, e.name, e.id, e.size, e.sha256))
+            for row in named():
+                copy.write_row(row)
         self._db.execute("ANALYZE peer")
 
     def stat(self, path: str) -> object:

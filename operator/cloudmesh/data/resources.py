@@ -147,6 +147,8 @@ def make_deployment(owner: Obj, config: DirectoryConfig, image: str, *, log_leve
         "command": ["python3.11", "-m", "cloudmesh.data.gateway"],
         "env": [
             {"name": "CLOUDMESH_LOG_LEVEL", "value": log_level},
+            # indexes of millions of entries are sorted beside them, not in the small folder for temporary files
+            {"name": "SQLITE_TMPDIR", "value": CATALOG_FOLDER},
             {
                 "name": "CLOUDMESH_MEMORY_LIMIT",
                 "valueFrom": {"resourceFieldRef": {"containerName": CONTAINER, "resource": "limits.memory"}},

@@ -81,6 +81,8 @@ async def test_the_gateway_passes_pod_security_and_holds_no_token(s: Scene) -> N
     container = spec["containers"][0]
     assert container["image"] == "cloudmesh.local/operator:1"
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert mounted[next(v["value"] for v in container["env"] if v["name"] == "SQLITE_TMPDIR")] == "catalog"
     mounts = {m["mountPath"] for m in container["volumeMounts"]}
     assert mounts == {"/etc/cloudmesh", "/var/run/cloudmesh/ca", "/var/lib/cloudmesh", "/tmp", "/stores/nas"}
     assert "very-secret-key" not in str(s.api.all(DEPLOYMENT)) + str(s.api.all(VIRTUAL_DIRECTORY))

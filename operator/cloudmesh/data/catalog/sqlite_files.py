@@ -377,12 +377,30 @@ def looked(db: DB, now: int, entry_id: str, version: int, due: int, pending: boo
 
 def load(db: DB, entries: Iterable[Entry], copies: Iterable[Copy], due: int) -> None:
     """Writes entries and copies as they are, for a rebuild; `finish_load` brings the rest."""
+    check_empty(db)
+    # millions of rows: indexes are sorted once, and sums counted once
+    kinds = "type IN ('index', 'trigger') AND tbl_name IN ('entry', 'copy') AND sql IS NOT NULL"
+    parts = db.execute(f"SELECT type, name, sql FROM sqlite_master WHERE {kinds}").fetchall()  # noqa: S608
+    for kind, name, _ in parts:
+        db.execute(f"DROP {kind} {name}")
+    db.executemany(tree.INSERT, (loaded(entry, due) for entry in entries))
+    db.executemany(INSERT_COPY, map(values_of, copies))
+    # a key that two have is refused by its index
+    for text in [text for kind, _, text in parts if kind == "index"]:
+        db.execute(text)
+    end_load(db)
+    for text in [text for kind, _, text in parts if kind == "trigger"]:
+        db.execute(text)
+
+
+def check_empty(db: DB) -> None:
+    """Whether the catalogue can be filled.
+
+    Raises:
+        Conflict: It isn't empty.
+    """
     if db.execute("SELECT 1 FROM entry WHERE id <> ? UNION ALL SELECT 1 FROM intent LIMIT 1", (ROOT,)).fetchone():
         raise Conflict("the catalogue isn't empty")
-    db.executemany(tree.INSERT, (loaded(entry, due) for entry in entries))
-    end_load(db)
-    # a key that two have is refused by the index
-    db.executemany(INSERT_COPY, map(values_of, copies))
 
 
 def loaded(entry: Entry, due: int) -> Row:
@@ -399,7 +417,7 @@ def values_of(copy: Copy) -> Row:
 
 
 def end_load(db: DB) -> None:
-    """After all entries are written."""
+    """After all rows are written, while nothing counts them."""
     # whatever lies below something in the trash is there too; known only when all are written
     db.execute(
         "WITH RECURSIVE gone (id) AS (SELECT id FROM entry WHERE parent = ? UNION ALL "
@@ -407,6 +425,12 @@ def end_load(db: DB) -> None:
         "UPDATE entry SET live = 0 WHERE live = 1 AND id IN (SELECT id FROM gone)",
         (TRASH,),
     )
+    db.execute(
+        "UPDATE sums SET (files, directories, bytes, pending) = (SELECT coalesce(sum(live * (1 - dir)), 0), "
+        "coalesce(sum(live * dir), 0), coalesce(sum(live * size), 0), coalesce(sum(pending), 0) FROM entry)"
+    )
+    db.execute("DELETE FROM held")
+    db.execute("INSERT INTO held SELECT store, state, count(*), sum(size) FROM copy GROUP BY store, state")
 
 
 def finish_load(db: DB, now: int, trashed: Iterable[tuple[str, str, int, str]], seq: int, fresh: Iterable[str]) -> int:
