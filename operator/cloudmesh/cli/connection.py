@@ -25,7 +25,7 @@ def options() -> argparse.ArgumentParser:
     """The options that all verbs have which ask a gateway."""
     parser = argparse.ArgumentParser(add_help=False)
     group = parser.add_argument_group("gateway")
-    group.add_argument("--name", default="", help=f"the directory of paths that name none; else {NAME}")
+    group.add_argument("--name", "--storage", default="", help=f"the directory of paths that name none; else {NAME}")
     group.add_argument("--url", default="", help=f"where its gateway answers; else {URL}, else the cluster's Service")
     group.add_argument("--token", default="", help=f"a Kubernetes token; else {TOKEN}, else the Pod's own")
     group.add_argument("--user", default="", help="a user name, instead of a token")
@@ -56,6 +56,9 @@ def at(chosen: argparse.Namespace, text: str) -> tuple[str, str]:
     """Name and clean path of `NAME:/path`, or of `/path` in the directory that is named otherwise."""
     if found := remote(text):
         return named(chosen, found[0]), found[1]
+    head, colon, rest = text.partition(":")
+    if colon and _NAME.fullmatch(head) and not (chosen.name or os.environ.get(NAME)):
+        raise UsageError(f"'{text}' isn't a path of a directory: write {head}:/{rest}, from the root")
     return named(chosen), names.clean_path(text)
 
 

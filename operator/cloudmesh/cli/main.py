@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # a name that the terminal can't show must not end the command
             stream.reconfigure(errors="backslashreplace")
     try:
-        options = _parser().parse_args(arguments)
+        options = _parsed(arguments)
         code = int(options.run(options))
         sys.stdout.flush()
     except SystemExit as end:  # of argparse, which has said what is wrong
@@ -57,6 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain("the answer can't be read: is there a gateway at this URL?")
         return FAILED
     return code
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        raise UsageError(f"'{unknown[0]}' isn't known here: `cms NOUN VERB --help` tells what is")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

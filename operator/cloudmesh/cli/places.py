@@ -47,6 +47,11 @@ class Local:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def shown(self) -> str:
+        """As people write it."""
+        return str(self.root)
+
     def kind(self) -> str:
         """What is there."""
         return "Directory" if self.root.is_dir() else "File" if os.path.lexists(self.root) else ""
@@ -125,6 +130,11 @@ class Remote:
 
     def __init__(self, vdir: Vdir, root: str) -> None:
         self.vdir, self.root = vdir, root
+
+    @property
+    def shown(self) -> str:
+        """As people write it."""
+        return f"{self.vdir.name}:/{self.root}"
 
     def kind(self) -> str:
         """What is there."""

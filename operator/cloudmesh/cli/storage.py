@@ -24,8 +24,11 @@ def add_to(nouns: Any) -> None:
     shared = [connection.options(), output.options()]
     for name, text in COPYING.items():
         made = verbs.add_parser(name, help=text, description=text, parents=[*shared, transfer.options()])
-        made.add_argument("source", metavar="SOURCE")
-        made.add_argument("target", metavar="TARGET")
+        spelled = name in ("copy", "sync")
+        for word in ("source", "target"):
+            made.add_argument(word, metavar=word.upper(), **({"nargs": "?", "default": ""} if spelled else {}))
+            if spelled:
+                made.add_argument(f"--{word}", dest=f"{word}_option", default="", help=f"the same as {word.upper()}")
         made.add_argument("--recursive", action="store_true", help="a folder with all below it; sync always does so")
         made.set_defaults(run=copy, verb=name, delete=False, force=False)
         if name == "sync":
@@ -33,7 +36,7 @@ def add_to(nouns: Any) -> None:
             made.add_argument("--force", action="store_true", help="remove it even if it is much of the target")
     text = "What is in a directory"
     made = verbs.add_parser("list", help=text, description=text, parents=shared)
-    made.add_argument("path", metavar="PATH")
+    made.add_argument("path", metavar="PATH", nargs="?", default="")
     made.add_argument("--recursive", action="store_true")
     made.set_defaults(run=vdir.ls)
     text = "Finds files by the pattern of their names"
@@ -45,7 +48,7 @@ def add_to(nouns: Any) -> None:
     made = verbs.add_parser("delete", help=text, description=text, parents=shared)
     made.add_argument("path", metavar="PATH")
     made.add_argument("--recursive", action="store_true")
-    made.add_argument("--dryrun", action="store_true", help="only say what would be deleted")
+    made.add_argument("--dryrun", "--dry-run", action="store_true", help="only say what would be deleted")
     made.set_defaults(run=delete)
     text = "Makes a directory and those above it"
     made = verbs.add_parser("create", help=text, description=text, parents=shared)
@@ -56,6 +59,11 @@ def add_to(nouns: Any) -> None:
 
 def copy(chosen: argparse.Namespace) -> int:
     """Copies or syncs."""
+    for word in ("source", "target"):
+        given = [one for one in (getattr(chosen, word), getattr(chosen, f"{word}_option", "")) if one]
+        if len(given) != 1:
+            raise UsageError(f"write the {word} once, as {word.upper()} or as --{word}")
+        setattr(chosen, word, given[0])
     local = [connection.remote(word) is None for word in (chosen.source, chosen.target)]
     if chosen.verb == "put" and local != [True, False]:
         raise UsageError("put copies a local path into NAME:/path")

@@ -60,7 +60,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--include", action="append", default=[], metavar="PATTERN", help="only these; may be repeated")
     parser.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="not these; may be repeated")
-    parser.add_argument("--dryrun", action="store_true", help="only say what would be done")
+    parser.add_argument("--dryrun", "--dry-run", action="store_true", help="only say what would be done")
     parser.add_argument("--check", action="store_true", help="only compare by sha256; 1 if something differs")
     parser.add_argument("--parallel", type=_parallel, default=4, metavar="N", help="copies at once, 4 if left out")
     return parser
@@ -98,7 +98,7 @@ class Transfer:
         """Does it; the exit code."""
         kind = self._source.kind()
         if not kind:
-            raise InvalidRequest("there is nothing at the source")
+            raise InvalidRequest(f"there is nothing at the source '{self._source.shown}'")
         sources = self._listed(self._source)
         targets: dict[str, File] = {}
         if self._wish.check or self._wish.differing:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from cloudmesh.cli import connection, output, plans, sides, transfer
+from cloudmesh.cli import connection, output, sides, transfer
 from cloudmesh.cli.connection import UsageError
+from cloudmesh.data.errors import Exists
 
 Nouns = Any  # what argparse gives for subparsers has no public type
 Run = Callable[[argparse.Namespace], int]
@@ -43,15 +44,17 @@ def add_to(nouns: Nouns) -> None:
     verb("mkdir", mkdir, "Makes a directory and those above it", "PATH")
     for name, run, text in (("mv", move, "Renames a file or directory"), ("cp", duplicate, "Copies a file")):
         verb(name, run, text, "SOURCE", "TARGET").add_argument("--overwrite", action="store_true")
-    verb("rm", remove, "Moves a file or directory to the trash", "PATH").add_argument(
-        "--recursive", action="store_true"
-    )
+    for name in ("rm", "delete"):
+        verb(name, remove, "Moves a file or directory to the trash", "PATH").add_argument(
+            "--recursive", action="store_true", help="a directory with all below it"
+        )
     made = verb("search", search, "Finds files by the pattern of their names", "PATTERN", "PATH?")
     made.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE")
     verb("add", add, "Links an object of a store, which is read where it lies: SERVICE:/dir/file", "SOURCE", "PATH")
     verb("adopt", adopt, "Makes a link an ordinary file; the linked object stays", "PATH")
     verb("where", where, "Where the copies of a file lie", "PATH")
     verb("why", why, "Why they lie there", "PATH")
+    verb("rules", rules, "The rules of the directory, and what brings a file to each", "PATH")
     verb("trash", trash, "What can be restored", "DIRECTORY?")
     verb("restore", restore, "Brings something back from the trash", "ID", "PATH?")
     made = verb("versions", versions, "Older contents of a file; brings one back, saves one, or gives one up", "PATH")
@@ -73,6 +76,7 @@ def add_to(nouns: Nouns) -> None:
     made.add_argument("--yes", action="store_true", help="without asking; until it is done nobody is served")
     made = verb("believe", believe, "Believes a store's listing that shrank: what it lacks is gone", "STORE")
     made.add_argument("directory", metavar="DIRECTORY", nargs="?", default="")
+    made.add_argument("--seen", metavar="WORD", required=True, help="what it lacks, as its message in `status` says")
 
 
 def _at(chosen: argparse.Namespace, word: str) -> tuple[Any, str]:
@@ -153,7 +157,10 @@ def duplicate(chosen: argparse.Namespace) -> int:
 def remove(chosen: argparse.Namespace) -> int:
     """Moves to the trash."""
     vdir, path = _at(chosen, chosen.path)
-    vdir.delete(path, recursive=chosen.recursive)
+    try:
+        vdir.delete(path, recursive=chosen.recursive)
+    except Exists as error:
+        raise Exists(f"{error}: add --recursive to remove all below it too") from None
     return 0
 
 
@@ -209,6 +216,18 @@ def why(chosen: argparse.Namespace) -> int:
     if chosen.output == "table":
         output.tell("table", {"rule": told["rule"]})
         output.show("table", ("store", "chosen", "score", "monthly", "why"), _priced(told["stores"]))
+    else:
+        output.tell(chosen.output, told)
+    return 0
+
+
+def rules(chosen: argparse.Namespace) -> int:
+    """The rules, and what brings a file to each."""
+    vdir, path = _at(chosen, chosen.path)
+    told = vdir.rules(path)
+    if chosen.output == "table":
+        columns = ("name", "current", "possible", "copies", "stores", "monthly", "tags", "to")
+        output.show("table", columns, _priced(told["rules"]))
     else:
         output.tell(chosen.output, told)
     return 0
@@ -284,6 +303,9 @@ def plan(chosen: argparse.Namespace) -> int:
     if not chosen.file:
         output.tell(chosen.output, _whole(chosen).quote())
         return 0
+    # the models of the API take longer to load than all else that a command does
+    from cloudmesh.cli import plans
+
     directory = plans.read(chosen.file)
     chosen.directory = chosen.directory or directory.metadata.name
     output.tell(chosen.output, _whole(chosen).plan(*plans.wanted(directory)))
@@ -313,5 +335,5 @@ def rebuild(chosen: argparse.Namespace) -> int:
 
 def believe(chosen: argparse.Namespace) -> int:
     """Believes a listing."""
-    output.tell(chosen.output, _whole(chosen).believe(chosen.store))
+    output.tell(chosen.output, _whole(chosen).believe(chosen.store, chosen.seen))
     return 0

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ TOKEN_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 NAMESPACE_FILE = TOKEN_FILE.with_name("namespace")
 PIECE = 1 << 20
 CONNECT_SECONDS, READ_SECONDS = 10.0, 300.0
+_ERRNO = re.compile(r"\[Errno -?\d+\] ([^()\"']+)")
 _ERRORS: Mapping[int, type[CloudmeshError]] = {
     400: InvalidRequest, 401: AuthFailed, 403: AuthFailed, 404: Missing, 408: Transient, 412: Changed,
     422: InvalidName, 423: Conflict, 429: RateLimited, 503: Transient, 507: Full,
@@ -47,11 +49,14 @@ class Vdir:
         self, name: str, *, namespace: str = "", url: str = "", token: str = "", user: str = "", password: str = ""
     ) -> None:
         self.name = name
+        self._meant = f"{namespace}/{name}" if namespace else name
         space = namespace or (NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "default")
         self.url = (url or os.environ.get("CLOUDMESH_VDIR_URL") or f"http://{name}-vdir.{space}.svc").rstrip("/")
         self._token, self._basic = token or os.environ.get("CLOUDMESH_VDIR_TOKEN", ""), ""
         if user:
             self._token, self._basic = "", base64.b64encode(f"{user}:{password}".encode()).decode()
+        given = url or os.environ.get("CLOUDMESH_VDIR_URL")
+        self._hint = "" if given else "; outside of its cluster, CLOUDMESH_VDIR_URL has to say where its gateway is"
         self._pool, self._process = _pool(), os.getpid()
 
     def __repr__(self) -> str:
@@ -91,6 +96,10 @@ class Vdir:
         """Which rule places a file, and what became of each store."""
         return self._json("GET", f"/v1/why/{_quoted(path)}")
 
+    def rules(self, path: str) -> dict[str, Any]:
+        """The rules of the directory, in order, and which `tags` or which path (`to`) bring a file to each."""
+        return self._json("GET", f"/v1/rules/{_quoted(path)}")
+
     def usage(self) -> dict[str, Any]:
         """Sums, and the state of the stores."""
         return self._json("GET", "/v1/usage")
@@ -103,9 +112,17 @@ class Vdir:
         """Has the catalogue thrown away and made anew of what the stores hold; until that is done nobody is served."""
         return self._json("POST", "/v1/rebuild", {"directory": self.name}, allowed=(202,))
 
-    def believe(self, store: str) -> dict[str, Any]:
-        """Says that objects which a store's listing lacks (`SuspiciousShrink`) are gone."""
-        return self._json("POST", "/v1/believe", {"store": store}, allowed=(202,))
+    def believe(self, store: str, seen: str) -> dict[str, Any]:
+        """Says that objects which a store's listing lacks (`SuspiciousShrink`) are gone: those that its message told.
+
+        Args:
+            store: Name of the store.
+            seen: What the message says of them, such as `812-3fa9c2`.
+
+        Raises:
+            Conflict: By now it lacks something else.
+        """
+        return self._json("POST", "/v1/believe", {"store": store, "seen": seen}, allowed=(202,))
 
     def versions(self, path: str) -> dict[str, Any]:
         """A file as it is (`current`), and its older contents that are kept (`versions`), the newest first."""
@@ -289,7 +306,8 @@ class Vdir:
         allowed: tuple[int, ...] = (200,),
         stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
-        all_headers = dict(headers or {})
+        # whatever answers at a URL: only this directory is to do it
+        all_headers = {"Cloudmesh-Directory": quote(self._meant, safe="/"), **(headers or {})}
         if who := self._authorization():
             all_headers["Authorization"] = who
         if self._process != os.getpid():
@@ -300,7 +318,7 @@ class Vdir:
                 method, self.url + target, headers=all_headers, body=body, preload_content=not stream, redirect=False
             )
         except urllib3.exceptions.HTTPError as error:
-            raise Transient(f"{self.url} doesn't answer: {error}") from error
+            raise Transient(f"{self.url} doesn't answer: {_why(error)}{self._hint}") from error
         if answer.status in allowed:
             return answer
         raise _error(answer.status, answer.data)
@@ -332,6 +350,13 @@ def _pool() -> urllib3.PoolManager:
     retries = urllib3.Retry(3, backoff_factor=0.3, status_forcelist=(502, 504), allowed_methods=("GET", "HEAD"))
     timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
     return urllib3.PoolManager(maxsize=16, retries=retries, timeout=timeout)
+
+
+def _why(error: urllib3.exceptions.HTTPError) -> str:
+    """What went wrong on a connection, without the library's objects."""
+    inner = getattr(error, "reason", None) or error
+    found = _ERRNO.search(str(inner))
+    return found[1] if found else str(inner)
 
 
 def _quoted(path: str) -> str:

@@ -232,10 +232,12 @@ def test_files_go_from_one_directory_to_another(
     for path, one in content.items():
         vdir.write(f"t/{path}", one)
     with Served(tmp_path_factory.mktemp("other")) as other:
-        # a name of digits, so that one URL is of both
+        # names of digits, so that one URL is of both
+        for gateway in (served, other):
+            gateway.reconfigure(name=str(gateway.port))
         words = (f"{served.port}:/t", f"{other.port}:/", "--url", "http://127.0.0.1:{name}")
         assert cms("storage", "sync", *words)[0] == 0
-        assert there(other.vdir(), "") == content
+        assert there(Vdir(str(other.port), url=other.url, user="ada", password=PASSWORD), "") == content
         assert cms("storage", "sync", *words, "--check")[:2] == (0, "")
         assert cms("storage", "sync", *words)[:2] == (0, ""), "times are carried too"
 
@@ -335,7 +337,14 @@ def test_links_lead_nowhere(cms: Run, tmp_path: Path, vdir: Vdir) -> None:
         ("vdir ls lab:/ --url http://127.0.0.1:1", 1, "doesn't answer"),
         ("vdir ls lab:/ --token a\x01b", 2, "characters that no token has"),
         ("vdir put lab:/x lab:/y", 2, "on this machine"),
-        ("vdir put none lab:/y", 1, "nothing at the source"),
+        ("vdir put none lab:/y", 1, "nothing at the source 'none'"),
+        ("vdir get lab:/none y", 1, "nothing at the source 'lab:/none'"),
+        ("vdir ls lab:y", 2, "write lab:/y"),
+        ("vdir ls other:/", 1, "the directory here is 'lab' of namespace 'default', not 'other'"),
+        ("vdir ls lab:/ --namespace elsewhere", 1, "not 'elsewhere/lab'"),
+        ("vdir ls lab:/ --nope", 2, "'--nope' isn't known here"),
+        ("storage copy x --source lab:/x", 2, "write the source once"),
+        ("storage copy --target lab:/x", 2, "write the source once"),
         ("vdir mv lab:/x other:/y", 2, "storage copy"),
         ("vdir tags lab:/x word", 2, "KEY=VALUE"),
         ("vdir restore zz lab:/", 1, "trash"),
@@ -360,6 +369,34 @@ def test_bad_input_is_one_sentence(cms: Run, words: str, code: int, sentence: st
     assert "secret" not in err
     if not err.startswith("usage:"):
         assert err.startswith("cms: ") and err.count("\n") == 1
+
+
+def test_a_directory_of_another_name_is_left_alone(cms: Run, vdir: Vdir) -> None:
+    vdir.write("x", b"old")
+    Path("x").write_text("new")
+    for words in (("vdir", "put", "x", "other:/x"), ("vdir", "rm", "other:/x"), ("storage", "sync", ".", "other:/")):
+        code, _, err = cms(*words)
+        assert code == 1 and "not 'other'" in err
+    assert there(vdir, "") == {"x": b"old"}
+
+
+def test_grammar_of_before(cms: Run, vdir: Vdir) -> None:
+    Path("x").write_text("x")
+    assert cms("storage", "copy", "--source=x", "--target=lab:/d/x")[0] == 0
+    assert cms("storage", "list", "--storage=lab", "--recursive")[1].split()[-1] == "d/x"
+    assert cms("storage", "copy", "x", "lab:/y", "--dry-run")[1].split()[-3:] == ["copy", "x", "1"]
+    code, _, err = cms("vdir", "delete", "lab:/d")
+    assert code == 1 and "add --recursive" in err
+    assert cms("vdir", "delete", "lab:/d", "--recursive")[0] == 0
+    assert there(vdir, "") == {}
+
+
+def test_rules_say_what_brings_a_file_to_each(cms: Run, vdir: Vdir) -> None:
+    vdir.write("x", b"x")
+    lines = cms("vdir", "rules", "lab:/x")[1].splitlines()
+    assert lines[0].split() == ["NAME", "CURRENT", "POSSIBLE", "COPIES", "STORES", "MONTHLY", "TAGS", "TO"]
+    assert lines[1].split() == ["default", "yes", "yes", "2", "one,two"]
+    assert json.loads(cms("vdir", "rules", "lab:/x", "--output", "json")[1])["rules"][0]["name"] == "default"
 
 
 def test_a_wrong_password_and_a_stranger_at_the_url(cms: Run, served: Served) -> None:

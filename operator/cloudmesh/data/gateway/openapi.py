@@ -110,6 +110,18 @@ SCHEMAS: dict[str, Any] = {
             )
         ),
     ),
+    "Rules": _object(
+        ["path", "rules"],
+        path=_TEXT,
+        rules=_list_of(
+            _object(
+                ["name", "copies", "minCopies", "current", "possible"],
+                name=_TEXT, copies=_SIZE, minCopies=_SIZE, current={"type": "boolean"}, possible={"type": "boolean"},
+                stores=_list_of(_TEXT), to=_TEXT, tags={"type": "object", "additionalProperties": _TEXT},
+                monthly=_MONEY,
+            )
+        ),
+    ),
     "Usage": _object(
         ["files", "directories", "bytes", "pending", "stores"],
         files=_SIZE, directories=_SIZE, bytes=_SIZE, pending=_SIZE,
@@ -266,6 +278,13 @@ def document(name: str) -> dict[str, Any]:
             "/v1/why/{path}": {
                 "parameters": [_PATH],
                 "get": _operation("why", "Why they lie there", {"200": _json("Why", "Rule and stores.")}),
+            },
+            "/v1/rules/{path}": {
+                "parameters": [_PATH],
+                "get": _operation(
+                    "rules", "The rules of the directory, and which tags or path bring a file to each",
+                    {"200": _json("Rules", "In order.")},
+                ),
             },
             "/v1/versions/{path}": {
                 "parameters": [_PATH],

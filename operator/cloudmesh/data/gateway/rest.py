@@ -17,6 +17,7 @@ from cloudmesh.data.errors import Changed, InvalidName, Missing
 from cloudmesh.data.gateway import openapi, paging, problems, reading, streams
 from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, Unauthenticated, User, Verb
 from cloudmesh.data.gateway.links import Links
+from cloudmesh.data.gateway.rules import Rules
 from cloudmesh.data.gateway.throttle import Throttled
 from cloudmesh.data.gateway.told import MOST, told
 from cloudmesh.data.gateway.unlocked import Unlocked
@@ -81,6 +82,7 @@ class Rest:
         self._unlocked = Unlocked(tree, locks or Locks(tree.catalog, tree.now))
         self._versions = Versions(tree, door, self._unlocked)
         self._links = Links(tree, door, self._unlocked)
+        self._rules = Rules(tree, door)
 
     def add_to(self, app: web.Application) -> None:
         """Adds the routes."""
@@ -96,6 +98,7 @@ class Rest:
             ("PUT", "/v1/tags/" + ROUTE, self.tags),
             ("GET", "/v1/where/" + ROUTE, self.where),
             ("GET", "/v1/why/" + ROUTE, self.why),
+            ("GET", "/v1/rules/" + ROUTE, self._rules.listing),
             ("PUT", "/v1/links/" + ROUTE, self._links.link),
             ("POST", "/v1/links/" + ROUTE, self._links.adopt),
             ("POST", "/v1/move", self.move),
@@ -122,6 +125,8 @@ class Rest:
     def _guard(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def guarded(request: web.Request) -> web.StreamResponse:
             try:
+                if (answer := self._misdirected(request)) is not None:
+                    return answer
                 if why := self._waits():
                     raise Transient(why)
                 user = await self._door.user(request.headers.get("Authorization", ""), request.remote or "")
@@ -140,6 +145,15 @@ class Rest:
                 return problems.of(error)
 
         return guarded
+
+    def _misdirected(self, request: web.Request) -> web.Response | None:
+        """The answer to whoever says that they mean another directory: an address may lead to any."""
+        meant, config = request.headers.get("Cloudmesh-Directory", ""), self._tree.mesh.config
+        namespace, _, name = meant.rpartition("/")
+        if not meant or (name == config.name and namespace in ("", config.namespace)):
+            return None
+        here = f"'{config.name}' of namespace '{config.namespace}'"
+        return problems.problem(421, "Misdirected", f"the directory here is {here}, not '{meant[:120]}'")
 
     def _path(self, request: web.Request, user: User, verb: Verb) -> str:
         path = reading.path_of(request)
