@@ -12,7 +12,7 @@ from tests.browser import Browser, chromium
 from tests.testbed import artifacts
 from tests.unit.data.gateway_scene import PASSWORD, Served, basic, until
 
-from cloudmesh.data.config import Prices
+from cloudmesh.data.config import Match, PlacementRule, Prices
 
 EVIL = "<img src=x onerror=document.title='evil'>&amp;.txt"
 
@@ -77,7 +77,7 @@ async def test_people_work_with_their_files(tmp_path: Path) -> None:
             entry = served.ask("GET", "/v1/list/results%20%C3%BC").json["entries"][0]
             assert (entry["name"], entry["size"]) == (EVIL, len(content))
             assert entry["modified"] == "2020-09-13T12:26:40.000000Z"
-            assert await browser.do("document.title") == "lab: files"
+            assert await browser.do("document.title") == "lab: /results ü"
 
             # what is there isn't replaced unasked
             await _drop(browser, EVIL, b"other")
@@ -94,7 +94,7 @@ async def test_people_work_with_their_files(tmp_path: Path) -> None:
             await _sees(browser, "Rule 'default': 2 copies, at least 1", "#dialog")
             for store in ("one", "two"):
                 await _sees(browser, store, "#dialog")
-            await _sees(browser, "unknown", "#dialog")
+            await _sees(browser, "Together not known", "#dialog")
             prices = Prices(gib_month=23 * 10**6, currency="USD")
             stores = tuple(msgspec.structs.replace(store, prices=prices) for store in served.config.stores)
             served.reconfigure(stores=stores)
@@ -155,6 +155,95 @@ async def test_people_work_with_their_files(tmp_path: Path) -> None:
             await browser.click("Log out")
             await browser.until("document.querySelector('#login').checkVisibility()")
             assert await browser.do("sessionStorage.length + localStorage.length + document.cookie.length") == 0
+            noise = [one for one in browser.told if "status of 4" not in one]
+    assert found == {name: [] for name in found}
+    assert not noise
+
+
+async def test_files_are_moved_by_policy_linked_and_adopted(tmp_path: Path) -> None:
+    axe, pictures = artifacts.axe().read_text(), _pictures(tmp_path)
+    found: dict[str, list[str]] = {}
+    rules = (
+        PlacementRule(name="archive", match=Match(path="archive/**"), copies=1, only=("two",)),
+        PlacementRule(name="kept", match=Match(tags={"keep": "long"}), copies=2),
+        PlacementRule(name="huge", match=Match(min_size=1 << 40), copies=1),
+        PlacementRule(name="default", copies=1, only=("one",)),
+    )
+    with Served(tmp_path, rules=rules) as served:
+        prices = Prices(gib_month=23 * 10**6, currency="USD")
+        served.reconfigure(stores=tuple(msgspec.structs.replace(one, prices=prices) for one in served.config.stores))
+        vdir = served.vdir()
+        vdir.write("2026/run.csv", b"x" * 5_000_000, tags={"who": "ada"})
+
+        def where(path: str) -> list[str]:
+            return [copy["store"] for copy in vdir.where(path)["copies"] if copy["state"] == "Whole"]
+
+        async with chromium(tmp_path / "browser") as browser:
+            await browser.size(1200, 1100)
+            await _log_in(browser, served)
+            await _sees(browser, "USD a month", "#usage")
+            # an address may be a file's
+            await browser.do("location.hash = '#/2026/run.csv'; 0")
+            await _sees(browser, "Move by policy", "#dialog")
+            await _sees(browser, "who=ada", "#dialog")
+            await _sees(browser, "Together 0.00011 USD a month", "#dialog")
+            assert await browser.do("location.hash") == "#/2026"
+            table = "[...document.querySelectorAll('[aria-label=Rules] tbody tr')].map((row) => row.innerText)"
+            told = [" ".join(row.split()) for row in await browser.do(table)]
+            assert told == [
+                "archive two as /archive/2026/run.csv 0.00011 USD a month Move",
+                "kept one, two tag keep=long 0.00021 USD a month Move",
+                "huge 1 copy its size, age, type or name decides",
+                "default one places it now 0.00011 USD a month",
+            ]
+            found["policy"] = await browser.violations(axe)
+            await browser.picture(pictures / "policy.png")
+
+            await browser.click("Move to rule kept", "#dialog")
+            await _sees(browser, "tag keep=long", "#dialog")
+            await browser.click("Move", "#dialog")
+            await _sees(browser, "rule 'kept' places /2026/run.csv now", "#said")
+            until(lambda: where("2026/run.csv") == ["one", "two"])
+            await browser.click("Details of run.csv")
+            await browser.click("Move to rule archive", "#dialog")
+            await browser.click("Move", "#dialog")
+            await _sees(browser, "rule 'archive' places /archive/2026/run.csv now", "#said")
+            until(lambda: where("archive/2026/run.csv") == ["two"])
+            assert vdir.stat("archive/2026/run.csv")["tags"] == {"who": "ada", "keep": "long"}
+            # who works by keys goes on where the list is
+            assert await browser.do("document.activeElement.id") == "main"
+
+            served.place("two").put("old/f 1.txt", b"theirs")
+            await browser.do("location.hash = '#/'; 0")
+            await browser.click("New link")
+            await browser.fill("#field-store", "two")
+            await browser.fill("#field-key", "old/f 1.txt")
+            await browser.fill("#field-name", "linked.txt")
+            found["link"] = await browser.violations(axe)
+            await browser.picture(pictures / "link.png")
+            await browser.click("Link", "#dialog")
+            await _sees(browser, "linked.txt leads to two:/old/f 1.txt", "#said")
+            await _sees(browser, "link to two:/old/f 1.txt", "#list")
+            assert vdir.read("linked.txt") == b"theirs"
+            await browser.click("Details of linked.txt")
+            await _sees(browser, "nothing here", "#dialog")
+            found["linked"] = await browser.violations(axe)
+            await browser.picture(pictures / "linked.png")
+            await browser.click("Adopt", "#dialog")
+            await _sees(browser, "linked.txt is a file of this directory now", "#said")
+            assert where("linked.txt") == ["one"]
+
+            await browser.do("location.hash = '#/none'; 0")
+            await _sees(browser, "there is no directory '/none'", "#wrong")
+            await browser.do("location.hash = '#/%zz'; 0")
+            await _sees(browser, "the address of this page can't be read", "#wrong")
+
+            await browser.size(360, 740, mobile=True)
+            await browser.do("location.hash = '#/archive/2026/run.csv'; 0")
+            await _sees(browser, "Move by policy", "#dialog")
+            assert await browser.do("document.querySelector('#dialog').scrollWidth") <= 360
+            found["phone"] = await browser.violations(axe)
+            await browser.picture(pictures / "policy-phone.png")
             noise = [one for one in browser.told if "status of 4" not in one]
     assert found == {name: [] for name in found}
     assert not noise

@@ -34,7 +34,7 @@ function bytes(count) {
 const time = (text) => new Date(text).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 function money(cost) {
-  if (!cost) return "unknown";
+  if (!cost) return "not known";
   const amount = Number(cost.amount);
   return `${amount === 0 || amount >= 0.01 ? amount.toFixed(2) : amount.toPrecision(2)} ${cost.currency} a month`;
 }
@@ -118,10 +118,12 @@ async function enter(event) {
 async function show() {
   $("login").hidden = true;
   for (const id of ["view", "nav"]) $(id).hidden = false;
-  const hash = decodeURIComponent(location.hash.slice(1));
+  const hash = location.hash.slice(1);
   const trash = hash === "trash";
+  const path = trash ? "" : decoded(hash).replace(/^\/+|\/+$/g, "");
   state.view += 1;
-  state.path = trash ? "" : hash.replace(/^\/+|\/+$/g, "");
+  state.path = path;
+  document.title = `${$("name").textContent}: ${trash ? "trash" : path ? `/${path}` : "files"}`;
   state.after = "";
   $("tools").hidden = trash;
   for (const link of $("nav").querySelectorAll("a")) {
@@ -135,7 +137,8 @@ async function show() {
   $("list").replaceChildren(h("table", { "aria-labelledby": "place" }, h("thead", {}, h("tr", {}, ...titles)), body));
   const view = state.view;
   const page = async () => {
-    const told = await ask("GET", load.address());
+    const told = await ask("GET", load.address()).catch((error) => elsewhere(error, path));
+    if (!told) return;
     if (view !== state.view) return;
     body.append(...told.entries.map(load.row));
     state.after = told.after || "";
@@ -146,6 +149,27 @@ async function show() {
   $("more").hidden = true;
   await page();
   usage();
+  // what was focused may have gone with the old list
+  if (document.activeElement === document.body) $("main").focus({ preventScroll: true });
+}
+
+function decoded(hash) {
+  try {
+    return decodeURIComponent(hash);
+  } catch {
+    throw new Refused(400, { detail: "the address of this page can't be read: go to All files" });
+  }
+}
+
+// An address may be that of a file: its folder is shown then, and the file in it.
+async function elsewhere(error, path) {
+  if (error.status !== 404 || !path) throw error;
+  const entry = await ask("GET", `/v1/stat/${encoded(path)}`).catch(() => null);
+  if (entry?.kind !== "File") throw error;
+  history.replaceState(null, "", `#/${encoded(parent(path))}`);
+  await show();
+  await details(entry);
+  return null;
 }
 
 const again = guarded(show);
@@ -170,8 +194,9 @@ const entries = {
     const open = folder
       ? h("a", { href: `#/${encoded(entry.path)}` }, `${entry.name}/`)
       : button(entry.name, guarded(() => details(entry)), "name");
+    const leads = entry.link ? h("span", { class: "hint" }, ` link to ${entry.link.store}:/${entry.link.key}`) : null;
     return h("tr", {},
-      h("td", { class: "long" }, open),
+      h("td", { class: "long" }, open, leads),
       h("td", { class: "number" }, folder ? "" : bytes(entry.size)),
       h("td", { class: "wide number" }, time(entry.modified)),
       h("td", {}, button("Details", guarded(() => details(entry)), "", `Details of ${entry.name}`)));
@@ -197,9 +222,10 @@ const trashed = {
 
 async function usage() {
   try {
-    const told = await ask("GET", "/v1/usage");
+    const [told, cost] = await Promise.all([ask("GET", "/v1/usage"), ask("GET", "/v1/cost").catch(() => null)]);
+    const month = cost?.monthly ? ` ${money({ amount: cost.monthly, currency: cost.currency })}.` : "";
     const stores = told.stores.map((store) => `${store.name} ${store.state}`).join(", ");
-    $("usage").textContent = `${told.files} ${told.files === 1 ? "file" : "files"}, ${bytes(told.bytes)}; ${told.pending} wait for copies. Stores: ${stores}.`;
+    $("usage").textContent = `${told.files} ${told.files === 1 ? "file" : "files"}, ${bytes(told.bytes)}; ${told.pending} wait for copies.${month} Stores: ${stores}.`;
     $("usage").hidden = false;
   } catch {
     $("usage").hidden = true;
@@ -214,6 +240,24 @@ function dialog(title, ...content) {
 }
 
 const close = () => $("dialog").close();
+
+// What was written and chosen, by name, or null. Fields are [name, label, value] or [name, label, choices].
+function asked(title, verb, fields) {
+  return new Promise((resolve) => {
+    const inputs = fields.map(([name, , value]) => (Array.isArray(value)
+      ? h("select", { id: `field-${name}` }, ...value.map((one) => h("option", { value: one }, one)))
+      : h("input", { id: `field-${name}`, value, autocomplete: "off", required: true })));
+    const rows = fields.map(([name, label], at) => h("p", {}, h("label", { for: `field-${name}` }, label), inputs[at]));
+    const form = h("form", { method: "dialog" }, ...rows,
+      h("div", { class: "buttons" }, h("button", { class: "first" }, verb), button("Cancel", close)));
+    let found = null;
+    form.addEventListener("submit", () => {
+      found = Object.fromEntries(fields.map(([name], at) => [name, inputs[at].value.trim()]));
+    });
+    $("dialog").addEventListener("close", () => resolve(found), { once: true });
+    dialog(title, form);
+  });
+}
 
 // A text, or null.
 function prompted(title, label, value) {
@@ -242,7 +286,8 @@ function confirmed(title, text, verb) {
 const facts = (pairs) => h("dl", {}, ...pairs.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 
 function table(label, head, rows) {
-  const cells = (row) => row.map((cell, at) => h(at ? "td" : "th", at ? { class: at === 2 ? "long" : undefined } : { scope: "row" }, cell));
+  const one = (at) => (at ? { class: at === 2 ? "long" : undefined, "data-head": head[at] } : { scope: "row" });
+  const cells = (row) => row.map((cell, at) => h(at ? "td" : "th", one(at), cell));
   return h("table", { class: "scroll", "aria-label": label },
     h("thead", {}, h("tr", {}, ...head.map((one) => h("th", { scope: "col" }, one)))),
     h("tbody", {}, ...rows.map((row) => h("tr", {}, ...cells(row)))));
@@ -255,20 +300,22 @@ async function details(entry) {
     parts.push(facts([["Path", `/${entry.path}`], ["Modified", time(entry.modified)]]));
   } else {
     const at = encoded(entry.path);
-    const [where, why] = await Promise.all([ask("GET", `/v1/where/${at}`), ask("GET", `/v1/why/${at}`)]);
+    // no rule places a link
+    const [where, why, rules] = await Promise.all(
+      (entry.link ? ["where"] : ["where", "why", "rules"]).map((question) => ask("GET", `/v1/${question}/${at}`)));
+    const tags = Object.entries(entry.tags || {}).map(([name, value]) => `${name}=${value}`).join(", ");
     parts.push(facts([
       ["Path", `/${entry.path}`], ["Size", bytes(entry.size)], ["Modified", time(entry.modified)],
-      ["Type", entry.contentType || "unknown"], ["SHA-256", entry.sha256 || "not known yet"],
+      ["Type", entry.contentType || "not known"], ["SHA-256", entry.sha256 || "not known yet"],
+      ...(tags ? [["Tags", tags]] : []),
     ]));
-    const copies = where.copies.map((copy) => [
-      copy.store, copy.up ? copy.state : `${copy.state}, the store doesn't answer`, copy.key, money(copy.monthly),
+    const lie = where.copies.map((copy) => [
+      copy.store, copy.up ? copy.state : `${copy.state}, the store doesn't answer`, copy.key,
+      copy.state === "Linked" ? "nothing here" : money(copy.monthly),
     ]);
-    parts.push(h("h3", {}, "Where its copies lie"), table("Copies", ["Store", "State", "Object", "Cost"], copies));
-    const rule = `Rule '${why.rule.name}': ${why.rule.copies} copies, at least ${why.rule.minCopies} before a write is done.`;
-    const stores = why.stores.map((store) => [
-      store.store, store.chosen ? "chosen" : "not chosen", store.why, store.score ?? "", money(store.monthly),
-    ]);
-    parts.push(h("h3", {}, "Why there"), h("p", {}, rule), table("Stores", ["Store", "Verdict", "Reason", "Score", "Cost"], stores));
+    parts.push(h("h3", {}, "Where its copies lie"), table("Copies", ["Store", "State", "Object", "Cost"], lie));
+    if (entry.link) parts.push(...linked(entry));
+    else parts.push(h("p", {}, `Together ${money(sum(where.copies))}.`), ...placed(why), ...movable(entry, rules.rules));
   }
   if (!folder) parts.push(...await older(entry));
   dialog(entry.name, ...parts, h("div", { class: "buttons" },
@@ -276,6 +323,66 @@ async function details(entry) {
     button("Rename", guarded(() => rename(entry))),
     button("Delete", guarded(() => remove(entry)), "bad"),
     button("Close", close)));
+}
+
+// What rows cost together; nothing if that of one isn't known.
+function sum(rows) {
+  if (!rows.length || rows.some((row) => !row.monthly)) return undefined;
+  return { amount: rows.reduce((all, row) => all + Number(row.monthly.amount), 0), currency: rows[0].monthly.currency };
+}
+
+const copies = (count) => (count === 1 ? "1 copy" : `${count} copies`);
+
+function placed(why) {
+  const rule = `Rule '${why.rule.name}': ${copies(why.rule.copies)}, at least ${why.rule.minCopies} before a write is done.`;
+  const stores = why.stores.map((store) => [
+    store.store, store.chosen ? "chosen" : "not chosen", store.why, money(store.monthly),
+  ]);
+  return [h("h3", {}, "Why there"), h("p", {}, rule), table("Stores", ["Store", "Verdict", "Reason", "Cost"], stores)];
+}
+
+function movable(entry, rules) {
+  if (rules.length < 2) return [];
+  const rows = rules.map((rule) => [
+    rule.name, rule.possible ? rule.stores.join(", ") || "no store can take it" : copies(rule.copies),
+    rule.current ? "places it now" : way(entry, rule), rule.possible ? money(rule.monthly) : "",
+    rule.current || !rule.possible ? ""
+      : button("Move", guarded(() => replaced(entry, rule)), "", `Move to rule ${rule.name}`),
+  ]);
+  return [h("h3", {}, "Move by policy"), table("Rules", ["Rule", "Stores", "How", "Cost", "Action"], rows)];
+}
+
+function way(entry, rule) {
+  if (!rule.possible) return "its size, age, type or name decides";
+  const old = entry.tags || {};
+  const now = rule.tags || old;
+  const said = Object.entries(now).filter(([name, value]) => old[name] !== value).map(([name, value]) => `tag ${name}=${value}`);
+  said.push(...Object.keys(old).filter((name) => !(name in now)).map((name) => `no tag ${name}`));
+  if (rule.to) said.push(`as /${rule.to}`);
+  return said.join(", ");
+}
+
+async function replaced(entry, rule) {
+  const text = `Rule '${rule.name}' is to place it: ${way(entry, rule)}. Its copies are moved in the background.`;
+  if (!(await confirmed(`Move ${entry.name}?`, text, "Move"))) return;
+  if (rule.tags) await ask("PUT", `/v1/tags/${encoded(entry.path)}`, rule.tags);
+  if (rule.to) {
+    if (parent(rule.to)) await ask("PUT", `/v1/directories/${encoded(parent(rule.to))}?parents=true`);
+    await ask("POST", "/v1/move", { from: entry.path, to: rule.to });
+  }
+  await show();
+  say(`rule '${rule.name}' places /${rule.to || entry.path} now`);
+}
+
+function linked(entry) {
+  const adopt = guarded(async () => {
+    await ask("POST", `/v1/links/${encoded(entry.path)}`, {});
+    close();
+    await show();
+    say(`${entry.name} is a file of this directory now`);
+  });
+  const text = "A link: it is read where it lies, and nothing here changes it. To adopt it copies it to where the rules place it.";
+  return [h("p", {}, text), button("Adopt", adopt)];
 }
 
 async function older(entry) {
@@ -337,6 +444,17 @@ async function make() {
   await ask("PUT", `/v1/directories/${encoded(join(state.path, name))}`);
   await show();
   say(`${name} is made`);
+}
+
+async function link() {
+  const stores = (await ask("GET", "/v1/usage")).stores.map((store) => store.name);
+  const fields = [["store", "Store", stores], ["key", "Object, by its whole key", ""], ["name", "Name here", ""]];
+  const found = await asked("New link", "Link", fields);
+  if (!found) return;
+  const { store, key, name } = found;
+  await ask("PUT", `/v1/links/${encoded(join(state.path, name))}`, { store, key });
+  await show();
+  say(`${name} leads to ${store}:/${key}`);
 }
 
 // -- uploads
@@ -443,6 +561,7 @@ function drop(event) {
 $("login").addEventListener("submit", guarded(enter));
 $("leave").addEventListener("click", login);
 $("make").addEventListener("click", guarded(make));
+$("link").addEventListener("click", guarded(link));
 $("choose").addEventListener("click", () => $("files").click());
 $("files").addEventListener("change", () => {
   for (const file of $("files").files) add(file, join(state.path, file.name));
