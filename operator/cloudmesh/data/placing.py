@@ -14,7 +14,7 @@ from cloudmesh.data.config import DirectoryConfig, StoreConfig, fingerprint
 DIRECTORY_APART: Final = frozenset({
     "namespace", "name", "uid", "installation", "quota_bytes", "quota_files", "currency", "max_monthly_nanos", "adopt",
     "auth", "web", "webdav", "operator_token", "allow_private", "proposal", "emptying", "postgres", "postgres_ca",
-    "ending",
+    "ending", "forbidden",
 })  # fmt: skip
 """Members of a directory by which no file is placed or looked at."""
 STORE_APART: Final = frozenset({
