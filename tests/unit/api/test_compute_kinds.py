@@ -252,3 +252,10 @@ def test_examples_are_valid() -> None:
                 MODELS[obj["kind"]].model_validate(obj, extra="forbid")
                 seen.add(obj["kind"])
     assert seen == CORPORA.keys()
+
+
+def test_each_kind_of_store_has_an_example() -> None:
+    documents = [d for file in EXAMPLES.glob("directories/*.yaml") for d in yaml.safe_load_all(file.read_text())]
+    stores = [document["spec"] for document in documents if document["kind"] == "DataStore"]
+    assert {kind for spec in stores for kind in PLACES if kind in spec} == PLACES.keys() - {"plugin"}
+    assert {way for spec in stores for way in spec.get("credentials", ())} == {"secretRef", "workloadIdentity"}
