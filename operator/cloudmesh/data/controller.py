@@ -183,7 +183,7 @@ class DirectoryReconciler:
             trouble = Trouble("InvalidRequest", f"the API server refuses what the spec makes: {error}")
         seen = Seen(
             trouble, summary, silence, told.config, told.fingerprint, self._served(obj), decision,
-            approval=directory.spec.apply.mode == "RequireApproval",
+            approval=directory.spec.apply.mode == "RequireApproval", deleted=self._deleted(key, directory),
         )  # fmt: skip
         await self._write(key, obj, seen)
         current = summary is not None and summary.config == told.fingerprint
@@ -195,6 +195,10 @@ class DirectoryReconciler:
             return Done(requeue_after=WORKING_SECONDS)
         settled = not summary.pending and all(store.state in ("Up", "Slow") for store in summary.stores)
         return Done(requeue_after=IDLE_SECONDS if settled else WORKING_SECONDS)
+
+    def _deleted(self, key: Key, directory: VirtualDirectory) -> tuple[str, ...]:
+        found = ((s.name, self._engine.cache.get(DATA_STORE, key.namespace, s.name)) for s in directory.spec.stores)
+        return tuple(name for name, store in found if store is not None and is_deleting(store))
 
     @staticmethod
     def _served(obj: Obj) -> bool:

@@ -106,6 +106,7 @@ class Seen:
         served: The gateway has answered before.
         decision: What of a change may be told; None if that wasn't decided.
         approval: Changes of where files belong wait for approval.
+        deleted: Stores of its spec whose DataStore waits to be deleted.
     """
 
     trouble: Trouble | None
@@ -116,6 +117,7 @@ class Seen:
     served: bool
     decision: Decision | None = None
     approval: bool = False
+    deleted: tuple[str, ...] = ()
 
 
 def make_status(obj: Obj, seen: Seen, now: str) -> dict[str, Any]:
@@ -252,6 +254,13 @@ def _budget(conditions: c.Conditions, config: DirectoryConfig, summary: Summary)
         )
         conditions.put(c.WITHIN_BUDGET, "False", c.REASON_BUDGET_EXCEEDED, over)
         return over
+    if summary.unaffordable:
+        waits = (
+            "copies that the rules ask for wait, since all would cost more than"
+            f" {say(limit, config.currency)} a month, the `maxMonthlyCost`: let it cost more, or ask for fewer copies"
+        )
+        conditions.put(c.WITHIN_BUDGET, "False", c.REASON_BUDGET_EXCEEDED, waits)
+        return waits
     if unpriced:
         told = f"the price isn't known of {', '.join(unpriced)}"
         conditions.put(c.WITHIN_BUDGET, "Unknown", c.REASON_PENDING, told)
@@ -326,9 +335,15 @@ def _ready(conditions: c.Conditions, seen: Seen, quote: Mapping[str, Any] | None
     elif summary.corrupted:
         conditions.ready("False", c.REASON_REPAIRING, "damaged copies are made anew", reconciling=True)
     else:
-        troubles = "; ".join(filter(None, (_clock(summary), summary.troubles)))
+        left = ", ".join(f"'{name}'" for name in seen.deleted)
+        left = left and f"DataStore {left} waits to be deleted until `spec.stores` no longer names it"
+        troubles = "; ".join(filter(None, (_clock(summary), left, summary.troubles)))
         trouble = f"; but {troubles}"[:MAX_MESSAGE] if troubles else ""
-        conditions.ready("True", c.REASON_AS_SPECIFIED, f"it is served, over {len(summary.stores)} stores{trouble}")
+        conditions.ready("True", c.REASON_AS_SPECIFIED, f"it is served, over {_stores(len(summary.stores))}{trouble}")
+
+
+def _stores(count: int) -> str:
+    return f"{count} {'store' if count == 1 else 'stores'}"
 
 
 def settle(status: dict[str, Any], old: Mapping[str, Any], counted: float, clock: float) -> tuple[dict[str, Any], bool]:

@@ -227,7 +227,8 @@ def check_allowed(hosts: Iterable[str], credentials: Mapping[str, bytes], secret
     Raises:
         InvalidRequest: Its key `hosts` doesn't list one of them.
     """
-    allowed = [line.strip().lower() for line in credentials.get(HOSTS_KEY, b"").decode("utf-8", "replace").split()]
+    # people separate them by lines, blanks or commas, and no host has one of these
+    allowed = credentials.get(HOSTS_KEY, b"").decode("utf-8", "replace").lower().replace(",", " ").split()
     for host in hosts:
         if not any(fnmatch.fnmatchcase(host, pattern) for pattern in allowed):
             raise InvalidRequest(f"Secret '{secret}' must list {host} under its key `{HOSTS_KEY}` to be sent there")

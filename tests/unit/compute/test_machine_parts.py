@@ -200,6 +200,7 @@ def test_private_endpoints_can_be_allowed_but_never_the_api_server() -> None:
 
 def test_the_secret_must_name_the_host() -> None:
     check_allowed(["a.example.org"], {"hosts": b"b.example.org\na.example.org\n"}, "s")
+    check_allowed(["a.example.org", "b.example.org"], {"hosts": b"b.example.org,A.example.org, c"}, "s")
     for hosts in (b"", b"b.example.org", b"example.org", b"a.example.org.evil.org"):
         with pytest.raises(InvalidRequest, match=r"a\.example\.org"):
             check_allowed(["a.example.org"], {"hosts": hosts}, "s")

@@ -159,6 +159,7 @@ async def test_it_stays_while_a_directory_needs_it(s: Scene) -> None:
         await s.settle()
         assert ready(s) == ("False", "Deleting", "waits for directories that use it: lab")
         assert s.condition()[0] == "True"
+        assert s.condition()[2].startswith("it is served, over 1 store; but DataStore 'aws' waits to be deleted until")
         s.api.remove(VIRTUAL_DIRECTORY, "ns", "lab")
         await s.settle(15)
         assert s.api.get(DATA_STORE, "ns", "aws") is None
