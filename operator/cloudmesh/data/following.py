@@ -11,10 +11,10 @@ from typing import Final
 from cloudmesh.data.borders import Borders
 from cloudmesh.data.errors import Missing
 from cloudmesh.data.mesh import Member
-from cloudmesh.data.scan import Scan, Scanned
+from cloudmesh.data.scan import Lacking, Scan, Scanned
 from cloudmesh.data.stores.ports import Sweeper
 from cloudmesh.data.tree import Tree
-from cloudmesh.engine.errors import CloudmeshError
+from cloudmesh.engine.errors import CloudmeshError, Conflict
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,9 @@ class Following:
         self._clock = clock
         self._due: dict[str, float] = {}
         self._failed: dict[str, int] = {}
-        self._believed: set[str] = set()
+        self._seen: dict[str, Lacking] = {}
+        """By store, what its listing lacked when that was told to people."""
+        self._believed: dict[str, Lacking] = {}
         self._known: set[str] = set()
         self.troubles: dict[str, str] = {}
         """By store, what went wrong with its last listing."""
@@ -66,16 +68,26 @@ class Following:
         """A store came or went: it is looked at when it is up."""
         self._due.pop(name, None)
 
-    def believe(self, name: str) -> None:
-        """A person says that what a store's listing lacks is gone.
+    def believe(self, name: str, word: str) -> None:
+        """A person says that what they saw a store's listing lack is gone: that, and nothing that it lacks since.
+
+        Args:
+            name: The store.
+            word: What its message says of what is lacking.
 
         Raises:
             Missing: There is no such store, or its listing isn't doubted.
+            Conflict: By now it lacks something else.
         """
         member = self._tree.mesh.members.get(name)
         if member is None or not member.shrunk:
             raise Missing(f"the listing of '{name}' isn't doubted")
-        self._believed.add(name)
+        seen = self._seen.get(name)
+        if seen is None:
+            raise Conflict(f"the listing of '{name}' is being looked at anew: read its message again in a moment")
+        if seen.word != word:
+            raise Conflict(f"by now it is something else that the listing of '{name}' lacks: {member.shrunk}")
+        self._believed[name] = seen
         self.soon(name)
 
     async def _look(self, member: Member) -> None:
@@ -103,18 +115,16 @@ class Following:
 
     async def look(self, member: Member) -> Scanned:
         """One comparison, and what follows from it for the store."""
-        tree, name, doubted = self._tree, member.name, f"shrunk/{member.name}"
+        tree, name = self._tree, member.name
         if name not in self._known:
-            member.shrunk = await tree.catalog.get(doubted)
+            member.shrunk = await tree.catalog.get(f"shrunk/{name}")
             self._known.add(name)
-        believe = name in self._believed
-        found = await Scan(tree, member, adopt=tree.mesh.config.adopt, believe=believe).run()
-        if found.complete and found.shrunk != member.shrunk:
-            await tree.catalog.set(doubted, found.shrunk)
-            log.warning("store %s: %s", name, found.shrunk or "its listing is believed again")
-            member.shrunk = found.shrunk
-        if believe and found.complete:
-            self._believed.discard(name)
+        believed = self._believed.get(name)
+        found = await Scan(tree, member, adopt=tree.mesh.config.adopt, believe=believed).run()
+        if found.complete:
+            await self._doubt(member, found)
+            if believed is not None and not found.left:
+                self._believed.pop(name, None)
         troubles = []
         if found.failed:
             troubles.append(f"{found.failed} objects can't be looked at, such as {found.error}")
@@ -135,3 +145,16 @@ class Following:
 
             await member.store.sweep(member.config.prefix, SWEEP_SECONDS, ours=ours)
         return found
+
+    async def _doubt(self, member: Member, found: Scanned) -> None:
+        """Keeps why a listing isn't believed; what people were told stands while nothing more is lacking than that."""
+        seen = self._seen.get(member.name)
+        if found.lacking is not None and seen is not None and found.lacking <= seen and member.shrunk:
+            return
+        self._seen.pop(member.name, None)
+        if found.lacking is not None:
+            self._seen[member.name] = found.lacking
+        if found.shrunk != member.shrunk:
+            await self._tree.catalog.set(f"shrunk/{member.name}", found.shrunk)
+            log.warning("store %s: %s", member.name, found.shrunk or "its listing is believed again")
+            member.shrunk = found.shrunk

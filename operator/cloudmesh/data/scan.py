@@ -8,8 +8,11 @@ its marker. A listing that is complete and yet lacks over a fifth of what is on 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
+from array import array
+from bisect import bisect_left
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -41,6 +44,35 @@ _AWAY: Final = (Transient, AuthFailed, RateLimited, Suspicious)
 """What says that the store is away, not that an object can't be looked at."""
 
 
+class Lacking:
+    """Objects that a listing lacks, as hashes: what a person believes is these, and no others.
+
+    Args:
+        copies: Hashes of them, in any order.
+    """
+
+    def __init__(self, copies: array[int]) -> None:
+        self._hashes = array("Q", sorted(copies))
+        digest = hashlib.blake2b(self._hashes.tobytes(), digest_size=3).hexdigest()
+        self.word = f"{len(self._hashes)}-{digest}"
+        """By which a person names them."""
+
+    def __contains__(self, number: int) -> bool:
+        at = bisect_left(self._hashes, number)
+        return at < len(self._hashes) and self._hashes[at] == number
+
+    def __le__(self, other: Lacking) -> bool:
+        there = iter(other._hashes)
+        # both in order: each is searched for behind the one before it
+        return all(number in there for number in self._hashes)
+
+
+def hash_of(copy: Copy) -> int:
+    """Hash of a copy's object."""
+    told = f"{copy.key}\0{copy.tag}".encode()
+    return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "big")
+
+
 @dataclass(slots=True)
 class Scanned:
     """What a scan found.
@@ -56,6 +88,8 @@ class Scanned:
         error: Why the first of these couldn't.
         complete: The store says that its listing is.
         shrunk: Why the listing isn't believed; empty if it is.
+        lacking: What it lacks then.
+        left: A person believes that more is gone than was looked for this time.
         foreign: By prefix, directories of others that lie within this one.
     """
 
@@ -69,6 +103,8 @@ class Scanned:
     error: str = ""
     complete: bool = True
     shrunk: str = ""
+    lacking: Lacking | None = None
+    left: bool = False
     foreign: dict[str, str] = field(default_factory=dict)
 
 
@@ -79,7 +115,7 @@ class Scan:
         tree: The directory.
         member: The store.
         adopt: Files that no entry knows of are taken in.
-        believe: A person says that what the listing lacks is gone.
+        believe: A person says that these are gone; None if nobody said anything.
         page: Objects and copies that are read at once.
     """
 
@@ -89,7 +125,7 @@ class Scan:
         member: Member,
         *,
         adopt: bool = True,
-        believe: bool = False,
+        believe: Lacking | None = None,
         page: int = 1000,
     ) -> None:
         self._tree = tree
@@ -101,6 +137,8 @@ class Scan:
         self._expected = 0
         self._absent = 0
         self._missing: list[Copy] = []
+        self._lacking = array("Q")
+        self._believed: list[Copy] = []
         self.result = Scanned()
 
     async def run(self) -> Scanned:
@@ -206,23 +244,39 @@ class Scan:
         if copy.state != "Whole" or copy.verified >= begun:
             return
         self._expected += 1
+        number = hash_of(copy)
+        if self._believe is not None and number in self._believe:
+            if len(self._believed) < MOST:
+                self._believed.append(copy)
+            else:
+                self.result.left = True
+            return
         self._absent += 1
+        self._lacking.append(number)
         if len(self._missing) < MOST:
             self._missing.append(copy)
 
     async def _conclude(self) -> None:
         """What the listing lacks is asked for, unless that is too much to be true."""
-        lacks = f"its listing lacks {self._absent} of {self._expected} objects on record"
-        if not self._believe and self._absent > max(SHRINK_OBJECTS, SHRINK_SHARE * self._expected):
-            some = self._missing[:: max(1, len(self._missing) // SAMPLE)][:SAMPLE]
-            there = [copy.key for copy in some if await self._member.store.stat(copy.key) is not None]
-            if there:
-                why = f"though {len(there)} of {len(some)} that were asked for are there, such as {there[0]}"
-            else:
-                why = "if they were removed on purpose, say that you believe it; else bring them back"
-            self.result.shrunk = f"SuspiciousShrink: {lacks}, {why}"
+        await self._ask_for(self._believed)
+        if self._absent <= max(SHRINK_OBJECTS, SHRINK_SHARE * self._expected):
+            await self._ask_for(self._missing)
             return
-        for copy in self._missing:
+        lacking = self.result.lacking = Lacking(self._lacking)
+        some = self._missing[:: max(1, len(self._missing) // SAMPLE)][:SAMPLE]
+        there = [copy.key for copy in some if await self._member.store.stat(copy.key) is not None]
+        said = f"`cms vdir believe {self._member.name} {self._tree.mesh.config.name} --seen {lacking.word}`"
+        if there:
+            why = f"though {len(there)} of {len(some)} that were asked for are there, such as {there[0]} ({said})"
+        else:
+            why = f"if they were removed on purpose, say so with {said}; else bring them back"
+        self.result.shrunk = (
+            f"SuspiciousShrink: its listing lacks {self._absent} of {self._expected} objects on record, {why}"
+        )
+
+    async def _ask_for(self, missing: list[Copy]) -> None:
+        """Each by itself: what isn't there is lost."""
+        for copy in missing:
             if await self._member.store.stat(copy.key) is not None:
                 continue
             if not await self._member.absence_counts():
@@ -286,6 +340,8 @@ class Scan:
         return True
 
 
-async def scan(tree: Tree, member: Member, *, adopt: bool = True, believe: bool = False, page: int = 1000) -> Scanned:
+async def scan(
+    tree: Tree, member: Member, *, adopt: bool = True, believe: Lacking | None = None, page: int = 1000
+) -> Scanned:
     """Compares a store with the record once, see `Scan`."""
     return await Scan(tree, member, adopt=adopt, believe=believe, page=page).run()

@@ -485,6 +485,6 @@ def test_the_catalogue_is_written_down_and_made_anew(
     ]  # fmt: skip
     until(lambda: served.ask("GET", "/v1/usage").status == 200)
     assert vdir.read("b/f") == b"1"
-    code, _, err = cms("vdir", "believe", "one", "lab")
+    code, _, err = cms("vdir", "believe", "one", "lab", "--seen", "3-abc")
     assert code != 0
     assert "isn't doubted" in err

@@ -7,13 +7,19 @@ import msgspec
 import pytest
 from tests.unit.data.virtual import virtual
 
+from cloudmesh.data import scan as scans
 from cloudmesh.data.config import PlacementRule
 from cloudmesh.data.errors import Missing, Suspicious
 from cloudmesh.data.following import Following
 from cloudmesh.data.mesh import MARKER, Marker
 from cloudmesh.data.scan import scan
-from cloudmesh.engine.errors import Transient
+from cloudmesh.engine.errors import Conflict, Transient
 from cloudmesh.testing.directories.world import Fault, World
+
+
+def told_word(message: str) -> str:
+    """What a message names that is lacking."""
+    return message.partition("--seen ")[2].partition("`")[0]
 
 
 @virtual()
@@ -146,6 +152,8 @@ async def test_a_shrunk_listing_is_not_believed_until_a_person_says_so(w: World)
     found = await following.look(w.member("a"))
     assert (found.vanished, found.complete) == (0, True)
     assert "lacks 11 of 50" in found.shrunk
+    word = told_word(found.shrunk)
+    assert word.startswith("11-")
     assert (w.member("a").shown, w.member("a").up) == ("Suspicious", True)
     assert await w.states("f000") == "a:Whole b:Whole"
     # single objects are read and written all the same
@@ -155,16 +163,62 @@ async def test_a_shrunk_listing_is_not_believed_until_a_person_says_so(w: World)
     # another process knows
     await w.restart()
     following = Following(w.tree, stir=w._stir, clock=w.clock)
+    w.member("a").shrunk = "as the catalogue says"
+    with pytest.raises(Conflict, match="looked at anew"):
+        following.believe("a", word)
     with pytest.raises(Missing):
-        following.believe("b")
+        following.believe("b", word)
     await following.look(w.member("b"))
+    # what was seen is bound to what it lacks then: the same by now
     await following.look(w.member("a"))
     assert w.member("a").shown == "Suspicious"
-    following.believe("a")
+    with pytest.raises(Conflict, match="by now it is something else"):
+        following.believe("a", "12-abcdef")
+    following.believe("a", word)
     found = await following.look(w.member("a"))
     assert (found.vanished, w.member("a").shown) == (11, "Up")
     await w.settle()
     assert len(w.holders(b"0")) == 2
+
+
+@virtual()
+async def test_what_is_lacking_since_is_not_believed_with_it(w: World):
+    await many(w, 100)
+    for n in range(30):
+        w.lose("a", f"f{n:03d}")
+    following = Following(w.tree, stir=w._stir, clock=w.clock)
+    word = told_word((await following.look(w.member("a"))).shrunk)
+    # a few of them were found out by themselves meanwhile: nothing else is said
+    await w.tree.found_bad((await w.copies("f000"))["a"], w.member("a"), Missing("it isn't there"))
+    await following.look(w.member("a"))
+    assert told_word(w.member("a").shrunk) == word
+    following.believe("a", word)
+    # more than anybody saw, before it is looked at
+    for n in range(50, 90):
+        w.lose("a", f"f{n:03d}")
+    found = await following.look(w.member("a"))
+    assert (found.vanished, w.member("a").shown) == (29, "Suspicious")
+    assert "lacks 40 of " in w.member("a").shrunk
+    await asyncio.sleep(5)
+    assert ("f001" in w.objects("a"), "f050" in w.objects("a")) == (True, False)
+    assert await w.states("f050") == "a:Whole b:Whole"
+    with pytest.raises(Conflict, match="lacks 40 of "):
+        following.believe("a", word)
+    following.believe("a", told_word(w.member("a").shrunk))
+    assert (await following.look(w.member("a"))).vanished == 40
+    assert w.member("a").shown == "Up"
+
+
+@virtual()
+async def test_more_than_is_looked_for_at_once_is_believed_all_the_same(w: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(scans, "MOST", 8)
+    await many(w, 50)
+    for n in range(20):
+        w.lose("a", f"f{n:03d}")
+    following = Following(w.tree, stir=w._stir, clock=w.clock)
+    following.believe("a", told_word((await following.look(w.member("a"))).shrunk))
+    assert [(await following.look(w.member("a"))).vanished for _ in range(3)] == [8, 8, 4]
+    assert w.member("a").shown == "Up"
 
 
 @virtual()
@@ -192,7 +246,7 @@ async def test_a_listing_that_leaves_out_what_is_there_is_told_as_such(w: World)
     found = await scan(w.tree, w.member("a"))
     assert "are there, such as lab/f0" in found.shrunk
     # a person who believes it all the same loses nothing
-    assert (await scan(w.tree, w.member("a"), believe=True)).vanished == 0
+    assert (await scan(w.tree, w.member("a"), believe=found.lacking)).vanished == 0
     assert await w.states("f000") == "a:Whole b:Whole"
 
 

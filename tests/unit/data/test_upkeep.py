@@ -12,7 +12,7 @@ from cloudmesh.data.catalog.journal import JOURNAL, SNAPSHOT
 from cloudmesh.data.config import AccessRule, AuthConfig
 from cloudmesh.data.gateway import service
 from cloudmesh.data.mesh import MARKER
-from cloudmesh.engine.errors import Transient
+from cloudmesh.engine.errors import Conflict, Transient
 
 
 def summary(served: Served) -> Any:
@@ -96,15 +96,16 @@ def test_what_keeps_a_catalogue_from_being_thrown_away(tmp_path: Path) -> None:
     with Served(tmp_path, auth=auth) as served:
         served.vdir().write("f", b"1")
         for target in ("rebuild", "snapshot", "believe"):
-            body = {"directory": "lab", "store": "one"}
+            body = {"directory": "lab", "store": "one", "seen": "1-a"}
             assert served.ask("POST", f"/v1/{target}", body, user="").status == 401
             # who may not change all of it may not do this to it
             headers = {"Authorization": basic("bob")}
             assert served.ask("POST", f"/v1/{target}", body, headers=headers).status == 403
         for body in ({}, {"directory": "other"}, {"directory": None}):
             assert served.ask("POST", "/v1/rebuild", body).problem == (400, "InvalidRequest")
-        assert served.ask("POST", "/v1/believe", {"store": "one"}).problem[0] == 404
-        assert served.ask("POST", "/v1/believe", {}).problem[0] == 400
+        assert served.ask("POST", "/v1/believe", {"store": "one", "seen": "1-a"}).problem[0] == 404
+        for body in ({}, {"store": "one"}, {"store": "one", "seen": 3}):
+            assert served.ask("POST", "/v1/believe", body).problem[0] == 400
 
         async def down(*_: object) -> None:
             raise Transient("away")
@@ -139,7 +140,10 @@ def test_a_listing_is_believed_by_a_person(tmp_path: Path) -> None:
         (store,) = until(lambda: [s for s in summary(served)["stores"] if s["state"] == "Suspicious"])
         assert store["message"].startswith("SuspiciousShrink: its listing lacks 15 of 20 objects")
         assert vdir.read("f19") == b"19"
-        assert vdir.believe("one") == {"store": "one"}
+        with pytest.raises(Conflict, match=r"by now it is something else .* lacks 15 of 20"):
+            vdir.believe("one", "14-abcdef")
+        word = store["message"].partition("--seen ")[2].partition("`")[0]
+        assert vdir.believe("one", word) == {"store": "one"}
         until(lambda: summary(served)["stores"][0]["state"] == "Up")
         assert served.ask("GET", "/v1/where/f0").json["copies"][0]["state"] == "Missing"
 

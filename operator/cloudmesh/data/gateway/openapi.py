@@ -161,6 +161,7 @@ SCHEMAS: dict[str, Any] = {
     "Rebuild": _object(["directory"], directory=_TEXT),
     "Rebuilding": _object(["directory", "state"], directory=_TEXT, state={"enum": ["Rebuilding"]}),
     "Store": _object(["store"], store=_TEXT),
+    "Believed": _object(["store", "seen"], store=_TEXT, seen=_TEXT),
     "Problem": _object(
         ["type", "title", "status", "reason", "detail"],
         type=_TEXT, title=_TEXT, status={"type": "integer"}, reason=_TEXT, detail=_TEXT,
@@ -337,7 +338,7 @@ def document(name: str) -> dict[str, Any]:
             "/v1/believe": {
                 "post": _operation(
                     "believe", "Believes a store's listing that lacks over a fifth of what is on record",
-                    {"202": _json("Store", "It will be looked at.")}, body=_body("Store"),
+                    {"202": _json("Store", "It will be looked at.")}, body=_body("Believed"),
                 )
             },
             "/v1/cost": {"get": _operation("cost", "What all of it costs", {"200": _json("Cost", "By store.")})},

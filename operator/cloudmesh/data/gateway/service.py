@@ -164,9 +164,9 @@ class Gateway:
         """
         return await self.journal.snapshot(), self.journal.snapshot_at
 
-    def believe(self, store: str) -> None:
-        """What a store's listing lacks is gone; see `Following.believe`."""
-        self.following.believe(store)
+    def believe(self, store: str, seen: str) -> None:
+        """What a store's listing was seen to lack is gone; see `Following.believe`."""
+        self.following.believe(store, seen)
 
     async def rebuild(self) -> None:
         """Throws the catalogue away and begins to make it anew of what the stores hold; the doors are shut meanwhile.

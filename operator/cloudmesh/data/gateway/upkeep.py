@@ -22,8 +22,8 @@ class Keeper(Protocol):
     async def rebuild(self) -> None:
         """Throws the catalogue away and begins to make it anew."""
 
-    def believe(self, store: str) -> None:
-        """What a store's listing lacks is gone."""
+    def believe(self, store: str, seen: str) -> None:
+        """What a store's listing was seen to lack is gone; `seen` is the word for it in the store's message."""
 
 
 class Upkeep:
@@ -70,8 +70,8 @@ class Upkeep:
         """Believes a listing."""
         body = await reading.json_of(request)
         self._check(user)
-        store = body.get("store")
-        if not isinstance(store, str):
-            raise InvalidRequest('the body must be like {"store": "nas"}')
-        self._keeper.believe(store)
+        store, seen = body.get("store"), body.get("seen")
+        if not isinstance(store, str) or not isinstance(seen, str):
+            raise InvalidRequest('the body must be like {"store": "nas", "seen": "812-3fa9c2"}, as its message says')
+        self._keeper.believe(store, seen)
         return web.json_response({"store": store}, status=202)
