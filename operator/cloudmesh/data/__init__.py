@@ -11,10 +11,11 @@ The operator's side makes a gateway for each directory and asks it how it does; 
 | `config`, `model`, `errors`, `names` | what both sides speak of: configuration, entries and copies, paths and keys |
 | `gateway` | one process: its doors, who is let in, and what goes on in the background |
 | `tree`, `writer`, `upload`, `memory` | the directory: looking, reading, changing; a write, its streams, its memory |
-| `content`, `aiming`, `room` | of a write: its beginning, kept in case a store fails; its keys; how much of its stores |
+| `content`, `aiming`, `room` | of a write: its beginning, kept if a store fails; its keys; its part of stores |
 | `placement`, `plan`, `balance` | pure: which stores a file belongs in, what the mover does next, what evens stores |
+| `moving` | pure: which tags or which path bring a file to another rule |
 | `plugins` | placements of somebody else's |
-| `prices`, `money`, `allowance` | what stores cost, what files cost, and who may still spend it |
+| `prices`, `money`, `allowance`, `affording` | what stores cost, what files cost, and who may still spend it |
 | `quote`, `approval` | pure: what another placement takes, and what of a change waits for somebody to approve it |
 | `mover`, `recovery` | carries the plan out; ends what a crash left open |
 | `leisure`, `settling` | what isn't urgent, one after the other: objects get the names of their files |

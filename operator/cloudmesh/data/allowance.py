@@ -49,6 +49,7 @@ class Grant:
         files: Files that it adds.
         rate: Nano-units that a GiB of the new content costs a month, on all stores together.
         saved: Nano-units a month that go with what it replaces.
+        more: Nano-units a month that it costs beside.
         base: What there was in all when it began.
         ended: What all writes before had taken that had ended by then.
         unsure: Some were just being counted then: they may be in both.
@@ -62,6 +63,7 @@ class Grant:
     files: int = 0
     rate: int = 0
     saved: int = 0
+    more: int = 0
     base: Taken = field(default_factory=Taken)
     ended: Taken = field(default_factory=Taken)
     unsure: bool = False
@@ -72,7 +74,7 @@ class Grant:
     @property
     def taken(self) -> Taken:
         """By what the directory grows."""
-        nanos = -(-self.rate * self.size // GIB) - self.saved
+        nanos = -(-self.rate * self.size // GIB) - self.saved + self.more
         return Taken(self.files, max(0, self.size - self.old), max(0, nanos))
 
     async def grow(self, size: int) -> None:
@@ -155,6 +157,16 @@ class Allowance:
             Full: There is no room.
         """
         return await self._granted(Grant(self, files=files, size=size, late=late))
+
+    async def spend(self, nanos: int) -> Grant:
+        """A part for copies of what is there already, by what they cost more a month.
+
+        Raises:
+            OverBudget: There is no money.
+        """
+        if nanos <= 0 or self.config().max_monthly_nanos is None:
+            return Grant(self)
+        return await self._granted(Grant(self, more=nanos))
 
     async def _granted(self, made: Grant) -> Grant:
         if not self.limited:

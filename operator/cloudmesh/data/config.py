@@ -366,6 +366,8 @@ class Summary(msgspec.Struct, frozen=True, rename="camel"):
     """The catalogue is gone, as `ending` asks for."""
     strangers: int = 0
     """Objects of others below its prefixes that `emptying` leaves there."""
+    unaffordable: int = 0
+    """Files some of whose copies wait, since they would cost more than `max_monthly_nanos`."""
     never_written: str = ""
     """Rules by which no write can be acknowledged, since their stores are weak."""
     troubles: str = ""

@@ -11,6 +11,7 @@ import contextlib
 import logging
 from dataclasses import replace
 
+from cloudmesh.data.affording import Affording
 from cloudmesh.data.balance import fill, uneven
 from cloudmesh.data.copying import Copying
 from cloudmesh.data.hands import Hands
@@ -69,6 +70,7 @@ class Mover:
         self._verifying = Verifying(self._hands)
         self._settling = Settling(tree)
         self._stirred = asyncio.Event()
+        self.affording = Affording(tree.mesh, tree.writer.allowance)
         self.leisure = Leisure(self._settle_or_shift)
         self.done = self._hands.done
 
@@ -149,16 +151,17 @@ class Mover:
             work = await self._counted(work)
         if self._is_kept(work, aged) and not is_kept_well(work, self._mesh.views()):
             work = replace(work, was=await self._hands.was(work))
-        todo = self._planned(work, aged)
+        todo, chosen = self._planned(work, aged)
         self._mesh.missed(work.entry.id)
         again, failures = False, []
-        for action in todo.actions:
-            try:
-                again |= await self._act(work, action)
-            except CloudmeshError as error:
-                failures.append(error)
-                self._mesh.missed(work.entry.id)
-                log.warning("%s of %s failed: %s", action, work.where, error)
+        async with self.affording.paid(work, todo, chosen, now) as todo:
+            for action in todo.actions:
+                try:
+                    again |= await self._act(work, action)
+                except CloudmeshError as error:
+                    failures.append(error)
+                    self._mesh.missed(work.entry.id)
+                    log.warning("%s of %s failed: %s", action, work.where, error)
         self.done.failed += len(failures)
         self._mesh.missed(work.entry.id)
         due = now + FAILED_AGAIN if failures else now if again else todo.due
@@ -176,7 +179,7 @@ class Mover:
         """Whether it is a file in the trash that can still be restored."""
         return bool(work.trashed) and work.entry.kind == "File" and now < ends_at(work, self._mesh.config)
 
-    def _planned(self, work: Work, now: int) -> Plan:
+    def _planned(self, work: Work, now: int) -> tuple[Plan, Chosen]:
         config, views = self._mesh.config, self._mesh.views()
         holding = frozenset(c.store for c in work.copies if c.state == "Whole" and c.version == work.entry.version)
         own: dict[str, str] = {}
@@ -184,7 +187,8 @@ class Mover:
             for member in (self._mesh.members.get(name) for name in holding):
                 if member is not None and is_cheap(member, work.entry.size) and (key := own_key(member, work.path)):
                     own[member.name] = key
-        return plan(work, self._chosen(work, holding, now), views, config, now, own)
+        chosen = self._chosen(work, holding, now)
+        return plan(work, chosen, views, config, now, own), chosen
 
     def _chosen(self, work: Work, holding: frozenset[str], now: int) -> Chosen:
         """Where a file belongs: one of the tree where its rule says, one in the trash where it lies, as long as it is
@@ -210,7 +214,7 @@ class Mover:
             return
         work, now = Work(located.entry, located.path, located.copies, 0, 0), self._tree.now()
         self._mesh.count((await self._catalog.totals()).stores)
-        todo = self._planned(work, now)
+        todo, _ = self._planned(work, now)
         if todo.actions:
             return
         for store, key in todo.settles:
@@ -218,7 +222,10 @@ class Mover:
                 self.done.settled += 1
         if todo.shift is not None:
             sources = readable(work, {view.config.name: view for view in self._mesh.views()})
-            await self._copying.write(work, Write(todo.shift.target, tuple(copy.store for copy in sources)))
+            async with self.affording.moved(work, todo.shift.source, todo.shift.target) as may:
+                if not may:
+                    return
+                await self._copying.write(work, Write(todo.shift.target, tuple(copy.store for copy in sources)))
             await self._catalog.looked(entry_id, work.entry.version, now)
             self.stir()
             self.done.shifted += 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
-import msgspec
 import pytest
 from tests.unit.data.virtual import virtual
 
@@ -125,18 +125,56 @@ async def test_copies_that_cant_be_made_now_count_at_the_dearest(w: World) -> No
     await w.put("f", b"x" * 160)
 
 
-@virtual([store("a", 1), store("b", 1)], rules=rule(copies=2), max_monthly_nanos=1000)
+@virtual([store("a", 1), store("b", 1), store("c", 1)], rules=rule(copies=2), max_monthly_nanos=1000)
 async def test_repair_goes_on_over_the_limit(w: World) -> None:
-    w.faults.down.add("b")
-    await asyncio.sleep(90)
     await w.put("f", b"x" * 500)
-    w.mesh.config = msgspec.structs.replace(w.mesh.config, max_monthly_nanos=600)
-    w.faults.down.clear()
-    await w.back()
-    await w.settle()
-    assert w.holders(b"x" * 500) == "ab"
+    await w.use(max_monthly_nanos=600)
+    # a copy that is lost is made again, and one whose store is given up elsewhere
+    w.lose("b", "f")
     with pytest.raises(OverBudget):
         await w.put("g", b"y")
+    await w.catalog.put_copies([replace((await w.copies("f"))["b"], state="Missing")], due=w.now())
+    w.mover.stir()
+    await w.settle()
+    assert w.holders(b"x" * 500) == "ab"
+    w.faults.down.add("b")
+    await asyncio.sleep(3600)
+    assert w.holders(b"x" * 500) == "abc"
+
+
+@virtual([store("a", 1), store("b", 1), store("c", 1)], rules=rule(copies=1), max_monthly_nanos=2500)
+async def test_a_change_of_rules_copies_no_more_than_there_is_money_for(w: World) -> None:
+    for n in range(10):
+        await w.put(f"f{n}", bytes([n]) * 100)
+    await w.use(rules=rule(copies=3))
+    await asyncio.sleep(600)
+    totals = await w.catalog.totals()
+    assert sum(size for _, size in totals.stores.values()) in (2400, 2500)
+    assert w.mover.affording.waiting > 0
+    # what is needed at least is made whatever it costs
+    await w.use(rules=rule(copies=3, min_copies=2))
+    await asyncio.sleep(600)
+    counted = [len([c for c in (await w.copies(f"f{n}")).values() if c.state == "Whole"]) for n in range(10)]
+    assert min(counted) == 2
+    assert w.mover.affording.waiting > 0
+    # when it may cost more the rest follows
+    await w.use(max_monthly_nanos=3000)
+    await w.settle()
+    assert [size for _, size in (await w.catalog.totals()).stores.values()] == [1000, 1000, 1000]
+    assert w.mover.affording.waiting == 0
+
+
+@virtual([store("a", 5), store("b", 1), store("c", 9)], rules=rule(copies=1), max_monthly_nanos=5000)
+async def test_what_costs_less_elsewhere_moves_however_little_money_is_left(w: World) -> None:
+    await w.put("f", b"x" * 1000)
+    await w.use(rules=rule(copies=1, only=("c",)))
+    await asyncio.sleep(600)
+    assert w.holders(b"x" * 1000) == "a"
+    assert w.mover.affording.waiting == 1
+    await w.use(rules=rule(copies=1, only=("b",)))
+    await w.settle()
+    assert w.holders(b"x" * 1000) == "b"
+    assert w.mover.affording.waiting == 0
 
 
 # -- what stores have room for, while nobody knows how much comes

@@ -72,6 +72,16 @@ async def test_the_limit_goes_to_the_gateway_and_is_told(s: Scene) -> None:
             " goes on, nothing is deleted"
         )
         assert s.condition("Stalled")[0] == "True"
+        tells(s, stores=stores(("aws", 10, 40 * NANO)), monthly_nanos=40 * NANO, unaffordable=3)
+        await s.settle(30)
+        assert s.condition("WithinBudget") == s.condition()
+        assert s.condition()[2] == (
+            "copies that the rules ask for wait, since all would cost more than 40.5 USD a month, the `maxMonthlyCost`:"
+            " let it cost more, or ask for fewer copies"
+        )
+        tells(s, unaffordable=0)
+        await s.settle(30)
+        assert s.condition("WithinBudget")[:2] == ("True", "AsSpecified")
         s.directory()
         await s.settle(30)
         assert s.config().max_monthly_nanos is None

@@ -485,6 +485,7 @@ class Gateway:
             corrupted=totals.states.get("Corrupt", 0), stores=tuple(stores),
             entries=totals.files + totals.directories, snapshot_at=self.journal.snapshot_at,
             under_replicated=self.census.counted.under_replicated, unreachable=self.census.counted.unreachable,
+            unaffordable=self.mover.affording.waiting,
             never_written=never_written(self.mesh.config.rules, self.mesh.views()),
             troubles=self.troubles(), clock_ahead_ms=self.mesh.ahead_ms(),
             emptied=self.emptying is not None and self.emptying.done and (self.left or not self.catalog.shared),
