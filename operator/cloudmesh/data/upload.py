@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cloudmesh.data import names
+from cloudmesh.data.content import SMALL
 from cloudmesh.data.errors import Changed, Full
 from cloudmesh.data.mesh import Member
 from cloudmesh.data.model import Copy, Intent, Target
@@ -64,34 +65,85 @@ class SourceFailed(Exception):
     """The content ended before its end; what was the reason is the cause."""
 
 
+Item = bytes | BaseException | None
+"""A chunk, why there are no more, or the end."""
+
+
+class Later:
+    """Work that begins after some time, unless it is cancelled before.
+
+    Args:
+        seconds: How long.
+        work: What begins.
+    """
+
+    def __init__(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._work = work
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin)
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._work())
+
+    def cancel(self) -> None:
+        """Ends it."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+
 class _Lane:
-    """The way to one store."""
+    """The way to one store.
+
+    Args:
+        member: The store.
+        target: Where in it.
+        write: Writes there.
+        small: The store is asked when all of the content is there, which then needs no queue.
+    """
 
     def __init__(
-        self, member: Member, target: Target, write: Callable[[AsyncIterator[bytes]], Coroutine[Any, Any, Object]]
+        self,
+        member: Member,
+        target: Target,
+        write: Callable[[AsyncIterator[bytes]], Coroutine[Any, Any, Object]],
+        *,
+        small: bool,
     ) -> None:
         self.member = member
         self.target = target
-        self.queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(AHEAD)
-        self.task: asyncio.Task[Object] = asyncio.create_task(write(self.chunks()))
+        self._write = write
+        self._items: list[Item] = []
+        self._queue: asyncio.Queue[Item] | None = None if small else asyncio.Queue(AHEAD)
+        self.task = None if small else asyncio.create_task(write(self._chunks()))
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def _chunks(self) -> AsyncIterator[bytes]:
         while True:
-            item = await self.queue.get()
+            item = self._items.pop(0) if self._queue is None else await self._queue.get()
             if item is None:
                 return
             if isinstance(item, BaseException):
                 raise item
             yield item
 
-    async def put(self, item: bytes | BaseException | None) -> bool:
+    @property
+    def full(self) -> bool:
+        """Whether whoever hands on has to wait."""
+        return self._queue is not None and self._queue.full()
+
+    async def put(self, item: Item) -> bool:
         """Hands a chunk on; False if the store has ended or stalled."""
+        if self._queue is None or self.task is None:
+            self._items.append(item)
+            if not isinstance(item, bytes):
+                self.task = asyncio.create_task(self._write(self._chunks()))
+            return True
         if self.task.done():
             return False
-        if not self.queue.full():
-            self.queue.put_nowait(item)
+        if not self._queue.full():
+            self._queue.put_nowait(item)
             return True
-        putting = asyncio.ensure_future(self.queue.put(item))
+        putting = asyncio.ensure_future(self._queue.put(item))
         await asyncio.wait({putting, self.task}, timeout=STALL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if putting.done():
             return True
@@ -145,11 +197,11 @@ async def upload(
         raise SourceFailed(str(error)) from error
     await _spread(going, None)
     for lane in lanes:
-        if lane not in going and lane not in full:
+        if lane not in going and lane not in full and lane.task is not None:
             lane.task.cancel()
     outcome = Outcome(size, digest.hexdigest())
     try:
-        results = await _ends([lane.task for lane in lanes])
+        results = await _ends([lane.task for lane in lanes if lane.task is not None])
     except asyncio.CancelledError:
         await _abort(lanes)
         raise
@@ -178,7 +230,7 @@ def _lane(intent: Intent, member: Member, target: Target) -> _Lane:
             attributes=attributes_of(intent, member, target.key) if info.attributes else None,
         )
 
-    return _Lane(member, target, write)
+    return _Lane(member, target, write, small=0 <= intent.size <= SMALL)
 
 
 async def _fill(lanes: Sequence[_Lane], room: Callable[[Member, int], None], size: int) -> set[_Lane]:
@@ -194,7 +246,7 @@ async def _fill(lanes: Sequence[_Lane], room: Callable[[Member, int], None], siz
 
 
 async def _spread(lanes: Sequence[_Lane], chunk: bytes | None) -> list[bool]:
-    if all(not lane.queue.full() for lane in lanes):
+    if not any(lane.full for lane in lanes):
         return [await lane.put(chunk) for lane in lanes]
     return list(await asyncio.gather(*(lane.put(chunk) for lane in lanes)))
 
@@ -235,10 +287,11 @@ def _heed(task: asyncio.Task[Object]) -> None:
 
 
 async def _abort(lanes: Sequence[_Lane]) -> None:
-    for lane in lanes:
-        lane.task.add_done_callback(_heed)
+    tasks = [lane.task for lane in lanes if lane.task is not None]
+    for task in tasks:
+        task.add_done_callback(_heed)
     with contextlib.suppress(asyncio.CancelledError):
-        await _ended([lane.task for lane in lanes])
+        await _ended(tasks)
 
 
 async def _settle(outcome: Outcome, intent: Intent, lane: _Lane, result: Object | BaseException, now: int) -> None:

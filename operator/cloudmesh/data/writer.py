@@ -22,7 +22,7 @@ from cloudmesh.data.model import MICROS, TRASH, Copy, Entry, Intent, Target, lin
 from cloudmesh.data.placement import Chosen, Facts, choose, counts, weakness
 from cloudmesh.data.plan import SETTLE_AFTER
 from cloudmesh.data.room import Room
-from cloudmesh.data.upload import Outcome, SourceFailed, upload
+from cloudmesh.data.upload import Later, Outcome, SourceFailed, upload
 from cloudmesh.engine.errors import CloudmeshError, Conflict, InvalidRequest, Transient
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 LEASE = 60 * MICROS
 """An upload that isn't renewed for so long is somebody's who died."""
 STAT_SECONDS = 10.0
+SOON = 30 * MICROS
+"""The mover looks by itself as often."""
 WAITS = (0.0, 0.05, 0.2, 0.5)
 """Seconds between tries to begin a write."""
 PLAIN = ("", "application/octet-stream")
@@ -114,7 +116,9 @@ class Writer:
         clean = own_path(path)
         lock = self._writing.setdefault(clean, asyncio.Lock())
         try:
-            async with asyncio.timeout(WAIT_SECONDS):
+            # one that nobody has or waits for needs no clock
+            taken = lock.locked() or getattr(lock, "_waiters", None)
+            async with asyncio.timeout(WAIT_SECONDS) if taken else contextlib.nullcontext():
                 await lock.acquire()
         except TimeoutError:
             raise Conflict(f"'{clean}' is being written by somebody else: try again") from None
@@ -190,7 +194,7 @@ class Writer:
             except KeyError as error:
                 raise Conflict(f"store {error} was just taken out of the directory: try again") from None
             # a copy may hold the content of a write that failed, under a version that must never mean another one
-            dead = [i.version for i in await self.catalog.intents(until=0) if i.entry == entry_id]
+            dead = [i.version for i in await self.catalog.intents(until=0) if i.entry == entry_id] if old else []
             aside = [thing.entry.version for thing in await self.catalog.versions(entry_id, over=True)] if old else []
             version = max([old.version, *(copy.version for copy in held.values()), *dead, *aside]) + 1 if old else 1
             intent = Intent(
@@ -215,7 +219,7 @@ class Writer:
         return self.config.rules, self.config.stores, tuple(member.name for member in self.mesh.up())
 
     async def _put(self, begun: _Begun, chunks: AsyncIterable[bytes]) -> Entry:
-        renewing = asyncio.create_task(self._renew(begun.intent.id))
+        renewing = Later(LEASE / MICROS / 3, lambda: self._renew(begun.intent.id))
         spare = begun.old.size if begun.old is not None and not begun.beside else 0
         room, content = Room(begun.intent.size, spare, begun.whole), Kept(chunks)
         try:
@@ -341,6 +345,7 @@ class Writer:
                 # nothing of the old content may be left either: the intent stays, and its recovery looks again
                 raise _Undecided(str(error)) from error
         missing = len(outcome.whole) < chosen.rule.copies or bool(outcome.failed) or bool(outcome.unknown)
+        due = self._due(begun, outcome.whole, work=missing or begun.leaves)
         try:
             async with self.allowance.counting(begun.grant) as check:
                 entry = await self.catalog.commit_put(
@@ -349,7 +354,7 @@ class Writer:
                     sha256=outcome.sha256,
                     whole=outcome.whole,
                     failed=outcome.failed | outcome.unknown,
-                    due=self._due(begun, outcome.whole, work=missing or begun.leaves),
+                    due=due,
                     keep=bool(self.config.versions),
                     check=check if enough else None,
                 )
@@ -358,7 +363,9 @@ class Writer:
             await self._taken_back(begun, outcome, error)
             raise
         self.mesh.missed(intent.entry)
-        self._stir()
+        if begun.old is not None or entry.parent == TRASH or 0 < due < self.now() + SOON:
+            # else the mover has nothing to do with it before it looks by itself
+            self._stir()
         if entry.parent == TRASH:
             raise Changed(
                 f"'{intent.name}' was deleted while it was written: the new content is in the trash, from where it can"
@@ -465,8 +472,8 @@ class Writer:
 
     async def _renew(self, intent_id: str) -> None:
         while True:
-            await asyncio.sleep(LEASE / MICROS / 3)
             await self.catalog.renew(intent_id, self.now() + LEASE)
+            await asyncio.sleep(LEASE / MICROS / 3)
 
     def _not_enough(
         self, facts: Facts, holding: frozenset[str] = frozenset(), growth: int | None = None

@@ -57,13 +57,16 @@ async def pieces(request: web.Request) -> AsyncIterator[bytes]:
         await request.writer.write(CONTINUE)
         # the answer itself hasn't begun
         request.writer.output_size = 0
-    limit = request.app.get(IDLE, IDLE_SECONDS)
+    limit, content = request.app.get(IDLE, IDLE_SECONDS), request.content
     while True:
-        try:
-            async with asyncio.timeout(limit):
-                piece = await request.content.readany()
-        except TimeoutError:
-            raise Silent(f"nothing came for {limit:g} s") from None
+        # what is there already needs no clock
+        piece = content.read_nowait()
+        if not piece and not content.at_eof():
+            try:
+                async with asyncio.timeout(limit):
+                    piece = await content.readany()
+            except TimeoutError:
+                raise Silent(f"nothing came for {limit:g} s") from None
         if not piece:
             return
         yield piece
