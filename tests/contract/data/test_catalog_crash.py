@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudmesh.data.catalog import sqlite_tree
+from cloudmesh.data.catalog import sql_tree
 from cloudmesh.data.catalog.ports import Catalog
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.model import Copy, Intent, Target
@@ -23,11 +23,11 @@ from cloudmesh.testing.catalogs.case import Bench, Harness
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from cloudmesh.data.catalog import sqlite_tree
+from cloudmesh.data.catalog import sql_tree
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.model import Copy, Intent, Target
 
-sqlite_tree.VISIT = 5  # moves of directories go on in the background, and are cut in two as well
+sql_tree.VISIT = 5  # moves of directories go on in the background, and are cut in two as well
 
 async def worker(catalog, run, number):
     done = 0
@@ -222,7 +222,7 @@ async def test_a_caller_that_gave_up_doesn_t_disturb_the_others(tmp_path: Path) 
 
 
 async def test_a_call_of_wake_isn_t_shared_with_what_was_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_tree, "VISIT", 3)
+    monkeypatch.setattr(sql_tree, "VISIT", 3)
     bench = Bench(Plain(tmp_path))
     await bench.open()
     for number in range(40):
@@ -237,7 +237,7 @@ async def test_a_call_of_wake_isn_t_shared_with_what_was_left(tmp_path: Path, mo
     catalog = bench.catalog
     assert isinstance(catalog, SqliteCatalog)
     # what a process that ended had left is done after the next start
-    await catalog._write(lambda db: sqlite_tree.begin_wake(db, "", 3) and None)
+    await catalog._write(lambda db: sql_tree.begin_wake(db, "", 3) and None)
     await bench.open()
     await bench.settled()
     assert {work.due for work in await bench.catalog.work(9)} == {3}

@@ -23,11 +23,11 @@ from cloudmesh.engine.errors import Conflict, InvalidRequest, Transient
 
 WRITER = """
 import asyncio, sys
-from cloudmesh.data.catalog import sqlite_tree
+from cloudmesh.data.catalog import sql_tree
 from cloudmesh.data.catalog.postgres import PostgresCatalog
 from tests.contract.data.test_catalog_postgres_crash import work
 
-sqlite_tree.VISIT = 5  # moves of directories go on in the background, and are cut in two as well
+sql_tree.VISIT = 5  # moves of directories go on in the background, and are cut in two as well
 
 async def main(uri, schema, run):
     catalog = PostgresCatalog(uri, schema)

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.property.data.catalog_model import Model, Node, Open
 from tests.testbed.postgres import Postgres, postgres
 
-from cloudmesh.data.catalog import sqlite_tree
+from cloudmesh.data.catalog import sql_tree
 from cloudmesh.data.catalog.postgres import PostgresCatalog
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.model import ROOT, TRASH, Copy, Intent, Target
@@ -40,9 +40,9 @@ class CatalogMachine(RuleBasedStateMachine):
         self.model = Model()
         self.now = 1_000_000
         self.number = 0
-        self.visit = sqlite_tree.VISIT
+        self.visit = sql_tree.VISIT
         # so few at once that moves of small directories are followed up in the background
-        sqlite_tree.VISIT = FEW
+        sql_tree.VISIT = FEW
         self._open()
 
     def _make(self) -> SqliteCatalog | PostgresCatalog:
@@ -58,7 +58,7 @@ class CatalogMachine(RuleBasedStateMachine):
         finally:
             self._do(self.catalog.close())
             self.loop.close()
-            sqlite_tree.VISIT = self.visit
+            sql_tree.VISIT = self.visit
             self._gone()
 
     def _gone(self) -> None:

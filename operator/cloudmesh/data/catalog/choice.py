@@ -7,11 +7,12 @@ from pathlib import Path
 from cloudmesh.data.catalog.address import address
 from cloudmesh.data.catalog.postgres import PostgresCatalog
 from cloudmesh.data.catalog.postgres_schema import schema_of
+from cloudmesh.data.catalog.sql import SqlCatalog
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.config import DirectoryConfig
 
 
-def catalog_of(config: DirectoryConfig, folder: Path) -> SqliteCatalog:
+def catalog_of(config: DirectoryConfig, folder: Path) -> SqlCatalog:
     """The catalogue of a directory, to be opened.
 
     Args:

@@ -1,6 +1,6 @@
 """The catalogue in a PostgreSQL database, for several gateways and movers at once.
 
-It runs the statements of the SQLite catalogue; what several processes need is here: leases of what is looked at, and of
+It runs the statements of `SqlCatalog`; what several processes need is here: leases of what is looked at, and of
 what only one may do. All changes come one after the other, so that the journal's numbers have no gaps and its order is
 that of the changes.
 """
@@ -10,17 +10,16 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Final, TypeVar, cast
 
 from cloudmesh.data.catalog import postgres_fast as fast
-from cloudmesh.data.catalog import sqlite_files as files
-from cloudmesh.data.catalog import sqlite_read as read
-from cloudmesh.data.catalog import sqlite_tree as tree
+from cloudmesh.data.catalog import sql_files as files
+from cloudmesh.data.catalog import sql_read as read
+from cloudmesh.data.catalog import sql_tree as tree
 from cloudmesh.data.catalog.ports import ANY, Check
 from cloudmesh.data.catalog.postgres_schema import EMPTIED, make_root, prepare
 from cloudmesh.data.catalog.postgres_threads import Act, Connection, Link, Readers, Writer
-from cloudmesh.data.catalog.sqlite import SqliteCatalog, micros
+from cloudmesh.data.catalog.sql import SqlCatalog, micros
 from cloudmesh.data.model import MICROS, ROOT, Copy, Entry, Intent, Trashed, Work
 from cloudmesh.engine.errors import Transient
 
@@ -31,7 +30,7 @@ NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 """By the database's clock, which all processes have in common."""
 
 
-class PostgresCatalog(SqliteCatalog):
+class PostgresCatalog(SqlCatalog):
     """A catalogue in a schema of a database, to be opened before use.
 
     Args:
@@ -42,7 +41,7 @@ class PostgresCatalog(SqliteCatalog):
     """
 
     def __init__(self, uri: str, schema: str, *, clock: Callable[[], int] = micros, readers: int = 4) -> None:
-        super().__init__(Path(schema), clock=clock, readers=readers)
+        super().__init__(clock=clock, readers=readers)
         self.schema = schema
         self._link = Link(uri, schema, lambda db: prepare(db, schema, self._clock()))
         self._holder = secrets.token_hex(8)

@@ -1,7 +1,7 @@
 """The plain case of a new file in few statements, since each costs a way to the database and back.
 
 Only what surely ends well is done here: the file is new, its directory is there, nobody else is about it. In any other
-case nothing is changed, and the statements of the SQLite catalogue tell what is the matter.
+case nothing is changed, and the statements of `sql_files` tell what is the matter.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from cloudmesh.data.catalog import records
-from cloudmesh.data.catalog.sqlite_read import Row, dumps, loads, parts_of
+from cloudmesh.data.catalog.sql_read import Row, dumps, loads, parts_of
 from cloudmesh.data.errors import InvalidName
 from cloudmesh.data.model import ROOT, TRASH, Copy, Entry, Intent
 

@@ -26,7 +26,7 @@ from psycopg.types.string import StrDumper
 
 from cloudmesh.data.catalog.postgres_fast import OTHERWISE, Steps
 from cloudmesh.data.catalog.postgres_schema import lock_of
-from cloudmesh.data.catalog.sqlite_read import DB
+from cloudmesh.data.catalog.sql_read import DB
 from cloudmesh.data.catalog.sqlite_threads import Job, tell
 from cloudmesh.data.errors import InvalidName
 from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient

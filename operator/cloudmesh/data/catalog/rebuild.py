@@ -20,7 +20,7 @@ from cloudmesh.data.borders import Borders
 from cloudmesh.data.catalog.journal import JOURNAL, SNAPSHOT, number
 from cloudmesh.data.catalog.ports import Catalog, Record
 from cloudmesh.data.catalog.records import lines
-from cloudmesh.data.catalog.sqlite_tree import new_id
+from cloudmesh.data.catalog.sql_tree import new_id
 from cloudmesh.data.catalog.workspace import Held, Node, Workspace
 from cloudmesh.data.errors import InvalidName
 from cloudmesh.data.mesh import HIDDEN, KEPT

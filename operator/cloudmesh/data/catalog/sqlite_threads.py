@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cloudmesh.data.catalog.schema import connect
-from cloudmesh.data.catalog.sqlite_read import DB
+from cloudmesh.data.catalog.sql_read import DB
 from cloudmesh.engine.errors import Conflict, Transient
 
 T = TypeVar("T")

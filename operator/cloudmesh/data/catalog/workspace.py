@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloudmesh.data.catalog.ports import Record
-from cloudmesh.data.catalog.sqlite_tree import new_id
+from cloudmesh.data.catalog.sql_tree import new_id
 from cloudmesh.data.model import OVER, ROOT, TRASH, Copy, Entry, Trashed
 
 PAGE: Final = 1000

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudmesh.data.catalog import sqlite_read as read
+from cloudmesh.data.catalog import sql_read as read
 from cloudmesh.data.catalog.ports import Located
 from cloudmesh.data.model import link_of
 from cloudmesh.engine.errors import CloudmeshError

@@ -17,7 +17,7 @@ from unittest import mock
 import msgspec
 
 from cloudmesh.data import links
-from cloudmesh.data.catalog import sqlite_read as read
+from cloudmesh.data.catalog import sql_read as read
 from cloudmesh.data.catalog.ports import ABSENT, ANY
 from cloudmesh.data.config import Match, PlacementRule
 from cloudmesh.data.errors import Exists, Missing

@@ -1,4 +1,4 @@
-"""What is read from the SQLite catalogue: functions of a connection, all within the caller's transaction."""
+"""What is read from a catalogue in SQL: functions of a connection, all within the caller's transaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes of the tree in the SQLite catalogue: functions of a connection, each within the caller's transaction."""
+"""Changes of the tree in a catalogue in SQL: functions of a connection, each within the caller's transaction."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from cloudmesh.data.catalog import records
-from cloudmesh.data.catalog import sqlite_read as read
+from cloudmesh.data.catalog import sql_read as read
 from cloudmesh.data.catalog.ports import ANY, Check
-from cloudmesh.data.catalog.sqlite_read import DB, Row, dumps, parts_of, to_entry
+from cloudmesh.data.catalog.sql_read import DB, Row, dumps, parts_of, to_entry
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
 from cloudmesh.data.model import ROOT, TRASH, Entry
 from cloudmesh.engine.errors import Conflict

@@ -1,4 +1,4 @@
-"""Changes of files in the SQLite catalogue: intents, copies, the end of what was deleted. Functions of a connection."""
+"""Changes of files in a catalogue in SQL: intents, copies, the end of what was deleted. Functions of a connection."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from itertools import islice
 from typing import Final
 
 from cloudmesh.data.catalog import records
-from cloudmesh.data.catalog import sqlite_aside as aside
-from cloudmesh.data.catalog import sqlite_read as read
-from cloudmesh.data.catalog import sqlite_tree as tree
+from cloudmesh.data.catalog import sql_aside as aside
+from cloudmesh.data.catalog import sql_read as read
+from cloudmesh.data.catalog import sql_tree as tree
 from cloudmesh.data.catalog.ports import ANY, Check
-from cloudmesh.data.catalog.sqlite_read import DB, Row, dumps, parts_of, to_copy, to_entry
+from cloudmesh.data.catalog.sql_read import DB, Row, dumps, parts_of, to_copy, to_entry
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
 from cloudmesh.data.model import MICROS, OVER, ROOT, TRASH, Copy, Entry, Intent, Target, link_of
 from cloudmesh.engine.errors import Conflict

@@ -1,4 +1,4 @@
-"""Older contents of files in the SQLite catalogue, and objects that nobody wants: both lie in the trash; and copies
+"""Older contents of files in a catalogue in SQL, and objects that nobody wants: both lie in the trash; and copies
 that change under their entries. Functions of a connection, each within the caller's transaction."""
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Final
 
 from cloudmesh.data.catalog import records
-from cloudmesh.data.catalog import sqlite_read as read
-from cloudmesh.data.catalog import sqlite_tree as tree
-from cloudmesh.data.catalog.sqlite_read import DB
+from cloudmesh.data.catalog import sql_read as read
+from cloudmesh.data.catalog import sql_tree as tree
+from cloudmesh.data.catalog.sql_read import DB
 from cloudmesh.data.errors import Missing
 from cloudmesh.data.model import OVER, TRASH, Copy, Entry, Intent, Trashed
 from cloudmesh.engine.errors import Conflict
