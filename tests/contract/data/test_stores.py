@@ -135,7 +135,7 @@ UNTRUE: dict[str, dict[str, str]] = {
     }
 }
 """By back end, cases that fail by its own fault, and why."""
-ELSEWHERE = {"s3-moto": ("broken/", "names/random", "write/killed")}
+ELSEWHERE = {"s3-moto": ("broken/", "names/", "limits/", "close/", "write/killed")}
 """By back end, beginnings of cases that are about the store and not about the server: another server shows them."""
 
 
