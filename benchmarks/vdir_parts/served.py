@@ -25,7 +25,8 @@ from cloudmesh.data.stores.ports import Store
 from cloudmesh.data.stores.registry import StoreContext, maker
 
 USER, PASSWORD, OPERATOR, BUCKET, PREFIX = "bench", "bench", "bench-operator", "lab", "lab/"
-START_SECONDS = 90.0
+START_SECONDS = 300.0
+"""Where others load the machine, a process that is begun takes minutes."""
 ROOT = Path(__file__).parents[2]
 
 
