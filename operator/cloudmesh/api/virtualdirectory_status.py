@@ -78,6 +78,8 @@ class DirectoryQuote(Model):
     """What it costs then."""
     unpriced: Annotated[list[Word], Field(max_length=32, json_schema_extra=ATOMIC)] = Field(default_factory=list)
     """Stores that are concerned and whose price isn't known."""
+    unseen: Annotated[list[Word], Field(max_length=32, json_schema_extra=ATOMIC)] = Field(default_factory=list)
+    """Stores that didn't answer then: counted by what the catalogue has of them, and as if they took files."""
     made_at: Timestamp
     """When everything was counted."""
     expires_at: Timestamp

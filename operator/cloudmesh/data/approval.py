@@ -146,6 +146,8 @@ def figures(quote: Quote) -> dict[str, Any]:
             told[name] = amount_text(nanos)
     if quote.unpriced:
         told["unpriced"] = list(quote.unpriced)
+    if quote.unseen:
+        told["unseen"] = list(quote.unseen)
     if quote.seconds is not None:
         told["durationSeconds"] = quote.seconds
     return told
@@ -164,4 +166,6 @@ def quote_words(told: Mapping[str, Any], annotation: str) -> str:
         words += f", then {told['monthlyAfter']} {money} a month instead of {told['monthlyBefore']}"
     if told.get("unpriced"):
         words += f"; the price isn't known of {', '.join(told['unpriced'])}"
+    if told.get("unseen"):
+        words += f"; {', '.join(told['unseen'])} didn't answer and wasn't looked at"
     return f"{words}; it waits until {told['expiresAt']}: set annotation {annotation} to {told['hash']}"

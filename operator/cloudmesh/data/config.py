@@ -306,6 +306,7 @@ class Quote(msgspec.Struct, frozen=True, rename="camel"):
         after_nanos: What it costs then.
         currency: Of the amounts.
         unpriced: Stores whose price isn't known and that are concerned.
+        unseen: Stores that didn't answer then: by the catalogue, and as if they took files.
         seconds: How long it takes at the stores' limits; None where they have none.
         made_at: Microseconds.
     """
@@ -322,6 +323,7 @@ class Quote(msgspec.Struct, frozen=True, rename="camel"):
     after_nanos: int | None = 0
     currency: str = "USD"
     unpriced: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
     seconds: int | None = None
     made_at: int = 0
 

@@ -317,7 +317,10 @@ def _ready(conditions: c.Conditions, seen: Seen, quote: Mapping[str, Any] | None
         if reason == c.REASON_STORE_CLAIMED:
             conditions.ready("False", reason, _told(away), stalled=True)
         else:
-            conditions.ready("Unknown", reason, _told(away), reconciling=True)
+            # what waits can be approved all the same
+            asks = quote is not None and config is not None and config.proposal is not None
+            words = f"; {quote_words(quote, names.ANNOTATION_APPROVED_QUOTE)}" if asks and quote is not None else ""
+            conditions.ready("Unknown", reason, _told(away) + words, reconciling=True)
     elif summary.unreachable:
         # without numbers, which move: `status.unreachable` has them
         told = "files can't be read: no store that answers has a whole copy of them"

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.data.directory_scene import Scene, scene
 
 from cloudmesh.data.approval import question_of
-from cloudmesh.data.config import Quote
+from cloudmesh.data.config import Quote, StoreSummary
 from cloudmesh.data.kinds import PRICE_SHEET, VIRTUAL_DIRECTORY
 from cloudmesh.engine import SECRET
 from cloudmesh.testing import CrashPoint
@@ -93,6 +93,28 @@ async def test_a_change_waits_and_is_applied_when_its_quote_is_approved(s: Scene
         assert "quote" not in status
         assert status["approvedQuote"] == quote["hash"]
         assert status["approvedQuestion"] == quote["question"] == question_of(s.config())
+
+
+@scene
+async def test_a_change_is_approved_while_a_store_is_away(s: Scene) -> None:
+    async with s.operator():
+        await begin(s)
+        ask(s, copies=2)
+        await s.settle()
+        summary = s.gateways.known["lab-vdir"].summary
+        summary["stores"] = (StoreSummary("aws", "Up"), StoreSummary("b2", "Unknown", "no answer"))
+        counts(s, files=3, copies=3, unseen=("b2",))
+        await s.settle(20)
+        quote = s.status()["quote"]
+        assert quote["unseen"] == ["b2"]
+        status, reason, message = s.condition()
+        assert (status, reason) == ("Unknown", "StoreUnavailable")
+        assert message.startswith("b2 is Unknown: no answer; the change makes 3 copies of 3 files")
+        assert "; b2 didn't answer and wasn't looked at; it waits until" in message
+        approve(s, quote["hash"])
+        await s.settle()
+        assert [rule.copies for rule in s.config().rules] == [2]
+        assert s.config().proposal is None
 
 
 @scene

@@ -154,7 +154,8 @@ SCHEMAS: dict[str, Any] = {
     "Quote": _object(
         ["files", "copies", "bytes", "size", "removed", "currency"],
         files=_SIZE, copies=_SIZE, bytes=_SIZE, size=_TEXT, removed=_SIZE, currency=_TEXT, requests=_TEXT,
-        egress=_TEXT, monthlyBefore=_TEXT, monthlyAfter=_TEXT, unpriced=_list_of(_TEXT), durationSeconds=_SIZE,
+        egress=_TEXT, monthlyBefore=_TEXT, monthlyAfter=_TEXT, unpriced=_list_of(_TEXT), unseen=_list_of(_TEXT),
+        durationSeconds=_SIZE,
     ),
     "Nothing": {"type": "object"},
     "Snapshot": _object(["record", "at"], record=_SIZE, at=_TIME),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
@@ -135,23 +136,24 @@ class Quoting:
         return figures(await self.count(Proposal("", wanted.rules, placings)))
 
     async def count(self, proposal: Proposal) -> Quote:
-        """Counts over all files.
+        """Counts over all files by what the catalogue has of them, as if stores that are away were back.
 
         Raises:
-            Transient: A store is away, so that nobody knows where files would go.
             Conflict: Another count is under way.
         """
         if self._counting.locked():
             raise Conflict("another change is being counted: try again")
         async with self._counting:
-            if away := [member.name for member in self._mesh.members.values() if not member.up]:
-                raise Transient(f"what a change takes can't be counted while {', '.join(away)} doesn't answer")
+            views = self._mesh.views()
+            unseen = tuple(view.config.name for view in views if not view.up)
             totals = await self._tree.catalog.totals()
-            counting = Counting(proposal, self._mesh.views(), totals.stores, self._mesh.config, self._now())
+            # what is placed while they are away is placed for good only when they are back
+            views = [replace(view, up=True) for view in views]
+            counting = Counting(proposal, views, totals.stores, self._mesh.config, self._now())
             after = ""
             while page := await self._tree.catalog.walk("", after=after, limit=PAGE, copies=True):
                 for located in page:
                     counting.add(located)
                 after = page[-1].path
                 await asyncio.sleep(0)
-            return counting.quote()
+            return msgspec.structs.replace(counting.quote(), unseen=unseen)
