@@ -34,6 +34,7 @@ def test_litmus_passes_whole(clients: tuple[Path, dict[str, str]], tmp_path: Pat
         told = _run(command, env, tmp_path)
     found = re.findall(r"summary for `(\w+)': of (\d+) tests run: (\d+) passed, 0 failed", told)
     assert {name: (int(run), int(passed)) for name, run, passed in found} == {n: (c, c) for n, c in LITMUS.items()}
+    assert (sum(int(run) for _, run, _ in found), sum(int(passed) for _, _, passed in found)) == (104, 104)
     assert "WARNING" not in told, told
 
 

@@ -503,7 +503,7 @@ def test_tags_that_are_refused(served: Served, tags: dict) -> None:
     ["list/?limit=0", "list/?limit=-1", "list/?limit=1001", "list/?limit=x", "list/?limit=%C2%B2", "list/?limit=",
      "list/?recursive=yes", "trash?limit=0", "search?minSize=-1", "search?maxSize=1e3", "search?newer=yesterday",
      "search?older=9999-99-99", "search?newer=0001-01-01T00:00:00Z", "search?tags=a", "search?tags=a%3D%0A",
-     "search?minSize=99999999999999999999999"],
+     "search?minSize=99999999999999999999999", "search?pattern=*.csv", "search?q=x", "search?name=x&Under=a"],
 )  # fmt: skip
 def test_queries_that_are_refused(served: Served, query: str) -> None:
     assert served.ask("GET", f"/v1/{query}").problem == (400, "InvalidRequest")

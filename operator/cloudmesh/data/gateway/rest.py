@@ -35,6 +35,7 @@ PAGE = 1000
 PRESIGNED_SECONDS = 300
 ROUTE = r"{path:[\s\S]*}"
 _ID = re.compile("[0-9a-f]{16}")
+_SEARCHED = frozenset({"name", "under", "tags", "minSize", "maxSize", "newer", "older", "after", "limit"})
 Handler = Callable[[web.Request, User], Awaitable[web.StreamResponse]]
 
 
@@ -444,6 +445,9 @@ class Rest:
     async def search(self, request: web.Request, user: User) -> web.StreamResponse:
         """Files by name, tags, size and time."""
         query = request.query
+        if strange := sorted(set(query) - _SEARCHED):
+            # what is left out finds everything, which nobody means who misspelt it
+            raise InvalidRequest(f"a search knows no '{strange[0][:40]}': it may have {', '.join(sorted(_SEARCHED))}")
         under = names.clean_path(query.get("under", ""))
         self._door.check(user, under, "get")
         wanted = Query(
