@@ -112,13 +112,14 @@ def test_named_tests_exist() -> None:
 
 
 def test_every_promise_names_its_proof() -> None:
-    """Each row of a table with a column `proof` names a test."""
-    for page in ("guarantees", "threats"):
-        text = (ROOT / f"docs/explanation/{page}.md").read_text()
-        tables = re.findall(r"^\|.* proof \|\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
-        promises = [row for table in tables for row in table.splitlines()]
-        assert len(promises) >= 20
-        assert [row for row in promises if not NAMED_TEST.search(row)] == []
+    """Each row of the tables of guarantees.md names a test, and each of threats.md that is about what is in the way."""
+    rows = (ROOT / "docs/explanation/guarantees.md").read_text().splitlines()
+    promises = [row for row in rows if row[:2] == "| " and not row.startswith("| promise")]
+    text = (ROOT / "docs/explanation/threats.md").read_text()
+    tables = re.findall(r"^\|.* proof \|\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    threats = [row for table in tables for row in table.splitlines()]
+    assert min(len(promises), len(threats)) >= 20
+    assert [row for row in promises + threats if not NAMED_TEST.search(row)] == []
 
 
 def test_generated_reference_is_current(tmp_path: Path) -> None:
