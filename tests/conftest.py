@@ -65,6 +65,10 @@ def _wait_for_service_account(cluster: TestCluster, namespace: str, seconds: flo
             return
 
 
+_dumped: dict[object, Path] = {}
+"""Where what the cluster knew is, by the failure of a fixture in a module, or by test."""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[Any]:
     """Keep what the cluster knows when a test with a namespace fails, and name the folder in the failure."""
@@ -72,7 +76,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     fixtures = getattr(item, "funcargs", {})
     if report.failed and call.when in ("setup", "call") and isinstance(fixtures.get("cluster"), TestCluster):
         folder = clusters.STATE / "dumps" / re.sub(r"[^A-Za-z0-9_.-]+", "-", item.nodeid).strip("-")
-        dump(fixtures["cluster"], fixtures.get("namespace"), folder)
+        # a fixture that fails for a whole module does so once, and a dump takes seconds
+        shared = call.excinfo.exconly() if call.when == "setup" and call.excinfo else ""
+        of = (item.path, shared) if shared else (item.nodeid,)
+        first = _dumped.setdefault(of, folder)
+        if first == folder:
+            dump(fixtures["cluster"], fixtures.get("namespace"), folder)
+        folder = first
         text = f"objects, events and logs of the cluster: {folder}"
         report.sections.append(("cluster", text))
         # Also at the end of the traceback, which is what a summary shows.

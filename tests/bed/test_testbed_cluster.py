@@ -239,12 +239,20 @@ def test_failure_names_the_folder_with_objects_events_and_logs(
         "    cluster.kubectl('-n', namespace, 'create', 'configmap', 'witness')\n"
         f"    cluster.kubectl('-n', namespace, 'run', 'speaker', '--image={image}', '--dry-run=server', check=False)\n"
         "    assert False, 'on purpose'\n"
+        "import pytest\n"
+        "@pytest.fixture(scope='module')\n"
+        "def broken(cluster):\n"
+        "    raise ValueError('for both')\n"
+        "def test_one(cluster, broken): ...\n"
+        "def test_two(cluster, broken): ...\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider", str(script)]
-    result = subprocess.run(command, cwd=artifacts.ROOT, capture_output=True, text=True, timeout=120)
-    assert "1 failed" in result.stdout, result.stdout + result.stderr
-    (line,) = {line for line in result.stdout.splitlines() if line.startswith("objects, events and logs")}
-    folder = Path(line.partition(": ")[2])
+    result = subprocess.run(command, cwd=artifacts.ROOT, capture_output=True, text=True, timeout=240)
+    assert "1 failed, 2 errors" in result.stdout, result.stdout + result.stderr
+    lines = {line for line in result.stdout.splitlines() if line.startswith("objects, events and logs")}
+    # a fixture that fails once has one folder
+    folder, broken = sorted((Path(line.partition(": ")[2]) for line in lines), key=lambda path: "test_one" in path.name)
+    assert broken.name.endswith("test_one")
     assert folder.is_relative_to(clusters.STATE / "dumps")
     assert "name: witness" in (folder / "objects/configmaps.yaml").read_text()
     assert "Ready" in (folder / "nodes.txt").read_text()
