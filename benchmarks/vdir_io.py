@@ -76,6 +76,11 @@ class Door:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
+    def cpu(self) -> float:
+        """Seconds of processor time that the process has taken so far."""
+        times = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+
     def written(self) -> int:
         """Bytes that the process has written so far, to wherever."""
         return int(Path(f"/proc/{self.pid}/io").read_text().split("wchar:")[1].split()[0])
@@ -274,13 +279,19 @@ def main() -> int:
     with s3("127.0.0.1", BUCKET) as store:
         ours, theirs = [], []
         with gateway({"store": store.url}, 1) as door, rclone(store.url) as peer:
+            began = door.cpu(), peer.cpu()
             for turn in range(REPEATS):
                 ours.append(sum(asyncio.run(_many(door, f"{door.url}/dav/small-{turn}"))))
                 theirs.append(sum(asyncio.run(_many(peer, f"{peer.url}/small-{turn}"))))
                 say(f"small files: {ours[-1]:.1f} s, rclone {theirs[-1]:.1f} s")
+            spent = [
+                1000 * (one.cpu() - at) / (2 * REPEATS * SMALL_FILES)
+                for one, at in zip((door, peer), began, strict=True)
+            ]
         count, here, there = 2 * SMALL_FILES, statistics.median(ours), statistics.median(theirs)
         figure("small_files", count / here, "requests/s", peer="rclone serve webdav",
-               peer_value=round(count / there, 2), ratio=round(there / here, 2))  # fmt: skip
+               peer_value=round(count / there, 2), ratio=round(there / here, 2),
+               cpu_ms_each=round(spent[0], 2), peer_cpu_ms_each=round(spent[1], 2))  # fmt: skip
     with s3("127.0.0.1", BUCKET) as store, gateway({"store": store.url}, 1) as door:
         asyncio.run(_watch(door))
         figure("rss", door.memory(), "MiB", streamed_gib=WATCHED >> 30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -16,6 +17,8 @@ from cloudmesh.data.gateway.settings import GatewaySettings
 from cloudmesh.engine import logs
 
 CA_FILE = "/var/run/cloudmesh/ca/ca.crt"
+GARBAGE = (10_000, 20, 20)
+"""Objects that come before the youngest are looked at, and how many such looks before the older ones are."""
 
 
 def _api_server() -> ApiServer | None:
@@ -33,6 +36,10 @@ async def serve(config: Path, folder: Path, host: str, port: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with Gateway(config, folder, _api_server(), GatewaySettings.from_environ()) as gateway:
         runner = await gateway.listen(host, port)
+        # what is there by now stays: the collector of garbage need not look at it, nor at each few requests
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GARBAGE)
         logging.getLogger(__name__).info("listening on port %d", port)
         try:
             await stop.wait()
