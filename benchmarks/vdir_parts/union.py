@@ -176,7 +176,7 @@ def union(folder: Path, places: Places) -> Iterator[Union]:
     port = free_port("127.0.0.1")
     command = [
         str(root / "usr/bin/rclone"), "rcd", "--rc-no-auth", "--rc-serve", "--rc-addr", f"127.0.0.1:{port}",
-        "--low-level-retries", "3", "--retries", "1", "--contimeout", "3s", "--timeout", "20s",
+        "--low-level-retries", "1", "--retries", "1", "--contimeout", "3s", "--timeout", "20s",
     ]  # fmt: skip
     with (folder / "rclone.log").open("wb") as log:
         process = subprocess.Popen(
