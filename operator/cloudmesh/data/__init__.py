@@ -4,7 +4,7 @@ The operator's side makes a gateway for each directory and asks it how it does; 
 
 | modules | what for |
 |---|---|
-| `controller`, `summary`, `directory_metrics` | VirtualDirectory: a pass, what the gateway tells, status and metrics |
+| `controller`, `summary`, `directory_metrics`, `notable` | VirtualDirectory: a pass, status, metrics, Events |
 | `store_controller`, `store_status` | DataStore: looks at a store, says who uses it |
 | `asked`, `resources`, `using` | pure: what a gateway is told, what it is made of, which prefix is whose |
 | `access`, `settings`, `kinds`, `words` | Secrets and hosts of stores, the operator's settings, tools |
@@ -17,13 +17,15 @@ The operator's side makes a gateway for each directory and asks it how it does; 
 | `plugins` | placements of somebody else's |
 | `prices`, `money`, `allowance`, `affording` | what stores cost, what files cost, and who may still spend it |
 | `quote`, `approval` | pure: what another placement takes, and what of a change waits for somebody to approve it |
-| `mover`, `recovery` | carries the plan out; ends what a crash left open |
+| `mover`, `recovery` | looks at what is due and carries the plan out; ends what a crash left open |
+| `hands`, `copying`, `removing`, `verifying` | the mover's parts: what they share, how a copy is made, removed, read |
 | `leisure`, `settling` | what isn't urgent, one after the other: objects get the names of their files |
 | `ours` | whether an object is what we wrote |
 | `strangers` | what others wrote over our objects |
 | `links` | entries that are read where somebody else keeps them |
 | `following`, `scan`, `borders` | what others do in stores: listings beside the record; directories in a prefix |
-| `mesh`, `waking` | the stores as they live: up or not, believed or not; what is looked at when one comes or goes |
+| `mesh`, `identity`, `waking` | the stores as they live: up, believed, the same; what is looked at then |
+| `placing` | pure: what of a configuration makes all files due |
 | `catalog`, `filling` | the catalogue, its journal, and how a new one is made of the stores |
 | `emptying` | the end of a directory whose files go with it |
 | `stores` | the port to stores, and those that are built in |

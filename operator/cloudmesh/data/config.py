@@ -328,6 +328,28 @@ class Quote(msgspec.Struct, frozen=True, rename="camel"):
     made_at: int = 0
 
 
+class Counters(msgspec.Struct, frozen=True, rename="camel"):
+    """What the mover did since the gateway's process began.
+
+    Args:
+        verified: Copies that were read and found whole.
+        damaged: Copies whose bytes weren't those on record.
+        repaired: Copies that were made in place of one that was lost, damaged or out of date.
+        settled: Objects that got the names that their files have by now.
+        shifted: Copies that went to an emptier store.
+        trash_removed: Copies of what was deleted or replaced that were removed when its time was over.
+        conflicts: Files that were made, or got their content, of what somebody else wrote over a copy.
+    """
+
+    verified: int = 0
+    damaged: int = 0
+    repaired: int = 0
+    settled: int = 0
+    shifted: int = 0
+    trash_removed: int = 0
+    conflicts: int = 0
+
+
 class Summary(msgspec.Struct, frozen=True, rename="camel"):
     """What the gateway answers at `GET /internal/summary`; the operator makes the status of it."""
 
@@ -345,6 +367,11 @@ class Summary(msgspec.Struct, frozen=True, rename="camel"):
     """Files with fewer whole copies than their rule wants."""
     unreachable: int = 0
     """Files without a whole copy in a store that answers."""
+    beyond_repair: int = 0
+    """Files without any whole copy, of which a damaged one is left."""
+    done: Counters = Counters()
+    conflict: str = ""
+    """Path of the last file that `done.conflicts` counts."""
     clock_ahead_ms: int = 0
     """How far the gateway's clock is ahead of the stores', if so far that nothing is removed for its age; else 0."""
     stores: tuple[StoreSummary, ...] = ()

@@ -39,6 +39,7 @@ from cloudmesh.data.kinds import (
     VIRTUAL_CLUSTER,
     VIRTUAL_DIRECTORY,
 )
+from cloudmesh.data.notable import Notable
 from cloudmesh.data.remote import Gateways
 from cloudmesh.data.resources import CONFIG_KEY, child_name, make_claim, make_deployment, make_secret, make_service
 from cloudmesh.data.settings import DataSettings
@@ -133,6 +134,7 @@ class DirectoryReconciler:
         self._nudged: dict[Key, Nudge] = {}
         self._strange: set[Key] = set()
         self._summaries: dict[Key, Summary] = {}
+        self._notable: dict[Key, Notable] = {}
         engine.cache.add_index(VIRTUAL_DIRECTORY, BY_PREFIX, first_parts)
         engine.metrics.register(DirectoryMetrics(self._summaries))
         self._uses: dict[Key, tuple[Any, ...]] = {}
@@ -143,6 +145,7 @@ class DirectoryReconciler:
         self._nudged.pop(key, None)
         self._strange.discard(key)
         self._summaries.pop(key, None)
+        self._notable.pop(key, None)
         for use in self._uses.pop(key, ()):
             self._engine.enqueue(Key(DATA_STORE.kind, key.namespace, use.store))
 
@@ -461,6 +464,9 @@ class DirectoryReconciler:
         if counted:
             self._counted[key] = clock
         self._events(obj, old, status)
+        if seen.summary is not None:
+            for reason, message in self._notable.setdefault(key, Notable()).news(seen.summary, clock):
+                self._engine.events.emit(obj, "Warning", reason, message)
         await self._engine.status.write(VIRTUAL_DIRECTORY, obj, status)
 
     def _events(self, obj: Obj, old: Mapping[str, Any], status: Mapping[str, Any]) -> None:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cloudmesh.data.config import Summary
 from cloudmesh.engine import Key
+
+COUNTERS: Final = {
+    "verified": ("verified_copies", "Copies that were read and found whole."),
+    "damaged": ("damaged_copies", "Copies whose bytes weren't those on record when they were read."),
+    "repaired": ("repaired_copies", "Copies made in place of one that was lost, damaged or out of date."),
+    "settled": ("settled_objects", "Objects that got the names that their files have by now."),
+    "shifted": ("shifted_copies", "Copies that went to an emptier store."),
+    "trash_removed": ("trash_removed_copies", "Copies of what was deleted or replaced that were removed in time."),
+    "conflicts": ("conflicts", "Files made of what somebody else wrote over a copy."),
+}
+"""By member of `Counters`, name and help; they begin at 0 with each process of a gateway."""
 
 
 class DirectoryMetrics(Collector):
@@ -52,6 +64,14 @@ class DirectoryMetrics(Collector):
         unreachable = GaugeMetricFamily(
             "cloudmesh_directory_unreachable_files", "Files that can't be read.", labels=labels
         )
+        broken = GaugeMetricFamily(
+            "cloudmesh_directory_beyond_repair_files", "Files without a whole copy, of which a damaged one is left.",
+            labels=labels,
+        )  # fmt: skip
+        counters = {
+            member: CounterMetricFamily(f"cloudmesh_directory_{name}", words, labels=labels)
+            for member, (name, words) in COUNTERS.items()
+        }
         for key, summary in list(self._summaries.items()):
             names = [key.namespace, key.name]
             files.add_metric(names, summary.files)
@@ -60,6 +80,9 @@ class DirectoryMetrics(Collector):
             corrupted.add_metric(names, summary.corrupted)
             lacking.add_metric(names, summary.under_replicated)
             unreachable.add_metric(names, summary.unreachable)
+            broken.add_metric(names, summary.beyond_repair)
+            for member, counter in counters.items():
+                counter.add_metric(names, getattr(summary.done, member))
             if summary.monthly_nanos is not None:
                 cost.add_metric([*names, summary.currency], summary.monthly_nanos / 1e9)
             for store in summary.stores:
@@ -68,4 +91,5 @@ class DirectoryMetrics(Collector):
                 egress.add_metric([*names, store.name], store.egress_bytes)
                 if store.monthly_nanos is not None:
                     dear.add_metric([*names, store.name, summary.currency], store.monthly_nanos / 1e9)
-        yield from (files, size, pending, corrupted, lacking, unreachable, cost, up, held, dear, egress)
+        yield from (files, size, pending, corrupted, lacking, unreachable, broken, cost, up, held, dear, egress)
+        yield from counters.values()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 
 from cloudmesh.data import names
+from cloudmesh.data.config import Counters
 from cloudmesh.data.errors import Missing
 from cloudmesh.data.mesh import HIDDEN, Member
 from cloudmesh.data.model import MICROS, TRASH, Copy, Intent, Work
@@ -33,7 +34,8 @@ class Done:
         failed: Actions that failed; they are tried again.
         settled: Objects that got the names that their files have by now.
         shifted: Copies that went to an emptier store.
-        conflicts: Files that were made of what somebody else wrote over a copy.
+        conflicts: Files that were made, or got their content, of what somebody else wrote over a copy.
+        conflict: Path of the last one.
     """
 
     written: int = 0
@@ -47,6 +49,19 @@ class Done:
     settled: int = 0
     shifted: int = 0
     conflicts: int = 0
+    conflict: str = ""
+
+    def told(self) -> Counters:
+        """What the gateway tells of it."""
+        return Counters(
+            verified=self.scrubbed, damaged=self.corrupt, repaired=self.repaired, settled=self.settled,
+            shifted=self.shifted, trash_removed=self.trashed, conflicts=self.conflicts,
+        )  # fmt: skip
+
+    def found_conflict(self, path: str) -> None:
+        """Somebody else's content is that of a file now."""
+        self.conflicts += 1
+        self.conflict = path
 
 
 class Corrupted(CloudmeshError):
@@ -156,5 +171,7 @@ class Hands:
             # nothing in our own folder is a file
             return
         path = work.path or names.path_of(member.config.prefix, key, member.store.info)
-        if await take_in(self.tree, member, key, path) is not None:
-            self.done.conflicts += 1
+        entry = await take_in(self.tree, member, key, path)
+        if entry is not None:
+            above, slash, _ = path.rpartition("/")
+            self.done.found_conflict(f"{above}{slash}{entry.name}")

@@ -51,3 +51,14 @@ async def test_more_files_than_a_page(w: World) -> None:
     for number in range(450):
         await w.put(f"f{number}", b"")
     assert await Census(w.tree).count() == Counted(450, 0)
+
+
+@virtual("ab", rules=(PlacementRule(copies=2, prefer="Sequential"),))
+async def test_files_whose_last_copy_is_damaged(w: World) -> None:
+    await w.put("f", b"1")
+    await w.put("g", b"2")
+    w.flip("a", "f")
+    w.lose("b", "f")
+    await w.use(verify_seconds=60)
+    await asyncio.sleep(200)
+    assert await Census(w.tree).count() == Counted(1, 1, 1)

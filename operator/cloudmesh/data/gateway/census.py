@@ -29,10 +29,12 @@ class Counted:
     Args:
         under_replicated: Files with fewer whole copies than their rule wants.
         unreachable: Files without a whole copy in a store that answers.
+        beyond_repair: Files without any whole copy, of which a damaged one is left.
     """
 
     under_replicated: int = 0
     unreachable: int = 0
+    beyond_repair: int = 0
 
 
 class Census:
@@ -69,7 +71,7 @@ class Census:
 
     async def count(self) -> Counted:
         """Counts all files once."""
-        lacking = away = 0
+        lacking = away = damaged = 0
         after = ""
         while True:
             page = await self._tree.catalog.rows(after=after, limit=PAGE)
@@ -79,8 +81,10 @@ class Census:
                 if located.path and located.entry.kind == "File" and link_of(located.copies) is None:
                     few, none = self._of(located, self._tree.mesh.members)
                     lacking, away = lacking + few, away + none
+                    states = {copy.state for copy in located.copies}
+                    damaged += "Corrupt" in states and "Whole" not in states
             if len(page) < PAGE:
-                return Counted(lacking, away)
+                return Counted(lacking, away, damaged)
             after = page[-1].entry.id
             # the doors come first
             await asyncio.sleep((time.monotonic() - begun) / SHARE)
