@@ -3,13 +3,13 @@ catalogue that is made anew."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudmesh.data.catalog import sql_read as read
 from cloudmesh.data.catalog.ports import Located
-from cloudmesh.data.model import link_of
+from cloudmesh.data.model import MICROS, link_of
 from cloudmesh.engine.errors import CloudmeshError
 from cloudmesh.testing.directories.world import InlineCatalog, World
 
@@ -63,8 +63,6 @@ class Checks:
         """What somebody else wrote over objects of ours."""
         self.linked: dict[tuple[str, str], bytes | None] = {}
         """By store and key, what somebody else keeps there and links lead to; None for what they removed."""
-        self.changed: set[tuple[str, str]] = set()
-        """Stores and keys of objects that were changed behind our back."""
 
     async def check(self) -> None:
         world, tally = self.world, self.tally
@@ -142,20 +140,51 @@ class Checks:
                 del self.trash[entry_id]
         for entry_id in now:
             self.trash.setdefault(entry_id, {})
+        for one in await self.kept():
+            await self._check_kept(one)
+
+    async def kept(self) -> list[Located]:
+        """Files in the trash that can still be restored, and older contents that are kept; no links."""
+        catalog, now, found = self.world.catalog, self.world.now(), []
+        things = {thing.entry.id: thing for thing in await catalog.trash(limit=100000, versions=True)}
+        for one in await catalog.rows(limit=100000):
+            if one.path or one.entry.kind == "Directory" or link_of(one.copies) is not None:
+                continue
+            top = one.entry
+            while top.id not in things and (above := await catalog.by_id(top.parent)) is not None:
+                top = above.entry
+            thing = things[top.id]
+            if thing.at + self.world.config.trash_seconds * MICROS <= now:
+                continue
+            if not thing.of or top.id in {older.entry.id for older in await self.world.tree.kept(thing.of)}:
+                found.append(one)
+        return found
+
+    async def _check_kept(self, one: Located) -> None:
+        """What could be brought back is what it was, in each of its copies, and in no store that is to be empty."""
+        tally, entry = self.tally, one.entry
+        allowed = self.trash.get(entry.id, {}).get("")
+        if not any(copy.state == "Whole" for copy in one.copies):
+            tally.blame("lost", f"{entry.name} in the trash has {one.copies}")
+        for copy in one.copies:
+            held = self.world.place(copy.store).objects.get(copy.key)
+            member = self.world.member(copy.store)
+            if copy.state != "Whole" or held is None or held.object.tag != copy.tag:
+                tally.blame("corrupt", f"{copy.state} {copy.key} in {copy.store}, in the trash, isn't on record so")
+            elif entry.sha256 and hashlib.sha256(held.content).hexdigest() != entry.sha256:
+                tally.blame("corrupt", f"{copy.key} in {copy.store}, in the trash, isn't what it was")
+            elif allowed is not None and held.content not in allowed:
+                tally.blame("corrupt", f"{copy.key} in the trash holds {held.content[:12]!r}, not {short(allowed)}")
+            if member.config.access == "Drain" and member.config.capacity is None:
+                tally.blame("misplaced", f"{copy.key} is still in {copy.store}, which is to be empty")
 
     async def _check_objects(self) -> None:
         for store in self.world.names:
             for name in self.world.objects(store, kept=True):
                 copy = await self.world.catalog.at_key(store, f"lab/{name}")
                 there = self.world.place(store).objects[f"lab/{name}"]
-                if copy is not None and (store, copy.key) in self.changed and not self._located(copy.entry):
-                    # over what is in the trash: nobody looks at it before that ends
-                    continue
                 if copy is None or copy.tag != there.object.tag:
                     self.tally.blame("unknown_copies", f"{name} in {store}, where the catalogue has {copy}")
-
-    def _located(self, entry_id: str) -> str:
-        return read.place(self.world.catalog.opened, entry_id)[0]
 
     async def _check_rebuild(self) -> None:
         world = self.world
@@ -166,8 +195,6 @@ class Checks:
         anew, _ = await world.rebuilt(path)
         mine, theirs = await snapshot(world.catalog), await snapshot(anew)
         anew.vanish()
-        # nobody has looked at objects of what is in the trash since somebody lost or changed them
-        mine = {key: self._there(value) if key.startswith("trash ") else value for key, value in mine.items()}
         if mine != theirs:
             differing = [
                 f"{key}: {mine.get(key)} became {theirs.get(key)}"
@@ -175,14 +202,6 @@ class Checks:
                 if mine.get(key) != theirs.get(key)
             ]
             self.tally.blame("rebuild_unequal", "; ".join(differing[:3]))
-
-    def _there(self, value: Any) -> Any:
-        told, held = value
-        return told, [
-            (store, key, version, tag)
-            for store, key, version, tag in held
-            if (found := self.world.place(store).objects.get(key)) is not None and found.object.tag == tag
-        ]
 
 
 def short(allowed: Allowed) -> list[Any]:

@@ -195,6 +195,12 @@ class Machine(RuleBasedStateMachine):
         self.model.flip(path, store)
         self._judge()
 
+    @rule(number=st.integers(0, 20))
+    def flip_kept(self, number: int) -> None:
+        """A bit flips in the trash."""
+        self.model.flip_kept(number)
+        self._judge()
+
     @rule(seconds=st.sampled_from([-600, -61, 0, 61, 3600]))
     def set_clock(self, seconds: int) -> None:
         """The clock is wrong."""

@@ -485,7 +485,6 @@ class Model(Checks):
         self._harmed.add(entry.id)
         self.log.append(f"harm {path} in {store}: {how}")
         place = self.world.place(store)
-        self.changed.add((store, good[store]))
         if how == "lost":
             place.remove(good[store])
             return
@@ -510,7 +509,21 @@ class Model(Checks):
         self.log.append(f"a bit of {path} flips in {store}")
         self.world.flip(store, copies[store].key.removeprefix("lab/"))
         self.read(path)
+        self._verify()
 
+    def flip_kept(self, number: int) -> None:
+        """A bit of something in the trash, or of an older content, flips in a directory that is else well."""
+        self.settle()
+        kept = [one for one in self._runner.run(self.kept()) if len(one.copies) > 1 and one.entry.size]
+        if not kept:
+            return
+        copy = kept[number % len(kept)].copies[0]
+        self.tally.faults += 1
+        self.log.append(f"a bit of {copy.key} flips in {copy.store}")
+        self.world.flip(copy.store, copy.key.removeprefix("lab/"))
+        self._verify()
+
+    def _verify(self) -> None:
         async def scrub() -> None:
             self._past_all_clocks()
             await self.world.use(verify_seconds=60)
