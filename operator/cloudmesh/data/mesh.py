@@ -49,6 +49,8 @@ SLOW_LOOKS: Final = 3
 """Looks in a row that must have shown so, or the contrary."""
 AHEAD_MS: Final = 3_600_000
 """A clock that is further ahead of a store's isn't believed: nothing is removed for its age by it."""
+BACK_SECONDS: Final = 30
+"""A clock that goes back by more had put work off."""
 MISSED: Final = 10_000
 """Files that are kept in mind while a store doesn't answer; all of the store's, if there are more."""
 LEAVING_SECONDS: Final = (60.0, 3600.0)
@@ -225,6 +227,7 @@ class Mesh:
         self._on_blip = on_blip
         self._now = now
         self._was_ahead = False
+        self._offset: int | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._guard = Guard()
         self.config = config
@@ -399,7 +402,12 @@ class Mesh:
                 member.noted = silent
 
     async def _after_wrong_clock(self) -> None:
-        """What was put off by a clock that was far ahead would be due when that comes."""
+        """What was put off by a clock that was far ahead, or was set back, would be due when that comes."""
+        offset = self._now() - int(self._clock() * MICROS)
+        if self._offset is not None and offset < self._offset - BACK_SECONDS * MICROS:
+            log.warning("our clock went back by %d s: all files are looked at", (self._offset - offset) // MICROS)
+            await self._catalog.wake(due=1)
+        self._offset = offset
         was, ahead = self._was_ahead, self.ahead_ms()
         self._was_ahead = ahead > 0
         if ahead and not was:

@@ -7,6 +7,8 @@ from tests.unit.data.virtual import until_it_lives, virtual
 
 from cloudmesh.data.config import PlacementRule
 from cloudmesh.data.errors import Missing
+from cloudmesh.data.model import MICROS
+from cloudmesh.engine.errors import Conflict
 from cloudmesh.testing.directories.world import Fault, World
 
 OLD, NEW = b"old content " * 50, b"new content, longer " * 60
@@ -180,3 +182,17 @@ async def test_a_directory_of_the_tree_that_is_due_is_done_with(w: World):
     await w.catalog.looked(entry.id, entry.version, w.now())
     await w.settle(60)
     assert await w.catalog.next_due() == 0
+
+
+@virtual()
+async def test_a_clock_that_is_set_back_puts_nothing_off(w: World):
+    w.skew = 3000 * MICROS
+    await w.put("f", OLD)
+    await asyncio.sleep(15)
+    w.faults.planned.append(Fault("c", "publish", error=Conflict("not now")))
+    await w.use(rules=(PlacementRule(prefer="Sequential", copies=3),))
+    await asyncio.sleep(5)
+    assert w.holders(OLD) == "ab"
+    w.skew = 0
+    await asyncio.sleep(30)
+    assert w.holders(OLD) == "abc"
