@@ -15,7 +15,7 @@ from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, s3
 
 from cloudmesh.data.errors import Changed, Exists, Full
 from cloudmesh.data.stores.registry import StoreContext, maker
-from cloudmesh.data.stores.s3 import S3Store, make
+from cloudmesh.data.stores.s3 import LONG, S3Store, make
 from cloudmesh.engine.endpoints import Guard
 from cloudmesh.engine.errors import (
     AuthFailed,
@@ -327,6 +327,14 @@ async def test_a_dead_server_is_transient_and_soon(harness: S3Harness) -> None:
     for call in (store.probe(), store.stat("x"), store.write("x", chunks(b"1")), store.delete("x")):
         with pytest.raises(Transient):
             await call
+    await store.close()
+
+
+async def test_a_server_may_take_longer_to_make_a_large_object_of_its_parts() -> None:
+    store = S3Store("lab", KEYS, endpoint="http://127.0.0.1:9", call_seconds=2)
+    waits = [store.publisher(size).meta.config.read_timeout for size in (LONG - 1, LONG)]
+    assert waits == [2, 10]
+    assert store.publisher(LONG) is store.publisher(2 * LONG)
     await store.close()
 
 

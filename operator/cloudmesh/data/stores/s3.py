@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
@@ -51,6 +51,10 @@ PART = 8 << 20
 MOST_PARTS = 10_000
 COPY_AT_ONCE = 5 << 30
 CALL_SECONDS = 60.0
+LONG: Final = 1 << 30
+"""From so many bytes on a server may be busy with them for long when parts become an object."""
+PATIENCE: Final = 5
+"""So many times as long its answer is waited for then."""
 READ_TRIES = 3
 PRESIGN_MOST = 7 * 86400
 _ERRORS = (
@@ -102,6 +106,8 @@ class S3Store:
         self._threads = Threads(name, THREADS)
         self._guard = guard
         self._once = client(self._credentials, tries=1)
+        self._long: Any = None
+        self._long_client = partial(client, self._credentials, seconds=PATIENCE * call_seconds, tries=1)
         self._client = client(self._credentials, tries=READ_TRIES)
         url = self._client.meta.endpoint_url
         self._writer = bytes_client(bucket, self._credentials, url, region, call_seconds, tries=1)
@@ -370,9 +376,17 @@ class S3Store:
     async def close(self) -> None:
         """Lets go of threads and connections."""
         self._threads.close()
-        for client in (self._client, self._once, self._sts):
+        for client in (self._client, self._once, self._sts, self._long):
             if client is not None:
                 client.close()
+
+    def publisher(self, size: int) -> Any:
+        """The client for the call that makes an object of so many bytes of its parts; blocks the first time."""
+        if size < LONG:
+            return self._once
+        if self._long is None:
+            self._long = self._long_client()
+        return self._long
 
 
 class _Upload(Upload):
@@ -391,7 +405,7 @@ class _Upload(Upload):
 
     async def copies(self, size: int, origin: Mapping[str, Any]) -> AsyncIterator[Coroutine[Any, Any, None]]:
         """Works that each have a range copied inside the store."""
-        step = self._store._copy_at_once
+        self.size, step = size, self._store._copy_at_once
         for number, begin in enumerate(range(0, size, step), 1):
             yield self._fetch(number, begin, min(size, begin + step), origin)
 
@@ -423,9 +437,14 @@ class _Upload(Upload):
         """Publishes, tied to what is there."""
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(self._tags.items())]
         tied = {"IfMatch": self._if_tag} if self._if_tag else {"IfNoneMatch": "*"} if self._if_absent else {}
-        call = partial(
-            self._store._once.complete_multipart_upload, MultipartUpload={"Parts": parts}, **self._where, **tied
-        )
+
+        def call() -> dict[str, Any]:
+            client = self._store.publisher(self.size)
+            answer: dict[str, Any] = client.complete_multipart_upload(
+                MultipartUpload={"Parts": parts}, **self._where, **tied
+            )
+            return answer
+
         answer = await self._store._change(self.key, call, if_absent=self._if_absent, if_tag=self._if_tag)
         return str(answer.get("ETag") or "")
 
