@@ -16,9 +16,10 @@ from tests.testbed.swiftserver import KEY, KEYSTONE_PASSWORD, KEYSTONE_PROJECT, 
 
 from cloudmesh.data.errors import Changed, Exists, Full, Missing
 from cloudmesh.data.stores.registry import StoreContext, maker
-from cloudmesh.data.stores.swift import SwiftStore, _check, make, packed, unpacked
+from cloudmesh.data.stores.swift import SwiftStore, _check, make
 from cloudmesh.data.stores.swift_auth import V1, Login, Tokens
 from cloudmesh.data.stores.swift_segments import FOLDER
+from cloudmesh.data.stores.swift_words import packed, unpacked
 from cloudmesh.engine.endpoints import Guard
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, RateLimited, Transient, Unsupported
 from cloudmesh.testing.proxy import Answer, Call
@@ -118,7 +119,7 @@ async def test_calls_that_change_something_go_out_once_and_others_up_to_three_ti
         harness.proxy.clear()
         harness.proxy.calls.clear()
         names = "PutObject|DeleteObject|ListObjects|GetObject"
-        harness.proxy.add(action, names, times=None, status=503, code="Service Unavailable")  # type: ignore[arg-type]
+        harness.proxy.add(action, names, times=None, status=503, code="Service Unavailable")
         for call in (store.write("x", chunks(b"1")), store.delete("x"), store.list(""), got(store, "x")):
             with pytest.raises(Transient):
                 await call

@@ -20,7 +20,7 @@ from time import perf_counter
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
-from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
+from cloudmesh.data.errors import Changed, InvalidName, Missing
 from cloudmesh.data.stores.azure_auth import VERSION, ByKey, Signer, signer
 from cloudmesh.data.stores.azure_words import (
     attributes_of,
@@ -31,7 +31,7 @@ from cloudmesh.data.stores.azure_words import (
     metadata_instead,
     metadata_of,
 )
-from cloudmesh.data.stores.common import Limits, checked, measured
+from cloudmesh.data.stores.common import Limits, checked, fits, measured
 from cloudmesh.data.stores.http import TRIES, Answer, Http, patiently
 from cloudmesh.data.stores.objects import (
     CONTROLS,
@@ -256,7 +256,8 @@ class AzureStore:
                 return published(key, len(head[0]), answer.headers.get("etag"), texts)
             if tied:
                 # what can be known now needn't be told after gigabytes
-                _fits(key, await self.stat(key), if_tag, if_absent=if_absent)
+                there = await self.stat(key)
+                fits(key, there.tag if there else None, if_tag, if_absent=if_absent)
             upload = _Blocks(self, key, {**metadata_of(texts), **tied}, if_tag=if_tag, if_absent=if_absent)
             tag = await upload.run(head, parts)
             return published(key, upload.size, tag, texts)
@@ -397,7 +398,8 @@ class _Blocks(Upload):
         answer = await self._store.change("PUT", f"{self._url}?comp=blocklist", told, body)
         if code_of(answer) == "InvalidBlockList":
             # whoever writes the same name takes all blocks away that aren't his
-            _fits(self.key, await self._store.stat(self.key), self._if_tag, if_absent=self._if_absent)
+            there = await self._store.stat(self.key)
+            fits(self.key, there.tag if there else None, self._if_tag, if_absent=self._if_absent)
             raise Transient(f"{self.key}: another write took its blocks away")
         if answer.status != 201:
             raise _refused(answer, self.key, if_tag=self._if_tag, if_absent=self._if_absent)
@@ -412,13 +414,6 @@ def _seen(key: str, answer: Answer, *, size: int | None = None) -> Object:
     if not tag or (size is None and not told.isdigit()):
         raise Transient(f"{key}: the answer has no entity tag")
     return Object(key, int(told) if size is None else size, tag, answer.modified, attributes_of(answer.headers))
-
-
-def _fits(key: str, there: Object | None, if_tag: str, *, if_absent: bool) -> None:
-    if if_absent and there is not None:
-        raise Exists(f"there is a {key}")
-    if if_tag and (there is None or there.tag != if_tag):
-        raise Changed(f"{key} {'has another tag' if there else 'is gone'}")
 
 
 def _refused(answer: Answer, key: str, *, if_tag: str, if_absent: bool) -> CloudmeshError:

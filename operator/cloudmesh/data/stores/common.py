@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping
 
+from cloudmesh.data.errors import Changed, Exists
 from cloudmesh.engine.endpoints import HOSTS_KEY
 from cloudmesh.engine.errors import AuthFailed, InvalidRequest
 
@@ -46,6 +47,25 @@ def needed(texts: Mapping[str, str], *names: str) -> None:
     """
     if missing := [name for name in names if name not in texts]:
         raise AuthFailed(f"the Secret lacks the key {missing[0]!r}")
+
+
+def fits(key: str, tag: str | None, if_tag: str, *, if_absent: bool = False) -> None:
+    """Makes sure that what is there is what it must be.
+
+    Args:
+        key: For the message.
+        tag: Of what is there, None if nothing is.
+        if_tag: What it must be, empty for any.
+        if_absent: Nothing must be there.
+
+    Raises:
+        Changed: There is another one, or none.
+        Exists: There is one.
+    """
+    if if_absent and tag is not None:
+        raise Exists(f"there is a {key}")
+    if if_tag and tag != if_tag:
+        raise Changed(f"{key} is gone" if tag is None else f"{key} has the tag {tag}, not {if_tag}")
 
 
 class Pace:

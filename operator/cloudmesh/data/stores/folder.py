@@ -29,6 +29,7 @@ from typing import Any
 
 from cloudmesh.data.errors import Exists, InvalidName
 from cloudmesh.data.stores import folder_words as words
+from cloudmesh.data.stores.common import fits
 from cloudmesh.data.stores.folder_words import OWN as OWN
 from cloudmesh.data.stores.folder_words import RESERVED as RESERVED
 from cloudmesh.data.stores.ports import Object, Page, Probe
@@ -336,7 +337,7 @@ class Folder:
                 there = self.find(key)
                 if if_absent and there is not None:
                     raise Exists(f"there is a {key}")
-                words.compare(key, there.tag if there else None, if_tag)
+                fits(key, there.tag if there else None, if_tag)
                 parent = stack.enter_context(self._inside(folders, make=True))
                 if temporary.given_up:
                     raise Transient(f"the write of {key} was given up")
@@ -431,7 +432,7 @@ class Folder:
                 there = self.find(key)
                 if there is None:
                     return
-                words.compare(key, there.tag if there else None, if_tag)
+                fits(key, there.tag if there else None, if_tag)
                 with self._inside(parts[:-1]) as parent:
                     os.unlink(parts[-1], dir_fd=parent)
                     os.fsync(parent)

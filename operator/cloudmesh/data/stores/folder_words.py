@@ -7,26 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cloudmesh.data.errors import Changed, InvalidName
+from cloudmesh.data.errors import InvalidName
 
 OWN = ".cloudmesh"
 RESERVED = ("tmp", "meta", "lock")
 """Names in the folder's `.cloudmesh` that are no objects."""
-
-
-def compare(key: str, tag: str | None, if_tag: str) -> None:
-    """Makes sure of a tag, if one is asked for.
-
-    Args:
-        key: For the message.
-        tag: Of what is there, None if nothing is.
-        if_tag: What it must be, empty for any.
-
-    Raises:
-        Changed: There is another one.
-    """
-    if if_tag and tag != if_tag:
-        raise Changed(f"{key} has the tag {tag}, not {if_tag}" if tag is not None else f"{key} is gone")
 
 
 def parts(key: str) -> list[str]:

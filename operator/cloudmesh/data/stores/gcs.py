@@ -24,7 +24,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from cloudmesh.data.errors import Changed, Exists, Missing
-from cloudmesh.data.stores.common import Limits, checked, measured
+from cloudmesh.data.stores.common import Limits, checked, fits, measured
 from cloudmesh.data.stores.gcs_auth import ServiceAccount
 from cloudmesh.data.stores.gcs_words import as_object, classify, heard, read_json
 from cloudmesh.data.stores.http import TRIES, Answer, Http, patiently
@@ -262,8 +262,7 @@ class GcsStore:
             raise await self.refusal(answer, key, if_tag=tag, content=True)
         if not told_range.startswith(f"bytes {begin}-") or not size.isdigit() or not seen.isdigit():
             raise Transient(f"{key}: the answer doesn't say what it is")
-        if tag and seen != tag:
-            raise Changed(f"{key} has the tag {seen}, not {tag}")
+        fits(key, seen, tag)
         return Object(key, int(size), seen, answer.modified), pieces(answer.body)
 
     # -- changing
@@ -289,10 +288,7 @@ class GcsStore:
             if tied:
                 # what can be known now needn't be told after gigabytes
                 there = await self.stat(key)
-                if if_absent and there is not None:
-                    raise Exists(f"there is a {key}")
-                if if_tag and (there is None or there.tag != if_tag):
-                    raise Changed(f"{key} {'has another tag' if there else 'is gone'}")
+                fits(key, there.tag if there else None, if_tag, if_absent=if_absent)
             upload = _Session(self, key, texts, tied, if_tag=if_tag, if_absent=if_absent)
             tag = await upload.run(head, parts)
             return published(key, upload.size, tag, texts)

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, M
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from cloudmesh.data.errors import Changed, Exists, Full, Missing, ReadOnly
-from cloudmesh.data.stores.common import Limits, checked, measured
+from cloudmesh.data.errors import Changed, Full, Missing, ReadOnly
+from cloudmesh.data.stores.common import Limits, checked, fits, measured
 from cloudmesh.data.stores.ports import CHUNK, Conditional, Object, Page, Probe, StoreInfo
 from cloudmesh.data.stores.registry import StoreContext
 from cloudmesh.engine.errors import Transient
@@ -163,8 +163,7 @@ class MemoryStore:
         held = self.place.objects.get(key)
         if held is None:
             raise Missing(f"there is no {key}")
-        if if_tag and held.object.tag != if_tag:
-            raise Changed(f"{key} has the tag {held.object.tag}, not {if_tag}")
+        fits(key, held.object.tag, if_tag)
         end = held.object.size if length is None else min(held.object.size, start + length)
         for position in range(start, end, CHUNK):
             chunk = held.content[position : min(end, position + CHUNK)]
@@ -207,10 +206,7 @@ class MemoryStore:
 
     def _fits(self, key: str, if_tag: str, if_absent: bool) -> None:
         there = self.place.objects.get(key)
-        if if_absent and there is not None:
-            raise Exists(f"there is a {key}")
-        if if_tag and (there is None or there.object.tag != if_tag):
-            raise Changed(f"{key} {'has another tag' if there else 'is gone'}")
+        fits(key, there.object.tag if there else None, if_tag, if_absent=if_absent)
 
     async def delete(self, key: str, *, if_tag: str = "") -> None:
         """As the port says."""
@@ -237,8 +233,7 @@ class MemoryStore:
         held = self.place.objects.get(source)
         if held is None:
             raise Missing(f"there is no {source}")
-        if if_tag and held.object.tag != if_tag:
-            raise Changed(f"{source} has the tag {held.object.tag}, not {if_tag}")
+        fits(source, held.object.tag, if_tag)
         if self.place.read_only:
             raise ReadOnly("the store takes no writes")
         self._fits(target, "", if_absent)

@@ -24,7 +24,7 @@ from obstore.exceptions import BaseError
 
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
 from cloudmesh.data.stores import s3_guarded
-from cloudmesh.data.stores.common import Limits, checked, measured
+from cloudmesh.data.stores.common import Limits, checked, fits, measured
 from cloudmesh.data.stores.objects import (
     CONTROLS,
     HOLDS,
@@ -257,10 +257,7 @@ class S3Store:
             if if_tag or if_absent:
                 # what can be known now needn't be told after gigabytes
                 there = await self.stat(key)
-                if if_absent and there is not None:
-                    raise Exists(f"there is a {key}")
-                if if_tag and (there is None or there.tag != if_tag):
-                    raise Changed(f"{key} {'has another tag' if there else 'is gone'}")
+                fits(key, there.tag if there else None, if_tag, if_absent=if_absent)
             upload = _Upload(self, key, texts, if_tag=if_tag, if_absent=if_absent)
             tag = await upload.run(head, parts)
             return published(key, upload.size, tag, texts)
@@ -298,8 +295,7 @@ class S3Store:
             there = await self.stat(key)
             if there is None:
                 return
-            if there.tag != if_tag:
-                raise Changed(f"{key} has the tag {there.tag}, not {if_tag}")
+            fits(key, there.tag, if_tag)
         more = {"IfMatch": if_tag} if if_tag else {}
         try:
             await self._change(key, partial(self._once.delete_object, Bucket=self._bucket, Key=key, **more))

@@ -15,8 +15,8 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any, Final
 
-from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
-from cloudmesh.data.stores.common import Limits, checked, measured
+from cloudmesh.data.errors import Changed, InvalidName, Missing
+from cloudmesh.data.stores.common import Limits, checked, fits, measured
 from cloudmesh.data.stores.ports import CHUNK, KEYLESS_SECONDS, Object, Ours, Page, Probe, StoreInfo
 from cloudmesh.data.stores.records import RECORDS, TEMPORARY, Record, hidden, parts_of, path_of, temporary
 from cloudmesh.data.stores.registry import StoreContext
@@ -80,7 +80,7 @@ class SftpStore:
     async def stat(self, key: str) -> Object | None:
         """As the port says."""
         await self._limits.request()
-        if not _fits(key):
+        if not _holdable(key):
             return None
         seen = await self._tree.look(key)
         return seen.object(key) if seen is not None else None
@@ -97,11 +97,10 @@ class SftpStore:
     ) -> AsyncIterator[bytes]:
         """As the port says; a file that is changed in place while it is read is found out at the end."""
         await self._limits.request()
-        seen = await again(lambda: self._tree.look(key)) if _fits(key) else None
+        seen = await again(lambda: self._tree.look(key)) if _holdable(key) else None
         if seen is None:
             raise Missing(f"there is no {key}")
-        if if_tag and seen.tag != if_tag:
-            raise Changed(f"{key} has the tag {seen.tag}, not {if_tag}")
+        fits(key, seen.tag, if_tag)
         end = seen.size if length is None else min(seen.size, start + length)
         source = Handle(lambda: self._opened(key, seen))
         coming: deque[asyncio.Task[bytes]] = deque()
@@ -158,7 +157,7 @@ class SftpStore:
     ) -> Object:
         """As the port says; a tag is compared as late as can be, but not by the server."""
         texts = checked(attributes)
-        if not _fits(key):
+        if not _holdable(key):
             raise InvalidName(f"{key[:80]!r}: a name has {MAX_PART} bytes at most, a key {MAX_KEY}")
         await self._limits.request()
         writing = _Writing(self._link, self._tree, key, texts, if_tag=if_tag, if_absent=if_absent)
@@ -174,13 +173,12 @@ class SftpStore:
     async def delete(self, key: str, *, if_tag: str = "") -> None:
         """As the port says, and folders above that are empty then; the tag is looked at right before."""
         await self._limits.request()
-        if not _fits(key):
+        if not _holdable(key):
             return
         there = await (self._tree.look(key) if if_tag else self._tree.bare(key))
         if there is None:
             return
-        if if_tag and there.tag != if_tag:
-            raise Changed(f"{key} has the tag {there.tag}, not {if_tag}")
+        fits(key, there.tag, if_tag)
         await outlast(self._remove(key, there))
 
     async def _remove(self, key: str, there: Seen) -> None:
@@ -229,7 +227,7 @@ class SftpStore:
         seen = None
         if record is not None and path == record.path:
             with suppress(InvalidName):
-                seen = await self._tree.bare(record.key) if _fits(record.key) else None
+                seen = await self._tree.bare(record.key) if _holdable(record.key) else None
         if record is not None and seen is not None and seen.mark == record.mark:
             return False
         return await self._tree.drop_file(path)
@@ -305,12 +303,9 @@ class _Writing:
         if attrs is not None and not is_file(attrs):
             raise NameConflict(f"{self._key}: a folder, a symbolic link or the like is in the way")
         there = Seen.of(attrs) if attrs is not None else None
-        if self._if_absent and there is not None:
-            raise Exists(f"there is a {self._key}")
         if self._if_tag:
             there = await self._tree.look(self._key)
-            if there is None or there.tag != self._if_tag:
-                raise Changed(f"{self._key} {'is gone' if there is None else 'has another tag'}")
+        fits(self._key, there.tag if there else None, self._if_tag, if_absent=self._if_absent)
         return there
 
     async def take(self, pieces: AsyncIterator[bytes]) -> None:
@@ -480,7 +475,7 @@ async def _same(source: Handle, key: str, seen: Seen) -> None:
         raise Changed(f"{key} was changed while it was read")
 
 
-def _fits(key: str) -> bool:
+def _holdable(key: str) -> bool:
     """Whether the server could hold such a name.
 
     Raises:

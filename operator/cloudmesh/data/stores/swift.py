@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import hmac
 import json
-import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from yarl import URL
 
 from cloudmesh.data.errors import Changed, Exists, Missing
 from cloudmesh.data.stores import swift_segments as segments
-from cloudmesh.data.stores.common import Limits, checked, measured, secret_texts
+from cloudmesh.data.stores.common import Limits, checked, fits, measured, secret_texts
 from cloudmesh.data.stores.ports import CHUNK, Object, Ours, Page, Probe, StoreInfo
 from cloudmesh.data.stores.registry import StoreContext
 from cloudmesh.data.stores.swift_auth import (
@@ -38,6 +37,7 @@ from cloudmesh.data.stores.swift_auth import (
     auth_of,
 )
 from cloudmesh.data.stores.swift_client import PAUSE_SECONDS, TRIES, SwiftClient, quoted, told
+from cloudmesh.data.stores.swift_words import micros, moment, packed, part_of, unpacked
 from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import CloudmeshError, InvalidRequest, RateLimited, Transient
 
@@ -50,11 +50,6 @@ COPY_BYTES_A_SECOND: Final = 5 << 20
 """How slowly a copy inside the store may go."""
 MOST_KEY: Final = 960
 """Bytes of a key: Swift's 1,024 without what names of segments have besides."""
-MOST_VALUE: Final = 256
-"""Bytes of one header's value in Swift, unless configured otherwise."""
-META: Final = "x-object-meta-"
-MORE: Final = f"{META}cloudmesh."
-"""Of headers with what doesn't fit into one: `x-object-meta-cloudmesh.2.NAME`."""
 NEWEST: Final = {"X-Newest": "true"}
 LINK_SECONDS: Final = 7 * 86400
 MOST_ROWS: Final = 10_000
@@ -62,7 +57,6 @@ CONTROLS: Final = "".join(map(chr, (*range(1, 32), 127)))
 """Swift holds them, but many of its clients don't."""
 Rows = list[Object]
 Keys = list[str]
-_RANGE: Final = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")
 
 
 class SwiftStore:
@@ -174,7 +168,7 @@ class SwiftStore:
         if not tag or not size.isdigit():
             raise Transient(f"{key}: the answer has no entity tag or no size")
         large = headers.get(segments.IS_LARGE, "").lower() == "true"
-        return Object(key, int(size), tag, _micros(headers.get("X-Timestamp", "")), unpacked(headers)), large
+        return Object(key, int(size), tag, micros(headers.get("X-Timestamp", "")), unpacked(headers)), large
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Page:
         """As the port says; segments aren't shown, attributes don't come."""
@@ -201,7 +195,7 @@ class SwiftStore:
             return [
                 Object(
                     str(row["name"]), int(row["bytes"]), str(row.get("slo_etag") or row["hash"]).strip('"'),
-                    _moment(row["last_modified"]),
+                    moment(row["last_modified"]),
                 )
                 for row in listed
             ]  # fmt: skip
@@ -228,7 +222,7 @@ class SwiftStore:
                         if position > start:
                             raise Changed(f"{key} became shorter while it was read")
                         break
-                    tag, end = _part_of(key, answer.headers, answer.status, position, end)
+                    tag, end = part_of(key, answer.headers, answer.status, position, end)
                     async with aclosing(self._pieces(key, answer.content, end - position)) as pieces:
                         async for piece in pieces:
                             position, left = position + len(piece), TRIES
@@ -249,8 +243,7 @@ class SwiftStore:
             seen = await self.stat(key)
             if seen is None:
                 raise Missing(f"there is no {key}")
-            if if_tag and seen.tag != if_tag:
-                raise Changed(f"{key} has the tag {seen.tag}, not {if_tag}")
+            fits(key, seen.tag, if_tag)
 
     async def _pieces(self, key: str, content: Any, size: int) -> AsyncGenerator[bytes, None]:
         """What comes of a body of so many bytes.
@@ -334,10 +327,7 @@ class SwiftStore:
     async def _before(self, key: str, if_tag: str, if_absent: bool) -> Keys:
         """Looks before a write; gives the segments that it will leave without a manifest."""
         there = await self._head(key, newest=bool(if_tag), sure=bool(if_tag))
-        if if_absent and there:
-            raise Exists(f"there is a {key}")
-        if if_tag and (not there or there[0].tag != if_tag):
-            raise Changed(f"{key} {'has another tag' if there else 'is gone'}")
+        fits(key, there[0].tag if there else None, if_tag, if_absent=if_absent)
         return await self._segments(key) if there and there[1] else []
 
     async def _segments(self, key: str) -> Keys:
@@ -363,8 +353,7 @@ class SwiftStore:
         there = await self._head(key, newest=bool(if_tag))
         if there is None:
             return
-        if if_tag and there[0].tag != if_tag:
-            raise Changed(f"{key} has the tag {there[0].tag}, not {if_tag}")
+        fits(key, there[0].tag, if_tag)
         old = await self._segments(key) if there[1] else []
         with suppress(Missing):
             await self._client.change("DELETE", key)
@@ -385,8 +374,7 @@ class SwiftStore:
         if found is None:
             raise Missing(f"there is no {source}")
         seen, large = found
-        if if_tag and seen.tag != if_tag:
-            raise Changed(f"{source} has the tag {seen.tag}, not {if_tag}")
+        fits(source, seen.tag, if_tag)
         kept = dict(seen.attributes) if texts is None else texts
         headers = packed(kept) | {"Content-Type": "application/octet-stream"}
         parts = await segments.segments_of(self._client, source) if large else []
@@ -482,68 +470,6 @@ class SwiftLinks(SwiftStore):
         signed = hmac.new(self._key, f"GET\n{ends}\n{path}".encode(), "sha256").hexdigest()
         where = f"{root.scheme}://{root.netloc}{quoted(path)}"
         return f"{where}?temp_url_sig={signed}&temp_url_expires={ends}"
-
-
-def packed(texts: Mapping[str, str]) -> dict[str, str]:
-    """Attributes as headers, values in pieces that one header holds and that neither begin nor end with a space."""
-    found = {}
-    for name, value in texts.items():
-        pieces, rest = [], value
-        while len(rest) > MOST_VALUE:
-            at = MOST_VALUE
-            while " " in rest[at - 1 : at + 1]:
-                at -= 1
-            pieces.append(rest[:at])
-            rest = rest[at:]
-        for number, piece in enumerate([*pieces, rest], 1):
-            found[META + name if number == 1 else f"{MORE}{number}.{name}"] = piece
-    return found
-
-
-def unpacked(headers: Mapping[str, str]) -> dict[str, str]:
-    """Attributes of an object, by the headers that came with it."""
-    small = {name.lower(): value for name, value in headers.items()}
-    found = {}
-    for header, value in small.items():
-        name = header.removeprefix(META)
-        if name == header or "." in name:
-            continue
-        pieces = [value]
-        while (more := small.get(f"{MORE}{len(pieces) + 1}.{name}")) is not None:
-            pieces.append(more)
-        found[name] = "".join(pieces)
-    return found
-
-
-def _part_of(key: str, headers: Mapping[str, str], status: int, position: int, end: int | None) -> tuple[str, int]:
-    """Tag of the object that an answer is of, and where what comes ends.
-
-    Raises:
-        Transient: It isn't what was asked for.
-    """
-    tag, size = headers.get("Etag", "").strip('"'), headers.get("Content-Length", "")
-    if not tag:
-        raise Transient(f"{key}: the answer has no entity tag")
-    if status == 200 and position == 0 and end is None and size.isdigit():
-        return tag, int(size)
-    found = _RANGE.fullmatch(headers.get("Content-Range", ""))
-    if status != 206 or found is None or int(found[1]) != position:
-        raise Transient(f"{key}: the answer isn't the range that was asked for")
-    whole = int(found[3])
-    return tag, whole if end is None else min(end, whole)
-
-
-def _micros(timestamp: str) -> int:
-    """Microseconds of a time as `X-Timestamp` tells it; 0 where it can't be read."""
-    try:
-        return round(float(timestamp) * 1_000_000)
-    except ValueError:
-        return 0
-
-
-def _moment(text: str) -> int:
-    """Microseconds of a time as listings tell it, in UTC without saying so."""
-    return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1_000_000)
 
 
 def _check(url: str, guard: Guard, secure: bool) -> None:
