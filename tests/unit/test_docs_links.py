@@ -218,7 +218,10 @@ def test_metrics_of_clusters_are_those_of_the_page() -> None:
 
 def test_metrics_of_directories_are_those_of_the_page() -> None:
     """Name, type and labels."""
-    told = {family.name: ("gauge", tuple(family._labelnames)) for family in DirectoryMetrics({}).collect()}
+    told = {
+        family.name + ("_total" if family.type == "counter" else ""): (family.type, tuple(family._labelnames))
+        for family in DirectoryMetrics({}).collect()
+    }
     assert _table_of_metrics("Directories") == told
 
 

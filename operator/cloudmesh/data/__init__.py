@@ -25,10 +25,11 @@ The operator's side makes a gateway for each directory and asks it how it does; 
 | `links` | entries that are read where somebody else keeps them |
 | `following`, `scan`, `borders` | what others do in stores: listings beside the record; directories in a prefix |
 | `mesh`, `identity`, `waking` | the stores as they live: up, believed, the same; what is looked at then |
-| `placing` | pure: what of a configuration makes all files due |
+| `placing` | what of a configuration makes all files due |
 | `catalog`, `filling` | the catalogue, its journal, and how a new one is made of the stores |
 | `emptying` | the end of a directory whose files go with it |
 | `stores` | the port to stores, and those that are built in |
 | `client`, `fs` | in programs: `Vdir` and `vdir://` |
+| `clusters` | whom gateways let in for the mounts of VirtualClusters |
 | `remote` | for the other wings: files of a directory through its gateway, and where its stores are |
 """

@@ -1,4 +1,4 @@
-"""What of a configuration says where files belong: when it changes, the mover looks at all of them. Pure.
+"""What of a configuration says where files belong: when it changes, the mover looks at all of them.
 
 What doesn't is named; anything else does, so that a member that comes later is forgotten by nobody.
 """
