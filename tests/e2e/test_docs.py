@@ -81,11 +81,12 @@ ELSEWHERE = (
     "docs/explanation/cost.md",
     "docs/how-to/use-cms-for-files.md",
     "docs/how-to/keep-the-catalogue-in-postgresql.md",
+    "docs/how-to/mount-a-directory-on-machines.md",
 )
-"""Followed by test_write_a_provider.py and test_account_pages.py of tests/contract/compute, test_write_a_store.py,
-test_store_pages.py and test_catalog_page.py of tests/contract/data, test_guide.py of tests/unit/policy,
-test_placement_page.py of tests/unit/data, test_cost_pages.py of tests/unit/compute and test_vdir_command.py of
-tests/unit/cli, since they need no cluster."""
+"""Followed by test_write_a_provider.py, test_account_pages.py and ssh/test_mounts.py of tests/contract/compute,
+test_write_a_store.py, test_store_pages.py and test_catalog_page.py of tests/contract/data, test_guide.py of
+tests/unit/policy, test_placement_page.py of tests/unit/data, test_cost_pages.py of tests/unit/compute and
+test_vdir_command.py of tests/unit/cli, since they need no cluster."""
 S3 = "https://s3.example.org"
 SECONDS = 120.0
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -30,6 +30,7 @@ from cloudmesh.api.machines import (
     SourceRanges,
     exactly_one,
 )
+from cloudmesh.api.mounts import Mounts
 from cloudmesh.api.names import POOL_AND_CLUSTER_MAX_LENGTH
 from cloudmesh.api.placementpolicy import PlacementPolicySpec
 from cloudmesh.api.schema import Column, Definition, Model, Rule, Scale
@@ -324,6 +325,12 @@ class VirtualClusterSpec(Model):
             ),
             field_path=".network.mode",
         ),
+        Rule(
+            cel=("!has(self.mounts) || self.mounts.all(a, self.mounts.all(b, !b.path.startsWith(a.path + '/')))"),
+            message="no `path` of `spec.mounts` may lie in another one",
+            holds=lambda s: not any(b.path.startswith(f"{a.path}/") for a in s.mounts for b in s.mounts),
+            field_path=".mounts",
+        ),
     )
 
     replicas: Annotated[int, Field(ge=0, le=5000)] = 1
@@ -352,6 +359,8 @@ class VirtualClusterSpec(Model):
     """Who may log in, from where, and what is written for them."""
     bootstrap: Bootstrap | None = None
     """What is set up on the machines; left out, `ssh: {}`."""
+    mounts: Mounts = Field(default_factory=list)
+    """VirtualDirectories that are mounted on all machines before anything else is set up; it takes root and FUSE."""
     pools: Annotated[list[Pool], Field(min_length=1, max_length=32, json_schema_extra=by_key("name")), Unique] = Field(
         default=[Pool(name="workers")]
     )

@@ -15,6 +15,7 @@ A reconciler observes and carries out; what it decides is in pure modules, which
 | `budget_*`, `budgets`, `guests`, `prices` | money: Budgets, limits, the books, sheets and the price list |
 | `choices` | PriceSheet and PlacementPolicy |
 | `jobs` | ClusterJob: sweep, plan, rounds over machines |
+| `mount_logins` | what directories that machines mount let them in with; `bootstrap.mounts` mounts them |
 | `bootstrap`, `ssh`, `reach`, `runner`, `access`, `probes` | logins, set-up and commands on machines |
 | `ports`, `tokens`, `providers`, `rate` | the port to clouds, and those that are built in |
 | `identity`, `endpoints`, `redact` | who an account is, where credentials may go, and where they mustn't show |

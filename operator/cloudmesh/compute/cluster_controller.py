@@ -25,10 +25,12 @@ from cloudmesh.compute.cluster_metrics import ClusterMetrics
 from cloudmesh.compute.cluster_offers import Chosen, Offers
 from cloudmesh.compute.cluster_status import Boot, Trouble, are
 from cloudmesh.compute.cluster_telling import NOTHING_TO_DO, SLOW_SECONDS, Pass, Teller, resume_of
+from cloudmesh.compute.cluster_words import Event
 from cloudmesh.compute.failures import FailureMemory
 from cloudmesh.compute.kinds import BUDGET, CLUSTER_JOB, VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.machines import MachineView
 from cloudmesh.compute.members import Member
+from cloudmesh.compute.mount_logins import MountLogins, MountOrder
 from cloudmesh.compute.plan import BUDGET as OVER_BUDGET
 from cloudmesh.compute.plan import Plan, plan
 from cloudmesh.compute.prices.moments import to_seconds
@@ -50,14 +52,20 @@ from cloudmesh.engine import (
 
 LOOK_AGAIN_SECONDS = 300.0
 WATCHED_SECONDS = 60.0
-"""Clusters under a Budget, that may fall asleep, or that list their machines, are looked at so often."""
+"""Clusters under a Budget, that may fall asleep, list their machines or mount directories are looked at so often."""
 TROUBLE_SECONDS = 15.0
 
 
 class BootstrapPort(Protocol):
     """What sets machines up; see `compute.bootstrap`."""
 
-    def ensure(self, cluster: VirtualCluster, machines: Sequence[MachineView], access: ClusterAccess) -> BootstrapState:
+    def ensure(
+        self,
+        cluster: VirtualCluster,
+        machines: Sequence[MachineView],
+        access: ClusterAccess,
+        mounts: tuple[MountOrder, ...] | None = None,
+    ) -> BootstrapState:
         """Says what machines are to become, and how far they are."""
 
     def last_activity(self, cluster_uid: str) -> str:
@@ -98,6 +106,7 @@ class ClusterReconciler:
         self._accounts = accounts
         self._budgets = budgets
         self._bootstrap = bootstrap
+        self._mounts = MountLogins(engine)
         self._offers = Offers(engine, accounts, budgets, monotonic)
         self._teller = Teller(engine, self._offers, monotonic)
         self._maker = Maker(engine, self._offers, self._teller, default_account)
@@ -112,6 +121,7 @@ class ClusterReconciler:
         self._budgets.release(key.namespace, key.name)
         if memory is not None:
             forget_access(self._engine, memory.uid)
+            self._mounts.forget(memory.uid)
             if self._bootstrap is not None:
                 self._bootstrap().forget(memory.uid)
 
@@ -259,18 +269,33 @@ class ClusterReconciler:
         self._watch_script(at.memory)
         try:
             access = await self._teller.access(at.memory, at.obj)
+            orders = await self._orders(at)
         except NameConflict as error:
             at.memory.clash = str(error)
             return NOTHING_TO_DO, None
-        state = self._bootstrap().ensure(at.memory.cluster, views, access)
+        state = self._bootstrap().ensure(at.memory.cluster, views, access, orders)
+        mounts = state.mounts
+        if orders is not None and state.unmounted and self._mounts.leaving(at.obj, orders):
+            await self._mounts.drop(at.obj, orders)
+        if orders == () and mounts == "":
+            mounts = None
+        for words in state.left:
+            self._teller.emit(at.obj, Event("Warning", "FilesLeft", words))
         if at.memory.asked.bootstrap == "ssh":
-            return NOTHING_TO_DO, state.requeue_after
+            return Boot("Done", "", "", mounts), state.requeue_after
         unreachable = next(iter(state.unreachable.values()), "")
         if state.failed:
-            return Boot("Failed", next(iter(state.failed.values())), unreachable), state.requeue_after
+            return Boot("Failed", next(iter(state.failed.values())), unreachable, mounts), state.requeue_after
         if state.message:
-            return Boot("Pending", state.message, unreachable), state.requeue_after
-        return Boot("Done", "", unreachable), state.requeue_after
+            return Boot("Pending", state.message, unreachable, mounts), state.requeue_after
+        return Boot("Done", "", unreachable, mounts), state.requeue_after
+
+    async def _orders(self, at: Pass) -> tuple[MountOrder, ...] | None:
+        """What is to be mounted; None where nothing is, nor was."""
+        before = (at.obj.get("status") or {}).get("conditions") or ()
+        if not at.memory.cluster.spec.mounts and c.find_condition(before, c.MOUNTED) is None:
+            return None
+        return await self._mounts.ensure(at.obj, at.memory.cluster)
 
     def _watch_script(self, memory: Memory) -> None:
         """Another text of its script brings the cluster back."""
@@ -313,7 +338,8 @@ class ClusterReconciler:
         if trouble is not None:
             times.append(TROUBLE_SECONDS)
         asked = at.memory.asked
-        if asked.idle_seconds is not None or OUTPUT_INVENTORY in asked.outputs or self._engine.cache.count(BUDGET):
+        watched = asked.idle_seconds is not None or OUTPUT_INVENTORY in asked.outputs or at.memory.cluster.spec.mounts
+        if watched or self._engine.cache.count(BUDGET):
             times.append(WATCHED_SECONDS)
         return max(0.05, min(times))
 

@@ -66,11 +66,13 @@ class Boot:
         state: How it stands.
         message: In words.
         unreachable: Which two machines don't reach each other, in words; empty if all that need to do.
+        mounts: Why a directory isn't mounted as asked; empty if all are, None where none is asked for.
     """
 
     state: Literal["Done", "Pending", "Failed"] = "Done"
     message: str = ""
     unreachable: str = ""
+    mounts: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,8 @@ def verdict(asked: Asked, facts: Facts) -> Verdict:
     if facts.boot.state == "Pending" or late:
         message = facts.boot.message or (late[0].message if late else "")
         return Verdict("False", c.REASON_BOOTSTRAPPING, f"{progress}; {message}".rstrip("; "), reconciling=True)
+    if facts.boot.mounts:
+        return Verdict("False", c.REASON_NOT_MOUNTED, f"{progress}; {facts.boot.mounts}", reconciling=True)
     old = [m for p in facts.plan.pools for m in (*p.leaving, *(r.member for r in p.delete if r.reason == "Outdated"))]
     if old:
         message = f"{progress}; {_count(len(old), 'machine')} of an older spec left, such as '{old[0].name}'"
@@ -206,6 +210,10 @@ def make_status(obj: Obj, asked: Asked, facts: Facts, now: str, said: Verdict) -
     conditions.ready(said.status, said.reason, said.message, reconciling=said.reconciling, stalled=said.stalled)
     for stage in _stages(asked, facts):
         conditions.put(*stage)
+    if (mounted := _mounted(facts)) is not None:
+        conditions.put(*mounted)
+    elif not facts.rest:
+        conditions.remove(c.MOUNTED)
     here = [m for m in facts.members if not m.deleting]
     scaled = asked.scaled_pool
     status: dict[str, Any] = {
@@ -330,6 +338,16 @@ def _bootstrapped(live: Sequence[MachineView], facts: Facts) -> Stage:
         message = boot.message or f"{len(live) - len(waiting)} of {_count(len(live), 'machine')} are set up"
         return (c.BOOTSTRAPPED, c.FALSE if live else c.UNKNOWN, c.REASON_BOOTSTRAPPING, message)
     return (c.BOOTSTRAPPED, c.TRUE, c.REASON_AS_SPECIFIED, boot.message or f"{_count(len(live), 'machine')} set up")
+
+
+def _mounted(facts: Facts) -> Stage | None:
+    """Of a cluster that has directories mounted, or takes them away; None for others."""
+    why = facts.boot.mounts
+    if why is None:
+        return None
+    if why:
+        return (c.MOUNTED, c.FALSE, c.REASON_NOT_MOUNTED, why)
+    return (c.MOUNTED, c.TRUE, c.REASON_AS_SPECIFIED, "the directories are mounted on all machines that answer")
 
 
 def _healthy(here: Sequence[Member], facts: Facts) -> Stage:

@@ -11,6 +11,7 @@ from cloudmesh.api import conditions as c
 from cloudmesh.api import names
 from cloudmesh.api.quantity import parse_quantity
 from cloudmesh.compute import machine_status as statuses
+from cloudmesh.compute.access import ClusterAccess, read_access
 from cloudmesh.compute.accounts import Accounts, Busy, shared
 from cloudmesh.compute.firewalls import Firewalls
 from cloudmesh.compute.kinds import VIRTUAL_CLUSTER, VIRTUAL_MACHINE
@@ -19,7 +20,7 @@ from cloudmesh.compute.machine_calls import Calls
 from cloudmesh.compute.machine_end import End
 from cloudmesh.compute.machine_life import BOOKING_SECONDS, Case, Hands, Life
 from cloudmesh.compute.machine_plan import Known, Outcome, Wanted, decide, read
-from cloudmesh.compute.machines import is_failed
+from cloudmesh.compute.machines import MachineView, is_failed, view
 from cloudmesh.compute.ports import Node
 from cloudmesh.compute.probes import Probes, probe_ssh
 from cloudmesh.compute.settings import ComputeSettings
@@ -46,6 +47,9 @@ class MachineStates(Protocol):
 
     def machine_state(self, uid: str) -> tuple[Any, str]:
         """`Pending`, `Done` or `Failed`, and a message."""
+
+    async def unmount(self, machine: MachineView, cluster_uid: str, access: ClusterAccess) -> None:
+        """Takes the mounts of a machine away that is about to end."""
 
 
 class MachineReconciler:
@@ -76,7 +80,7 @@ class MachineReconciler:
         probe = functools.partial(probe_ssh, guard=accounts.guard)
         self._hands = Hands(engine, accounts, Calls(engine, accounts), probes or Probes(engine.enqueue, probe))
         self._birth = Birth(self._hands)
-        self._end = End(self._hands)
+        self._end = End(self._hands, self._unmount if bootstrap is not None else None)
         engine.watch(VIRTUAL_MACHINE)
         engine.background("machine calls", self._hands.flights.run)
         engine.background("machine probes", self._hands.probes.run)
@@ -260,6 +264,20 @@ class MachineReconciler:
         if not kind or "ssh" in kind:
             return ("None", "")
         return self._bootstrap().machine_state(wanted.uid)
+
+    async def _unmount(self, machine: Obj) -> None:
+        """Takes away what its cluster mounted there.
+
+        Raises:
+            CloudmeshError: It can't be said whether that is gone.
+        """
+        seen = view(machine)
+        cluster = self._engine.cache.get(VIRTUAL_CLUSTER, seen.namespace, seen.cluster) if seen.cluster else None
+        conditions = ((cluster or {}).get("status") or {}).get("conditions") or ()
+        if cluster is None or self._bootstrap is None or c.find_condition(conditions, c.MOUNTED) is None:
+            return
+        if seen.host and (access := await read_access(self._engine, cluster)) is not None:
+            await self._bootstrap().unmount(seen, cluster["metadata"]["uid"], access)
 
     def _restart(self, case: Case, status: statuses.Status, node: Node) -> str:
         """The value of the restart annotation that is still to be acted on."""

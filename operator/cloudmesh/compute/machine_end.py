@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from cloudmesh.api import conditions as c
 from cloudmesh.compute import machine_status as statuses
 from cloudmesh.compute.accounts import Busy
@@ -13,6 +15,8 @@ from cloudmesh.compute.machines import is_failed
 from cloudmesh.compute.ports import Node
 from cloudmesh.compute.tokens import TAG_ADOPTED
 from cloudmesh.engine import CapacityUnavailable, CloudmeshError, Done, Obj, QuotaExceeded, is_deleting
+
+Unmount = Callable[[Obj], Awaitable[None]]
 
 DELETE_AGAIN_SECONDS = 30.0
 
@@ -29,10 +33,12 @@ class End:
 
     Args:
         hands: What they work with.
+        unmount: Takes away what is mounted on a machine that is about to end; None where nothing is.
     """
 
-    def __init__(self, hands: Hands) -> None:
+    def __init__(self, hands: Hands, unmount: Unmount | None = None) -> None:
         self._hands = hands
+        self._unmount = unmount
 
     async def lost(self, case: Case, node: Node | None) -> Done:
         """It is gone, and nobody here asked for that; one that never ran, for want of room, was as good as refused."""
@@ -197,6 +203,7 @@ class End:
 
     async def _end_node(self, case: Case, node_id: str) -> None:
         hands, life = self._hands, case.life
+        await self._take_mounts(case)
         try:
             if case.wanted.adopt:
                 life.released = await hands.calls.release(case.account, case.wanted, node_id)
@@ -217,8 +224,21 @@ class End:
         case.expect()
         hands.again(case)
 
+    async def _take_mounts(self, case: Case) -> None:
+        """Once, and as far as the machine answers: nobody waits for one that doesn't."""
+        if self._unmount is None or case.life.unmounted:
+            return
+        case.life.unmounted = True
+        if not c.is_true(case.status.get("conditions") or (), c.REACHABLE):
+            return
+        try:
+            await self._unmount(case.obj)
+        except CloudmeshError as error:
+            self._hands.warn(case, error.reason, f"what is mounted there may not be written out: {error}")
+
     async def _let_go(self, case: Case) -> None:
         """Notes that it is left, then takes our tags off; a cloud that can't be told is told by later listings."""
+        await self._take_mounts(case)
         hands, life, account, wanted = self._hands, case.life, case.account, case.wanted
         wait, noted = None, False
         try:

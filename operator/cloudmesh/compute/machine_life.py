@@ -77,6 +77,7 @@ class Life:
     released: bool = False
     cleared: bool = False
     left_at: float = NEVER
+    unmounted: bool = False
 
     def pause(self) -> float:
         """Counts a failed call; gives the seconds until the next try."""

@@ -17,7 +17,16 @@ from cloudmesh.api.places import Location, Place
 from cloudmesh.api.quantity import parse_quantity
 from cloudmesh.api.virtualdirectory import DEFAULT_COPIES, DirectoryStore, VirtualDirectory
 from cloudmesh.api.virtualdirectory import PlacementRule as AskedRule
-from cloudmesh.data.config import AccessRule, AuthConfig, DirectoryConfig, Match, PlacementRule, Prices, StoreConfig
+from cloudmesh.data.config import (
+    AccessRule,
+    AuthConfig,
+    DirectoryConfig,
+    Guest,
+    Match,
+    PlacementRule,
+    Prices,
+    StoreConfig,
+)
 from cloudmesh.data.money import common_currency, in_currency
 from cloudmesh.data.prices import prices_of, sheets_for
 from cloudmesh.data.resources import mount_of
@@ -213,12 +222,15 @@ def users_in(data: Mapping[str, bytes], secret: str) -> dict[str, str]:
     return users
 
 
-def auth_of(directory: VirtualDirectory, users: Mapping[str, str]) -> AuthConfig:
+def auth_of(
+    directory: VirtualDirectory, users: Mapping[str, str], guests: Mapping[str, Guest] = MappingProxyType({})
+) -> AuthConfig:
     """Who is let in.
 
     Args:
         directory: What was asked for.
         users: Names and bcrypt hashes.
+        guests: Clusters that have it mounted, by the names that they show.
     """
     auth = directory.spec.expose.auth
     return AuthConfig(
@@ -229,6 +241,7 @@ def auth_of(directory: VirtualDirectory, users: Mapping[str, str]) -> AuthConfig
             AccessRule(path=rule.path, users=tuple(rule.users), groups=tuple(rule.groups), access=rule.access)
             for rule in auth.rules
         ),
+        guests=dict(guests),
     )
 
 
@@ -239,6 +252,7 @@ def directory_config(
     installation: str,
     token: str,
     users: Mapping[str, str],
+    guests: Mapping[str, Guest] = MappingProxyType({}),
     database: tuple[str, str] = ("", ""),
     allow_private: bool,
     forbidden: Sequence[str] = (),
@@ -252,6 +266,7 @@ def directory_config(
         installation: Id of the installation.
         token: What the operator shows at `/internal/…`.
         users: Names and bcrypt hashes.
+        guests: Clusters that have it mounted, by the names that they show.
         database: Address of the catalogue's database, and certificates of its server's authority; empty for a file.
         allow_private: Endpoints in loopback and link-local networks are allowed.
         forbidden: Hosts and addresses of this cluster that no store may be at.
@@ -279,7 +294,7 @@ def directory_config(
         settle_names=spec.settle_names == "WhenCheap",
         verify_seconds=spec.verify.every_seconds,
         adopt=spec.adopt == "Existing",
-        auth=auth_of(directory, users),
+        auth=auth_of(directory, users, guests),
         web=spec.expose.web == "Enabled",
         webdav=spec.expose.webdav == "Enabled",
         operator_token=token,

@@ -143,6 +143,28 @@ class AccessRule(msgspec.Struct, frozen=True, rename="camel"):
         msgspec.structs.force_setattr(self, "path", unicodedata.normalize("NFC", self.path))
 
 
+class Guest(msgspec.Struct, frozen=True, rename="camel"):
+    """Who comes with a password that the operator made, such as a VirtualCluster for one of its mounts.
+
+    Args:
+        name: Who it is for rules.
+        hashed: bcrypt hash of the password.
+        folder: All that it may see; empty for the whole directory. Kept in NFC, as paths are.
+        access: What it may do there.
+    """
+
+    name: str
+    hashed: str
+    folder: str = ""
+    access: Literal["ReadWrite", "ReadOnly"] = "ReadWrite"
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "folder", unicodedata.normalize("NFC", self.folder))
+
+    def __repr__(self) -> str:
+        return f"Guest({self.name!r})"
+
+
 class AuthConfig(msgspec.Struct, frozen=True, rename="camel"):
     """Who is let in.
 
@@ -151,12 +173,14 @@ class AuthConfig(msgspec.Struct, frozen=True, rename="camel"):
         basic: By user name a bcrypt hash.
         anonymous: What whoever doesn't say who they are may do.
         rules: Paths.
+        guests: By the name that they show, who else is let in with a password.
     """
 
     kubernetes: bool = True
     basic: Mapping[str, str] = {}
     anonymous: Literal["None", "ReadOnly", "ReadWrite"] = "None"
     rules: tuple[AccessRule, ...] = ()
+    guests: Mapping[str, Guest] = {}
 
     def __repr__(self) -> str:
         return "AuthConfig(…)"

@@ -27,6 +27,7 @@ from cloudmesh.data.asked import (
     users_in,
 )
 from cloudmesh.data.catalog.address import database_in
+from cloudmesh.data.clusters import mounting, read_guests
 from cloudmesh.data.config import DirectoryConfig, StoreConfig, Summary
 from cloudmesh.data.directory_metrics import DirectoryMetrics
 from cloudmesh.data.kinds import (
@@ -218,6 +219,7 @@ class DirectoryReconciler:
             wanted.add(directory.spec.expose.auth.basic.secret_ref.name)
         if directory.spec.catalog.postgresql is not None:
             wanted.add(directory.spec.catalog.postgresql.uri_secret_ref.name)
+        wanted.update(mounting(self._engine.cache, key.namespace))
         self._engine.references.set(key, [("Secret", key.namespace, name) for name in sorted(wanted)])
 
     def _wake_stores(self, key: Key, obj: Obj) -> None:
@@ -308,6 +310,7 @@ class DirectoryReconciler:
             installation=await self._access.installation(),
             token=(told.config.operator_token if told.config is not None else "") or secrets.token_urlsafe(32),
             users=await self._users(directory),
+            guests=await read_guests(self._engine, namespace, name),
             database=await self._database(directory),
             allow_private=self._access.settings.allow_private_endpoints,
             forbidden=await self._access.forbidden(),
@@ -371,11 +374,12 @@ class DirectoryReconciler:
         """Tells the gateway who is let in, whatever else of the spec can't be had: nobody keeps a right for that."""
         if told.config is None:
             return told
+        guests = await read_guests(self._engine, directory.metadata.namespace, directory.metadata.name)
         try:
-            auth = auth_of(directory, await self._users(directory))
+            auth = auth_of(directory, await self._users(directory), guests)
         except _Refused:
             # who is known stays known until the Secret can be read; rules are of the spec
-            auth = auth_of(directory, told.config.auth.basic)
+            auth = auth_of(directory, told.config.auth.basic, guests)
         if auth == told.config.auth:
             return told
         try:

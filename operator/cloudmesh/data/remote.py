@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from cloudmesh.api.datastore import DataStore
 from cloudmesh.data import config as configs
 from cloudmesh.data.asked import decoded, region_of
+from cloudmesh.data.config import DirectoryConfig
 from cloudmesh.data.kinds import DATA_STORE, VIRTUAL_DIRECTORY
 from cloudmesh.data.resources import CONFIG_KEY, child_name, gateway_url
 from cloudmesh.engine import SECRET, Kube, is_owned_by
@@ -42,6 +43,38 @@ class Gateways:
     @contextlib.asynccontextmanager
     async def open(self, namespace: str, name: str) -> AsyncIterator[OpenDirectory]:
         """See `Directories.open`."""
+        config, _ = await self._config(namespace, name)
+        async with self._session(namespace, name, config) as session:
+            yield _Open(session, name)
+
+    async def admits(self, namespace: str, name: str, login: str, folder: str) -> None:
+        """See `Directories.admits`."""
+        config, text = await self._config(namespace, name)
+        if not config.webdav:
+            raise InvalidRequest(f"VirtualDirectory '{name}': a mount needs `spec.expose.webdav: Enabled`")
+        if login not in config.auth.guests:
+            raise Transient(f"VirtualDirectory '{name}' hasn't heard of this mount yet")
+        async with self._session(namespace, name, config) as session:
+            directory = _Open(session, name)
+            if (await directory.summary()).get("config") != configs.fingerprint(text):
+                raise Transient(f"VirtualDirectory '{name}' hasn't taken up this mount yet")
+            try:
+                kind = await directory.kind(folder)
+            except NotFound:
+                raise NotFound(f"VirtualDirectory '{name}' has no folder '{folder}': make it first") from None
+            if kind != "Directory":
+                raise InvalidRequest(f"'{folder}' of VirtualDirectory '{name}' is a file: name its folder")
+
+    def _session(self, namespace: str, name: str, config: DirectoryConfig) -> aiohttp.ClientSession:
+        headers = {"Authorization": f"Bearer {config.operator_token}"}
+        return aiohttp.ClientSession(self._url_of(namespace, name), headers=headers, timeout=LIMITS)
+
+    async def _config(self, namespace: str, name: str) -> tuple[DirectoryConfig, bytes]:
+        """What the gateway of a directory was told last.
+
+        Raises:
+            NotFound: There is no such directory, or it isn't served yet.
+        """
         owner = await self._kube.get(VIRTUAL_DIRECTORY, namespace, name)
         if owner is None:
             raise NotFound(f"VirtualDirectory '{name}' isn't there")
@@ -49,12 +82,10 @@ class Gateways:
         if found is None or not is_owned_by(found, owner["metadata"]["uid"]):
             raise NotFound(f"VirtualDirectory '{name}' isn't served yet")
         try:
-            token = configs.load(decoded(found.get("data")).get(CONFIG_KEY, b"")).operator_token
+            text = decoded(found.get("data")).get(CONFIG_KEY, b"")
+            return configs.load(text), text
         except msgspec.DecodeError as error:
             raise NotFound(f"VirtualDirectory '{name}' isn't served yet") from error
-        headers = {"Authorization": f"Bearer {token}"}
-        async with aiohttp.ClientSession(self._url_of(namespace, name), headers=headers, timeout=LIMITS) as session:
-            yield _Open(session, name)
 
     async def regions(self, namespace: str, name: str) -> tuple[str, ...]:
         """See `Directories.regions`."""
@@ -102,6 +133,14 @@ class _Open:
         headers = {"Content-Length": str(size)}
         async with self._told(), self._session.put(f"/v1/files/{quote(path)}", data=chunks, headers=headers) as answer:
             await self._check(answer, path)
+
+    async def summary(self) -> dict[str, Any]:
+        """What its gateway tells of itself."""
+        return await self._json("/internal/summary", {})
+
+    async def kind(self, path: str) -> str:
+        """Directory or File; the empty path is the whole directory."""
+        return "Directory" if not path else str((await self._json(f"/v1/stat/{quote(path)}", {})).get("kind"))
 
     async def _json(self, path: str, query: dict[str, str]) -> dict[str, Any]:
         async with self._told(), self._session.get(path, params=query) as answer:

@@ -63,6 +63,15 @@ class Directories(Protocol):
             NotFound: There is no VirtualDirectory of that name, or it isn't served yet.
         """
 
+    async def admits(self, namespace: str, name: str, login: str, folder: str) -> None:
+        """Makes sure that whoever shows a login finds a folder over WebDAV.
+
+        Raises:
+            NotFound: There is no VirtualDirectory of that name, it isn't served yet, or has no such folder.
+            InvalidRequest: It isn't served by WebDAV.
+            Transient: Its gateway doesn't answer, or hasn't heard of the login yet.
+        """
+
     async def regions(self, namespace: str, name: str) -> tuple[str, ...]:
         """Regions of a directory's stores, in its order, those that are known.
 

@@ -30,8 +30,25 @@ def vm(**fields: Any) -> Spec:
     return {"accountRef": {"name": "aws"}, "offer": {"type": "m5.xlarge"}, **fields}
 
 
+def mount(path: str = "/data", **fields: Any) -> Spec:
+    """A cluster with one mount."""
+    return {"mounts": [{"path": path, "directoryRef": {"name": "files"}, **fields}]}
+
+
+def mounts(*paths: str) -> Spec:
+    """A cluster with mounts."""
+    return {"mounts": [m for path in paths for m in mount(path)["mounts"]]}
+
+
 CLUSTERS: dict[str, Spec] = {
     "empty": {},
+    "mount": mount(),
+    "mount-all-said": mount(
+        "/home/ada/work.d", subPath="raw/größe x/2024", access="ReadOnly", address="https://files.example.org:8443/a/"
+    ),
+    "mount-by-address": mount(address="http://[fd00::1]:80"),
+    "mounts-side-by-side": mounts("/data", "/data2", "/mnt/data", "/mnt/data-2", "/library", "/usrdata", "/root/data"),
+    "no-mounts": {"mounts": []},
     "replicas": {"replicas": 8},
     "none-running": {"replicas": 0},
     "own-replicas": pool(replicas=3),
@@ -213,6 +230,59 @@ BAD_CLUSTERS: dict[str, Bad] = {
     "rules-seed-negative": Bad(rules(mode="Random", seed=-1), "spec.placement.rules.seed"),
     "network-empty": Bad({"network": {}}, "spec.network.mode"),
     "network-overlay": Bad({"network": {"mode": "Overlay"}}, "spec.network.mode"),
+    "mount-without-directory": Bad({"mounts": [{"path": "/data"}]}, "spec.mounts[0].directoryRef"),
+    "mount-without-path": Bad({"mounts": [{"directoryRef": {"name": "files"}}]}, "spec.mounts[0].path"),
+    **{
+        f"mount-path-{name}": Bad(mount(path), "spec.mounts[0].path", message)
+        for name, path, message in (
+            ("relative", "data", "`path` must be absolute"),
+            ("root", "//", "`path` must be absolute"),
+            ("ends", "/data/", "`path` must be absolute"),
+            ("twice", "/data//x", "`path` must be absolute"),
+            ("space", "/my data", "`path` must be absolute"),
+            ("quote", "/a'b", "`path` must be absolute"),
+            ("line", "/data\n/etc", "`path` must be absolute"),
+            ("up", "/data/../etc", "no part of `path` may be '.' or '..'"),
+            ("up-last", "/data/..", "no part of `path` may be '.' or '..'"),
+            ("here", "/./etc", "no part of `path` may be '.' or '..'"),
+            ("etc", "/etc", "must not be a folder of the system's"),
+            ("usr-local", "/usr/local/data", "must not be a folder of the system's"),
+            ("proc", "/proc/1", "must not be a folder of the system's"),
+            ("lib64", "/lib64", "must not be a folder of the system's"),
+            ("var", "/var/data", "must not be a folder of the system's"),
+            ("home", "/home", "must not be a folder of the system's"),
+            ("root-home", "/root", "must not be a folder of the system's"),
+        )
+    },
+    "mount-path-short": Bad(mount("/"), "spec.mounts[0].path"),
+    "mount-path-long": Bad(mount("/" + "a" * 255), "spec.mounts[0].path"),
+    "mounts-nested": Bad(
+        mounts("/data", "/data/raw"), "spec.mounts", "no `path` of `spec.mounts` may lie in another one"
+    ),
+    "mounts-nested-deep": Bad(mounts("/data/a/b/c", "/x", "/data/a"), "spec.mounts", "may lie in another one"),
+    "mounts-twice": Bad(mounts("/data", "/data"), "spec.mounts"),
+    "mounts-many": Bad(mounts(*(f"/m{n}" for n in range(9))), "spec.mounts"),
+    **{
+        f"mount-folder-{name}": Bad(mount(subPath=path), "spec.mounts[0].subPath", message)
+        for name, path, message in (
+            ("absolute", "/raw", "`subPath` must be a folder such as"),
+            ("ends", "raw/", "`subPath` must be a folder such as"),
+            ("up", "raw/../x", "no part of `subPath` may be '.' or '..'"),
+            ("ours", ".cloudmesh/x", "nor its first one '.cloudmesh'"),
+        )
+    },
+    "mount-folder-empty": Bad(mount(subPath=""), "spec.mounts[0].subPath"),
+    "mount-access": Bad(mount(access="WriteOnly"), "spec.mounts[0].access"),
+    **{
+        f"mount-address-{name}": Bad(mount(address=address), "spec.mounts[0].address", "`address` must be an address")
+        for name, address in (
+            ("scheme", "ftp://files.example.org"),
+            ("user", "https://a:b@files.example.org"),
+            ("query", "https://files.example.org/?a=b"),
+            ("space", "https://files.example.org /x"),
+            ("host", "https://-files"),
+        )
+    },
     "network-slurm": Bad(
         {"network": {"mode": "PublicAddress"}, "bootstrap": {"slurm": {}}},
         "spec.network.mode",

@@ -103,6 +103,11 @@ class Served:
 
     def __enter__(self) -> Served:
         self._file.write_bytes(configs.dump(self.config))
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Serves, again on the same port if it did before."""
         up = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(up,), daemon=True)
@@ -110,13 +115,17 @@ class Served:
         assert up.wait(30)
         if self._failure is not None:
             raise self._failure
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Ends the gateway; what lies in stores and catalogue stays."""
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(30)
-        self._folder.cleanup()
         assert not self._thread.is_alive()
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread.is_alive():
+            self.stop()
+        self._folder.cleanup()
         for name in self._places.values():
             PLACES.pop(name, None)
         if self._failure is not None:
@@ -127,7 +136,7 @@ class Served:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
             api_server = ApiServer(self._api_server) if self._api_server else None
             async with Gateway(self._file, Path(self._folder.name), api_server, self._settings) as self.gateway:
-                runner: web.AppRunner = await self.gateway.listen("127.0.0.1", 0)
+                runner: web.AppRunner = await self.gateway.listen("127.0.0.1", self.port)
                 self.port = runner.addresses[0][1]
                 up.set()
                 await self._stop.wait()

@@ -6,11 +6,12 @@ import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
-from tests.unit.data.gateway_scene import AUTH, Served
+from tests.unit.data.gateway_scene import AUTH, HASHED, Served
 
 from cloudmesh.data import config as configs
-from cloudmesh.data.config import AccessRule, AuthConfig
+from cloudmesh.data.config import AccessRule, AuthConfig, Guest
 from cloudmesh.data.kinds import DATA_STORE, VIRTUAL_DIRECTORY
 from cloudmesh.data.remote import Gateways
 from cloudmesh.engine import SECRET, own
@@ -108,3 +109,33 @@ async def test_a_directory_that_isnt_served_is_named() -> None:
         with pytest.raises(NotFound, match="'lab' isn't served yet"):
             async with gateways.open("ns", "lab"):
                 pass
+
+
+async def test_a_login_is_admitted_once_its_gateway_knows_it(tmp_path: Path) -> None:
+    async def told(served: Served, login: str = "vc-1", folder: str = "raw/x y") -> str:
+        async with world(served).engine() as engine:
+            try:
+                await Gateways(engine.kube, lambda namespace, name: served.url).admits("ns", "lab", login, folder)
+            except (InvalidRequest, NotFound, Transient) as error:
+                return str(error)
+            return ""
+
+    auth = AuthConfig(kubernetes=False, basic=AUTH.basic, guests={"vc-1": Guest("cloudmesh:cluster:c", HASHED)})
+    with Served(tmp_path) as served:
+        vdir = served.vdir()
+        vdir.write("raw/x y/a", b"1")
+        assert await told(served) == "VirtualDirectory 'lab' hasn't heard of this mount yet"
+        before = served.config
+        # the Secret is ahead of the gateway
+        served.config = msgspec.structs.replace(before, auth=auth)
+        assert await told(served) == "VirtualDirectory 'lab' hasn't taken up this mount yet"
+        served.reconfigure(auth=auth)
+        assert await told(served) == ""
+        assert await told(served, folder="") == ""
+        assert await told(served, folder="none") == "VirtualDirectory 'lab' has no folder 'none': make it first"
+        assert "is a file: name its folder" in await told(served, folder="raw/x y/a")
+        served.reconfigure(webdav=False)
+        assert "a mount needs `spec.expose.webdav: Enabled`" in await told(served)
+    async with world().engine() as engine:
+        with pytest.raises(NotFound, match="'lab' isn't served yet"):
+            await Gateways(engine.kube, lambda namespace, name: "http://127.0.0.1:9").admits("ns", "lab", "vc-1", "")

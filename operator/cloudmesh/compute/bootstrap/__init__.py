@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from cloudmesh.api.virtualcluster import VirtualCluster
 from cloudmesh.compute.access import ClusterAccess
 from cloudmesh.compute.bootstrap.hosts import DONE, Result, State, hosts_of
+from cloudmesh.compute.bootstrap.mounts import Reach, end
 from cloudmesh.compute.bootstrap.worker import Wanted, Worker
 from cloudmesh.compute.machines import MachineView
+from cloudmesh.compute.mount_logins import MountOrder
 from cloudmesh.compute.ssh import Ssh
 from cloudmesh.engine import Key, Kube
 
@@ -27,6 +29,9 @@ class BootstrapState:
         failed: Messages by uid of machines that can't be.
         unreachable: Messages by uid of machines that don't reach another one, or aren't reached by it.
         message: What is waited for, in a sentence; empty when all is done.
+        mounts: Why a directory isn't mounted as asked; empty if all are, None where none is asked for.
+        unmounted: No machine that is reached has a mount that isn't asked for.
+        left: What was written to mounts that went and isn't in the directory, in sentences that are told once.
         requeue_after: Seconds after which to ask again, though `on_change` tells of every change.
     """
 
@@ -34,6 +39,9 @@ class BootstrapState:
     failed: Mapping[str, str] = field(default_factory=dict)
     unreachable: Mapping[str, str] = field(default_factory=dict)
     message: str = ""
+    mounts: str | None = None
+    unmounted: bool = True
+    left: tuple[str, ...] = ()
     requeue_after: float | None = None
 
 
@@ -44,18 +52,35 @@ class Bootstrap:
         ssh: How machines are reached.
         kube: Where scripts are read.
         on_change: Called with the keys of VirtualClusters and VirtualMachines about which there is something new.
+        directories: Gives the directories that may be mounted.
     """
 
-    def __init__(self, ssh: Ssh, kube: Kube, on_change: Callable[[Key], None]) -> None:
+    def __init__(
+        self, ssh: Ssh, kube: Kube, on_change: Callable[[Key], None], directories: Reach = lambda: None
+    ) -> None:
         self._ssh = ssh
         self._kube = kube
         self._on_change = on_change
+        self._directories = directories
         self._workers: dict[str, Worker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._cluster_of: dict[str, str] = {}
 
-    def ensure(self, cluster: VirtualCluster, machines: Sequence[MachineView], access: ClusterAccess) -> BootstrapState:
-        """Says what a cluster's machines are to become, and how far they are."""
+    def ensure(
+        self,
+        cluster: VirtualCluster,
+        machines: Sequence[MachineView],
+        access: ClusterAccess,
+        mounts: tuple[MountOrder, ...] | None = None,
+    ) -> BootstrapState:
+        """Says what a cluster's machines are to become, and how far they are.
+
+        Args:
+            cluster: The cluster.
+            machines: Its machines.
+            access: Its keys.
+            mounts: What is to be mounted on them; None where nothing is, or was.
+        """
         uid, spec = cluster.metadata.uid, cluster.spec
         hosts = hosts_of(machines, [pool.name for pool in spec.pools])
         ref = spec.bootstrap.script.config_map_ref if spec.bootstrap is not None and spec.bootstrap.script else None
@@ -67,14 +92,18 @@ class Bootstrap:
             script=(ref.name, ref.key) if ref is not None else ("", ""),
             watch_use=spec.lifecycle.idle is not None,
             same_network=spec.same_network,
+            uid=uid,
+            mounts=mounts,
         )
         worker = self._workers.get(uid)
         if worker is None:
             if not hosts:
-                return BootstrapState()
+                return BootstrapState(mounts=None if mounts is None else "")
             # what an earlier process has done stands in the status, until a look at the machine says otherwise
             known = {m.uid: DONE for m in machines if m.bootstrapped}
-            worker = self._workers[uid] = Worker(self._ssh, self._kube, wanted, known, self._on_change)
+            worker = self._workers[uid] = Worker(
+                self._ssh, self._kube, wanted, known, self._on_change, self._directories
+            )
             self._tasks[uid] = asyncio.create_task(
                 worker.run(), name=f"bootstrap {wanted.key}", context=contextvars.Context()
             )
@@ -109,6 +138,14 @@ class Bootstrap:
         worker = self._workers.get(cluster_uid)
         return worker is not None and worker.slurm.up
 
+    async def unmount(self, machine: MachineView, cluster_uid: str, access: ClusterAccess) -> None:
+        """Takes the mounts of a machine away that is about to end.
+
+        Raises:
+            CloudmeshError: It can't be said whether they are gone.
+        """
+        await end(self._ssh, access, machine, cluster_uid)
+
     def forget(self, cluster_uid: str) -> None:
         """Ends the work for a cluster that is gone or has no machines any more."""
         self._workers.pop(cluster_uid, None)
@@ -129,6 +166,7 @@ class Bootstrap:
 
 
 def _state(worker: Worker, uids: Sequence[str]) -> BootstrapState:
+    left, worker.mounts.left = worker.mounts.left, []
     found = {uid: worker.results.get(uid, Result("Pending")) for uid in uids}
     waiting = [r for r in found.values() if r.state == "Pending"]
     message = worker.trouble or next((r.message for r in waiting if r.message), "")
@@ -141,8 +179,29 @@ def _state(worker: Worker, uids: Sequence[str]) -> BootstrapState:
         failed={uid: r.message for uid, r in found.items() if r.state == "Failed"},
         unreachable={uid: r.message for uid, r in found.items() if r.unreachable},
         message=message if waiting else "",
+        mounts=_mounts(worker, uids),
+        unmounted=worker.mounts.settled == worker.wanted.mounts and not worker.mounts.going,
+        left=tuple(left),
         requeue_after=LOOK_AGAIN_SECONDS if waiting else None,
     )
+
+
+def _mounts(worker: Worker, uids: Sequence[str]) -> str | None:
+    if worker.wanted.mounts is None:
+        return None
+    found = worker.mounts
+    if not worker.wanted.mounts:
+        if found.settled == () and not found.going:
+            return ""
+        return f"mounts are being taken away; {found.going}".removesuffix("; ")
+    if found.settled != worker.wanted.mounts:
+        return "the directories are being mounted"
+    fresh = any(host.reachable and (host.uid, host.boot_id) not in found.seen for host in worker.wanted.hosts)
+    told = [found.troubles[uid] for uid in uids if uid in found.troubles]
+    if told:
+        more = f" ({len(told)} of {len(uids)} machines)" if len(told) > 1 else ""
+        return told[0] + more
+    return "the directories are being mounted" if fresh else ""
 
 
 __all__ = ["Bootstrap", "BootstrapState"]

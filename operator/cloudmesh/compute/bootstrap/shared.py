@@ -17,4 +17,4 @@ def ssh_of(engine: Engine) -> Ssh:
 @per_engine
 def bootstrap_of(engine: Engine) -> Bootstrap:
     """The Bootstrap of a process, made when it is first asked for; it tells by `engine.enqueue`."""
-    return Bootstrap(ssh_of(engine), engine.kube, engine.enqueue)
+    return Bootstrap(ssh_of(engine), engine.kube, engine.enqueue, lambda: engine.directories)

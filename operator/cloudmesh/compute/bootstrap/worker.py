@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cloudmesh.compute.access import ClusterAccess
-from cloudmesh.compute.bootstrap import script, slurm
+from cloudmesh.compute.bootstrap import mounts, script, slurm
 from cloudmesh.compute.bootstrap.activity import in_use
 from cloudmesh.compute.bootstrap.equip import digest_of, equip, make_files
 from cloudmesh.compute.bootstrap.hosts import DONE, Host, Result, for_all
 from cloudmesh.compute.bootstrap.pairs import Met, blame, pairs_of
+from cloudmesh.compute.mount_logins import MountOrder
 from cloudmesh.compute.reach import Reach
 from cloudmesh.compute.ssh import Ssh
 from cloudmesh.engine import CONFIG_MAP, CloudmeshError, InvalidRequest, Key, Kube
@@ -40,6 +41,8 @@ class Wanted:
         script: Name and key of the ConfigMap of profile `script`.
         watch_use: Whether to tell when it was last used.
         same_network: Whether all machines must reach each other.
+        uid: Uid of the VirtualCluster.
+        mounts: What is to be mounted on all of them; None where nothing ever was.
     """
 
     key: Key
@@ -49,6 +52,8 @@ class Wanted:
     script: tuple[str, str] = ("", "")
     watch_use: bool = False
     same_network: bool = False
+    uid: str = ""
+    mounts: tuple[MountOrder, ...] | None = None
 
 
 class Worker:
@@ -60,6 +65,7 @@ class Worker:
         wanted: What is asked for first.
         results: What is known already, by uid of the machine.
         changed: Called with keys whose results changed.
+        directories: Gives the directories that are mounted.
     """
 
     def __init__(
@@ -69,12 +75,15 @@ class Worker:
         wanted: Wanted,
         results: Mapping[str, Result],
         changed: Callable[[Key], None],
+        directories: mounts.Reach = lambda: None,
     ) -> None:
         self.wanted = wanted
         self.results: dict[str, Result] = dict(results)
         self.trouble = ""
         self.used_at = ""
         self.slurm = slurm.SlurmState()
+        self.mounts = mounts.MountState()
+        self._directories = directories
         self._seen: dict[str, Host] = {}
         self._equipped: dict[str, tuple[str, str]] = {}
         self._ssh: Ssh = Reach(ssh, self._is_gone)
@@ -115,6 +124,7 @@ class Worker:
                 log.exception("bootstrap failed unexpectedly", extra={"cluster": str(wanted.key)})
             self._record(wanted, results)
             done = not self.trouble and all(self._is_done(h) for h in wanted.hosts)
+            done = done and not self.mounts.troubles and not self.mounts.going
             if done and not self._wake.is_set():
                 await self._watch_use(wanted)
             wait = FIRST_WAIT if done else min(wait * 2, LAST_WAIT)
@@ -132,7 +142,8 @@ class Worker:
         return not any(host.name == name and host.reachable for host in self.wanted.hosts)
 
     def _rest(self, wanted: Wanted) -> float | None:
-        return WATCH_SECONDS if wanted.profile == "slurm" or wanted.watch_use else None
+        looks = wanted.profile == "slurm" or wanted.watch_use or wanted.mounts is not None
+        return WATCH_SECONDS if looks else None
 
     def _is_done(self, host: Host) -> bool:
         result = self.results.get(host.uid)
@@ -142,7 +153,14 @@ class Worker:
 
     async def _settle(self, wanted: Wanted) -> dict[str, Result]:
         await self._equip(wanted)
+        await self._mount(wanted)
         apart = await self._meet(wanted) if wanted.same_network and wanted.profile != "slurm" else {}
+        if wanted.profile == "script":
+            # it may need what lies there
+            bare = {
+                uid: Result("Pending", why) for uid, why in self.mounts.troubles.items() if not self._is_set_up(uid)
+            }
+            apart = bare | apart
         hosts = tuple(replace(h, reachable=h.reachable and h.uid not in apart) for h in wanted.hosts)
         match wanted.profile:
             case "slurm":
@@ -157,6 +175,22 @@ class Worker:
             case _:
                 results = dict.fromkeys((h.uid for h in hosts), DONE)
         return results | apart
+
+    def _is_set_up(self, uid: str) -> bool:
+        found = self.results.get(uid)
+        return found is not None and found.state != "Pending"
+
+    async def _mount(self, wanted: Wanted) -> None:
+        if wanted.mounts is None:
+            self.mounts = mounts.MountState()
+            return
+        before = (self.mounts.settled, self.mounts.troubles, self.mounts.going)
+        await mounts.settle(
+            self._ssh, wanted.access, wanted.hosts, wanted.uid, wanted.key.namespace, wanted.mounts, self.mounts,
+            self._directories,
+        )  # fmt: skip
+        if before != (self.mounts.settled, self.mounts.troubles, self.mounts.going) or self.mounts.left:
+            self._changed(wanted.key)
 
     async def _meet(self, wanted: Wanted) -> dict[str, Result]:
         """Machines that aren't set up yet and don't reach the SSH port of others, or aren't reached at theirs."""

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from cloudmesh.api import names
 from cloudmesh.api.clusterjob import ClusterJob
+from cloudmesh.api.conditions import MOUNTED, TRUE, find_condition
 from cloudmesh.api.virtualcluster import VirtualCluster
 from cloudmesh.compute.access import read_access
 from cloudmesh.compute.bootstrap import Bootstrap
@@ -190,6 +191,9 @@ class JobReconciler:
         places: Sequence[Place] | None = backend.places() if backend is not None else ()
         accepting = bool(placed is not None and placed.submits) if places is None else bool(places)
         again = WAIT_SECONDS
+        if accepting and (bare := self._bare(job)):
+            # what runs goes on, nothing begins
+            waits, accepting, places = bare, False, None if places is None else ()
         if not waits and not accepting:
             waits, again = self._lacking(job, slurm=places is None)
         if not waits:
@@ -218,6 +222,17 @@ class JobReconciler:
         return Done(again)
 
     # -- what is outside ---------------------------------------------------------------------------------------------
+
+    def _bare(self, job: ClusterJob) -> str:
+        """Which directory its cluster still has to mount, in words; empty if none."""
+        name = job.spec.cluster_ref.name
+        cluster = self._engine.cache.get(VIRTUAL_CLUSTER, job.metadata.namespace, name) or {}
+        if not (cluster.get("spec") or {}).get("mounts"):
+            return ""
+        found = find_condition((cluster.get("status") or {}).get("conditions") or (), MOUNTED) or {}
+        if found.get("status") == TRUE:
+            return ""
+        return f"VirtualCluster '{name}' mounts its directories: {found.get('message', 'not begun yet')}"
 
     async def _remembered(self, key: Key, job: ClusterJob, obj: Obj) -> Work:
         work = self._work.get(key)

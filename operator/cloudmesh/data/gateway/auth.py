@@ -21,6 +21,7 @@ from typing import Any, Literal
 import aiohttp
 import bcrypt
 
+from cloudmesh.api.mounts import GROUP as CLUSTERS
 from cloudmesh.data.config import AccessRule, AuthConfig, DirectoryConfig
 from cloudmesh.data.gateway.throttle import Throttle
 from cloudmesh.data.model import Entry
@@ -59,11 +60,13 @@ class User:
         name: User name; empty for nobody in particular.
         groups: Groups.
         level: What may be done at most: 0 nothing, 1 read, 2 write too.
+        folder: All that may be seen; empty for everything.
     """
 
     name: str
     groups: frozenset[str]
     level: int
+    folder: str = ""
 
 
 class ApiServer:
@@ -189,7 +192,7 @@ class Doorkeeper:
             async with lock:
                 kept = self._kept.get(key)
                 if kept is None or kept[0] < self._clock() or kept[1] is not auth:
-                    name = _name_of(authorization) if auth.basic else ""
+                    name = _name_of(authorization) if auth.basic or auth.guests else ""
                     # whoever was let in by just this before isn't kept out by what others try
                     if name and (kept is None or kept[1] is not auth or kept[2] is None):
                         self._throttle.check(name, address)
@@ -214,7 +217,7 @@ class Doorkeeper:
             case "bearer" if auth.kubernetes and self._api_server is not None:
                 config = self._config()
                 return await self._api_server.who(value.strip(), config.namespace, config.name)
-            case "basic" if auth.basic:
+            case "basic" if auth.basic or auth.guests:
                 async with self._hashing:
                     return await asyncio.to_thread(_basic, value, auth)
             case _:
@@ -227,7 +230,7 @@ class Doorkeeper:
             Forbidden: No.
         """
         needed = 2 if verb == "update" else 1
-        level = user.level
+        level = user.level if _sees(user, path) else 0
         for rule in self._config().auth.rules:
             if _concerns(rule, user) and (path_matches(rule.path, path) or path_matches(rule.path, f"{path}/")):
                 level = min(level, LEVELS[rule.access])
@@ -268,6 +271,10 @@ class Doorkeeper:
         return bool(token) and hmac.compare_digest(told, f"Bearer {token}".encode())
 
 
+def _sees(user: User, path: str) -> bool:
+    return not user.folder or path == user.folder or path.startswith(f"{user.folder}/")
+
+
 def _concerns(rule: AccessRule, user: User) -> bool:
     nobody = not rule.users and not rule.groups
     return nobody or user.name in rule.users or not user.groups.isdisjoint(rule.groups)
@@ -300,11 +307,16 @@ def _basic(value: str, auth: AuthConfig) -> User | None:
         name, _, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         return None
-    known = auth.basic.get(name)
+    guest = auth.guests.get(name)
+    known = auth.basic.get(name) if guest is None else guest.hashed
     # as long for a name that isn't known: by a hash that costs as much
-    hashed = known or max(auth.basic.values(), key=_cost)
+    hashed = known or max((*auth.basic.values(), *(one.hashed for one in auth.guests.values())), key=_cost)
     try:
         good = bcrypt.checkpw(password.encode()[:72], hashed.encode())
     except ValueError:
         return None
-    return User(name, frozenset(), 2) if good and known else None
+    if not good or not known:
+        return None
+    if guest is None:
+        return User(name, frozenset(), 2)
+    return User(guest.name, frozenset({CLUSTERS}), LEVELS[guest.access], guest.folder)

@@ -26,7 +26,7 @@ HostKey {root}/host_key
 AuthorizedKeysFile .ssh/authorized_keys
 UsePAM no
 StrictModes no
-PermitRootLogin no
+PermitRootLogin {root_login}
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PidFile none
@@ -41,6 +41,7 @@ Subsystem sftp internal-sftp
 START = """\
 mount --make-rprivate / && mount --bind "$1/passwd" /etc/passwd && mount -t tmpfs none /run && mkdir /run/sshd &&
     mount -t proc proc /proc || exit 71
+eval "$3"
 exec "$2" -D -e -f "$1/config"
 """
 
@@ -108,8 +109,17 @@ def find_sshd() -> tuple[Path, Path | None]:
 
 
 @contextlib.contextmanager
-def running(users: Sequence[str], addresses: Sequence[str] = ("127.0.0.1",)) -> Iterator[Sshd]:
-    """An sshd with accounts, each with a home of its own."""
+def running(
+    users: Sequence[str], addresses: Sequence[str] = ("127.0.0.1",), *, roots: Sequence[str] = (), prepare: str = ""
+) -> Iterator[Sshd]:
+    """An sshd with accounts, each with a home of its own.
+
+    Args:
+        users: Names of the accounts.
+        addresses: Where it listens.
+        roots: Accounts that are root.
+        prepare: What a shell does first, where only sshd and its sessions see what is mounted.
+    """
     program, libraries = find_sshd()
     root = Path(tempfile.mkdtemp(prefix="cm-sshd-"))
     root.chmod(0o755)
@@ -120,19 +130,19 @@ def running(users: Sequence[str], addresses: Sequence[str] = ("127.0.0.1",)) -> 
         (root / "host_key").touch(mode=0o600)
         (root / "host_key").write_text(private)
         lines = ["root:x:0:0:root:/root:/bin/bash", "sshd:x:74:65534::/run/sshd:/usr/sbin/nologin"]
-        uids = {user: 20_000 + number for number, user in enumerate(users)}
+        uids = {user: 0 if user in roots else 20_000 + number for number, user in enumerate(users)}
         lines += [f"{user}:x:{uid}:{uid}::{root}/home/{user}:/bin/bash" for user, uid in uids.items()]
         (root / "passwd").write_text("\n".join([*lines, ""]))
         sshd = Sshd(root, free_port(), public, client, client_public, uids)
         for user in users:
             sshd.reset(user)
         listen = "".join(f"ListenAddress {address}:{sshd.port}\n" for address in addresses)
-        (root / "config").write_text(CONFIG.format(listen=listen, root=root))
+        (root / "config").write_text(CONFIG.format(listen=listen, root=root, root_login="yes" if roots else "no"))
         environment = {**os.environ, **({"LD_LIBRARY_PATH": str(libraries)} if libraries else {})}
         with (root / "log").open("wb") as log:
             apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
             process = subprocess.Popen(
-                [*apart, "sh", "-c", START, "sh", str(root), str(program)],
+                [*apart, "sh", "-c", START, "sh", str(root), str(program), prepare],
                 stdout=log, stderr=log, env=environment, start_new_session=True,
             )  # fmt: skip
         _wait_until_up(sshd, addresses[0], process)

@@ -1,0 +1,210 @@
+"""Directories mounted on machines: one call a machine and look, which mends what it finds otherwise than asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from cloudmesh.compute.access import ClusterAccess
+from cloudmesh.compute.bootstrap.hosts import Host, for_all, target_of
+from cloudmesh.compute.bootstrap.mount_script import AS_ROOT, HELPER, HELPER_PATH, NO_HELPER, NOT_ROOT
+from cloudmesh.compute.machines import MachineView
+from cloudmesh.compute.mount_logins import MountOrder
+from cloudmesh.compute.ssh import Output, Ssh
+from cloudmesh.engine import CloudmeshError, InvalidRequest, NotFound, Transient
+from cloudmesh.engine.directories import Directories
+
+CALL_SECONDS = 420.0
+"""A call may have to install what a mount needs."""
+FLUSH_SECONDS = 10
+END_SECONDS = 20
+"""So long the end of a machine waits for what was written to get into the directory."""
+NO_ROOT = (
+    "the login user isn't root and can't become it by `sudo` without a password, and a mount needs root and /dev/fuse."
+    " Pods under Pod Security `restricted` have neither: use `files.directory` of a ClusterJob, or vdir:// in programs"
+)
+_DETAIL = re.compile(r'"detail": *"([^"]*)"')
+
+Reach = Callable[[], Directories | None]
+
+
+@dataclass(slots=True)
+class MountState:
+    """What is known of the mounts of a cluster.
+
+    Args:
+        troubles: By uid of a machine why a mount isn't as asked, naming machine and path.
+        going: Why mounts that left the spec are still on a machine that is reached; empty if none is.
+        settled: What was asked for when that was found; None before the first look.
+        seen: Uids and lives of the machines that were looked at.
+        left: What was told of files that couldn't be written, not taken yet.
+    """
+
+    troubles: dict[str, str] = field(default_factory=dict)
+    going: str = ""
+    settled: tuple[MountOrder, ...] | None = None
+    seen: frozenset[tuple[str, str]] = frozenset()
+    left: list[str] = field(default_factory=list)
+    admitted: set[str] = field(default_factory=set)
+    helped: set[tuple[str, str]] = field(default_factory=set)
+
+
+async def settle(
+    ssh: Ssh,
+    access: ClusterAccess,
+    hosts: Sequence[Host],
+    cluster: str,
+    namespace: str,
+    orders: tuple[MountOrder, ...],
+    state: MountState,
+    reach: Reach,
+) -> None:
+    """One look at all machines that are reached; what it finds is in `state`.
+
+    Args:
+        ssh: How hosts are reached.
+        access: Keys of the cluster.
+        hosts: Its machines.
+        cluster: Its uid.
+        namespace: Of the cluster and its directories.
+        orders: What is to be mounted; all else of the cluster's goes.
+        state: What is known.
+        reach: Gives the directories; they are asked before a login is tried for the first time.
+    """
+    waits = await _admitted(namespace, orders, state, reach)
+    lines = "".join(_line(order, "keep" if order.key in waits else "mount") for order in orders).encode()
+    reached = [host for host in hosts if host.reachable]
+
+    async def one(host: Host) -> list[list[str]]:
+        return await _sync(ssh, access, host, cluster, lines, state)
+
+    found = await for_all(reached, one)
+    paths = {order.key: order.path for order in orders}
+    why = await _gone(namespace, orders, found.values(), reach)
+    troubles: dict[str, str] = {}
+    going = ""
+    for host in reached:
+        answer = found[host.uid]
+        if isinstance(answer, CloudmeshError):
+            if orders:
+                troubles[host.uid] = f"{host.name}: {answer}"
+            going = going or ("" if isinstance(answer, _NoRoot) else f"{host.name}: {answer}")
+            continue
+        told = {key: (verdict, words) for key, verdict, words in answer}
+        for key, (verdict, words) in told.items():
+            if key not in paths:
+                if verdict in ("wait", "fail"):
+                    going = going or f"{host.name}: {words}"
+                if verdict == "left":
+                    state.left.append(f"{host.name}: {words}")
+        said = [
+            f"{host.name}: {path} isn't mounted: {waits[key]}"
+            if key in waits
+            else f"{host.name}: {path}: {why.get(key) or readable(told.get(key, ('', 'nothing is told of it'))[1])}"
+            for key, path in paths.items()
+            if key in waits or told.get(key, ("", ""))[0] != "ok"
+        ]
+        if said:
+            troubles[host.uid] = "; ".join(said)
+    state.troubles, state.going, state.settled = troubles, going, orders
+    state.seen = frozenset((host.uid, host.boot_id) for host in reached)
+
+
+async def end(ssh: Ssh, access: ClusterAccess, machine: MachineView, cluster: str) -> None:
+    """Takes the mounts of a machine away that is about to end: what was written gets its time.
+
+    Raises:
+        CloudmeshError: It can't be said whether they are gone.
+    """
+    target = target_of(machine, access)
+    argv = ["sh", "-c", AS_ROOT, "sh", "clear", cluster, machine.name, str(END_SECONDS)]
+    done = await ssh.run(target, argv, seconds=END_SECONDS + 30)
+    if done.status not in (0, NO_HELPER, NOT_ROOT):
+        raise Transient(f"{machine.name}: {done.complaint}")
+
+
+def readable(words: str) -> str:
+    """What rclone told, without the JSON of the gateway's answer."""
+    found = _DETAIL.search(words)
+    if found is None:
+        return words
+    return f"the directory answers: {found.group(1)}"
+
+
+class _NoRoot(CloudmeshError):
+    """Nothing can be mounted, and nothing is."""
+
+    reason = "Unsupported"
+
+
+async def _admitted(namespace: str, orders: Sequence[MountOrder], state: MountState, reach: Reach) -> dict[str, str]:
+    """Why a mount isn't tried yet, by key: a login that its gateway doesn't know would only make it wait."""
+    waits: dict[str, str] = {}
+    for order in orders:
+        mark = f"{order.key} {order.digest}"
+        if mark in state.admitted:
+            continue
+        directories = reach()
+        if directories is None:
+            waits[order.key] = "this operator serves no VirtualDirectories"
+            continue
+        try:
+            await directories.admits(namespace, order.directory, order.login, order.folder)
+        except CloudmeshError as error:
+            waits[order.key] = str(error)
+        else:
+            state.admitted.add(mark)
+    return waits
+
+
+async def _gone(
+    namespace: str, orders: Sequence[MountOrder], answers: Iterable[list[list[str]] | CloudmeshError], reach: Reach
+) -> dict[str, str]:
+    """What is known here of mounts that don't answer, by key: that their directory or folder is gone, say."""
+    failing = {
+        key
+        for answer in answers
+        if not isinstance(answer, CloudmeshError)
+        for key, verdict, _ in answer
+        if verdict == "fail"
+    }
+    why: dict[str, str] = {}
+    for order in orders:
+        directories = reach() if order.key in failing else None
+        if directories is None:
+            continue
+        try:
+            await directories.admits(namespace, order.directory, order.login, order.folder)
+        except (NotFound, InvalidRequest) as error:
+            why[order.key] = str(error)
+        except CloudmeshError:
+            continue  # the machine's words say more
+    return why
+
+
+async def _sync(
+    ssh: Ssh, access: ClusterAccess, host: Host, cluster: str, lines: bytes, state: MountState
+) -> list[list[str]]:
+    target = target_of(host, access)
+    mark = (host.uid, host.boot_id)
+    if mark not in state.helped:
+        await ssh.put(target, {HELPER_PATH: HELPER.encode()}, mode=0o700)
+        state.helped.add(mark)
+    argv = ["sh", "-c", AS_ROOT, "sh", "sync", cluster, host.name, str(FLUSH_SECONDS)]
+    done: Output = await ssh.run(target, argv, stdin=lines, seconds=CALL_SECONDS)
+    match done.status:
+        case 0:
+            return [parts for line in done.text.splitlines() if len(parts := line.split(" ", 2)) == 3]
+        case 77:
+            raise _NoRoot(NO_ROOT)
+        case 127:
+            state.helped.discard(mark)
+            raise Transient("what keeps the mounts was removed; it is put there again")
+        case _:
+            raise Transient(done.complaint or f"the look at its mounts ended with {done.status}")
+
+
+def _line(order: MountOrder, verb: str) -> str:
+    words = (order.key, verb, order.digest, order.access, order.path, order.login, order.password, order.url)
+    return " ".join(words) + "\n"
