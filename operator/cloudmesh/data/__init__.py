@@ -31,6 +31,5 @@ The operator's side makes a gateway for each directory and asks it how it does; 
 | `stores` | the port to stores, and those that are built in |
 | `client`, `fs` | in programs: `Vdir` and `vdir://` |
 | `clusters` | whom gateways let in for the mounts of VirtualClusters |
-| `clusters` | whom gateways let in for the mounts of VirtualClusters |
 | `remote` | for the other wings: files of a directory through its gateway, and where its stores are |
 """
