@@ -156,7 +156,8 @@ def test_examples_are_valid(name: str) -> None:
 
 
 def test_kustomizations_list_what_is_there() -> None:
-    by_hand = {"account-aws", "account-memory", "account-pods", "account-ssh", "machine", "mixed", "mounts"}  # need an account
+    # they need an account
+    by_hand = {"account-aws", "account-memory", "account-pods", "account-ssh", "machine", "mixed", "mounts"}
     for folder, extra in (
         ("functions", set()),
         ("argocd", {"argocd-cm-health.yaml"}),
