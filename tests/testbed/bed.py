@@ -240,6 +240,8 @@ class OwnBed:
         with step(f"bed ended: nothing is left on the host, its logs are in {self.state.name}/log"):
             _end_processes(record)
             with host.lock():
+                # A killed start may have left a child on its way into the groups; it holds the lock until then.
+                _end_processes(record)
                 host.disconnect(record.plan)
             groups = [Path(group) for group in record.cgroups]
             host.remove_cgroups(groups)
