@@ -40,10 +40,10 @@ class Aim:
         info = member.store.info
         if held is not None and held.state == "Whole" and held.tag:
             return Target(member.name, held.key, held.tag)
-        key = held.key if held else names.key_of(member.config.prefix, path, info)
-        if not await self._free(member, key, entry_id):
-            key = names.key_of(member.config.prefix, f"{path}.~{entry_id}", info)
-        key = await self._unblocked(member, key, entry_id)
+        first = held.key if held else names.key_of(member.config.prefix, path, info)
+        key = await self._free_key(member, path, entry_id, first)
+        if not key:
+            return await self.beside(member, path, secrets.token_hex(8))
         if held is not None or info.conditional == "None" or not self._mesh.config.adopt:
             seen = await self._stat(member, key)
             recorded = held is not None and held.key == key
@@ -52,19 +52,28 @@ class Aim:
             elif held is not None and recorded:
                 ours = await is_ours(self._catalog, member, held, seen)
             else:
-                ours = seen.attributes.get("id") == entry_id and await self._free(member, key, entry_id)
+                ours = seen.attributes.get("id") == entry_id
             if not ours:
                 # somebody else's: it stays, and comes into the tree as a file of its own
-                theirs, key = key, names.key_of(member.config.prefix, f"{path}.~{entry_id}", info)
-                key = await self._unblocked(member, key, entry_id)
-                seen = await self._stat(member, key)
-                if key == theirs or (
-                    seen is not None
-                    and (seen.attributes.get("id") != entry_id or not await self._free(member, key, entry_id))
-                ):
+                theirs, key = key, await self._free_key(member, path, entry_id)
+                seen = await self._stat(member, key) if key else None
+                if key in ("", theirs) or (seen is not None and seen.attributes.get("id") != entry_id):
                     return await self.beside(member, path, secrets.token_hex(8))
             return Target(member.name, key, seen.tag if seen else "")
         return Target(member.name, key)
+
+    async def _free_key(self, member: Member, path: str, entry_id: str, first: str = "") -> str:
+        """The first key, or the file's name with its id behind it, that is no other entry's; empty if both are taken
+        (that one, by an older content of the file) or the store can't hold so long a name."""
+        try:
+            if first and await self._free(member, first, entry_id):
+                key = first
+            else:
+                key = names.key_of(member.config.prefix, f"{path}.~{entry_id}", member.store.info)
+            key = await self._unblocked(member, key, entry_id)
+        except InvalidName:
+            return ""
+        return key if key == first or await self._free(member, key, entry_id) else ""
 
     async def _free(self, member: Member, key: str, entry_id: str) -> bool:
         """Whether no other entry's copy, and nothing linked, is on record there."""

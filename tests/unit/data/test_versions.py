@@ -168,6 +168,44 @@ async def test_a_write_that_fails_leaves_all_as_it_was(w: World):
     assert await older(w) == [ONE]
 
 
+@virtual(versions=2, rules=(PlacementRule(prefer="Sequential", copies=1),))
+async def test_the_older_content_has_the_name_that_is_left_in_a_store(w: World):
+    await w.put("f", ONE)
+    await w.tree.delete("f")
+    # what is in the trash has the file's own name there: this one has its id behind it
+    entry = await w.put("f", TWO)
+    assert w.objects("a") == {"f": ONE, f"f.~{entry.id}": TWO}
+    # away for a while: the new content is elsewhere, and the older one keeps its object
+    w.faults.down.add("a")
+    await asyncio.sleep(60)
+    await w.put("f", THREE)
+    assert (w.holders(THREE), await w.states("f")) == ("b", "b:Whole")
+    w.faults.down.clear()
+    await w.back()
+    await w.settle()
+    assert (w.holders(THREE), await w.states("f"), w.objects("a")["f"]) == ("a", "a:Whole", THREE)
+    assert (w.mover.done.failed, await older(w)) == (0, [TWO])
+    await all_known(w)
+
+
+@virtual(versions=2, rules=(PlacementRule(prefer="Sequential", copies=1),))
+async def test_a_write_where_the_older_content_has_the_name_that_is_left(w: World):
+    await w.put("f", ONE)
+    await w.tree.delete("f")
+    await w.put("f", TWO)
+    w.faults.down.add("a")
+    await asyncio.sleep(60)
+    await w.put("f", THREE)
+    w.faults.down.clear()
+    await w.back()
+    # before the mover brought it there
+    await w.put("f", b"four")
+    assert (w.holders(b"four"), await w.read("f")) == ("a", b"four")
+    await w.settle()
+    assert (w.objects("a")["f"], await older(w)) == (b"four", [THREE, TWO])
+    await all_known(w)
+
+
 @virtual(versions=3)
 async def test_a_store_that_was_away_is_cleaned_when_it_is_back(w: World):
     await w.use(rules=(PlacementRule(prefer="Sequential", min_copies=2),))

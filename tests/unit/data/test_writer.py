@@ -368,6 +368,17 @@ async def test_names(w: World):
         await w.put("A/below", OLD)
 
 
+@virtual([StoreConfig("a", "memory")], rules=(PlacementRule(prefer="Sequential", copies=1),))
+async def test_a_name_without_room_for_an_id_is_written_again_after_its_deletion(w: World):
+    name = "n" * 1020
+    await w.put(name, OLD)
+    await w.tree.delete(name)
+    await w.put(name, NEW)
+    assert await w.read(name) == NEW
+    await w.settle()
+    assert (w.objects("a"), w.mover.done.failed) == ({name: NEW}, 0)
+
+
 WEAK_ONE, WEAK_TWO = (StoreConfig(name, "memory", settings={"conditional": "None"}) for name in ("weak", "weaker"))
 
 
