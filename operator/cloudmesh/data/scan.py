@@ -39,7 +39,6 @@ MOST: Final = 100_000
 LATE_SECONDS: Final = 3600
 """For which a listing that is late may not show what was written."""
 _MTIME: Final = re.compile("[1-9][0-9]{0,16}")
-_SHA256: Final = re.compile("[0-9a-f]{64}")
 _AWAY: Final = (Transient, AuthFailed, RateLimited, Suspicious)
 """What says that the store is away, not that an object can't be looked at."""
 
@@ -305,15 +304,15 @@ class Scan:
         whole = await member.store.stat(seen.key)
         if whole is None or await self._rest(whole):
             return
-        # anybody may have written these
+        # anybody may have written these, and a digest that isn't its own would make it unreadable: whoever reads it
+        # first finds out
         told = whole.attributes.get("mtime", "")
         mtime = int(told) if _MTIME.fullmatch(told) else max(0, whole.modified)
-        sha256 = found[0] if (found := _SHA256.fullmatch(whole.attributes.get("sha256", ""))) else ""
         copy = Copy("", member.name, whole.key, 1, "Whole", whole.tag, whole.size, tree.now())
         # a name that is taken stays with the file that has it
         for candidate in (path, f"{path}.~{member.name}"):
             try:
-                entry = await tree.catalog.adopt(candidate, copy, mtime=mtime, sha256=sha256)
+                entry = await tree.catalog.adopt(candidate, copy, mtime=mtime)
             except Exists:
                 continue
             await tree.catalog.looked(entry.id, entry.version, tree.now())

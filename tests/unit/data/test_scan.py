@@ -1,6 +1,7 @@
 """What others do in a store is followed: new, changed, copied and lost objects; a listing alone takes nothing away."""
 
 import asyncio
+import hashlib
 from dataclasses import replace
 
 import msgspec
@@ -286,6 +287,23 @@ async def test_a_copied_object_is_a_file_of_its_own(w: World):
     await w.tree.delete("f")
     await w.settle()
     assert await w.read("copied") == b"content"
+
+
+@virtual(rules=(PlacementRule(prefer="Sequential", copies=1),))
+async def test_a_copied_object_that_was_edited_is_what_its_bytes_are(w: World):
+    content, edited = b"content", b"content, edited, with the attributes as they were"
+    await w.put("f", content, sha256=hashlib.sha256(content).hexdigest())
+    attributes = w.place("a").objects["lab/f"].object.attributes
+    assert attributes["sha256"]
+    w.place("a").put("lab/copied", edited, attributes)
+    assert (await scan(w.tree, w.member("a"))).adopted == 1
+    assert (await w.read("copied"), (await w.tree.stat("copied")).sha256) == (edited, "")
+    # whoever reads it first keeps its digest
+    await asyncio.sleep(10)
+    await w.use(verify_seconds=5)
+    await w.settle()
+    assert (await w.tree.stat("copied")).sha256 == hashlib.sha256(edited).hexdigest()
+    assert await w.read("f") == content
 
 
 @virtual()

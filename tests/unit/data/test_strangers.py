@@ -7,6 +7,7 @@ import pytest
 from tests.unit.data.test_mover import all_known
 from tests.unit.data.virtual import virtual
 
+from cloudmesh.data.catalog.journal import JOURNAL
 from cloudmesh.data.config import PlacementRule
 from cloudmesh.data.errors import Missing
 from cloudmesh.data.model import Copy
@@ -272,3 +273,39 @@ async def test_where_the_record_has_no_tag_the_digest_that_it_tells_decides(w: W
         assert seen is not None
         for copy in (Copy(entry.id, "a", "lab/f", 1, "Stale"), Copy(entry.id, "a", "lab/f", 0, "Stale", "another")):
             assert await is_ours(w.catalog, w.member("a"), copy, seen) is ours
+
+
+# -- nothing is left but objects: no catalogue, no journal
+
+
+async def only_objects(w: World) -> None:
+    """Loses all that is known of files but what their objects tell."""
+    for store in w.names:
+        for key in [key for key in w.place(store).objects if JOURNAL in key]:
+            w.place(store).remove(key)
+    await w.lose_catalogue()
+    await w.back()
+    await w.settle()
+
+
+@virtual(rules=ONE)
+async def test_the_last_object_is_the_file_whatever_digest_it_tells(w: World):
+    entry = await w.put("f", OURS, sha256=hashlib.sha256(OURS).hexdigest())
+    await w.put("g", OURS)
+    overwrite(w, "a", "lab/f", THEIRS, True)
+    assert w.place("a").objects["lab/f"].object.attributes["sha256"]
+    await only_objects(w)
+    assert ((await w.tree.stat("f")).id, await w.read("f"), await w.states("f")) == (entry.id, THEIRS, "a:Whole")
+    assert await w.read("g") == OURS
+
+
+@pytest.mark.parametrize("store", ["a", "b"])
+@virtual()
+async def test_the_object_that_has_the_digest_both_tell_is_the_file(w: World, store: str):
+    theirs = b"x" * len(OURS)
+    await w.put("f", OURS, sha256=hashlib.sha256(OURS).hexdigest())
+    overwrite(w, store, "lab/f", theirs, True)
+    await only_objects(w)
+    await w.use(verify_seconds=5)
+    await w.settle()
+    assert (await w.read("f"), w.holders(OURS)) == (OURS, "ab")

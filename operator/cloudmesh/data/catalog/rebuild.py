@@ -385,8 +385,8 @@ class _State:
             if left is held:
                 return
         if not told and copy.version > node.version:
-            self._work.newer(copy.entry, copy.version, copy.size, held.mtime, held.sha256)
-        elif copy.version == node.version and not node.digest and held.sha256:
+            self._work.newer(copy.entry, copy.version, copy.size, held.mtime)
+        elif copy.version == node.version and not node.digest and self._work.agreed(held):
             self._work.digest(copy.entry, held.sha256)
 
     def _second(self, source: Source, left: Held) -> None:
@@ -422,7 +422,8 @@ class _State:
         if given:
             # behind a name that was taken, be it the file's own or that of a directory above it
             path = path.replace(f".~{copy.entry}", "")
-        content = (copy.size, held.mtime, held.sha256, copy.version)
+        # what one object alone says of its digest may be of another content, before somebody's edit
+        content = (copy.size, held.mtime, "", copy.version)
         entry = Entry(copy.entry, "", path.rpartition("/")[2], "File", *content, created=created or self._now)
         self._work.put(entry, path, told=False)
         self._work.take(held)

@@ -174,12 +174,19 @@ class Workspace:
             ),
         )  # fmt: skip
 
-    def newer(self, entry_id: str, version: int, size: int, mtime: int, sha256: str) -> None:
-        """A content that an object tells of."""
+    def newer(self, entry_id: str, version: int, size: int, mtime: int) -> None:
+        """A content that an object tells of; one alone doesn't say its digest."""
         self._db.execute(
-            "UPDATE node SET version = ?, size = ?, mtime = ?, sha256 = ? WHERE id = ?",
-            (version, size, mtime, sha256, entry_id),
+            "UPDATE node SET version = ?, size = ?, mtime = ?, sha256 = '' WHERE id = ?",
+            (version, size, mtime, entry_id),
         )
+
+    def agreed(self, held: Held) -> bool:
+        """Whether another store's object tells the same digest of the same content: it is what was written then, though
+        one of them may have been edited since."""
+        query = "SELECT 1 FROM copy WHERE entry = ? AND store <> ? AND version = ? AND sha256 = ? AND sha256 <> ''"
+        copy = held.copy
+        return self._one(query, copy.entry, copy.store, copy.version, held.sha256) is not None
 
     def digest(self, entry_id: str, sha256: str) -> None:
         """The digest of a content, which no record told."""
