@@ -67,7 +67,7 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     elif "pattern" in schema:
         good = st.from_regex(schema["pattern"], fullmatch=True)
     else:
-        good = st.text(min_size=schema.get("minLength", 0), max_size=5)
+        good = st.text(min_size=(least := schema.get("minLength", 0)), max_size=max(5, least))
     return st.integers(0, 150).flatmap(lambda number: JUNK if number == 0 else good)
 
 
