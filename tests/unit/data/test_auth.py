@@ -278,7 +278,8 @@ class FakeApi:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                token = self.headers["Authorization"].removeprefix("Bearer ")
+                # as API servers do: whatever else stands behind it
+                token = self.headers["Authorization"].split(" ")[1]
                 api.asked[body["kind"]] += 1
                 if isinstance(api.fails, bytes):
                     return self.send(201, api.fails)
@@ -375,6 +376,13 @@ def test_an_api_server_that_fails_lets_nobody_in(kubernetes: Served, api: FakeAp
     assert kubernetes.ask("GET", "/v1/files/a").status == 200
     api.fails = 0
     assert kubernetes.ask("GET", "/v1/files/a", headers=bearer("writer")).status == 200
+
+
+@pytest.mark.parametrize("shown", ["writer x", "writer  writer", "writer\tx", "x writer", " "])
+def test_a_token_is_one_word(kubernetes: Served, api: FakeApi, shown: str) -> None:
+    assert kubernetes.ask("GET", "/v1/files/a", headers=bearer(shown)).problem == (401, "Unauthenticated")
+    assert not api.asked
+    assert kubernetes.ask("GET", "/v1/files/a", headers=bearer(" writer ")).status == 200
 
 
 def test_an_api_server_that_is_away(kubernetes: Served, api: FakeApi) -> None:

@@ -215,8 +215,12 @@ class Doorkeeper:
             return None
         match scheme.lower():
             case "bearer" if auth.kubernetes and self._api_server is not None:
+                words = value.split()
+                if len(words) != 1:
+                    # the API server would go by the first of several words
+                    return None
                 config = self._config()
-                return await self._api_server.who(value.strip(), config.namespace, config.name)
+                return await self._api_server.who(words[0], config.namespace, config.name)
             case "basic" if auth.basic or auth.guests:
                 async with self._hashing:
                     return await asyncio.to_thread(_basic, value, auth)
