@@ -172,6 +172,15 @@ _SCORES: Mapping[Prefer, tuple[str, Callable[[StoreView, Facts, PlacementRule], 
 }
 
 
+def _unnamed(view: StoreView, facts: Facts) -> str:
+    """Why a store can't hold a file's name, empty if it can."""
+    try:
+        names.key_of(view.config.prefix, facts.path, view.info)
+    except InvalidName as error:
+        return str(error)
+    return ""
+
+
 def _falls(view: StoreView, facts: Facts, rule: PlacementRule, held: bool, growth: int | None) -> str:
     """Why a store can't hold a copy, empty if it can."""
     config = view.config
@@ -185,11 +194,8 @@ def _falls(view: StoreView, facts: Facts, rule: PlacementRule, held: bool, growt
         return f"it takes no files over {view.info.max_size} bytes"
     if held and growth is None:
         return ""
-    if not held:
-        try:
-            names.key_of(config.prefix, facts.path, view.info)
-        except InvalidName as error:
-            return f"it can't hold the name: {error}"
+    if not held and (why := _unnamed(view, facts)):
+        return f"it can't hold the name: {why}"
     if config.awaits_approval:
         return "it waits for approval of the change that brings it"
     if config.access == "ReadOnly":
@@ -335,6 +341,28 @@ def never_written(rules: Iterable[PlacementRule], stores: Sequence[StoreView]) -
         for rule in rules
     )  # fmt: skip
     return "; ".join(filter(None, told))
+
+
+def nameless(rule: PlacementRule, facts: Facts, stores: Iterable[StoreView], holding: frozenset[str]) -> str:
+    """Why no store that a rule allows, away or not, can ever hold a file's name; empty if one can, or there are none.
+
+    Args:
+        rule: Of the file.
+        facts: The file.
+        stores: All stores.
+        holding: Stores that hold it already.
+    """
+    told: list[str] = []
+    for view in stores:
+        name = view.config.name
+        out = (rule.only and name not in rule.only) or name in rule.but
+        if out or view.config.access != "ReadWrite":
+            continue
+        why = "" if name in holding else _unnamed(view, facts)
+        if not why:
+            return ""
+        told.append(f"{name}: {why}")
+    return f"no store of rule '{rule.name}' can hold the name ({'; '.join(told)})" if told else ""
 
 
 def by_way_out(copies: Iterable[Copy], views: Mapping[str, StoreView]) -> list[Copy]:

@@ -19,7 +19,7 @@ from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, ReadOnly, 
 from cloudmesh.data.memory import Memory, of_read, of_write
 from cloudmesh.data.mesh import Member, Mesh, own_path
 from cloudmesh.data.model import MICROS, TRASH, Copy, Entry, Intent, Target, link_of
-from cloudmesh.data.placement import Chosen, Facts, choose, counts, weakness
+from cloudmesh.data.placement import Chosen, Facts, choose, counts, nameless, weakness
 from cloudmesh.data.plan import SETTLE_AFTER
 from cloudmesh.data.room import Room
 from cloudmesh.data.upload import Later, Outcome, SourceFailed, upload
@@ -108,7 +108,7 @@ class Writer:
 
         Raises:
             Changed: `if_version` doesn't fit, or the file was deleted while it was written.
-            InvalidName: The path can't be held, or is a directory.
+            InvalidName: The path can't be held, by any store that the rule allows, or is a directory.
             Full: Quota or stores are full.
             Transient: Not enough stores answer.
             SourceFailed: The content broke off: what was there is still there.
@@ -480,6 +480,8 @@ class Writer:
     ) -> CloudmeshError:
         views = self.mesh.views()
         told = choose(facts, self.config.rules, views, self.now(), holding=holding, growth=growth, explain=True)
+        if why := nameless(told.rule, facts, views, holding):
+            return InvalidName(why)
         reasons = [f"{v.store}: {v.why}" for v in told.verdicts if not v.chosen]
         others = "; ".join(reasons) or "there are no others"
         weak = weakness(told.rule, [view for view in views if view.config.name in told.stores])

@@ -1,11 +1,13 @@
 """Which stores hold a file: rules, filters, scores, spread, words."""
 
+from dataclasses import replace
+
 import pytest
 
 from cloudmesh.data import plugins
 from cloudmesh.data.config import Match, PlacementRule, Prices, StoreConfig
 from cloudmesh.data.model import MICROS
-from cloudmesh.data.placement import Facts, StoreView, choose, never_written, path_matches, rule_of
+from cloudmesh.data.placement import Facts, StoreView, choose, nameless, never_written, path_matches, rule_of
 from cloudmesh.data.stores.ports import StoreInfo
 from cloudmesh.engine.errors import InvalidRequest
 
@@ -113,6 +115,27 @@ def test_what_is_there_may_stay(words):
 @pytest.mark.parametrize("words", ["being emptied", "doesn't answer"])
 def test_what_is_there_may_not_stay(words):
     assert chosen([FILTERS[words], view("y")], holding="x").stores == ("y",)
+
+
+SHORT = StoreInfo("memory", "Full", max_part=255)
+
+
+def test_names_that_no_store_can_ever_hold_are_told_with_each_store():
+    facts, rule = Facts("n" * 300, 10), PlacementRule("long", but=("d",))
+
+    def told(*stores, holding=""):
+        return nameless(rule, facts, stores, frozenset(holding))
+
+    a, b = view("a", info=SHORT), view("b", info=replace(SHORT, max_part=200), up=False)
+    others = view("c", access="Drain"), view("d"), view("e", access="ReadOnly")
+    each = "the name '" + "n" * 40 + "…' takes 300 bytes there:"
+    expected = f"no store of rule 'long' can hold the name (a: {each} 255 are the most; b: {each} 200 are the most)"
+    assert told(a, b, *others) == expected
+    # it is full, away or too small for now: another time it may
+    for other in (view("f", free=0), view("f", up=False), view("f", info=replace(STRONG, max_size=1))):
+        assert not told(a, b, other)
+    assert not told(a, b, holding="a")
+    assert not told(*others)
 
 
 def test_only_and_but():

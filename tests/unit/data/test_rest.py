@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from openapi_spec_validator import validate
 from tests.unit.data.gateway_scene import OPERATOR_TOKEN, Served, basic, until
@@ -185,6 +186,23 @@ def test_what_the_quota_has_no_room_for_is_told_alike_by_every_way_in(tmp_path: 
             assert answer.json["detail"] == "the directory's quota of 1 files is used up"
         assert served.ask("DELETE", "/v1/files/two").status == 204
         assert served.ask("POST", "/v1/restore", {"id": gone["id"]}).status == 200
+
+
+def test_a_name_that_no_store_can_hold(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    stores = tuple(msgspec.structs.replace(store, prefix="physics/lab/") for store in served.config.stores)
+    served.config = msgspec.structs.replace(served.config, stores=stores)
+    # with what stands before it in each store it is too long there
+    path = "/".join("n" * 1000 for _ in range(4)) + "/" + "n" * 90
+    with served:
+        assert served.ask("PUT", "/v1/files/" + path[:-20], b"x").status == 201
+        for base in ("/v1/files/", "/dav/"):
+            answer = served.ask("PUT", base + path, b"x")
+            assert answer.status == 422
+            for store in ("one", "two"):
+                assert f"{store}: the key " in answer.body.decode()
+                assert "4096 are the most" in answer.body.decode()
+        assert served.ask("PUT", "/v1/files/" + path, b"x").problem == (422, "InvalidName")
 
 
 def test_the_trash_gives_back(served: Served) -> None:
