@@ -333,7 +333,8 @@ class Scan:
             # written by a gateway that didn't keep where, it may be anything
             return at is not None or await self._being_written(entry_id)
         why = "found in the store"
-        rest = Copy(entry_id, member.name, whole.key, 0, "Stale", whole.tag, whole.size, tree.now(), error=why)
+        # without a tag: nobody has compared it, and an edit may have kept our attributes
+        rest = Copy(entry_id, member.name, whole.key, 0, "Stale", "", whole.size, tree.now(), error=why)
         await tree.catalog.put_copies([rest])
         await tree.catalog.looked(entry_id, located.entry.version, tree.now())
         return True

@@ -275,6 +275,21 @@ async def test_where_the_record_has_no_tag_the_digest_that_it_tells_decides(w: W
             assert await is_ours(w.catalog, w.member("a"), copy, seen) is ours
 
 
+@pytest.mark.parametrize("size", [len(OURS), len(THEIRS)], ids=["same size", "another size"])
+@virtual()
+async def test_an_edit_of_an_object_that_no_record_knows_any_more(w: World, size: int):
+    entry = await w.put("f", OURS, sha256=hashlib.sha256(OURS).hexdigest())
+    await w.settle()
+    await w.catalog.drop_copy(entry.id, "a")
+    theirs = THEIRS.ljust(size, b"!")
+    overwrite(w, "a", "lab/f", theirs, True)
+    await scan(w.tree, w.member("a"))
+    await w.wake()
+    await w.settle()
+    assert (await w.read("f"), w.holders(OURS), await w.read(await second(w))) == (OURS, "ab", theirs)
+    await all_known(w)
+
+
 # -- nothing is left but objects: no catalogue, no journal
 
 
