@@ -68,7 +68,7 @@ class Mover:
         self._copying = Copying(self._hands)
         self._removing = Removing(self._hands)
         self._verifying = Verifying(self._hands)
-        self._settling = Settling(tree)
+        self._settling = Settling(self._hands)
         self._stirred = asyncio.Event()
         self.affording = Affording(tree.mesh, tree.writer.allowance)
         self.leisure = Leisure(self._settle_or_shift)

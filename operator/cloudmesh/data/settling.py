@@ -14,11 +14,11 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from cloudmesh.data import names
-from cloudmesh.data.errors import Exists, Suspicious
+from cloudmesh.data.errors import Exists, Missing, Suspicious
+from cloudmesh.data.hands import Hands
 from cloudmesh.data.mesh import KEPT, Member
 from cloudmesh.data.model import Copy, Entry, Intent, Target, Work
 from cloudmesh.data.stores.ports import Copier, Folders, Object
-from cloudmesh.data.tree import Tree
 from cloudmesh.data.writer import LEASE
 from cloudmesh.engine.errors import CloudmeshError, Conflict
 
@@ -37,12 +37,13 @@ class Settling:
     """Gives objects other keys.
 
     Args:
-        tree: The directory.
+        hands: What works on the directory.
     """
 
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
-        self._catalog = tree.catalog
+    def __init__(self, hands: Hands) -> None:
+        self._hands = hands
+        self._tree = hands.tree
+        self._catalog = hands.catalog
 
     async def settle(self, work: Work, member: Member, key: str) -> bool:
         """Brings a file's copy in a store to its own name; False if that can't be now.
@@ -90,13 +91,9 @@ class Settling:
         intent = Intent(
             secrets.token_hex(8), "Settle", entry.id, "", entry.name, entry.version, targets, self._tree.now() + LEASE
         )
-        live = self._tree.writer.copying
-        live.add(intent.id)
-        try:
+        with self._hands.living(intent):
             await self._catalog.begin(intent, if_version=entry.version)
             return await self._move(member, intent, entry, copy, key)
-        finally:
-            live.discard(intent.id)
 
     async def _move(self, member: Member, intent: Intent, entry: Entry, copy: Copy, key: str) -> bool:
         try:
@@ -111,6 +108,10 @@ class Settling:
             await self._catalog.end(intent.id, left=[replace(copy, key=key, tag="")])
             raise
         there = replace(copy, key=key, tag=made.tag, verified=self._tree.now())
+        try:
+            await self._catalog.renew(intent.id, self._tree.now() + LEASE)
+        except Missing:  # another gateway gave it up meanwhile, and the new object with it
+            return False
         moved = await self._catalog.rekey(there, was=copy)
         rest = copy if moved else there
         try:

@@ -7,8 +7,12 @@ from tests.unit.data.test_mover import all_known
 from tests.unit.data.virtual import until_it_lives, virtual
 
 from cloudmesh.data import settling
+from cloudmesh.data.config import PlacementRule
+from cloudmesh.data.hands import Hands
 from cloudmesh.data.leisure import AGAIN, WAITING, Leisure
 from cloudmesh.data.model import MICROS
+from cloudmesh.data.recovery import Recovery
+from cloudmesh.data.tree import Tree
 from cloudmesh.engine.errors import CloudmeshError
 from cloudmesh.testing.directories.model import snapshot
 from cloudmesh.testing.directories.world import EPOCH, Fault, World
@@ -236,3 +240,29 @@ def test_what_is_too_much_is_put_off_to_times_of_its_own():
         assert leisure.offer("0", now) == now + AGAIN
 
     asyncio.run(main())
+
+
+@virtual(stores="a", rules=(PlacementRule(copies=1),))
+@pytest.mark.parametrize("stalled", [False, True])
+async def test_a_slow_copy_beside_another_gateway(w: World, monkeypatch: pytest.MonkeyPatch, stalled: bool):
+    place, other = w.place("a"), Recovery(Tree(w.catalog, w.mesh, w.journal, now=w.now, stir=w._stir))
+    own = place.hook
+
+    async def slow(moment: str, operation: str, key: str) -> None:
+        await own(moment, operation, key)
+        if (moment, operation) == ("after", "copy"):
+            await asyncio.sleep(300)
+
+    async def never(*args: object) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(place, "hook", slow)
+    if stalled:
+        monkeypatch.setattr(Hands, "_renew", never)
+    await w.put("f", OLD)
+    await w.tree.move("f", "g")
+    for _ in range(40):
+        await asyncio.sleep(15)
+        await other.run(w.now())
+    assert await w.read("g") == OLD
+    assert w.objects("a") == ({"f": OLD} if stalled else {"g": OLD})
