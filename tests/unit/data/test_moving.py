@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.data.gateway_scene import Served, basic
+from tests.unit.data.gateway_scene import AUTH, Served, basic
 
 from cloudmesh.data.config import AccessRule, Match, PlacementRule, Prices, StoreConfig
 from cloudmesh.data.model import MICROS
@@ -117,3 +117,15 @@ def test_through_rest(tmp_path: Any) -> None:
             auth=msgspec.structs.replace(served.config.auth, rules=(AccessRule(path="a/**", access="None"),))
         )
         assert served.ask("GET", "/v1/rules/a/f", headers={"Authorization": basic()}).problem == (403, "Forbidden")
+
+
+def test_a_rule_of_a_hidden_folder_names_no_folder(tmp_path: Any) -> None:
+    rules = (PlacementRule(name="hid", match=Match(path="hidden/**")), PlacementRule(name="default"))
+    auth = msgspec.structs.replace(AUTH, kubernetes=False, rules=(AccessRule(path="hidden/**", access="None"),))
+    with Served(tmp_path, rules=rules) as served:
+        served.vdir().write("f", b"1")
+        assert served.vdir().rules("f")["rules"][0]["to"] == "hidden/f"
+        served.reconfigure(auth=auth)
+        hid, default = served.ask("GET", "/v1/rules/f").json["rules"]
+        assert hid == {"name": "hid", "copies": hid["copies"], "minCopies": 1, "possible": False, "current": False}
+        assert default["current"]

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from cloudmesh.data.errors import InvalidName
 from cloudmesh.data.gateway import reading
-from cloudmesh.data.gateway.auth import Doorkeeper, User
+from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, User
 from cloudmesh.data.model import link_of
 from cloudmesh.data.moving import Way, ways
 from cloudmesh.data.tree import Tree, facts_of
@@ -41,15 +41,18 @@ class Rules:
         holding = frozenset(copy.store for copy in copies if copy.state == "Whole")
         mesh, facts = self._tree.mesh, facts_of(path, entry)
         found = ways(facts, mesh.config.rules, mesh.views(), self._tree.now(), holding)
-        return web.json_response({"path": path, "rules": [self._told(way, path, facts.tags) for way in found]})
+        return web.json_response({"path": path, "rules": [self._told(user, way, path, facts.tags) for way in found]})
 
-    def _told(self, way: Way, path: str, tags: Any) -> dict[str, Any]:
+    def _told(self, user: User, way: Way, path: str, tags: Any) -> dict[str, Any]:
         rule = way.rule
         body: dict[str, Any] = {
-            "name": rule.name, "copies": rule.copies, "minCopies": rule.min_copies, "possible": way.facts is not None,
-            "current": False,
+            "name": rule.name, "copies": rule.copies, "minCopies": rule.min_copies, "possible": False, "current": False,
         }  # fmt: skip
-        if way.facts is None or way.chosen is None:
+        # a folder that the user may not see is no way, and isn't named
+        if way.facts is None or not self._seen(user, way.facts.path):
+            return body
+        body["possible"] = True
+        if way.chosen is None:
             return body
         moved, other = way.facts.path != path, dict(way.facts.tags) != dict(tags)
         body |= {"current": not moved and not other, "stores": list(way.chosen.stores)}
@@ -60,3 +63,10 @@ class Rules:
             amount = to_text(sum(month for month in months if month is not None))
             body["monthly"] = {"amount": amount, "currency": self._tree.mesh.config.currency}
         return body
+
+    def _seen(self, user: User, path: str) -> bool:
+        try:
+            self._door.check(user, path, "get")
+        except Forbidden:
+            return False
+        return True
