@@ -345,3 +345,11 @@ def test_the_budget_follows_the_memory_that_there_is(tmp_path: Path) -> None:
     with Served(tmp_path, settings=GatewaySettings(memory=100 << 20)) as served:
         memory = served.gateway.tree.writer.memory
         assert memory.writes.total + memory.reads.total < 100 << 20
+
+
+def test_which_directory_it_is_is_told_to_users_alone(served: Served) -> None:
+    meant = {"Cloudmesh-Directory": "other"}
+    for headers in (meant, meant | {"Authorization": basic("ada", "wrong")}):
+        answer = served.ask("GET", "/v1/list/", user="", headers=headers)
+        assert (answer.status, b"lab" in answer.body) == (401, False)
+    assert served.ask("GET", "/v1/list/", headers=meant | {"Authorization": basic()}).problem == (421, "Misdirected")

@@ -126,11 +126,12 @@ class Rest:
     def _guard(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def guarded(request: web.Request) -> web.StreamResponse:
             try:
-                if (answer := self._misdirected(request)) is not None:
-                    return answer
                 if why := self._waits():
                     raise Transient(why)
                 user = await self._door.user(request.headers.get("Authorization", ""), request.remote or "")
+                # which directory this is, is nothing for whoever isn't let in
+                if (answer := self._misdirected(request)) is not None:
+                    return answer
                 return await handler(request, user)
             except Unauthenticated as error:
                 answer = problems.problem(401, error.reason, str(error))
