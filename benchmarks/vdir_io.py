@@ -31,6 +31,8 @@ from obstore.store import S3Store
 from tests.testbed import artifacts
 from tests.testbed.s3server import ACCESS_KEY, SECRET_KEY, s3
 
+from cloudmesh.data.resources import ALLOCATOR
+
 MIB = 1 << 20
 LARGE = int(os.environ.get("BENCH_MIB", "1024")) * MIB
 WATCHED = int(os.environ.get("BENCH_RSS_GIB", "10")) << 30
@@ -126,7 +128,7 @@ def gateway(stores: dict[str, str], copies: int) -> Iterator[Door]:
         file.write_text(json.dumps(config))
         command = [sys.executable, "-m", "cloudmesh.data.gateway", "--config", str(file), "--folder", f"{folder}/data",
                    "--host", "127.0.0.1", "--port", str(port)]  # fmt: skip
-        environment = os.environ | {"CLOUDMESH_LOG_LEVEL": "WARNING"}
+        environment = os.environ | ALLOCATOR | {"CLOUDMESH_LOG_LEVEL": "WARNING"}
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sys.stderr, stderr=sys.stderr)
         headers = {"Authorization": "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
         try:

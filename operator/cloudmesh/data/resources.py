@@ -24,6 +24,8 @@ CONTAINER = "gateway"
 PORT = 8080
 USER = 65532
 TERMINATION_SECONDS = 30
+ALLOCATOR = {"MALLOC_ARENA_MAX": "2"}
+"""Many threads take turns: an arena for each would keep what the others need."""
 SCRATCH = "20Gi"
 """Of a node's disk at most, while a catalogue in a database is made anew of millions of files."""
 
@@ -149,6 +151,7 @@ def make_deployment(owner: Obj, config: DirectoryConfig, image: str, *, log_leve
             {"name": "CLOUDMESH_LOG_LEVEL", "value": log_level},
             # indexes of millions of entries are sorted beside them, not in the small folder for temporary files
             {"name": "SQLITE_TMPDIR", "value": CATALOG_FOLDER},
+            *({"name": name, "value": value} for name, value in ALLOCATOR.items()),
             {
                 "name": "CLOUDMESH_MEMORY_LIMIT",
                 "valueFrom": {"resourceFieldRef": {"containerName": CONTAINER, "resource": "limits.memory"}},
