@@ -394,8 +394,6 @@ class Summary(msgspec.Struct, frozen=True, rename="camel"):
     beyond_repair: int = 0
     """Files without any whole copy, of which a damaged one is left."""
     done: Counters = Counters()
-    conflict: str = ""
-    """Path of the last file that `done.conflicts` counts."""
     clock_ahead_ms: int = 0
     """How far the gateway's clock is ahead of the stores', if so far that nothing is removed for its age; else 0."""
     stores: tuple[StoreSummary, ...] = ()

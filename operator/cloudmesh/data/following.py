@@ -47,7 +47,8 @@ class Following:
         self._believed: dict[str, Lacking] = {}
         self._known: set[str] = set()
         self.troubles: dict[str, str] = {}
-        """By store, what went wrong with its last listing."""
+        """By store, what went wrong with its last listing; without keys, which rules by path may hide from whoever sees
+        the status."""
 
     async def run(self) -> None:
         """Looks for ever."""
@@ -104,7 +105,8 @@ class Following:
                 log.warning("the listing of %s failed: %s", name, error)
             else:
                 log.exception("looking at the listing of %s failed unexpectedly", name)
-            self.troubles[name] = f"its listing can't be followed: {error or type(error).__name__}"
+            told = error.reason if isinstance(error, CloudmeshError) else type(error).__name__
+            self.troubles[name] = f"its listing can't be followed: {told} (the gateway's log tells more)"
             number = self._failed[name] = self._failed.get(name, 0) + 1
             first, most = AGAIN_SECONDS
             self._due[name] = self._clock() + min(most, first * 2 ** min(number - 1, 10))
@@ -127,9 +129,10 @@ class Following:
                 self._believed.pop(name, None)
         troubles = []
         if found.failed:
-            troubles.append(f"{found.failed} objects can't be looked at, such as {found.error}")
-        if found.foreign:
-            troubles += [f"'{at}' is of the directory {whose}" for at, whose in list(found.foreign.items())[:5]]
+            troubles.append(f"{found.failed} objects can't be looked at (the gateway's log names them)")
+        for at, whose in list(found.foreign.items())[:5]:
+            log.warning("store %s: '%s' is of the directory %s", name, at, whose)
+        troubles += [f"a part of it is of the directory {whose}" for whose in sorted(set(found.foreign.values()))[:5]]
         self.troubles.pop(name, None)
         if troubles:
             self.troubles[name] = "; ".join(troubles)

@@ -49,7 +49,6 @@ class Done:
     settled: int = 0
     shifted: int = 0
     conflicts: int = 0
-    conflict: str = ""
 
     def told(self) -> Counters:
         """What the gateway tells of it."""
@@ -58,10 +57,9 @@ class Done:
             shifted=self.shifted, trash_removed=self.trashed, conflicts=self.conflicts,
         )  # fmt: skip
 
-    def found_conflict(self, path: str) -> None:
+    def found_conflict(self) -> None:
         """Somebody else's content is that of a file now."""
         self.conflicts += 1
-        self.conflict = path
 
 
 class Corrupted(CloudmeshError):
@@ -171,7 +169,5 @@ class Hands:
             # nothing in our own folder is a file
             return
         path = work.path or names.path_of(member.config.prefix, key, member.store.info)
-        entry = await take_in(self.tree, member, key, path)
-        if entry is not None:
-            above, slash, _ = path.rpartition("/")
-            self.done.found_conflict(f"{above}{slash}{entry.name}")
+        if await take_in(self.tree, member, key, path) is not None:
+            self.done.found_conflict()

@@ -1,4 +1,5 @@
-"""What of a gateway's summary is an Event, since a person has to look at it: not all the time, like ones together."""
+"""What of a gateway's summary is an Event, since a person has to look at it: not all the time, like ones together, and
+without paths, which rules by path may hide from whoever sees Events."""
 
 from __future__ import annotations
 
@@ -63,7 +64,9 @@ class Notable:
             self.conflicts = 0
         new = number - self.conflicts
         return (
-            f"somebody else wrote over copies in stores: {new} files hold that now, such as '{summary.conflict}'"
+            # whoever sees Events may not see the files: who may finds them by this
+            f"somebody else wrote over copies in stores: {new} files hold that now; `cms vdir search '*(conflict *'`"
+            " lists those beside others"
             if new
             else ""
         )

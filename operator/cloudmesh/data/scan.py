@@ -84,7 +84,6 @@ class Scanned:
         back: Copies that were gone and are there again.
         unreadable: Objects whose names can't be held.
         failed: Objects that couldn't be looked at.
-        error: Why the first of these couldn't.
         complete: The store says that its listing is.
         shrunk: Why the listing isn't believed; empty if it is.
         lacking: What it lacks then.
@@ -99,7 +98,6 @@ class Scanned:
     back: int = 0
     unreadable: int = 0
     failed: int = 0
-    error: str = ""
     complete: bool = True
     shrunk: str = ""
     lacking: Lacking | None = None
@@ -199,9 +197,8 @@ class Scan:
                 await self._known(seen, copy)
         except _AWAY:
             raise
-        except Exception as error:
+        except Exception:
             self.result.failed += 1
-            self.result.error = self.result.error or f"{seen.key}: {error or type(error).__name__}"
             log.exception("%s in %s can't be looked at", seen.key, self._member.name)
 
     # -- what is on record
@@ -266,7 +263,8 @@ class Scan:
         there = [copy.key for copy in some if await self._member.store.stat(copy.key) is not None]
         said = f"`cms vdir believe {self._member.name} {self._tree.mesh.config.name} --seen {lacking.word}`"
         if there:
-            why = f"though {len(there)} of {len(some)} that were asked for are there, such as {there[0]} ({said})"
+            log.warning("the listing of %s lacks %s, which is there", self._member.name, there[0])
+            why = f"though {len(there)} of {len(some)} that were asked for are there ({said})"
         else:
             why = f"if they were removed on purpose, say so with {said}; else bring them back"
         self.result.shrunk = (

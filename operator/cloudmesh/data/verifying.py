@@ -112,5 +112,5 @@ class Verifying:
         log.warning(
             "no copy of '%s' is left: what somebody else wrote over it in %s is its content now", work.path, member.name
         )
-        self._hands.done.found_conflict(work.path)
+        self._hands.done.found_conflict()
         return True

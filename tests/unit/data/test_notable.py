@@ -12,7 +12,7 @@ SHRUNK = StoreSummary("nas", "Suspicious", "SuspiciousShrink: its listing lacks 
 def told(notable: Notable, clock: float, *, conflicts: int = 0, broken: int = 0, store: StoreSummary | None = None):
     done = Counters(conflicts=conflicts)
     stores = (store or StoreSummary("nas", "Up"),)
-    return notable.news(Summary("x", done=done, conflict="d/f (conflict)", beyond_repair=broken, stores=stores), clock)
+    return notable.news(Summary("x", done=done, beyond_repair=broken, stores=stores), clock)
 
 
 def test_conflicts_are_told_together():
@@ -20,7 +20,7 @@ def test_conflicts_are_told_together():
     # what was there before this process began was told by another one
     assert told(notable, 0, conflicts=3) == []
     ((reason, message),) = told(notable, 1, conflicts=4)
-    assert (reason, "1 files" in message, "'d/f (conflict)'" in message) == (CONFLICT, True, True)
+    assert (reason, "1 files" in message, "cms vdir search" in message) == (CONFLICT, True, True)
     assert told(notable, 2, conflicts=4) == []
     assert [told(notable, 3 + n, conflicts=5 + n) for n in range(100)] == [[]] * 100
     ((_, message),) = told(notable, 1 + PAUSE_SECONDS, conflicts=104)
@@ -63,7 +63,7 @@ async def test_a_conflict_is_an_event_of_the_directory(s: Scene) -> None:
     s.directory()
     async with s.operator():
         await s.settle()
-        s.gateway.summary = {"done": Counters(conflicts=2), "conflict": "d/f (conflict aws).txt"}
+        s.gateway.summary = {"done": Counters(conflicts=2)}
         await s.settle(60)
         (event,) = [event for event in s.api.all(EVENT) if event["reason"] == CONFLICT]
         assert (event["type"], "2 files" in event["note"]) == ("Warning", True)

@@ -486,7 +486,6 @@ class Gateway:
             entries=totals.files + totals.directories, snapshot_at=self.journal.snapshot_at,
             under_replicated=self.census.counted.under_replicated, unreachable=self.census.counted.unreachable,
             beyond_repair=self.census.counted.beyond_repair, done=self.mover.done.told(),
-            conflict=self.mover.done.conflict,
             unaffordable=self.mover.affording.waiting,
             never_written=never_written(self.mesh.config.rules, self.mesh.views()),
             troubles=self.troubles(), clock_ahead_ms=self.mesh.ahead_ms(),
