@@ -112,7 +112,7 @@ class Tree:
         return await self.catalog.totals()
 
     async def trash(self, *, after: str = "", limit: int = 1000) -> list[Trashed]:
-        """What was deleted and can be restored."""
+        """What was deleted, also what is over and whose copies are still being removed: `is_over`."""
         return await self.catalog.trash(after=after, limit=limit)
 
     async def where(self, path: str) -> list[Where]:
@@ -217,9 +217,9 @@ class Tree:
     async def kept(self, entry_id: str) -> list[Trashed]:
         """Older contents of a file that aren't over, the newest first: no more than are kept, none too old."""
         newest = (await self.catalog.versions(entry_id))[: self.mesh.config.versions]
-        return [thing for thing in newest if not self._is_over(thing)]
+        return [thing for thing in newest if not self.is_over(thing)]
 
-    def _is_over(self, thing: Trashed) -> bool:
+    def is_over(self, thing: Trashed) -> bool:
         """Whether something was deleted or replaced too long ago: its copies are being removed."""
         return thing.at <= self.mesh.bounded(self.now()) - self.mesh.config.trash_seconds * MICROS
 
@@ -433,7 +433,7 @@ class Tree:
         """
         # ids are hexadecimal: what begins with all but the last digit is at most sixteen
         found = [t for t in await self.catalog.trash(after=entry_id[:-1], limit=16) if t.entry.id == entry_id]
-        if any(self._is_over(thing) for thing in found):
+        if any(self.is_over(thing) for thing in found):
             raise Missing(f"'{entry_id}' was deleted too long ago: its copies are being removed")
         target = own_path(path) if path else ""
         if undo:

@@ -18,6 +18,8 @@ import pytest
 from openapi_spec_validator import validate
 from tests.unit.data.gateway_scene import OPERATOR_TOKEN, Served, basic, until
 
+from cloudmesh.engine.errors import Transient
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
@@ -223,6 +225,21 @@ def test_the_trash_gives_back(served: Served) -> None:
     assert served.ask("POST", "/v1/restore", {"id": 5}).problem == (400, "InvalidRequest")
     page = served.ask("GET", "/v1/trash?limit=1").json
     assert (len(page["entries"]), page.get("after", page["entries"][0]["id"])) == (1, page["entries"][0]["id"])
+
+
+def test_what_is_over_is_not_offered_while_its_store_keeps_it(tmp_path: Path) -> None:
+    async def kept(moment: str, operation: str, key: str) -> None:
+        if operation == "delete":
+            raise Transient("away")
+
+    with Served(tmp_path) as own:
+        put(own, "a", b"1")
+        assert own.ask("DELETE", "/v1/files/a").status == 204
+        assert len(own.ask("GET", "/v1/trash").json["entries"]) == 1
+        for store in ("one", "two"):
+            own.place(store).hook = kept
+        own.reconfigure(trash_seconds=0)
+        assert own.ask("GET", "/v1/trash").json["entries"] == []
 
 
 def test_search(served: Served) -> None:

@@ -380,9 +380,11 @@ class Rest:
         found = await self._tree.trash(after=request.query.get("after", ""), limit=limit)
         body: dict[str, Any] = {
             "entries": [
-                told(t.path, t.entry) | {"deleted": reading.when(t.at)} for t in found if self._visible(user, t.path)
+                told(t.path, t.entry) | {"deleted": reading.when(t.at)}
+                for t in found
+                if self._visible(user, t.path) and not self._tree.is_over(t)
             ]
-        }  # fmt: skip
+        }
         if len(found) == limit:
             body["after"] = found[-1].entry.id
         return web.json_response(body)
