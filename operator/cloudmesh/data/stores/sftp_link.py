@@ -23,8 +23,6 @@ KEEPALIVE_SECONDS: Final = 15.0
 TRIES: Final = 3
 AT_ONCE: Final = 16
 """Calls at once: the server takes them one after the other, more only fill its buffers."""
-NOT_FOUND = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)
-NO_ROOM = (asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded)
 NO_ROOM_WORDS = ("no space", "disk full", "quota")
 """How servers say so that have no code for it; OpenSSH says only "Failure"."""
 LOST = (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost)
