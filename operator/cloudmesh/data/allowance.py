@@ -141,6 +141,16 @@ class Allowance:
             Full: There is no room.
             OverBudget: There is no money.
         """
+        return await self._granted(self._wanted(old, holding, chosen, size))
+
+    def may_refuse(self, old: Entry | None, holding: Collection[str], chosen: Chosen, size: int | None) -> bool:
+        """Whether such a write may be refused when it is whole, for what others take meanwhile or a limit that is
+        lowered: then it must not go over what was there. For the arguments see `grant`."""
+        if not (self.catalog.shared and self.limited):
+            return False
+        return size is None or self._wanted(old, holding, chosen, size).taken != Taken()
+
+    def _wanted(self, old: Entry | None, holding: Collection[str], chosen: Chosen, size: int | None) -> Grant:
         config = self.config()
         made = Grant(self, old=old.size if old else 0, files=0 if old else 1, size=size or 0)
         if config.max_monthly_nanos is not None:
@@ -148,7 +158,7 @@ class Allowance:
             prices = {store.name: store.prices for store in config.stores}
             if old is not None and not config.versions:
                 made.saved = sum(monthly_nanos(prices[s], old.size) or 0 for s in holding if s in prices)
-        return await self._granted(made)
+        return made
 
     async def take(self, files: int, size: int, *, late: bool = False) -> Grant:
         """A part for what comes into the tree otherwise than by a write, and costs no more for that.
@@ -236,11 +246,6 @@ class Allowance:
             if not self._counting:
                 self._calm.set()
         grant.release(kept=True)
-
-    @property
-    def takes_back(self) -> bool:
-        """A write may be refused when it is whole: it must not go over what was there."""
-        return self.catalog.shared and self.limited
 
     def elsewhere(self, grant: Grant, rule: PlacementRule, stores: Collection[str]) -> None:
         """The content goes to other stores than was granted.

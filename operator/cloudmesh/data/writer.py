@@ -15,7 +15,7 @@ from cloudmesh.data.allowance import Allowance, Grant
 from cloudmesh.data.catalog.ports import ABSENT, ANY, Catalog
 from cloudmesh.data.config import DirectoryConfig
 from cloudmesh.data.content import Kept, sized
-from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, ReadOnly, Weak
+from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, Missing, ReadOnly, Weak
 from cloudmesh.data.memory import Memory, of_read, of_write
 from cloudmesh.data.mesh import Member, Mesh, own_path
 from cloudmesh.data.model import MICROS, TRASH, Copy, Entry, Intent, Target, link_of
@@ -172,13 +172,14 @@ class Writer:
         held = {c.store: c for c in copies if c.state != "Linked"}
         facts = Facts(path, size or 0, mtime or now, wish.content_type, tags or (dict(old.tags) if old else {}))
         whole = frozenset(c.store for c in held.values() if c.state == "Whole" and old and c.version == old.version)
-        # nothing that was there may be written over where the write may be refused in the end
-        beside = bool(self.config.versions) or (
-            self.allowance.takes_back and (size is None or old is None or size > old.size)
-        )
         # unknown is at least something; an older content that is kept makes no room
+        beside = bool(self.config.versions)
         growth = 1 if size is None else size - (old.size if old and not beside else 0)
         chosen = choose(facts, self.config.rules, self.mesh.views(), now, holding=whole, growth=growth)
+        if not beside and self.allowance.may_refuse(old, whole, chosen, size):
+            # nothing that was there may be written over where the write may be refused in the end
+            beside, growth = True, 1 if size is None else size
+            chosen = choose(facts, self.config.rules, self.mesh.views(), now, holding=whole, growth=growth)
         if not chosen.enough:
             raise self._not_enough(facts, whole, growth)
         intent_id = secrets.token_hex(8)
@@ -335,10 +336,7 @@ class Writer:
         enough = counting >= chosen.rule.min_copies
         if not enough:
             error = outcome.error or self._not_enough(Facts(intent.name, max(0, intent.size)))
-            held = {c.store: c for c in await self.catalog.copies(intent.entry)}
-            over = {target.store for target in intent.targets if goes_over(target, held)}
-            touched = ({c.store for c in outcome.whole} | set(outcome.unknown) | outcome.differs) & over
-            if begun.old is None or not touched or await self.proved(begun.old, held.values(), touched):
+            if await self._spared(begun, outcome):
                 await self._taken_back(begun, outcome, error)
                 raise error
             if not outcome.whole:
@@ -347,21 +345,15 @@ class Writer:
         missing = len(outcome.whole) < chosen.rule.copies or bool(outcome.failed) or bool(outcome.unknown)
         due = self._due(begun, outcome.whole, work=missing or begun.leaves)
         try:
-            async with self.allowance.counting(begun.grant) as check:
-                entry = await self.catalog.commit_put(
-                    intent.id,
-                    size=outcome.size,
-                    sha256=outcome.sha256,
-                    whole=outcome.whole,
-                    failed=outcome.failed | outcome.unknown,
-                    due=due,
-                    keep=bool(self.config.versions),
-                    check=check if enough else None,
-                )
+            entry = await self._commit(begun, outcome, due, checked=enough)
         except Full as error:
-            # another process has taken it meanwhile
-            await self._taken_back(begun, outcome, error)
-            raise
+            # another process has taken it meanwhile, or somebody lowered the limit
+            if await self._spared(begun, outcome):
+                await self._taken_back(begun, outcome, error)
+                raise
+            # it was written over the only content that surely is there: it stays, and the sums tell that it is too much
+            log.warning("'%s' goes over a limit, since its old content is overwritten: %s", intent.name, error)
+            entry = await self._commit(begun, outcome, due, checked=False)
         self.mesh.missed(intent.entry)
         if begun.old is not None or entry.parent == TRASH or 0 < due < self.now() + SOON:
             # else the mover has nothing to do with it before it looks by itself
@@ -377,6 +369,26 @@ class Writer:
                 f" overwritten there: {outcome.error}"
             )
         return entry
+
+    async def _commit(self, begun: _Begun, outcome: Outcome, due: int, *, checked: bool) -> Entry:
+        async with self.allowance.counting(begun.grant) as check:
+            return await self.catalog.commit_put(
+                begun.intent.id,
+                size=outcome.size,
+                sha256=outcome.sha256,
+                whole=outcome.whole,
+                failed=outcome.failed | outcome.unknown,
+                due=due,
+                keep=bool(self.config.versions),
+                check=check if checked else None,
+            )
+
+    async def _spared(self, begun: _Begun, outcome: Outcome) -> bool:
+        """Whether what a write goes over is nothing, or surely is elsewhere too: then it may be taken back."""
+        held = {c.store: c for c in await self.catalog.copies(begun.intent.entry)}
+        over = {target.store for target in begun.intent.targets if goes_over(target, held)}
+        touched = ({c.store for c in outcome.whole} | set(outcome.unknown) | outcome.differs) & over
+        return begun.old is None or not touched or bool(await self.proved(begun.old, held.values(), touched))
 
     def _due(self, begun: _Begun, whole: Iterable[Copy], *, work: bool) -> int:
         """When the mover has to look at what was written."""
@@ -471,9 +483,12 @@ class Writer:
         return True
 
     async def _renew(self, intent_id: str) -> None:
-        while True:
-            await self.catalog.renew(intent_id, self.now() + LEASE)
-            await asyncio.sleep(LEASE / MICROS / 3)
+        with contextlib.suppress(Missing):
+            while True:
+                # a catalogue that is away for a moment doesn't end it
+                with contextlib.suppress(Transient):
+                    await self.catalog.renew(intent_id, self.now() + LEASE)
+                await asyncio.sleep(LEASE / MICROS / 3)
 
     def _not_enough(
         self, facts: Facts, holding: frozenset[str] = frozenset(), growth: int | None = None

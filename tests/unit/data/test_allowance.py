@@ -391,6 +391,78 @@ async def test_a_write_over_a_file_that_is_refused_in_the_end_leaves_what_was_th
 
 
 @pytest.mark.usefixtures("shared")
+@virtual([store("a", 1), store("b", 1)], rules=rule(1), max_monthly_nanos=2500)
+@pytest.mark.parametrize("lowered", [False, True])
+async def test_a_smaller_content_that_is_refused_for_money_leaves_what_was_there(w: World, lowered: bool) -> None:
+    await w.put("f", b"o" * 1000)
+    await w.put("h", b"o" * 1000)
+    # there is no money for further copies
+    await w.use(rules=rule(2, min_copies=1))
+    await asyncio.sleep(60)
+    assert await w.states("f") == "a:Whole"
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"n" * 300
+        if lowered:
+            await w.use(max_monthly_nanos=2100)
+        else:
+            await another(w).put("g", chunked(b"g" * 100, 1), size=100)
+        yield b"n" * 400
+
+    with pytest.raises(OverBudget):
+        await w.tree.put("f", content(), size=700)
+    assert w.objects("a")["f"] == b"o" * 1000
+    await asyncio.sleep(600)
+    assert await w.read("f") == b"o" * 1000
+    assert w.holders(b"n" * 700) == ""
+
+
+@pytest.mark.usefixtures("shared")
+@virtual([store("a", 1), store("b", 1)], rules=rule(2), max_monthly_nanos=2500)
+async def test_a_content_that_costs_no_more_is_written_in_place_whatever_others_take(w: World) -> None:
+    await w.put("f", b"o" * 1000)
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"n" * 300
+        await w.use(max_monthly_nanos=100)
+        yield b"n" * 600
+
+    await w.tree.put("f", content(), size=900)
+    assert w.objects("a") == w.objects("b") == {"f": b"n" * 900}
+
+
+@pytest.mark.usefixtures("shared")
+@virtual([store("a", 1), store("b", 1), store("c", 5)], rules=rule(2, min_copies=2), max_monthly_nanos=4300)
+@pytest.mark.parametrize("away", [True, False])
+async def test_what_was_written_over_the_only_content_isnt_taken_back_for_money(w: World, away: bool) -> None:
+    await w.put("f", b"o" * 1000)
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"n" * 300
+        await another(w).put("g", chunked(b"g" * 200, 1), size=200)
+        # the dear store has to take the place of one that is full, or nobody knows what it has
+        if away:
+            w.faults.down.add("b")
+        else:
+            w.place("b").room = 1
+        yield b"n" * 400
+
+    if away:
+        await w.tree.put("f", content(), size=700)
+    else:
+        with pytest.raises(OverBudget):
+            await w.tree.put("f", content(), size=700)
+    expected = b"n" * 700 if away else b"o" * 1000
+    assert await w.read("f") == expected
+    w.faults.down.clear()
+    w.place("b").room = None
+    await w.back()
+    await w.settle()
+    assert await w.read("f") == expected
+    assert w.holders(expected) == "ab"
+
+
+@pytest.mark.usefixtures("shared")
 @virtual("a", rules=rule(copies=1), quota_files=3)
 async def test_restores_through_two_processes_never_exceed_a_quota(w: World) -> None:
     gone = []

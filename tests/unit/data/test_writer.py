@@ -511,3 +511,26 @@ def test_death_at_every_call_of_a_write_that_goes_on_elsewhere(tmp_path):
             break
     assert not died
     assert outcomes == {True, False}
+
+
+@virtual("a", rules=(PlacementRule(copies=1),))
+async def test_a_long_write_keeps_its_intent_while_the_catalogue_is_away_for_a_moment(w: World):
+    renew, asked = w.catalog.renew, []
+
+    async def unsteady(intent_id: str, until: int) -> None:
+        asked.append(until)
+        if len(asked) in (1, 3):
+            raise Transient("the database is away")
+        await renew(intent_id, until)
+
+    async def content():
+        for _ in range(3):
+            yield b"x"
+            await asyncio.sleep(45)
+            # nobody may take it for one that was left behind
+            assert await w.catalog.intents(until=w.now()) == []
+
+    w.catalog.renew = unsteady
+    await w.tree.put("f", content(), size=3)
+    assert len(asked) == 6
+    assert await w.read("f") == b"xxx"
