@@ -249,6 +249,27 @@ async def test_files_are_moved_by_policy_linked_and_adopted(tmp_path: Path) -> N
     assert not noise
 
 
+async def test_a_move_by_policy_that_is_refused_leaves_the_tags(tmp_path: Path) -> None:
+    both = PlacementRule(name="both", match=Match(path="both/**", tags={"keep": "long"}))
+    with Served(tmp_path, rules=(both, PlacementRule(name="default"))) as served:
+        vdir = served.vdir()
+        vdir.write("f", b"mine")
+        vdir.write("both/f", b"in the way")
+        async with chromium(tmp_path / "browser") as browser:
+            await _log_in(browser, served)
+            await browser.click("Details of f")
+            await browser.click("Move to rule both", "#dialog")
+            await browser.click("Move", "#dialog")
+            await _sees(browser, "both/f", "#wrong")
+            assert "tags" not in vdir.stat("f")
+            vdir.delete("both/f")
+            await browser.click("Details of f")
+            await browser.click("Move to rule both", "#dialog")
+            await browser.click("Move", "#dialog")
+            await _sees(browser, "rule 'both' places /both/f now", "#said")
+            assert vdir.stat("both/f")["tags"] == {"keep": "long"}
+
+
 async def test_many_files_come_by_pages_and_a_failure_is_told(tmp_path: Path) -> None:
     with Served(tmp_path, quota_bytes=1000) as served:
 

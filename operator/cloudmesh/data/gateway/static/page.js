@@ -365,11 +365,12 @@ function way(entry, rule) {
 async function replaced(entry, rule) {
   const text = `Rule '${rule.name}' is to place it: ${way(entry, rule)}. Its copies are moved in the background.`;
   if (!(await confirmed(`Move ${entry.name}?`, text, "Move"))) return;
-  if (rule.tags) await ask("PUT", `/v1/tags/${encoded(entry.path)}`, rule.tags);
+  // what may be refused comes first: its tags stay as they were then
   if (rule.to) {
     if (parent(rule.to)) await ask("PUT", `/v1/directories/${encoded(parent(rule.to))}?parents=true`);
     await ask("POST", "/v1/move", { from: entry.path, to: rule.to });
   }
+  if (rule.tags) await ask("PUT", `/v1/tags/${encoded(rule.to || entry.path)}`, rule.tags);
   await show();
   say(`rule '${rule.name}' places /${rule.to || entry.path} now`);
 }
