@@ -95,7 +95,7 @@ class Following:
         """Looks at one store, and says when it is due again."""
         name = member.name
         try:
-            await self.look(member)
+            found = await self.look(member)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -113,6 +113,9 @@ class Following:
         else:
             self._failed.pop(name, None)
             self._due[name] = self._clock() + (DOUBTED_SECONDS if member.shrunk else EVERY_SECONDS)
+            if found.left and found.vanished:
+                # a person waits for the rest of what they believe; one that gets no further would go round for ever
+                self.soon(name)
         self._stir()
 
     async def look(self, member: Member) -> Scanned:
