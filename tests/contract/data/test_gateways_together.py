@@ -33,7 +33,7 @@ def gateway(folder: Path, server: Postgres, uid: str, like: Served | None = None
     folder.mkdir()
     made = Served(folder)
     stores = like.config.stores if like is not None else made.config.stores
-    made.config = msgspec.structs.replace(made.config, uid=uid, postgres=server.uri, stores=stores)
+    made.config = msgspec.structs.replace(made.config, uid=uid, postgres=server.uri, stores=stores, allow_private=True)
     if like is not None:
         made._places = {}
     return made

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from tests.unit.data.directory_scene import Scene, scene
 
 from cloudmesh.data.catalog.address import address, check_uri
+from cloudmesh.data.catalog.choice import catalog_of
+from cloudmesh.data.catalog.postgres_threads import guarded
 from cloudmesh.data.config import DirectoryConfig
 from cloudmesh.data.kinds import CLAIM, DEPLOYMENT, VIRTUAL_DIRECTORY
-from cloudmesh.engine.errors import InvalidRequest
+from cloudmesh.engine.endpoints import Guard
+from cloudmesh.engine.errors import InvalidRequest, Transient
 
 URI = "postgresql://app:pass-word@db.ns.svc:5432/lab?sslmode=require"
 CATALOG = {"postgresql": {"uriSecretRef": {"name": "db"}}}
@@ -135,3 +141,43 @@ def test_the_server_s_certificate_must_be_of_the_authority_that_is_named(tmp_pat
     told = conninfo_to_dict(address(with_authority, tmp_path))
     assert (told["sslmode"], told["host"]) == ("verify-full", "db,db2")
     assert Path(str(told["sslrootcert"])).read_text() == "PEM"
+
+
+def resolved(monkeypatch: pytest.MonkeyPatch, **names: str) -> None:
+    def look_up(host: str, *_: object, **__: object) -> list[Any]:
+        if host not in names:
+            raise socket.gaierror(f"{host} isn't known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (found, 0)) for found in names[host].split()]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+
+def test_connections_go_to_the_addresses_that_were_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved(monkeypatch, db="192.0.2.1 192.0.2.2", db2="192.0.2.3")
+    told = guarded({"host": "db,db2,gone", "port": "5432,5433,5434", "user": "app"}, Guard())
+    assert told == {
+        "user": "app", "host": "db,db,db2", "hostaddr": "192.0.2.1,192.0.2.2,192.0.2.3", "port": "5432,5432,5433",
+    }  # fmt: skip
+    assert guarded({"host": "db", "port": "1"}, Guard(inside=True)) == {"host": "db", "port": "1"}
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "169.254.169.254", "10.96.0.1", "::1", "fd00:ec2::254", "::ffff:127.0.0.1"]
+)
+def test_a_database_is_not_at_this_machine_nor_the_api_server(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    resolved(monkeypatch, db=f"192.0.2.1 {address}", **{address: address})
+    for host in ("db", address):
+        with pytest.raises(psycopg.OperationalError, match=r"refused|API server"):
+            guarded({"host": host}, Guard(["10.96.0.1"]))
+
+
+async def test_the_catalogue_connects_by_the_guard(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        uri = f"postgresql://app:x@127.0.0.1:{listening.getsockname()[1]}/lab"
+        catalog = catalog_of(DirectoryConfig("ns", "lab", "uid", "installation", (), postgres=uri), tmp_path)
+        with pytest.raises(Transient, match="refused"):
+            await catalog.open()
+        await catalog.close()
+        with pytest.raises(BlockingIOError):
+            listening.accept()

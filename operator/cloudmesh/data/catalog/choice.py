@@ -10,6 +10,12 @@ from cloudmesh.data.catalog.postgres_schema import schema_of
 from cloudmesh.data.catalog.sql import SqlCatalog
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.config import DirectoryConfig
+from cloudmesh.engine.endpoints import Guard
+
+
+def guard_of(config: DirectoryConfig) -> Guard:
+    """Where the database may be: where stores may."""
+    return Guard(config.forbidden, inside=config.allow_private)
 
 
 def catalog_of(config: DirectoryConfig, folder: Path) -> SqlCatalog:
@@ -20,5 +26,5 @@ def catalog_of(config: DirectoryConfig, folder: Path) -> SqlCatalog:
         folder: Where files of it lie.
     """
     if config.postgres:
-        return PostgresCatalog(address(config, folder), schema_of(config.uid))
+        return PostgresCatalog(address(config, folder), schema_of(config.uid), guard=guard_of(config))
     return SqliteCatalog(folder / "catalog.sqlite")

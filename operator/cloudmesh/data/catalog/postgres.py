@@ -21,6 +21,7 @@ from cloudmesh.data.catalog.postgres_schema import EMPTIED, make_root, prepare
 from cloudmesh.data.catalog.postgres_threads import Act, Connection, Link, Readers, Writer
 from cloudmesh.data.catalog.sql import SqlCatalog, micros
 from cloudmesh.data.model import MICROS, ROOT, Copy, Entry, Intent, Trashed, Work
+from cloudmesh.engine.endpoints import ANYWHERE, Guard
 from cloudmesh.engine.errors import Transient
 
 T = TypeVar("T")
@@ -38,18 +39,28 @@ class PostgresCatalog(SqlCatalog):
         schema: Name of the schema, which is made.
         clock: Microseconds since 1970.
         readers: Connections that read, beside the one that writes.
+        guard: Says where connections may go.
     """
 
-    def __init__(self, uri: str, schema: str, *, clock: Callable[[], int] = micros, readers: int = 4) -> None:
+    def __init__(
+        self,
+        uri: str,
+        schema: str,
+        *,
+        clock: Callable[[], int] = micros,
+        readers: int = 4,
+        guard: Guard = ANYWHERE,
+    ) -> None:
         super().__init__(clock=clock, readers=readers)
         self.schema = schema
-        self._link = Link(uri, schema, lambda db: prepare(db, schema, self._clock()))
+        self._link = Link(uri, schema, lambda db: prepare(db, schema, self._clock()), guard)
         self._holder = secrets.token_hex(8)
         self._writes: Writer | None = None
         self._reads: Readers | None = None
 
-    def use(self, uri: str) -> None:
+    def use(self, uri: str, guard: Guard = ANYWHERE) -> None:
         """The database is reached by another address, or with another password; the schema is the same."""
+        self._link.guard = guard
         self._link.use(uri)
 
     async def open(self) -> None:

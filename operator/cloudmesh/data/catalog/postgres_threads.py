@@ -13,6 +13,7 @@ import functools
 import logging
 import queue
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +30,8 @@ from cloudmesh.data.catalog.postgres_schema import lock_of
 from cloudmesh.data.catalog.sql_read import DB
 from cloudmesh.data.catalog.sqlite_threads import Job, tell
 from cloudmesh.data.errors import InvalidName
-from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient
+from cloudmesh.engine.endpoints import ANYWHERE, Guard
+from cloudmesh.engine.errors import CloudmeshError, Conflict, InvalidRequest, Transient
 
 log = logging.getLogger(__name__)
 
@@ -137,13 +139,44 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def connect(uri: str, schema: str) -> Connection:
+def guarded(told: dict[str, Any], guard: Guard) -> dict[str, Any]:
+    """An address with what its hosts stand for now, so that the library looks none of them up once more.
+
+    Raises:
+        psycopg.OperationalError: A host is refused, or there are none of its name.
+    """
+    if guard.inside:
+        return told
+    hosts, ports = str(told.get("host") or "").split(","), str(told.get("port") or "5432").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    if len(ports) != len(hosts):
+        raise psycopg.OperationalError("the address of the database has another number of hosts than of ports")
+    places: list[tuple[str, str, str]] = []
+    for host, port in zip(hosts, ports, strict=True):
+        try:
+            guard.check_hosts([host.lower().rstrip(".")])
+            found = dict.fromkeys(str(one[4][0]) for one in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+            guard.check(host, found)
+        except InvalidRequest as error:
+            raise psycopg.OperationalError(str(error)) from error
+        except (OSError, UnicodeError) as error:
+            if len(hosts) == 1:
+                raise psycopg.OperationalError(f"{host}: {error}") from error
+            continue
+        places += [(host, address, port) for address in found]
+    if not places:
+        raise psycopg.OperationalError("none of the database's hosts has an address")
+    columns = zip(("host", "hostaddr", "port"), zip(*places, strict=True), strict=True)
+    return {**told, **{name: ",".join(column) for name, column in columns}}
+
+
+def connect(uri: str, schema: str, guard: Guard = ANYWHERE) -> Connection:
     """A connection to the one server that takes writes; transactions are begun by hand.
 
     Raises:
         psycopg.Error: It can't be reached, or doesn't let us in.
     """
-    told = psycopg.conninfo.conninfo_to_dict(uri)
+    told = guarded(psycopg.conninfo.conninfo_to_dict(uri), guard)
     options = [str(told.get("options") or ""), f"-c search_path={schema}"]
     options += [f"-c {name}={value}" for name, value in SETTINGS.items()]
     asked: dict[str, Any] = {
@@ -192,9 +225,11 @@ class Link:
         uri: Of the database.
         schema: The directory's.
         prepare: Run once, on the first connection.
+        guard: Says where connections may go.
     """
 
-    def __init__(self, uri: str, schema: str, prepare: Callable[[Connection], None]) -> None:
+    def __init__(self, uri: str, schema: str, prepare: Callable[[Connection], None], guard: Guard = ANYWHERE) -> None:
+        self.guard = guard
         self.uri = uri
         self.schema = schema
         self._prepare = prepare
@@ -215,7 +250,7 @@ class Link:
         if time.monotonic() < until:
             raise psycopg.OperationalError(why)
         try:
-            db = connect(self.uri, self.schema)
+            db = connect(self.uri, self.schema, self.guard)
         except psycopg.Error as error:
             self._away = (str(error), time.monotonic() + AWAY_SECONDS)
             raise

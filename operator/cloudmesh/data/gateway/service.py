@@ -15,7 +15,7 @@ from aiohttp import web
 from cloudmesh.data import config as configs
 from cloudmesh.data import plugins, waking
 from cloudmesh.data.catalog.address import address
-from cloudmesh.data.catalog.choice import catalog_of
+from cloudmesh.data.catalog.choice import catalog_of, guard_of
 from cloudmesh.data.catalog.journal import Journal
 from cloudmesh.data.catalog.postgres import PostgresCatalog
 from cloudmesh.data.config import StoreSummary, Summary
@@ -377,7 +377,7 @@ class Gateway:
             config = configs.load(text)
             plugins.check(rule.plugin for rule in config.rules)
             if isinstance(self.catalog, PostgresCatalog):
-                self.catalog.use(address(config, self._folder))
+                self.catalog.use(address(config, self._folder), guard_of(config))
             if self._started:
                 await self.mesh.use(config)
         except (msgspec.DecodeError, CloudmeshError) as error:
