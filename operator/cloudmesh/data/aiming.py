@@ -30,8 +30,12 @@ class Aim:
     async def target_of(
         self, member: Member, path: str, intent_id: str, entry_id: str, held: Copy | None, whole: Collection[str]
     ) -> Target:
-        """Where a new content goes in a store; what is there stays in those of `whole`."""
-        if member.name in whole:
+        """Where a new content goes in a store; what is there stays in those of `whole`, and where the mover makes or
+        removes a copy just now: a store that looks and then acts would do it to the new content."""
+        if member.name in whole or (held is not None and held.state == "Deleting"):
+            return await self.beside(member, path, intent_id)
+        settled = held is not None and held.state == "Whole"
+        if not settled and await self._catalog.moving(entry_id, member.name):
             return await self.beside(member, path, intent_id)
         return await self.target(member, path, entry_id, held)
 

@@ -56,7 +56,11 @@ class Copying:
             await self._hands.catalog.begin(intent, if_version=entry.version)
             made = await self._copied(work, [held[name] for name in action.sources], member, intent, before)
             if made is None:
-                await self._hands.catalog.end(intent.id)
+                after = await self._hands.catalog.copies(entry.id)
+                # a put has another key there since: whether something lies at this one is unknown
+                beside = any(c.store == member.name and c.key != target.key for c in after)
+                lost = Copy(entry.id, member.name, target.key, entry.version, "Stale")
+                await self._hands.catalog.end(intent.id, left=[lost] if beside else [])
                 raise Conflict(f"'{work.where}' could not be copied to {member.name}")
             copy, digest = made
             now_there = await self._hands.catalog.by_id(entry.id)

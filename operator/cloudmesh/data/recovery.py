@@ -201,9 +201,15 @@ class Recovery:
         catalog = self._tree.catalog
         located = await catalog.by_id(intent.entry)
         held = {} if located is None else {c.store: c for c in located.copies}
+        left = []
         for target in intent.targets:
             before, there = held.get(target.store), seen.get(target.store)
             if there is None and target.store not in away:
+                continue
+            if before is not None and before.state == "Whole" and before.key != target.key:
+                # a put took a key of its own meanwhile
+                tag, size = (there.tag, there.size) if there else ("", 0)
+                left.append(Copy(intent.entry, target.store, target.key, intent.version, "Stale", tag, size))
                 continue
             if before is not None and there is not None and before.tag == there.tag:
                 continue
@@ -224,7 +230,7 @@ class Recovery:
                 raise Transient(f"{target.store}: {away[target.store]}")
         if located is not None:
             await catalog.looked(intent.entry, located.entry.version, self._tree.now())
-        await catalog.end(intent.id)
+        await catalog.end(intent.id, left=left)
 
     def _copy_of(self, intent: Intent, target: Target, seen: Object) -> Copy:
         return written(intent, target, seen, self._tree.now())

@@ -93,6 +93,9 @@ class Catalog(Protocol):
     async def at_key(self, store: str, key: str) -> Copy | None:
         """The copy that lies at a key, or is meant to: no two entries share one."""
 
+    async def moving(self, entry_id: str, store: str) -> bool:
+        """Whether somebody makes or removes a copy of the entry in a store: a Copy or Delete whose time isn't over."""
+
     async def held(self, store: str, *, after: str = "", limit: int = 1000) -> list[Copy]:
         """Copies on record in a store, whatever their state, by key (as UTF-8 bytes), those after the key `after`."""
 
@@ -147,8 +150,9 @@ class Catalog(Protocol):
                 belongs to another entry than the intent's.
             Conflict: Another Put of the same entry or name is open; for other kinds: any intent of the entry is. A Put
                 doesn't wait for the mover: what that writes meanwhile fits no version any more, and it takes it back.
-                Or the key of a target belongs to another entry; or a Put is to go over an object (`expect`) and the
-                whole copy in that store lies at another key by now.
+                Or the key of a target belongs to another entry, or another intent is at work there: for a Put a Copy or
+                Delete whose time isn't over, for other kinds any intent of another entry; or a Put is to go over an
+                object (`expect`) and the whole copy in that store lies at another key by now.
             Missing: There is no such entry (kinds other than Put).
             InvalidName: A part of the path is a file, or the path itself a directory.
         """
@@ -185,6 +189,9 @@ class Catalog(Protocol):
         since whether something was written there is unknown. The intent ends. The file is due at `due`.
 
         A link ceases to be one: its object is forgotten and stays.
+
+        A copy that isn't whole and lies at another key than the target in its store is left to the mover, as at `end`;
+        so is what may lie at the target's key where that failed.
 
         A file that lies in the trash by then, itself or with a directory above it, has the content there; the entry is
         given with `TRASH` as its parent, and the write is none to acknowledge.

@@ -142,6 +142,10 @@ class SqlCatalog(ABC):
         """See `Catalog.at_key`."""
         return await self._look(lambda db: read.at_key(db, store, key))
 
+    async def moving(self, entry_id: str, store: str) -> bool:
+        """See `Catalog.moving`."""
+        return await self._look(lambda db: read.moving(db, entry_id, store))
+
     async def held(self, store: str, *, after: str = "", limit: int = 1000) -> list[Copy]:
         """See `Catalog.held`."""
         return await self._read(lambda db: read.held(db, store, after, limit))

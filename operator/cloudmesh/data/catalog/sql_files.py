@@ -39,7 +39,8 @@ def begin(db: DB, now: int, intent: Intent, if_version: int) -> None:
         raise Missing(f"there is no entry {intent.entry}")
     else:
         _check_present(db, intent, row, if_version)
-    # a put doesn't wait for the mover: what that writes meanwhile fits no version any more, and it takes it back
+    # a put doesn't wait for the mover: what that writes meanwhile fits no version any more, and it takes it back (at
+    # a key that isn't the put's)
     # nor for one that nobody works on any more: its versions are older, and its recovery sees that
     others = "SELECT 1 FROM intent WHERE id = ?2 OR (entry = ?1 AND (?3 <> 'Put' OR (kind = 'Put' AND until > 0)))"
     if db.execute(others, (intent.entry, intent.id, intent.kind)).fetchone():
@@ -80,6 +81,13 @@ def _check_target(db: DB, intent: Intent, target: Target) -> None:
     there = read.at_key(db, target.store, target.key)
     if there is not None and there.entry != intent.entry:
         raise Conflict(f"'{target.key}' in store {target.store} belongs to another entry, {there.entry}")
+    # who looks and then acts must be alone at a key: not every store can tie the one to the other
+    at_work = (
+        "SELECT 1 FROM target t JOIN intent i ON i.id = t.intent WHERE t.store = ?1 AND t.key = ?2 AND i.id <> ?3 "
+        "AND ((?4 = 'Put' AND i.kind IN ('Copy', 'Delete') AND i.until > 0) OR (?4 <> 'Put' AND i.entry <> ?5))"
+    )
+    if db.execute(at_work, (target.store, target.key, intent.id, intent.kind, intent.entry)).fetchone():
+        raise Conflict(f"something else is being done to '{target.key}' in store {target.store}")
     elsewhere = "SELECT 1 FROM copy WHERE entry = ? AND store = ? AND state = 'Whole' AND key <> ?"
     goes_over = intent.kind == "Put" and target.expect
     if goes_over and db.execute(elsewhere, (intent.entry, target.store, target.key)).fetchone():
@@ -187,14 +195,17 @@ def commit_put(
         if due:
             tree.rouse(db, intent.entry, due, pending=due <= now)
         entry = read.renamed(db, to_entry(read.find_id(db, intent.entry) or ()))
-    _put_copies(db, intent, whole, failed)
+    left = _put_copies(db, intent, whole, failed)
+    if left:
+        aside.leave(db, now, intent, left)
     end(db, now, intent_id)
     # one that was deleted meanwhile keeps the content in the trash, since what it had may be written over; whoever
     # wrote it must hear of that
     return entry if _record_put(db, now, entry, whole) else replace(entry, parent=TRASH)
 
 
-def _put_copies(db: DB, intent: Intent, whole: Sequence[Copy], failed: Mapping[str, str]) -> None:
+def _put_copies(db: DB, intent: Intent, whole: Sequence[Copy], failed: Mapping[str, str]) -> list[Copy]:
+    """Writes the copies of a put; gives what lies, or may lie, where no record of the file tells it any more."""
     # a link that is written over ceases to be one: its object was never ours
     db.execute("DELETE FROM copy WHERE entry = ? AND state = 'Linked'", (intent.entry,))
     known = {copy.store: copy for copy in read.copies(db, intent.entry)}
@@ -215,6 +226,15 @@ def _put_copies(db: DB, intent: Intent, whole: Sequence[Copy], failed: Mapping[s
         if store not in known and store not in good and store in keys:
             # whether something was written is unknown: it must be looked at, and deleted with the entry
             aside.write_copy(db, intent.entry, Copy(intent.entry, store, keys[store], 0, "Stale", error=error))
+    left = []
+    for store, copy in known.items():
+        if keys.get(store, copy.key) == copy.key:
+            continue
+        if store in failed:
+            left.append(Copy(intent.entry, store, keys[store], intent.version, "Stale"))
+        elif store in good and copy.state not in ("Whole", "Missing"):
+            left.append(copy)
+    return left
 
 
 def _record_put(db: DB, now: int, entry: Entry, copies: Iterable[Copy]) -> bool:

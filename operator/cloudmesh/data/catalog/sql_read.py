@@ -205,6 +205,15 @@ def at_key(db: DB, store: str, key: str) -> Copy | None:
     return Copy(row[0], store, key, row[1], "Writing", row[2]) if row else None
 
 
+def moving(db: DB, entry_id: str, store: str) -> bool:
+    """Whether a copy of an entry is made or removed in a store just now."""
+    text = (
+        "SELECT 1 FROM intent i JOIN target t ON t.intent = i.id "
+        "WHERE i.entry = ? AND t.store = ? AND i.kind IN ('Copy', 'Delete') AND i.until > 0"
+    )
+    return db.execute(text, (entry_id, store)).fetchone() is not None
+
+
 def children(db: DB, path: str, after: str, limit: int, with_copies: bool) -> list[Located]:
     """Entries of a directory by name."""
     parent = directory_id(db, path)

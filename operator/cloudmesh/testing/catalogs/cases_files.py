@@ -186,6 +186,56 @@ async def _beside(bench: Bench) -> None:
     await refused(Changed, bench.catalog.begin(_mover(entry.id, 1), if_version=1), "the version is gone")
 
 
+@case("put/keys-of-the-mover")
+async def _movers_keys(bench: Bench) -> None:
+    """A put uses no key where the mover makes or removes a copy, and the mover none at which a put aims."""
+    entry, catalog = await bench.put("f", stores=("s1", "s2")), bench.catalog
+    for kind, store in (("Copy", "s3"), ("Delete", "s1")):
+        target = Target(store, "f", "t1" if kind == "Delete" else "")
+        work = replace(_mover(entry.id, 1, kind), targets=(target,))
+        await catalog.begin(work, if_version=1)
+        moving = [one for one in ("s1", "s2", "s3") if await catalog.moving(entry.id, one)]
+        need(moving == [store], f"{kind} in {store}: {moving}")
+        await refused(Conflict, bench.begin("f", stores=("s2", store)), f"a put at the key of a {kind}")
+        put = await bench.begin("f", stores=("s2",))
+        await refused(Conflict, catalog.aim(put.id, [Target(store, "f")]), f"a further target at the key of a {kind}")
+        await catalog.aim(put.id, [Target(store, "f.~1")])
+        await catalog.end(put.id)
+        # nobody works on it any more
+        await catalog.renew(work.id, 0)
+        need(not await catalog.moving(entry.id, store), f"{kind}: its time is over")
+        await catalog.end((await bench.begin("f", stores=("s2", store))).id)
+        await catalog.end(work.id)
+    other = await bench.put("g")
+    await bench.begin("new", stores=("s3",))
+    for kind in ("Copy", "Delete"):
+        work = replace(_mover(other.id, 1, kind), targets=(Target("s3", "new"),))
+        await refused(Conflict, catalog.begin(work), f"a {kind} at a put's key")
+    need(not await catalog.moving(entry.id, "s3"), "a put isn't the mover")
+
+
+@case("put/beside-what-goes")
+async def _beside_what_goes(bench: Bench) -> None:
+    """What lay, or may lie, at another key than the one on record after a put is left to the mover."""
+    for failed in ({}, {"s1": "lost"}):
+        path = "lost" if failed else "made"
+        entry = await bench.put(path, stores=("s1", "s2"))
+        (copy, _), before = await bench.catalog.copies(entry.id), len(await bench.catalog.trash(versions=True))
+        going = replace(copy, state="Deleting")
+        await bench.catalog.put_copies([going])
+        intent = await bench.begin(path, stores=("s1", "s2"), keys={"s1": f"{path}.~1"})
+        await bench.commit(intent, failed=failed)
+        # whoever removed the old one meanwhile takes no record of the new one away
+        await bench.catalog.drop_copy(entry.id, "s1", was=going)
+        held = {c.store: (c.key, c.state) for c in await bench.catalog.copies(entry.id)}
+        expected = {"s1": (path, "Stale") if failed else (f"{path}.~1", "Whole"), "s2": (path, "Whole")}
+        need(held == expected, f"copies {held}")
+        left = await bench.catalog.at_key("s1", f"{path}.~1" if failed else path)
+        need(left is not None and (left.state, left.tag) == ("Deleting", "" if failed else copy.tag), f"left {left}")
+        need(left is not None and left.entry != entry.id, "it is the file's own")
+        need(len(await bench.catalog.trash(versions=True)) == before + 1, "not in the trash")
+
+
 @case("intent/leases")
 async def _leases(bench: Bench) -> None:
     """Open intents are found when nobody works on them, with all that was kept of them."""
