@@ -1,6 +1,7 @@
 """Locks of WebDAV, and the `If` header that shows them. They bind whoever comes, by WebDAV or REST.
 
 One gateway serves a directory, so they live in its memory; the catalogue keeps them as texts, for its next process.
+While a new version begins there may be two: neither writes over what the other kept.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ class Locks:
         self._now = now
         self._held: dict[str, Lock] = {}
         self._paths: dict[str, set[str]] = {}
+        self._ending: set[str] = set()
+        """Tokens of locks that are given back, while the catalogue still has them."""
         self._loaded = False
         self._loading = asyncio.Lock()
         self._writing = [asyncio.Lock() for _ in range(BUCKETS)]
@@ -202,13 +205,24 @@ class Locks:
     async def remove(self, locks: Iterable[Lock]) -> None:
         """Ends some."""
         gone = list(locks)
+        tokens = {lock.token for lock in gone}
         for lock in gone:
             self._drop(lock)
-        await self._keep(gone)
+        self._ending |= tokens
+        try:
+            await self._keep(gone)
+        finally:
+            self._ending -= tokens
 
     async def _keep(self, changed: Iterable[Lock]) -> None:
         for bucket in sorted({_bucket(lock.token) for lock in changed}):
             async with self._writing[bucket]:
+                # another gateway, while a new version begins, may have written there: its locks stay, and bind here too
+                for lock in _TEXTS.decode(await self._catalog.get(_name(bucket)) or "[]"):
+                    ours = self._held.get(lock.token)
+                    lasts = self._now() if ours is None else ours.until
+                    if lock.token not in self._ending and lock.until > lasts:
+                        self._put(lock)
                 kept = [lock for lock in self._held.values() if _bucket(lock.token) == bucket]
                 kept = [lock for lock in kept if lock.until > self._now()]
                 await self._catalog.set(_name(bucket), msgspec.json.encode(kept).decode() if kept else "")
