@@ -136,8 +136,12 @@ def user_name(cluster: str) -> str:
 
 
 def key_of(mount: Mount) -> str:
-    """By which one mount is known in the Secret and on machines: another one for another place, directory or folder."""
-    told = "\0".join((mount.path, mount.directory_ref.name, mount.sub_path or ""))
+    """By which one mount is known in the Secret and on machines; another place, folder or access is another mount.
+
+    Access counts, as what was written to a mount gets into its directory with the right to write only.
+    """
+    only = (mount.access,) if mount.access == "ReadOnly" else ()
+    told = "\0".join((mount.path, mount.directory_ref.name, mount.sub_path or "", *only))
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 

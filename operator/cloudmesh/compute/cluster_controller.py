@@ -259,8 +259,8 @@ class ClusterReconciler:
         """Has the machines set up, and says how far that is; and how long to wait until the next look."""
         if self._bootstrap is None:
             return NOTHING_TO_DO, None
-        views = [v for v in at.there.views if v.host and self._has_ssh(v)]
-        if not views or at.life.state != "Run":
+        views = [v for v in at.there.views if self._has_ssh(v)]
+        if not any(v.host for v in views) or at.life.state != "Run":
             if at.memory.booting:
                 at.memory.booting = False
                 self._bootstrap().forget(at.memory.uid)
@@ -275,8 +275,10 @@ class ClusterReconciler:
             return NOTHING_TO_DO, None
         state = self._bootstrap().ensure(at.memory.cluster, views, access, orders)
         mounts = state.mounts
-        if orders is not None and state.unmounted and self._mounts.leaving(at.obj, orders):
-            await self._mounts.drop(at.obj, orders)
+        if orders is not None and self._mounts.leaving(at.obj, orders):
+            if state.unmounted:
+                await self._mounts.drop(at.obj, orders)
+            mounts = mounts or state.going
         if orders == () and mounts == "":
             mounts = None
         for words in state.left:

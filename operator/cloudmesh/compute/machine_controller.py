@@ -48,8 +48,8 @@ class MachineStates(Protocol):
     def machine_state(self, uid: str) -> tuple[Any, str]:
         """`Pending`, `Done` or `Failed`, and a message."""
 
-    async def unmount(self, machine: MachineView, cluster_uid: str, access: ClusterAccess) -> None:
-        """Takes the mounts of a machine away that is about to end."""
+    async def unmount(self, machine: MachineView, cluster_uid: str, access: ClusterAccess) -> tuple[str, ...]:
+        """Takes the mounts of a machine away that is about to end; gives what isn't in its directory, in sentences."""
 
 
 class MachineReconciler:
@@ -265,8 +265,8 @@ class MachineReconciler:
             return ("None", "")
         return self._bootstrap().machine_state(wanted.uid)
 
-    async def _unmount(self, machine: Obj) -> None:
-        """Takes away what its cluster mounted there.
+    async def _unmount(self, machine: Obj) -> tuple[str, ...]:
+        """Takes away what its cluster mounted there; gives what isn't in its directory, in sentences.
 
         Raises:
             CloudmeshError: It can't be said whether that is gone.
@@ -275,9 +275,10 @@ class MachineReconciler:
         cluster = self._engine.cache.get(VIRTUAL_CLUSTER, seen.namespace, seen.cluster) if seen.cluster else None
         conditions = ((cluster or {}).get("status") or {}).get("conditions") or ()
         if cluster is None or self._bootstrap is None or c.find_condition(conditions, c.MOUNTED) is None:
-            return
+            return ()
         if seen.host and (access := await read_access(self._engine, cluster)) is not None:
-            await self._bootstrap().unmount(seen, cluster["metadata"]["uid"], access)
+            return await self._bootstrap().unmount(seen, cluster["metadata"]["uid"], access)
+        return ()
 
     def _restart(self, case: Case, status: statuses.Status, node: Node) -> str:
         """The value of the restart annotation that is still to be acted on."""

@@ -16,7 +16,7 @@ from cloudmesh.compute.ports import Node
 from cloudmesh.compute.tokens import TAG_ADOPTED
 from cloudmesh.engine import CapacityUnavailable, CloudmeshError, Done, Obj, QuotaExceeded, is_deleting
 
-Unmount = Callable[[Obj], Awaitable[None]]
+Unmount = Callable[[Obj], Awaitable[tuple[str, ...]]]
 
 DELETE_AGAIN_SECONDS = 30.0
 
@@ -33,7 +33,8 @@ class End:
 
     Args:
         hands: What they work with.
-        unmount: Takes away what is mounted on a machine that is about to end; None where nothing is.
+        unmount: Takes away what is mounted on a machine that is about to end, and gives what isn't in its directory, in
+            sentences; None where nothing is.
     """
 
     def __init__(self, hands: Hands, unmount: Unmount | None = None) -> None:
@@ -203,7 +204,7 @@ class End:
 
     async def _end_node(self, case: Case, node_id: str) -> None:
         hands, life = self._hands, case.life
-        await self._take_mounts(case)
+        await self._take_mounts(case, stays=bool(case.wanted.adopt) or case.account.info.hosts_stay)
         try:
             if case.wanted.adopt:
                 life.released = await hands.calls.release(case.account, case.wanted, node_id)
@@ -224,7 +225,7 @@ class End:
         case.expect()
         hands.again(case)
 
-    async def _take_mounts(self, case: Case) -> None:
+    async def _take_mounts(self, case: Case, *, stays: bool) -> None:
         """Once, and as far as the machine answers: nobody waits for one that doesn't."""
         if self._unmount is None or case.life.unmounted:
             return
@@ -232,13 +233,16 @@ class End:
         if not c.is_true(case.status.get("conditions") or (), c.REACHABLE):
             return
         try:
-            await self._unmount(case.obj)
+            left = await self._unmount(case.obj)
         except CloudmeshError as error:
             self._hands.warn(case, error.reason, f"what is mounted there may not be written out: {error}")
+            return
+        for words in left:
+            self._hands.warn(case, "FilesLeft", words if stays else f"{words}, and go with the machine's disk")
 
     async def _let_go(self, case: Case) -> None:
         """Notes that it is left, then takes our tags off; a cloud that can't be told is told by later listings."""
-        await self._take_mounts(case)
+        await self._take_mounts(case, stays=True)
         hands, life, account, wanted = self._hands, case.life, case.account, case.wanted
         wait, noted = None, False
         try:

@@ -37,6 +37,7 @@ class ProviderInfo:
         quota_seconds: How long a limit of the account that was hit isn't tried again, at first and at most: each time
             in a row takes twice as long.
         lacks: Names of `TRAITS` that its cloud doesn't have, each with a sentence why.
+        hosts_stay: A machine that is deleted is given back, with its disk.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class ProviderInfo:
     max_disk_gib: int | None = None
     quota_seconds: tuple[int, int] = (900, 900)
     lacks: Mapping[str, str] = field(default_factory=dict)
+    hosts_stay: bool = False
 
 
 @dataclass(frozen=True, slots=True)

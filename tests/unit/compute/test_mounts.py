@@ -11,21 +11,23 @@ from typing import Any
 import pytest
 from tests.unit.compute.fake_ssh import Command, FakeSsh, Machine, out
 from tests.unit.compute.job_scene import Scene as JobScene
+from tests.unit.compute.machine_scene import Scene as MachineScene
 from tests.unit.compute.test_bootstrap import ACCESS
 from tests.unit.compute.test_bootstrap import Scene as BootScene
 
 from cloudmesh.api.mounts import key_of, logins_in
 from cloudmesh.api.virtualcluster import VirtualCluster
+from cloudmesh.compute import machine_controller
 from cloudmesh.compute.bootstrap import Bootstrap, BootstrapState
 from cloudmesh.compute.bootstrap.mount_script import HELPER, HELPER_PATH
 from cloudmesh.compute.bootstrap.mounts import readable
 from cloudmesh.compute.cluster_status import Boot, Facts, make_status, verdict
-from cloudmesh.compute.kinds import VIRTUAL_CLUSTER
+from cloudmesh.compute.kinds import VIRTUAL_CLUSTER, VIRTUAL_MACHINE
 from cloudmesh.compute.mount_logins import MountLogins, MountOrder
 from cloudmesh.compute.plan import plan
 from cloudmesh.compute.reading import read_cluster
 from cloudmesh.compute.ssh import Output
-from cloudmesh.engine import CONFIG_MAP, SECRET, CloudmeshError, NameConflict, NotFound
+from cloudmesh.engine import CONFIG_MAP, EVENT, SECRET, CloudmeshError, NameConflict, NotFound
 from cloudmesh.testing import World, run_virtual
 
 DATA = MountOrder("k1", "/data", "files", "raw/größe x", "ReadWrite", "http://files", "vc-lab-k1", "pass")
@@ -42,6 +44,9 @@ class Mounting(FakeSsh):
         """What a machine says of mounts instead of ok, by their keys."""
         self.status: dict[str, int] = {}
         self.ended: list[str] = []
+        self.ending: list[str] = []
+        """What a machine answers to `drain`, the last of it again and again; and to `clear`."""
+        self.verbs: list[str] = []
 
     def _shell(self, machine: Machine, words: list[str], stdin: bytes) -> Output:
         if "mounts/helper" not in words[2]:
@@ -53,10 +58,15 @@ class Mounting(FakeSsh):
         verb, _, name = words[4:7]
         assert name == machine.name
         there = self.mounted.setdefault(machine.name, {})
-        if verb == "clear":
-            self.ended.append(machine.name)
-            there.clear()
-            return out("")
+        if verb != "sync":
+            self.verbs.append(verb)
+            tells = "" if not self.ending else self.ending[0] if verb == "drain" else self.ending[-1]
+            if verb == "drain" and len(self.ending) > 2:
+                del self.ending[0]
+            if " wait " not in tells:
+                self.ended.append(machine.name)
+                there.clear()
+            return out(tells)
         asked = {line.split(" ")[0]: line.split(" ") for line in stdin.decode().splitlines()}
         said = [f"{key} {self.answers[key]}" for key in there.keys() - asked.keys() if key in self.answers]
         for key in [key for key in there if key not in asked and key not in self.answers]:
@@ -252,7 +262,106 @@ def test_a_machine_that_ends_is_unmounted() -> None:
         with pytest.raises(CloudmeshError, match="it broke"):
             await s.bootstrap.unmount(s.machines["lab-w-0"], "c-1", ACCESS)
         s.ssh.status["lab-w-0"] = 77
-        await s.bootstrap.unmount(s.machines["lab-w-0"], "c-1", ACCESS)
+        assert await s.bootstrap.unmount(s.machines["lab-w-0"], "c-1", ACCESS) == ()
+
+    on(Scene(), body)
+
+
+WAITS = "k1 wait /data: 3 files are still being written into the directory"
+LEFT = "k1 left /data: 3 files that could not be written into the directory are kept in /x"
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_machine_that_ends_waits_for_what_was_written_but_not_for_ever(sent: bool) -> None:
+    async def body(s: Scene) -> None:
+        await s.after(5)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        s.ssh.ending = [WAITS, WAITS, "", ""] if sent else [WAITS, LEFT]
+        left = await s.bootstrap.unmount(s.machines["lab-w-0"], "c-1", ACCESS)
+        assert s.ssh.ended == ["lab-w-0"]
+        if sent:
+            assert (left, s.ssh.verbs) == ((), ["drain"] * 3)
+        else:
+            assert left == (f"lab-w-0: {LEFT.removeprefix('k1 left ')}",)
+            assert s.ssh.verbs[-2:] == ["drain", "clear"]
+            assert 300 <= clock() - began < 330
+
+    on(Scene(), body)
+
+
+class Ends:
+    """A bootstrap that tells of files that weren't written."""
+
+    def machine_state(self, uid: str) -> tuple[str, str]:
+        return ("Done", "")
+
+    async def unmount(self, machine: Any, cluster_uid: str, access: Any) -> tuple[str, ...]:
+        return (f"{machine.name}: /data: 3 files that could not be written into the directory are kept in /x",)
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_files_that_a_machine_takes_with_it_are_told_by_an_event(stays: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def read_access(engine: Any, cluster: Any) -> Any:
+        return ACCESS
+
+    async def probe(*words: Any) -> str:
+        return ""
+
+    monkeypatch.setattr(machine_controller, "read_access", read_access)
+
+    async def main() -> None:
+        s = MachineScene(ssh=True)
+        s.use(hosts_stay=stays)
+        s.add_account()
+        owner = s.add_cluster()
+        mounted = {"type": "Mounted", "status": "True", "reason": "AsSpecified", "message": "",
+                   "lastTransitionTime": "2026-01-01T00:00:00Z"}  # fmt: skip
+        s.api.put(VIRTUAL_CLUSTER, owner | {"status": {"conditions": [mounted]}})
+        s.add_machine(cluster=owner)
+        async with s.operator(probe=probe, bootstrap=Ends):
+            await s.until(s.is_ready)
+            await s.delete(VIRTUAL_MACHINE, "m")
+            await s.until(lambda: not s.is_there(VIRTUAL_MACHINE, "m"))
+            await s.until(lambda: "FilesLeft" in dict(s.events()))
+        words = "m: /data: 3 files that could not be written into the directory are kept in /x"
+        (event,) = [e for e in s.api.all(EVENT) if e["reason"] == "FilesLeft"]
+        assert (event["type"], event["note"]) == (
+            "Warning",
+            words if stays else f"{words}, and go with the machine's disk",
+        )
+        assert event["regarding"]["name"] == "m"
+        assert not s.living()
+
+    run_virtual(main())
+
+
+def test_a_login_stays_until_each_machine_that_had_it_has_answered_or_is_gone() -> None:
+    async def body(s: Scene) -> None:
+        name = "lab-w-1"
+        assert (await s.after(10)).mounts == ""
+        s.orders = (DATA, MORE)
+        s.machines[name] = dataclasses.replace(s.machines[name], reachable=False)
+        assert (await s.after(10)).unmounted
+        s.orders = (DATA,)
+        assert (await s.after(10)).unmounted, "it never had the other one"
+        s.orders = ()
+        waits = "mounts are being taken away; waits for lab-w-1 to answer or to be gone"
+        state = await s.after(60)
+        assert (state.mounts, state.unmounted, state.going) == ("", False, waits)
+        # nor is it gone while it is being deleted
+        s.machines[name] = dataclasses.replace(s.machines[name], deleting=True, node_id="i-1")
+        state = await s.after(60)
+        assert (state.unmounted, state.going) == (False, waits)
+        kept = s.machines.pop(name)
+        state = await s.after(60)
+        assert (state.unmounted, state.going) == (True, "")
+        # another process doesn't know what a machine has that isn't reached
+        s.machines[name] = dataclasses.replace(kept, deleting=False)
+        assert not (await s.after(60)).unmounted
+        s.machines[name] = dataclasses.replace(s.machines[name], reachable=True)
+        assert (await s.after(60)).unmounted
+        assert s.ssh.mounted[name] == {}
 
     on(Scene(), body)
 
@@ -307,12 +416,20 @@ def test_logins_are_made_once_kept_while_needed_and_never_used_again() -> None:
                 == first
             ), "another process finds them"
             assert len(world.api.store.writes) == writes
-            # another access is another grant of the same login, another address another digest
-            (changed, _) = await ensure({**data, "access": "ReadOnly", "address": "https://f.example.org/x/"}, raw)
+            # another address is another digest
+            (changed, _) = await ensure({**data, "address": "https://f.example.org/x/"}, raw)
             assert (changed.login, changed.password) == (first[0].login, first[0].password)
             assert changed.url == "https://f.example.org/x/dav/"
             assert changed.digest != first[0].digest
-            assert held()[changed.key].access == "ReadOnly"
+            # another access is another mount: what was written to the one before gets in with its login
+            obj = cluster([{**data, "access": "ReadOnly"}, raw])
+            (only, _) = orders = await ensure(*obj["spec"]["mounts"])
+            assert logins.leaving(obj, orders)
+            assert (held()[first[0].key].access, held()[only.key].access) == ("ReadWrite", "ReadOnly")
+            await logins.drop(obj, orders)
+            assert set(held()) == {only.key, first[1].key}
+            await ensure(data, raw)
+            await logins.drop(cluster([data, raw]), await ensure(data, raw))
             left = await ensure(raw)
             assert logins.leaving(cluster([raw]), left)
             assert len(held()) == 2, "what is being unmounted is still let in"

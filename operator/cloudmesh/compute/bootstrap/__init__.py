@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cloudmesh.api.virtualcluster import VirtualCluster
 from cloudmesh.compute.access import ClusterAccess
 from cloudmesh.compute.bootstrap.hosts import DONE, Result, State, hosts_of
-from cloudmesh.compute.bootstrap.mounts import Reach, end
+from cloudmesh.compute.bootstrap.mounts import Reach, end, lacking
 from cloudmesh.compute.bootstrap.worker import Wanted, Worker
 from cloudmesh.compute.machines import MachineView
 from cloudmesh.compute.mount_logins import MountOrder
@@ -30,7 +30,8 @@ class BootstrapState:
         unreachable: Messages by uid of machines that don't reach another one, or aren't reached by it.
         message: What is waited for, in a sentence; empty when all is done.
         mounts: Why a directory isn't mounted as asked; empty if all are, None where none is asked for.
-        unmounted: No machine that is reached has a mount that isn't asked for.
+        unmounted: No machine has a mount that isn't asked for: each has answered, or is gone.
+        going: While that isn't so, who is waited for.
         left: What was written to mounts that went and isn't in the directory, in sentences that are told once.
         requeue_after: Seconds after which to ask again, though `on_change` tells of every change.
     """
@@ -41,6 +42,7 @@ class BootstrapState:
     message: str = ""
     mounts: str | None = None
     unmounted: bool = True
+    going: str = ""
     left: tuple[str, ...] = ()
     requeue_after: float | None = None
 
@@ -77,7 +79,7 @@ class Bootstrap:
 
         Args:
             cluster: The cluster.
-            machines: Its machines.
+            machines: Its machines, those too that are ending or have no address.
             access: Its keys.
             mounts: What is to be mounted on them; None where nothing is, or was.
         """
@@ -96,11 +98,16 @@ class Bootstrap:
             mounts=mounts,
         )
         worker = self._workers.get(uid)
+        # what was written there waits for its login
+        hidden = [
+            m.name for m in machines if m.node_id and not m.failed and not m.ended_at and (m.deleting or not m.host)
+        ]
         if worker is None:
             if not hosts:
-                return BootstrapState(mounts=None if mounts is None else "")
+                going = _going("", hidden)
+                return BootstrapState(mounts=None if mounts is None else "", unmounted=not going, going=going)
             # what an earlier process has done stands in the status, until a look at the machine says otherwise
-            known = {m.uid: DONE for m in machines if m.bootstrapped}
+            known = {m.uid: DONE for m in machines if m.bootstrapped and m.host}
             worker = self._workers[uid] = Worker(
                 self._ssh, self._kube, wanted, known, self._on_change, self._directories
             )
@@ -111,7 +118,7 @@ class Bootstrap:
             worker.want(wanted)
         for host in hosts:
             self._cluster_of[host.uid] = uid
-        return _state(worker, [h.uid for h in hosts])
+        return _state(worker, [h.uid for h in hosts], hidden)
 
     def machine_state(self, uid: str) -> tuple[State, str]:
         """How far one machine is; Pending with an empty message where nobody has looked yet."""
@@ -138,13 +145,13 @@ class Bootstrap:
         worker = self._workers.get(cluster_uid)
         return worker is not None and worker.slurm.up
 
-    async def unmount(self, machine: MachineView, cluster_uid: str, access: ClusterAccess) -> None:
-        """Takes the mounts of a machine away that is about to end.
+    async def unmount(self, machine: MachineView, cluster_uid: str, access: ClusterAccess) -> tuple[str, ...]:
+        """Takes the mounts of a machine away that is about to end; gives what isn't in its directory, in sentences.
 
         Raises:
             CloudmeshError: It can't be said whether they are gone.
         """
-        await end(self._ssh, access, machine, cluster_uid)
+        return await end(self._ssh, access, machine, cluster_uid)
 
     def forget(self, cluster_uid: str) -> None:
         """Ends the work for a cluster that is gone or has no machines any more."""
@@ -165,7 +172,10 @@ class Bootstrap:
         return worker.results.get(uid) if worker is not None else None
 
 
-def _state(worker: Worker, uids: Sequence[str]) -> BootstrapState:
+def _state(worker: Worker, uids: Sequence[str], hidden: Sequence[str]) -> BootstrapState:
+    orders, hosts = worker.wanted.mounts, worker.wanted.hosts
+    behind = [] if orders is None else [*lacking(worker.mounts, hosts, orders), *hidden]
+    going = _going(worker.mounts.going, behind)
     left, worker.mounts.left = worker.mounts.left, []
     found = {uid: worker.results.get(uid, Result("Pending")) for uid in uids}
     waiting = [r for r in found.values() if r.state == "Pending"]
@@ -180,10 +190,19 @@ def _state(worker: Worker, uids: Sequence[str]) -> BootstrapState:
         unreachable={uid: r.message for uid, r in found.items() if r.unreachable},
         message=message if waiting else "",
         mounts=_mounts(worker, uids),
-        unmounted=worker.mounts.settled == worker.wanted.mounts and not worker.mounts.going,
+        unmounted=worker.mounts.settled == orders and not going,
+        going=going,
         left=tuple(left),
         requeue_after=LOOK_AGAIN_SECONDS if waiting else None,
     )
+
+
+def _going(why: str, names: Sequence[str]) -> str:
+    """What is waited for before logins of mounts that left the spec end; empty for nothing."""
+    if not why and not names:
+        return ""
+    more = f" ({len(names)} machines)" if len(names) > 1 else ""
+    return f"mounts are being taken away; {why or f'waits for {names[0]} to answer or to be gone{more}'}"
 
 
 def _mounts(worker: Worker, uids: Sequence[str]) -> str | None:

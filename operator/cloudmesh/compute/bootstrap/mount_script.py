@@ -1,8 +1,9 @@
 """What keeps directories mounted on a machine: a shell script that runs there as root, with rclone as FUSE client.
 
 `sh helper sync CLUSTER MACHINE UID SECONDS` makes the mounts of a cluster be as the lines of its input say, and tells
-how each is; `sh helper clear CLUSTER MACHINE UID SECONDS` takes back those that no other machine of the cluster on the
-same host needs. A line is `KEY VERB DIGEST ACCESS PATH LOGIN PASSWORD URL`, an answer `KEY STATE WORDS`:
+how each is; `sh helper drain CLUSTER MACHINE UID SECONDS` takes back those that no other machine of the cluster on the
+same host needs, once all is written; `clear` does so whatever waits. A line is `KEY VERB DIGEST ACCESS PATH LOGIN
+PASSWORD URL`, an answer `KEY STATE WORDS`:
 
 | verb, state | what |
 |---|---|
@@ -165,12 +166,19 @@ place() { # the folder, which must be empty
 }
 
 begin() { # mounts it, and waits until it is there; one that is dead stays until then: nobody writes below it
-    if is_mounted; then :; elif [ -n "$(source_at "$path")" ]; then
-        tell fail "another file system is mounted there already: $(source_at "$path")"
+    there=$(source_at "$path")
+    case $there in
+    "cloudmesh:$key") ;;
+    "") place || return 1 ;;
+    cloudmesh:*)
+        tell fail "another mount is still there, until what was written to it is in its directory"
         return 1
-    else
-        place || return 1
-    fi
+        ;;
+    *)
+        tell fail "another file system is mounted there already: $there"
+        return 1
+        ;;
+    esac
     install || return 1
     hidden=$(printf %s "$password" | rclone obscure - 2>"$dir/said") || {
         tell fail "rclone can't be used: $(tail -n 1 "$dir/said")"
@@ -246,7 +254,7 @@ leave() { # takes it away; fails while it is still needed
     if [ -n "$path" ]; then
         access=ReadWrite
         if lives; then within "$seconds" is_written; else flush; fi
-        if ! is_written && [ "$verb" = sync ] && ! old "$dir/leaving" "$GIVE_UP"; then
+        if ! is_written && [ "$verb" != clear ] && ! old "$dir/leaving" "$GIVE_UP"; then
             tell wait "$path: $(waiting) files are still being written into the directory"
             return 1
         fi
@@ -274,22 +282,30 @@ if command -v flock >/dev/null; then
     exec 9>"$all/lock"
     flock -w 60 9 || exit 75
 fi
+lines=$(cat)
 asked=" "
-while read -r key act digest access path login password url; do
+while read -r key rest; do
     asked="$asked$key "
-    dir=$base/$key
-    case $act in mount) ensure ;; esac
-done
+done <<END
+$lines
+END
+# what goes comes first: another mount may be asked for at its folder
 for dir in "$base"/*/; do
     dir=${dir%/} key=${dir##*/}
     case $asked in *" $key "*) continue ;; esac
     [ -d "$dir" ] || continue
-    if [ "$verb" = clear ]; then
+    if [ "$verb" != sync ]; then
         rm -f "$dir/holders/$machine"
         [ -z "$(ls -A "$dir/holders" 2>/dev/null)" ] || continue
     fi
     leave
 done
+while read -r key act digest access path login password url; do
+    dir=$base/$key
+    case $act in mount) mkdir -p "$base" && ensure ;; esac
+done <<END
+$lines
+END
 rmdir "$base" 2>/dev/null
 exit 0
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from cloudmesh.engine.directories import Directories
 CALL_SECONDS = 420.0
 """A call may have to install what a mount needs."""
 FLUSH_SECONDS = 10
-END_SECONDS = 20
+END_SECONDS = 300
 """So long the end of a machine waits for what was written to get into the directory."""
+END_AGAIN_SECONDS = 5.0
 NO_ROOT = (
     "the login user isn't root and can't become it by `sudo` without a password, and a mount needs root and /dev/fuse."
     " Pods under Pod Security `restricted` have neither: use `files.directory` of a ClusterJob, or vdir:// in programs"
@@ -39,6 +41,7 @@ class MountState:
         settled: What was asked for when that was found; None before the first look.
         seen: Uids and lives of the machines that were looked at.
         left: What was told of files that couldn't be written, not taken yet.
+        held: By uid of a machine the keys of mounts that it may have; it isn't in there before it has answered.
     """
 
     troubles: dict[str, str] = field(default_factory=dict)
@@ -46,6 +49,7 @@ class MountState:
     settled: tuple[MountOrder, ...] | None = None
     seen: frozenset[tuple[str, str]] = frozenset()
     left: list[str] = field(default_factory=list)
+    held: dict[str, frozenset[str]] = field(default_factory=dict)
     admitted: set[str] = field(default_factory=set)
     helped: set[tuple[str, str]] = field(default_factory=set)
 
@@ -72,11 +76,15 @@ async def settle(
         state: What is known.
         reach: Gives the directories; they are asked before a login is tried for the first time.
     """
+    uids = {host.uid for host in hosts}
+    state.held = {uid: keys for uid, keys in state.held.items() if uid in uids}
     waits = await _admitted(namespace, orders, state, reach)
     lines = "".join(_line(order, "keep" if order.key in waits else "mount") for order in orders).encode()
     reached = [host for host in hosts if host.reachable]
 
     async def one(host: Host) -> list[list[str]]:
+        if host.uid in state.held:  # whether it did is known by its answer only
+            state.held[host.uid] |= {order.key for order in orders}
         return await _sync(ssh, access, host, cluster, lines, state)
 
     found = await for_all(reached, one)
@@ -89,9 +97,13 @@ async def settle(
         if isinstance(answer, CloudmeshError):
             if orders:
                 troubles[host.uid] = f"{host.name}: {answer}"
+            if isinstance(answer, _NoRoot):
+                state.held[host.uid] = frozenset()
             going = going or ("" if isinstance(answer, _NoRoot) else f"{host.name}: {answer}")
             continue
         told = {key: (verdict, words) for key, verdict, words in answer}
+        stay = {key for key, (verdict, _) in told.items() if key not in paths and verdict in ("wait", "fail")}
+        state.held[host.uid] = frozenset(paths) | stay
         for key, (verdict, words) in told.items():
             if key not in paths:
                 if verdict in ("wait", "fail"):
@@ -111,17 +123,39 @@ async def settle(
     state.seen = frozenset((host.uid, host.boot_id) for host in reached)
 
 
-async def end(ssh: Ssh, access: ClusterAccess, machine: MachineView, cluster: str) -> None:
-    """Takes the mounts of a machine away that is about to end: what was written gets its time.
+def lacking(state: MountState, hosts: Sequence[Host], orders: Sequence[MountOrder]) -> list[str]:
+    """Names of machines that may have a mount that isn't asked for: they haven't answered since it was."""
+    keys = {order.key for order in orders}
+    return [host.name for host in hosts if (held := state.held.get(host.uid)) is None or not held <= keys]
+
+
+async def end(ssh: Ssh, access: ClusterAccess, machine: MachineView, cluster: str) -> tuple[str, ...]:
+    """Takes the mounts of a machine away that is about to end: what was written gets `END_SECONDS`.
+
+    Returns:
+        What of it isn't in its directory, in sentences that name machine, folder, number of files, and where they are.
 
     Raises:
         CloudmeshError: It can't be said whether they are gone.
     """
-    target = target_of(machine, access)
-    argv = ["sh", "-c", AS_ROOT, "sh", "clear", cluster, machine.name, str(END_SECONDS)]
-    done = await ssh.run(target, argv, seconds=END_SECONDS + 30)
-    if done.status not in (0, NO_HELPER, NOT_ROOT):
-        raise Transient(f"{machine.name}: {done.complaint}")
+    target, clock = target_of(machine, access), asyncio.get_running_loop().time
+    until = clock() + END_SECONDS
+    left: list[str] = []
+    # the helper that is there may be an older one, which doesn't know how to wait
+    await ssh.put(target, {HELPER_PATH: HELPER.encode()}, mode=0o700)
+    while True:
+        # several short calls: while one lasts, other clusters on the same host wait for their turn
+        verb = "drain" if clock() < until else "clear"
+        argv = ["sh", "-c", AS_ROOT, "sh", verb, cluster, machine.name, str(FLUSH_SECONDS)]
+        done = await ssh.run(target, argv, seconds=CALL_SECONDS)
+        if done.status not in (0, NO_HELPER, NOT_ROOT):
+            raise Transient(f"{machine.name}: {done.complaint}")
+        told = _answers(done) if done.status == 0 else []
+        left += [f"{machine.name}: {words}" for _, verdict, words in told if verdict == "left"]
+        if verb == "clear" or not any(verdict == "wait" for _, verdict, _ in told):
+            left += [f"{machine.name}: {words}" for _, verdict, words in told if verdict == "fail"]
+            return tuple(left)
+        await asyncio.sleep(END_AGAIN_SECONDS)
 
 
 def readable(words: str) -> str:
@@ -195,7 +229,7 @@ async def _sync(
     done: Output = await ssh.run(target, argv, stdin=lines, seconds=CALL_SECONDS)
     match done.status:
         case 0:
-            return [parts for line in done.text.splitlines() if len(parts := line.split(" ", 2)) == 3]
+            return _answers(done)
         case 77:
             raise _NoRoot(NO_ROOT)
         case 127:
@@ -203,6 +237,10 @@ async def _sync(
             raise Transient("what keeps the mounts was removed; it is put there again")
         case _:
             raise Transient(done.complaint or f"the look at its mounts ended with {done.status}")
+
+
+def _answers(done: Output) -> list[list[str]]:
+    return [parts for line in done.text.splitlines() if len(parts := line.split(" ", 2)) == 3]
 
 
 def _line(order: MountOrder, verb: str) -> str:

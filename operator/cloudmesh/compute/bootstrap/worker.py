@@ -184,12 +184,13 @@ class Worker:
         if wanted.mounts is None:
             self.mounts = mounts.MountState()
             return
-        before = (self.mounts.settled, self.mounts.troubles, self.mounts.going)
+        before = (self.mounts.settled, self.mounts.troubles, self.mounts.going, self.mounts.held.copy())
         await mounts.settle(
             self._ssh, wanted.access, wanted.hosts, wanted.uid, wanted.key.namespace, wanted.mounts, self.mounts,
             self._directories,
         )  # fmt: skip
-        if before != (self.mounts.settled, self.mounts.troubles, self.mounts.going) or self.mounts.left:
+        now = (self.mounts.settled, self.mounts.troubles, self.mounts.going, self.mounts.held)
+        if before != now or self.mounts.left:
             self._changed(wanted.key)
 
     async def _meet(self, wanted: Wanted) -> dict[str, Result]:

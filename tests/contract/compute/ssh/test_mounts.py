@@ -61,6 +61,7 @@ class MountLab(SshLab):
         super().__init__(sshd)
         self.served = served
         self.ssh = SshPool()
+        self.away = False
 
     def make_host(self, user: str, address: str) -> None:
         data = {"ssh-privatekey": self.sshd.client_key.encode(), "hosts": address.encode()}
@@ -108,7 +109,7 @@ class MountLab(SshLab):
             while not ended.is_set():
                 auth = self.served.config.auth
                 guests = await read_guests(engine, "ns", "lab")
-                if guests != auth.guests:
+                if guests != auth.guests and not self.away:
                     await asyncio.to_thread(self.served.reconfigure, auth=msgspec.structs.replace(auth, guests=guests))
                 if told != (told := configs.dump(self.served.config)):
                     data = {"config.json": base64.b64encode(told).decode()}
@@ -144,6 +145,7 @@ async def test_a_directory_is_a_folder_of_the_machine_through_all_that_happens(s
                 await _nobody_sees_the_password(lab)
                 await _a_client_that_is_killed(lab, machine)
                 await _a_mount_that_is_removed(lab)
+                await _a_mount_that_may_write_no_more(lab)
                 await _what_may_be_read_only(lab, machine)
                 lab.api.remove(VIRTUAL_CLUSTER, "ns", "lab")
                 await lab.until(lambda: not lab.api.all(VIRTUAL_MACHINE) and not lab.api.all(VIRTUAL_CLUSTER))
@@ -250,6 +252,25 @@ async def _a_mount_that_is_removed(lab: MountLab) -> None:
     assert lab.served.vdir().read("last.txt") == b"last\n"
     assert (await lab.on_machine(f"grep -c cloudmesh: /proc/self/mountinfo; ls -d {PATH}"))[1].startswith("0\nls: ")
     await lab.until(lambda: lab.served.ask("GET", "/v1/list/", headers=shown).status == 401)
+
+
+async def _a_mount_that_may_write_no_more(lab: MountLab) -> None:
+    """What was written before that gets in with the right that it was written by."""
+    lab.mount({"path": PATH})
+    await lab.until(lambda: lab.mounted[0] == "True")
+    lab.away = True
+    await asyncio.to_thread(lab.served.stop)
+    await lab.on_machine(f"echo unsent >{PATH}/unsent.txt")
+    lab.mount({"path": PATH, "access": "ReadOnly"})
+    await lab.until(lambda: lab.mounted[0] == "False" and len(_logins(lab)) == 2)
+    await asyncio.to_thread(lab.served.start)
+    lab.away = False
+    await lab.until(lambda: lab.mounted[0] == "True" and len(_logins(lab)) == 1, seconds=90)
+    assert lab.served.vdir().read("unsent.txt") == b"unsent\n"
+    assert _login(lab)["access"] == "ReadOnly"
+    assert await lab.on_machine(f"cat {PATH}/unsent.txt && ! touch {PATH}/more 2>/dev/null") == (0, "unsent\n")
+    lab.mount()
+    await lab.until(lambda: lab.mounted == ("", "") and not _logins(lab), seconds=90)
 
 
 async def _what_may_be_read_only(lab: MountLab, machine: str) -> None:

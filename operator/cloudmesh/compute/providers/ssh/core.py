@@ -36,6 +36,7 @@ RECORDS_SECONDS = 120.0
 ARCHES = {"x86_64": "amd64", "aarch64": "arm64"}
 INFO = ProviderInfo(
     kind="ssh",
+    hosts_stay=True,
     grace_seconds=0,  # each host tells of itself at the moment
     create_seconds=int(WRITE_SECONDS),
     native_tokens=True,
