@@ -92,6 +92,8 @@ SECONDS = 120.0
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"Save\s+this\s+as\s+`([\w-]+\.\w+)`[^`]*:\s*$")
 LOCAL_PORT = re.compile(r"(?:--port[= ]| )(\d+)(?::\d+| |$)")
+KUBECTL_LOG = re.compile(r"[IWE]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \S+:\d+\] ")
+"""What kubectl logs by itself, such as a watch that it begins again."""
 JOB = re.compile(r"\[\d+\]|bash: line \d+: +\d+ Terminated ")
 SHOWN = {"", "text", "sh"}
 
@@ -267,8 +269,11 @@ def _changed(text: str, words: Mapping[str, str]) -> str:
 
 
 def _plain(output: str) -> str:
-    """The output without what the shell says of its jobs, blanks at the end of lines and empty lines at either end."""
-    return "\n".join(line.rstrip() for line in output.splitlines() if not JOB.match(line)).strip()
+    """The output without what the shell says of its jobs, what kubectl logs, blanks at the end of lines and empty lines
+    at either end.
+    """
+    kept = (line for line in output.splitlines() if not JOB.match(line) and not KUBECTL_LOG.match(line))
+    return "\n".join(line.rstrip() for line in kept).strip()
 
 
 @pytest.fixture
