@@ -16,7 +16,8 @@ from tests.testbed.kubectl import CommandFailed, TestCluster
 pytestmark = [pytest.mark.kube]
 ROOT = Path(__file__).resolve().parents[2]
 SUFFIX = secrets.token_hex(3)
-GROUP = f"approval-{SUFFIX}.cloudmesh.org"
+GROUP = f"trial-approval-{SUFFIX}.cloudmesh.org"
+"""Behind `cloudmesh.org` in the alphabet: where two groups have a `virtualcluster`, kubectl means the first one's."""
 RESOURCE = f"virtualclusters.{GROUP}"
 DIRECTORIES = f"virtualdirectories.{GROUP}"
 ANNOTATION = "cloudmesh.org/approved-quote"
