@@ -7,11 +7,11 @@ from collections.abc import Collection
 
 from cloudmesh.data import names
 from cloudmesh.data.catalog.ports import Catalog
-from cloudmesh.data.errors import InvalidName, Suspicious
+from cloudmesh.data.errors import InvalidName
 from cloudmesh.data.mesh import KEPT, Member, Mesh
 from cloudmesh.data.model import Copy, Target
 from cloudmesh.data.ours import is_ours
-from cloudmesh.data.stores.ports import Folders, Object
+from cloudmesh.data.stores.ports import Folders
 from cloudmesh.engine.errors import CloudmeshError
 
 
@@ -49,7 +49,7 @@ class Aim:
         if not key:
             return await self.beside(member, path, secrets.token_hex(8))
         if held is not None or info.conditional == "None" or not self._mesh.config.adopt:
-            seen = await self._stat(member, key)
+            seen = await member.look(key)
             recorded = held is not None and held.key == key
             if seen is None:
                 ours = True
@@ -60,7 +60,7 @@ class Aim:
             if not ours:
                 # somebody else's: it stays, and comes into the tree as a file of its own
                 theirs, key = key, await self._free_key(member, path, entry_id)
-                seen = await self._stat(member, key) if key else None
+                seen = await member.look(key) if key else None
                 if key in ("", theirs) or (seen is not None and seen.attributes.get("id") != entry_id):
                     return await self.beside(member, path, secrets.token_hex(8))
             return Target(member.name, key, seen.tag if seen else "")
@@ -111,14 +111,3 @@ class Aim:
         # what has its own id behind the name is nobody else's
         parts[blocked.count("/", len(prefix))] += f".~{entry_id}"
         return names.key_of(prefix, "/".join(parts), member.store.info)
-
-    @staticmethod
-    async def _stat(member: Member, key: str) -> Object | None:
-        try:
-            seen = await member.store.stat(key)
-        except CloudmeshError as error:
-            member.doubt(error)
-            raise
-        if seen is None and not await member.absence_counts():
-            raise Suspicious(f"store {member.name} isn't believed: {member.message}")
-        return seen

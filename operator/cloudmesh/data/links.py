@@ -11,7 +11,7 @@ from typing import Final
 
 from cloudmesh.data.borders import identity
 from cloudmesh.data.catalog.ports import Catalog
-from cloudmesh.data.errors import Exists, InvalidName, Missing, Suspicious
+from cloudmesh.data.errors import Exists, InvalidName, Missing
 from cloudmesh.data.mesh import HIDDEN, MARKER, Member, own_path
 from cloudmesh.data.model import Copy, Entry, Work, link_of
 from cloudmesh.data.tree import Tree
@@ -103,15 +103,9 @@ async def follow(tree: Tree, member: Member, work: Work) -> None:
     copy = link_of(work.copies)
     if copy is None or copy.store != member.name:
         return
-    try:
-        seen = await member.store.stat(copy.key)
-    except CloudmeshError as error:
-        member.doubt(error)
-        raise
+    seen = await member.look(copy.key)
     now = tree.now()
     if seen is None:
-        if not await member.absence_counts():
-            raise Suspicious(f"store {member.name} isn't believed: {member.message}")
         gone = replace(copy, error=f"there is no object '{copy.key}' any more")
         await tree.catalog.put_copies([gone], was=[copy])
     elif seen.tag == copy.tag and seen.size == copy.size:

@@ -24,7 +24,7 @@ from cloudmesh.data.model import MICROS
 from cloudmesh.data.placement import StoreView
 from cloudmesh.data.placing import placing
 from cloudmesh.data.plugins import score
-from cloudmesh.data.stores.ports import Capacity, Store
+from cloudmesh.data.stores.ports import Capacity, Object, Store
 from cloudmesh.data.stores.registry import StoreContext, maker
 from cloudmesh.engine.endpoints import Guard
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, RateLimited, Transient, Unsupported
@@ -190,6 +190,22 @@ class Member:
         self.state, self.message = state, message
         self.looked.set()
         return changed
+
+    async def look(self, key: str) -> Object | None:
+        """What lies at a key; None where surely nothing does.
+
+        Raises:
+            Suspicious: The store shows nothing, and isn't believed: `absence_counts`.
+            CloudmeshError: The store failed, and is doubted.
+        """
+        try:
+            seen = await self.store.stat(key)
+        except CloudmeshError as error:
+            self.doubt(error)
+            raise
+        if seen is None and not await self.absence_counts():
+            raise Suspicious(f"store {self.name} isn't believed: {self.message}")
+        return seen
 
     def doubt(self, error: CloudmeshError) -> None:
         """A call failed as calls fail when a store is away: look at it at once; until then others are asked first."""

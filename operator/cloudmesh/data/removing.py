@@ -6,7 +6,7 @@ import logging
 import secrets
 from dataclasses import replace
 
-from cloudmesh.data.errors import Changed, Missing, Suspicious
+from cloudmesh.data.errors import Changed, Missing
 from cloudmesh.data.hands import Hands
 from cloudmesh.data.mesh import Member
 from cloudmesh.data.model import Copy, Intent, Target, Work, link_of
@@ -45,13 +45,7 @@ class Removing:
             await self._hands.catalog.drop_copy(work.entry.id, action.store, was=copy)
             self._hands.done.dropped += 1
             return
-        try:
-            seen = await member.store.stat(copy.key)
-        except CloudmeshError as error:
-            member.doubt(error)
-            raise
-        if seen is None and not await member.absence_counts():
-            raise Suspicious(f"store {member.name} isn't believed: {member.message}")
+        seen = await member.look(copy.key)
         intent = Intent(
             secrets.token_hex(8), "Delete", work.entry.id, "", work.entry.name, work.entry.version,
             (Target(copy.store, copy.key, copy.tag),), self._hands.tree.now() + LEASE,

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from cloudmesh.data import names
-from cloudmesh.data.errors import Exists, Missing, Suspicious
+from cloudmesh.data.errors import Exists, Missing
 from cloudmesh.data.hands import Hands
 from cloudmesh.data.mesh import KEPT, Member
 from cloudmesh.data.model import Copy, Entry, Intent, Target, Work
@@ -84,7 +84,7 @@ class Settling:
         store = member.store
         if isinstance(store, Folders) and await store.blocked(key):
             return False
-        if await self._stat(member, key) is not None:
+        if await member.look(key) is not None:
             # somebody else's: it stays, and comes into the tree as a file of its own
             return False
         targets = (Target(member.name, key), Target(member.name, copy.key, copy.tag))
@@ -127,7 +127,7 @@ class Settling:
 
     async def _copied(self, member: Member, entry: Entry, copy: Copy, key: str) -> Object:
         store = member.store
-        seen = await self._stat(member, copy.key)
+        seen = await member.look(copy.key)
         if seen is None or seen.tag != copy.tag:
             raise Conflict(f"{copy.key} in {member.name} isn't what is on record")
         attributes = dict(seen.attributes)
@@ -151,17 +151,6 @@ class Settling:
         if made.size != copy.size:
             raise Conflict(f"{key} in {member.name} has {made.size} bytes instead of {copy.size}")
         return made
-
-    @staticmethod
-    async def _stat(member: Member, key: str) -> Object | None:
-        try:
-            seen = await member.store.stat(key)
-        except CloudmeshError as error:
-            member.doubt(error)
-            raise
-        if seen is None and not await member.absence_counts():
-            raise Suspicious(f"store {member.name} isn't believed: {member.message}")
-        return seen
 
 
 async def _compared(chunks: AsyncIterator[bytes], sha256: str) -> AsyncIterator[bytes]:
