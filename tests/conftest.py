@@ -13,6 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests import accepting
 from tests.testbed import clusters
 from tests.testbed.dump import dump
 from tests.testbed.kubectl import CommandFailed, TestCluster
@@ -21,6 +22,7 @@ from tests.testbed.kubectl import CommandFailed, TestCluster
 hypothesis.settings.register_profile("fixed", derandomize=True)
 hypothesis.settings.register_profile("random")
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+accepting.mend()
 
 
 def pytest_configure(config: pytest.Config) -> None:

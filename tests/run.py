@@ -10,7 +10,7 @@ The test bed and the images are made beside the fast gates. Called by the Makefi
 minutes: `python -m tests.run lint=1 unit=2 e2e=8`. A part's output goes to `build/tests-PART.log` and is shown when the
 part ends.
 
-On the real Kubernetes a test that failed is tried once more, see `tests.unsteady`; elsewhere a failure is a failure.
+A test that failed is tried once more, see `tests.unsteady`; one that passes then is named at the end.
 """
 
 from __future__ import annotations

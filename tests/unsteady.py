@@ -1,9 +1,9 @@
-"""Tests on a real Kubernetes that failed are run once more, alone; those that pass then are told as unsteady.
+"""Tests that failed are run once more, alone; those that pass then are told as unsteady.
 
-Such a test waits for processes of others, on a machine that does more than it has cores for: one in thousands is late
-now and then, and what all the others say should not be thrown away for it. It stays a defect, of the test or of the
-product: each is named at the end of a run, and with more than `MOST` of them in a part the part has failed. Tests of
-this machine's processes only (unit, property, contract, image) are never run again: there a failure is a failure. Nor
+A test that waits for processes, connections or a scheduler, on a machine that does more than it has cores for, is
+late one time in thousands, and what all the others say should not be thrown away for it. It stays a defect, of the
+test or of the product: each is named at the end of a run, and with more than `MOST` of them in a part the part has
+failed. Tests of properties are never run again: their examples are fixed, so that what fails there, fails always. Nor
 is what a fixture finds when it ends, such as secrets in logs: that is about all tests before it.
 """
 
@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
-PARTS = ("kube", "e2e", "alone", "bed")
+PARTS = ("unit", "contract", "image", "kube", "e2e", "alone", "bed")
 MOST = 2
 """So many tests of a part may be unsteady in one run."""
 
