@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from benchmarks.vdir_parts.places import NAMES, Places
 from benchmarks.vdir_parts.served import PREFIX, Served, opened
+from cloudmesh.data.catalog.ports import ALL
 from cloudmesh.data.catalog.rebuild import Source, rebuild
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
 from cloudmesh.data.client import Vdir
@@ -32,7 +33,6 @@ SIZES = (0, 1, 10, 300, 3000, 70_000)
 LARGE = 9 << 20
 """More than one part, once in a while."""
 SETTLE_SECONDS = 240.0
-ALL = 1 << 62
 
 Step = tuple[str, str, Any]
 """What a rival does too: what, with which path or store, and a file's content, or the calls that go wrong."""

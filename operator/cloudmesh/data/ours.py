@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
-from cloudmesh.data.catalog.ports import Catalog
+from cloudmesh.data.catalog.ports import ALL, Catalog
 from cloudmesh.data.mesh import Member
 from cloudmesh.data.model import Copy
 from cloudmesh.data.stores.ports import Object
-
-_ALL = 1 << 62
-"""As a time: intents on which somebody works too."""
 
 
 async def is_ours(catalog: Catalog, member: Member, copy: Copy, seen: Object, *, of: str = "") -> bool:
@@ -40,7 +37,7 @@ async def is_ours(catalog: Catalog, member: Member, copy: Copy, seen: Object, *,
     if not copy.tag or (version.isdecimal() and int(version) > copy.version):
         # nobody has seen it yet, or the outcome of a write: where it tells its digest that decides
         return not claimed or claimed == await _digest(member, copy.key, seen)
-    if any(intent.id == told.get("write") for intent in await catalog.intents(until=_ALL)):
+    if any(intent.id == told.get("write") for intent in await catalog.intents(until=ALL)):
         return True
     located = await catalog.by_id(copy.entry)
     if located is None or not located.entry.sha256 or seen.size != located.entry.size:

@@ -19,8 +19,6 @@ from cloudmesh.engine.errors import CloudmeshError, NotFound, Transient
 
 log = logging.getLogger(__name__)
 
-ALL = 1 << 62
-"""As a time: intents on which somebody might still work too; right where nobody else opens the catalogue."""
 STAT_SECONDS = 10.0
 
 
@@ -35,8 +33,8 @@ class Recovery:
         self._tree = tree
 
     async def run(self, until: int) -> int:
-        """Looks at all intents on which nobody works since then; gives the number of those that stay open because a
-        store doesn't answer."""
+        """Looks at all intents on which nobody works since then (`ALL` is right where nobody else opens the catalogue);
+        gives the number of those that stay open because a store doesn't answer."""
         left = 0
         writer = self._tree.writer
         for intent in await self._tree.catalog.intents(until=until):

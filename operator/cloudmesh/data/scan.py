@@ -19,6 +19,7 @@ from typing import Final
 
 from cloudmesh.data import names
 from cloudmesh.data.borders import Borders
+from cloudmesh.data.catalog.ports import at_work
 from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing, Suspicious
 from cloudmesh.data.mesh import HIDDEN, KEPT, Member
 from cloudmesh.data.model import MICROS, Copy
@@ -225,15 +226,12 @@ class Scan:
         seen, now = await member.store.stat(copy.key), await tree.catalog.at_key(member.name, copy.key)
         if seen is None or now != copy or (seen.tag == copy.tag and seen.size == copy.size):
             return
-        if await self._being_written(copy.entry):
+        if await at_work(tree.catalog, copy.entry):
             return
         self.result.changed += 1
         log.warning("%s in %s was overwritten by somebody else", copy.key, member.name)
         # the mover gives what lies there now an entry of its own, and brings this copy back beside it
         await tree.found_bad(copy, member, Changed(f"{copy.key} was overwritten by somebody else"))
-
-    async def _being_written(self, entry_id: str) -> bool:
-        return any(intent.entry == entry_id for intent in await self._tree.catalog.intents(until=1 << 62))
 
     def _gone(self, copy: Copy, begun: int) -> None:
         """A copy that the listing lacks; what was written since it began may not be in it."""
@@ -329,7 +327,7 @@ class Scan:
             return False
         if any(copy.store == member.name for copy in located.copies):
             # written by a gateway that didn't keep where, it may be anything
-            return at is not None or await self._being_written(entry_id)
+            return at is not None or await at_work(tree.catalog, entry_id)
         why = "found in the store"
         # without a tag: nobody has compared it, and an edit may have kept our attributes
         rest = Copy(entry_id, member.name, whole.key, 0, "Stale", "", whole.size, tree.now(), error=why)

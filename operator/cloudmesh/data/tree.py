@@ -17,7 +17,7 @@ from typing import Any
 
 from cloudmesh.data import names
 from cloudmesh.data.catalog.journal import Journal
-from cloudmesh.data.catalog.ports import ABSENT, ANY, Catalog, Located, Query
+from cloudmesh.data.catalog.ports import ABSENT, ANY, Catalog, Located, Query, at_work
 from cloudmesh.data.errors import Changed, InvalidName, Missing
 from cloudmesh.data.memory import READ_WAIT, Memory, of_read
 from cloudmesh.data.mesh import Member, Mesh, own_path
@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 
 VERIFIED = 4 << 20
 """Files up to this size are compared with their digest before the first byte is given, if they are read whole."""
-ALL = 1 << 62
-"""As a time: intents on which somebody works too."""
 WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 0.0)
 """Seconds between tries to read a file that is being written."""
 
@@ -343,7 +341,7 @@ class Tree:
         """Whether a write of a file is under way, in this process or through another gateway of the directory."""
         if entry_id in self.writer.live.values():
             return True
-        return any(i.kind == "Put" and i.entry == entry_id for i in await self.catalog.intents(until=ALL))
+        return await at_work(self.catalog, entry_id, kind="Put")
 
     async def _still_linked(self, entry: Entry, copies: Sequence[tuple[Copy, Member]]) -> None:
         """Where nothing is to be read, whether a link's object is there all the same."""

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from tests.unit.data.virtual import virtual
 
+from cloudmesh.data.catalog.ports import ALL
 from cloudmesh.data.config import PlacementRule
-from cloudmesh.data.recovery import ALL
 from cloudmesh.testing.directories.world import Fault, World
 
 OLD, NEW = b"old content " * 50, b"new content, longer " * 60

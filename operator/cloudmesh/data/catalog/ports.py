@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cloudmesh.data.model import Copy, Entry, Intent, Target, Totals, Trashed, Work
+from cloudmesh.data.model import Copy, Entry, Intent, IntentKind, Target, Totals, Trashed, Work
 
 ANY = -1
 """As `if_version`: whatever is there."""
 ABSENT = 0
 """As `if_version`: nothing may be there."""
+ALL = 1 << 62
+"""As the time of `intents`: those on which somebody works too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,3 +401,8 @@ class Catalog(Protocol):
 
     async def close(self) -> None:
         """Ends; twice is fine."""
+
+
+async def at_work(catalog: Catalog, entry_id: str, *, kind: IntentKind | None = None) -> bool:
+    """Whether an intent of an entry is open, of one kind or of any, through whichever gateway of the directory."""
+    return any(i.entry == entry_id and kind in (None, i.kind) for i in await catalog.intents(until=ALL))

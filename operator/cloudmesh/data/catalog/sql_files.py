@@ -105,8 +105,7 @@ def _new_place(db: DB, now: int, intent: Intent) -> str:
     directory = tree.make_directories(db, now, ROOT, parts_of(intent.parent), "")
     if read.child_id(db, directory, intent.name) is not None:
         raise Changed(f"'/{_path_of(intent)}' belongs to something else meanwhile")
-    if tree.held(db, directory, intent.name):
-        raise Conflict(f"'/{_path_of(intent)}' is being written")
+    tree.need_unwritten(db, directory, intent.name, _path_of(intent))
     return directory
 
 

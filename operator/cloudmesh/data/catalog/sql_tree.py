@@ -77,17 +77,6 @@ def rouse(db: DB, entry_id: str, due: int, *, pending: bool = True) -> None:
     )
 
 
-def held(db: DB, parent: str, name: str) -> bool:
-    """Whether an open intent holds the name for a new file. One that nobody works on any more lets go of it: what its
-    stores hold is taken back when they answer."""
-    db.execute("UPDATE intent SET directory = '' WHERE directory = ? AND name = ? AND until = 0", (parent, name))
-    return bool(
-        db.execute(
-            "SELECT 1 FROM intent WHERE directory <> '' AND directory = ? AND name = ?", (parent, name)
-        ).fetchone()
-    )
-
-
 def need_free(db: DB, parent: str, name: str, path: str) -> None:
     """Refuses a name that is taken, or that a file is being written to.
 
@@ -97,7 +86,19 @@ def need_free(db: DB, parent: str, name: str, path: str) -> None:
     """
     if read.child_id(db, parent, name) is not None:
         raise Exists(f"there is already something at '/{path}'")
-    if held(db, parent, name):
+    need_unwritten(db, parent, name, path)
+
+
+def need_unwritten(db: DB, parent: str, name: str, path: str) -> None:
+    """Refuses a name that a new file is being written to. An intent that nobody works on any more lets go of it: what
+    its stores hold is taken back when they answer.
+
+    Raises:
+        Conflict: An open intent holds it.
+    """
+    db.execute("UPDATE intent SET directory = '' WHERE directory = ? AND name = ? AND until = 0", (parent, name))
+    holding = "SELECT 1 FROM intent WHERE directory <> '' AND directory = ? AND name = ?"
+    if db.execute(holding, (parent, name)).fetchone():
         raise Conflict(f"'/{path}' is being written")
 
 

@@ -17,6 +17,7 @@ from cloudmesh.data import plugins, waking
 from cloudmesh.data.catalog.address import address
 from cloudmesh.data.catalog.choice import catalog_of, guard_of
 from cloudmesh.data.catalog.journal import Journal
+from cloudmesh.data.catalog.ports import ALL
 from cloudmesh.data.catalog.postgres import PostgresCatalog
 from cloudmesh.data.config import StoreSummary, Summary
 from cloudmesh.data.emptying import Emptying
@@ -37,7 +38,7 @@ from cloudmesh.data.mesh import Member, Mesh
 from cloudmesh.data.model import Totals
 from cloudmesh.data.mover import Mover
 from cloudmesh.data.placement import never_written
-from cloudmesh.data.recovery import ALL, Recovery
+from cloudmesh.data.recovery import Recovery
 from cloudmesh.data.tree import Tree, wall
 from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient
 

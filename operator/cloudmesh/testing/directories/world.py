@@ -19,6 +19,7 @@ import msgspec
 
 from cloudmesh.data import waking
 from cloudmesh.data.catalog.journal import Journal
+from cloudmesh.data.catalog.ports import ALL
 from cloudmesh.data.catalog.rebuild import Rebuilt, Source, rebuild
 from cloudmesh.data.catalog.schema import connect, prepare
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
@@ -28,7 +29,7 @@ from cloudmesh.data.mesh import HIDDEN, KEPT, Member, Mesh
 from cloudmesh.data.model import MICROS, Copy, Entry
 from cloudmesh.data.mover import Mover
 from cloudmesh.data.plan import SETTLE_AFTER
-from cloudmesh.data.recovery import ALL, Recovery
+from cloudmesh.data.recovery import Recovery
 from cloudmesh.data.scan import scan
 from cloudmesh.data.stores.memory import PLACES, MemoryStore, Place
 from cloudmesh.data.tree import Tree
