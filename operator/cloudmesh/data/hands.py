@@ -158,10 +158,8 @@ class Hands:
                 return ""
             below.append(here.name)
             here = above.entry
-        # ids are hexadecimal: what begins with all but the last digit is at most sixteen
-        found = await self.catalog.trash(after=here.id[:-1], limit=16, versions=True)
-        top = next((one.path for one in found if one.entry.id == here.id), "")
-        return "/".join([top, *reversed(below)]) if top else ""
+        top = await self.catalog.thrown(here.id)
+        return "/".join([top.path, *reversed(below)]) if top is not None else ""
 
     async def take_in(self, work: Work, member: Member, key: str) -> None:
         """What somebody else wrote where a copy of ours was becomes a file of its own."""

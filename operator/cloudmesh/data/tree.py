@@ -429,9 +429,8 @@ class Tree:
             Missing: It isn't there, or its time is over and its copies are being removed.
             Full: The quota has no room for it.
         """
-        # ids are hexadecimal: what begins with all but the last digit is at most sixteen
-        found = [t for t in await self.catalog.trash(after=entry_id[:-1], limit=16) if t.entry.id == entry_id]
-        if any(self.is_over(thing) for thing in found):
+        thing = await self.catalog.thrown(entry_id)
+        if thing is not None and not thing.of and self.is_over(thing):
             raise Missing(f"'{entry_id}' was deleted too long ago: its copies are being removed")
         target = own_path(path) if path else ""
         if undo:

@@ -117,6 +117,10 @@ class Catalog(Protocol):
     async def trash(self, *, after: str = "", limit: int = 1000, versions: bool = False) -> list[Trashed]:
         """What was deleted by name or as a directory, by entry id; with `versions` older contents of files too."""
 
+    async def thrown(self, entry_id: str) -> Trashed | None:
+        """What was deleted by name or as a directory, or is an older content of a file; None for anything else, and for
+        what lies in a deleted directory."""
+
     async def versions(self, entry_id: str, *, over: bool = False) -> list[Trashed]:
         """Older contents of a file that are kept, the newest first; what is `OVER` is among them only if asked for."""
 

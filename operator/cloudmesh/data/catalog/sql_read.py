@@ -104,19 +104,29 @@ def child_id_any(db: DB, parent: str) -> str | None:
 
 
 def entry(db: DB, path: str) -> Entry | None:
-    """What is at a path."""
+    """What is at a path: one statement, unless it lies deeper than `DEPTH`."""
     parts = parts_of(path)
     if not parts:
         row = find_id(db, ROOT)
     else:
         parent = ROOT
-        for part in parts[:-1]:
+        for part in parts[:-DEPTH]:
             above = child_id(db, parent, part)
             if above is None:
                 return None
             parent = above
-        row = find(db, parent, parts[-1])
+        last = parts[-DEPTH:]
+        row = db.execute(_below(len(last)), (parent, *last)).fetchone()
     return to_entry(row) if row else None
+
+
+@lru_cache(maxsize=DEPTH)
+def _below(parts: int) -> str:
+    """Finds the entry so many names below another one."""
+    parent = "?"
+    for _ in range(parts - 1):
+        parent = f"(SELECT id FROM entry WHERE parent = {parent} AND name = ?)"  # noqa: S608
+    return f"SELECT {ENTRY} FROM entry WHERE parent = {parent} AND name = ?"  # noqa: S608
 
 
 def directory_id(db: DB, path: str) -> str:
@@ -330,6 +340,15 @@ def trash(db: DB, after: str, limit: int, with_versions: bool) -> list[Trashed]:
         (after, limit, with_versions),
     )
     return [to_trashed(row) for row in rows]
+
+
+def thrown(db: DB, entry_id: str) -> Trashed | None:
+    """One thing that was deleted or replaced."""
+    row = db.execute(
+        f"SELECT t.path, t.at, t.origin, {E_ENTRY} FROM trash t JOIN entry e ON e.id = t.id WHERE t.id = ?",  # noqa: S608
+        (entry_id,),
+    ).fetchone()
+    return to_trashed(row) if row else None
 
 
 def versions(db: DB, entry_id: str, over: bool) -> list[Trashed]:

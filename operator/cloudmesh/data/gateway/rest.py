@@ -406,9 +406,9 @@ class Rest:
 
     async def _trashed(self, entry_id: str) -> Trashed:
         if _ID.fullmatch(entry_id):
-            found = await self._tree.trash(after=f"{int(entry_id, 16) - 1:016x}" if int(entry_id, 16) else "", limit=1)
-            if found and found[0].entry.id == entry_id:
-                return found[0]
+            found = await self._tree.catalog.thrown(entry_id)
+            if found is not None and not found.of:
+                return found
         raise Missing(f"there is no '{entry_id[:16]}' in the trash")
 
     # -- questions

@@ -185,6 +185,7 @@ async def _delete(bench: Bench) -> None:
     need(located is not None and located.path == "" and located.entry.name == "f", f"in the trash it is {located}")
     back = await bench.catalog.restore(entry.id)
     need((back.id, back.name, dict(back.tags), back.size) == (entry.id, "f", {"t": "1"}, 7), f"back {back}")
+    need(await bench.catalog.thrown(entry.id) is None, "what was restored is found in the trash")
     need(await bench.catalog.trash() == [], "the trash isn't empty")
     need((await bench.catalog.totals()).bytes == 7, "bytes are miscounted")
     await refused(Missing, bench.catalog.restore(entry.id), "it isn't in the trash")
@@ -193,6 +194,7 @@ async def _delete(bench: Bench) -> None:
         await bench.put("a/b/f", stores=(store,))
     trash = await bench.catalog.trash()
     need(len(trash) == 2 and [t.entry.id for t in trash] == sorted(t.entry.id for t in trash), f"two in {trash}")
+    need([await bench.catalog.thrown(t.entry.id) for t in trash] == trash, "found by their ids")
     need(await bench.catalog.trash(after=trash[0].entry.id, limit=1) == trash[1:], "pages of the trash")
     await refused(Exists, bench.catalog.restore(trash[0].entry.id), "the name is taken")
     await bench.catalog.restore(trash[0].entry.id, "new/place")
@@ -203,13 +205,14 @@ async def _delete(bench: Bench) -> None:
 async def _delete_directory(bench: Bench) -> None:
     """A directory goes to the trash as one thing, with all below it, and comes back so; one that isn't empty only if
     asked for."""
-    await bench.put("a/b/f", size=3)
+    below = await bench.put("a/b/f", size=3)
     await bench.put("a/g", size=4)
     await refused(Exists, bench.catalog.delete("a"), "a directory that isn't empty")
     deleted = await bench.catalog.delete("a", recursive=True)
     await bench.settled()
     need(deleted is not None and await bench.names() == [], f"there are {await bench.names()}")
     need(len(await bench.catalog.trash()) == 1, "the trash has more than the directory")
+    need(await bench.catalog.thrown(below.id) is None, "what lies in it was deleted by itself")
     totals = await bench.catalog.totals()
     need((totals.files, totals.directories, totals.bytes) == (0, 0, 0), f"totals {totals}")
     work = await bench.catalog.work(bench.now)

@@ -36,6 +36,7 @@ async def _kept(bench: Bench) -> None:
     need(held == expected, f"copies of the version {held}")
     need(await bench.catalog.trash() == [], "it is told as deleted")
     need(await bench.catalog.trash(versions=True) == [old], "it isn't in the trash with versions")
+    need(await bench.catalog.thrown(old.entry.id) == old, "it isn't found by its id")
     totals = await bench.catalog.totals()
     need((totals.files, totals.bytes) == (1, 20), f"versions count as files: {totals}")
     need(totals.stores == {"s1": (1, 20), "s2": (2, 30), "s3": (1, 10)}, f"totals {totals}")
