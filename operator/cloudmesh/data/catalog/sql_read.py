@@ -104,29 +104,19 @@ def child_id_any(db: DB, parent: str) -> str | None:
 
 
 def entry(db: DB, path: str) -> Entry | None:
-    """What is at a path: one statement, unless it lies deeper than `DEPTH`."""
+    """What is at a path."""
     parts = parts_of(path)
     if not parts:
         row = find_id(db, ROOT)
     else:
         parent = ROOT
-        for part in parts[:-DEPTH]:
+        for part in parts[:-1]:
             above = child_id(db, parent, part)
             if above is None:
                 return None
             parent = above
-        last = parts[-DEPTH:]
-        row = db.execute(_below(len(last)), (parent, *last)).fetchone()
+        row = find(db, parent, parts[-1])
     return to_entry(row) if row else None
-
-
-@lru_cache(maxsize=DEPTH)
-def _below(parts: int) -> str:
-    """Finds the entry so many names below another one."""
-    parent = "?"
-    for _ in range(parts - 1):
-        parent = f"(SELECT id FROM entry WHERE parent = {parent} AND name = ?)"  # noqa: S608
-    return f"SELECT {ENTRY} FROM entry WHERE parent = {parent} AND name = ?"  # noqa: S608
 
 
 def directory_id(db: DB, path: str) -> str:
