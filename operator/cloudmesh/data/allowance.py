@@ -272,7 +272,7 @@ class Allowance:
                 prices[store.name]
                 for store in self.config().stores
                 if store.name not in stores and store.access != "Drain"
-                and (not rule.only or store.name in rule.only) and store.name not in rule.but
+                and rule.allows(store.name)
             ),
             reverse=True,
         )  # fmt: skip

@@ -129,6 +129,10 @@ class PlacementRule(msgspec.Struct, frozen=True, rename="camel"):
     but: tuple[str, ...] = ()
     weak_copies: Literal["Ignore", "Count"] = "Ignore"
 
+    def allows(self, store: str) -> bool:
+        """Whether it may use the store of that name, by `only` and `but`."""
+        return (not self.only or store in self.only) and store not in self.but
+
 
 class AccessRule(msgspec.Struct, frozen=True, rename="camel"):
     """Who may do what below a path; the first rule that fits decides."""

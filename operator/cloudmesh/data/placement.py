@@ -184,7 +184,7 @@ def _unnamed(view: StoreView, facts: Facts) -> str:
 def _falls(view: StoreView, facts: Facts, rule: PlacementRule, held: bool, growth: int | None) -> str:
     """Why a store can't hold a copy, empty if it can."""
     config = view.config
-    if (rule.only and config.name not in rule.only) or config.name in rule.but:
+    if not rule.allows(config.name):
         return f"rule '{rule.name}' leaves it out"
     if config.access == "Drain":
         return "it is being emptied (access Drain)"
@@ -334,8 +334,7 @@ def never_written(rules: Iterable[PlacementRule], stores: Sequence[StoreView]) -
             rule,
             [
                 view for view in stores
-                if view.config.access == "ReadWrite" and view.config.name not in rule.but
-                and (not rule.only or view.config.name in rule.only)
+                if view.config.access == "ReadWrite" and rule.allows(view.config.name)
             ],
         )
         for rule in rules
@@ -355,8 +354,7 @@ def nameless(rule: PlacementRule, facts: Facts, stores: Iterable[StoreView], hol
     told: list[str] = []
     for view in stores:
         name = view.config.name
-        out = (rule.only and name not in rule.only) or name in rule.but
-        if out or view.config.access != "ReadWrite":
+        if not rule.allows(name) or view.config.access != "ReadWrite":
             continue
         why = "" if name in holding else _unnamed(view, facts)
         if not why:
