@@ -26,6 +26,10 @@ ABANDON_SECONDS = 60.0
 STALLS = 10
 """So often that time may pass after the last byte before stores are given up that haven't answered."""
 
+LOCKED = 2047
+"""Bytes up to which hashlib keeps the lock, see `hashlib.new` in Python's library."""
+HASHED_AT_ONCE = 8 * LOCKED
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -181,7 +185,7 @@ async def upload(
                 continue
             size += len(chunk)
             await limit(size)
-            digest.update(chunk)
+            _hash(digest, chunk)
             if room is not None:
                 full |= await _fill(going, room, size)
                 going = [lane for lane in going if lane not in full]
@@ -208,6 +212,17 @@ async def upload(
     for lane, result in zip(lanes, results, strict=True):
         await _settle(outcome, intent, lane, result, now)
     return outcome
+
+
+def _hash(digest: hashlib._Hash, chunk: bytes) -> None:
+    """Takes a chunk into a digest: a short one in pieces for which hashlib keeps the interpreter's lock, since to get
+    it back from the stores' threads takes longer than the digest."""
+    if len(chunk) > HASHED_AT_ONCE:
+        digest.update(chunk)
+        return
+    view = memoryview(chunk)
+    for begin in range(0, len(chunk), LOCKED):
+        digest.update(view[begin : begin + LOCKED])
 
 
 def _compare(intent: Intent, size: int, sha256: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from cloudmesh.data.catalog.ports import Catalog
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
+from cloudmesh.data.model import ROOT, Entry
 from cloudmesh.testing.catalogs import CASES, run_case
 
 
@@ -35,3 +36,16 @@ class SqliteHarness:
 @pytest.mark.parametrize("id_", sorted(CASES))
 async def test_case(id_: str, tmp_path: Path) -> None:
     await run_case(SqliteHarness(tmp_path), CASES[id_])
+
+
+async def test_what_is_loaded_at_once_leaves_no_log(tmp_path: Path) -> None:
+    """Else the first change after it waits until the system has cut a log as large as the catalogue."""
+    catalog = await SqliteHarness(tmp_path).open(lambda: 1)
+    try:
+        many = [Entry(f"{n + 16:016x}", ROOT, f"file-{n}", "File", 1, 1, "", 1, "", {}, 1) for n in range(5000)]
+        await catalog.load(many, [], [], due=0)
+        log = (tmp_path / "catalog.sqlite-wal").stat().st_size
+        assert (await catalog.totals()).files == 5000
+    finally:
+        await catalog.close()
+    assert log == 0

@@ -105,20 +105,12 @@ class PostgresCatalog(SqlCatalog):
         """Commits, and changes that shared them."""
         return (self._writes.commits, self._writes.acts) if self._writes is not None else (0, 0)
 
-    # -- what is read often, in one statement
+    # -- what is read often
 
     async def entry(self, path: str) -> Entry | None:
         """See `Catalog.entry`."""
         parts = read.parts_of(path)
         return await self._plain(lambda db: _entry(db, parts))
-
-    async def copies(self, entry_id: str) -> tuple[Copy, ...]:
-        """See `Catalog.copies`."""
-        return await self._plain(lambda db: read.copies(db, entry_id))
-
-    async def get(self, name: str) -> str:
-        """See `Catalog.get`."""
-        return await self._plain(lambda db: read.get(db, name))
 
     # -- what is written often
 

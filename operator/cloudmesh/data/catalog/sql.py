@@ -74,6 +74,10 @@ class SqlCatalog(ABC):
         """A read of a few rows by their keys."""
 
     @abstractmethod
+    async def _plain(self, act: Act[T]) -> T:
+        """A read by one statement, which needs no transaction to see one moment."""
+
+    @abstractmethod
     async def _write(self, act: Act[T]) -> T: ...
 
     @property
@@ -128,7 +132,8 @@ class SqlCatalog(ABC):
 
     async def entry(self, path: str) -> Entry | None:
         """See `Catalog.entry`."""
-        return await self._look(lambda db: read.entry(db, path))
+        look = self._plain if path.count("/") < read.DEPTH else self._look
+        return await look(lambda db: read.entry(db, path))
 
     async def by_id(self, entry_id: str) -> Located | None:
         """See `Catalog.by_id`."""
@@ -136,7 +141,7 @@ class SqlCatalog(ABC):
 
     async def copies(self, entry_id: str) -> tuple[Copy, ...]:
         """See `Catalog.copies`."""
-        return await self._look(lambda db: read.copies(db, entry_id))
+        return await self._plain(lambda db: read.copies(db, entry_id))
 
     async def at_key(self, store: str, key: str) -> Copy | None:
         """See `Catalog.at_key`."""
@@ -144,7 +149,7 @@ class SqlCatalog(ABC):
 
     async def moving(self, entry_id: str, store: str) -> bool:
         """See `Catalog.moving`."""
-        return await self._look(lambda db: read.moving(db, entry_id, store))
+        return await self._plain(lambda db: read.moving(db, entry_id, store))
 
     async def held(self, store: str, *, after: str = "", limit: int = 1000) -> list[Copy]:
         """See `Catalog.held`."""
@@ -184,7 +189,7 @@ class SqlCatalog(ABC):
 
     async def get(self, name: str) -> str:
         """See `Catalog.get`."""
-        return await self._look(lambda db: read.get(db, name))
+        return await self._plain(lambda db: read.get(db, name))
 
     async def set(self, name: str, value: str) -> None:
         """See `Catalog.set`."""
@@ -301,7 +306,7 @@ class SqlCatalog(ABC):
 
     async def next_due(self) -> int:
         """See `Catalog.next_due`."""
-        return await self._look(read.next_due)
+        return await self._plain(read.next_due)
 
     async def looked(self, entry_id: str, version: int, due: int, *, pending: bool = False, stamp: int = 0) -> None:
         """See `Catalog.looked`."""

@@ -8,6 +8,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from cloudmesh.data.catalog.ports import Located, Query, Record
@@ -24,6 +25,8 @@ CHUNK: Final = 1000
 """Rows that are read at once where nobody knows how many there are."""
 MARKS: Final = 64
 """Values of a list in one statement."""
+DEPTH: Final = 8
+"""Parts of a path that one statement goes down: SQLite's parser takes some 14."""
 
 Row = tuple[Any, ...]
 
@@ -104,19 +107,29 @@ def child_id_any(db: DB, parent: str) -> str | None:
 
 
 def entry(db: DB, path: str) -> Entry | None:
-    """What is at a path."""
+    """What is at a path: one statement, unless it lies deeper than `DEPTH`."""
     parts = parts_of(path)
     if not parts:
         row = find_id(db, ROOT)
     else:
         parent = ROOT
-        for part in parts[:-1]:
+        for part in parts[:-DEPTH]:
             above = child_id(db, parent, part)
             if above is None:
                 return None
             parent = above
-        row = find(db, parent, parts[-1])
+        last = parts[-DEPTH:]
+        row = db.execute(_down(len(last)), (parent, *last)).fetchone()
     return to_entry(row) if row else None
+
+
+@lru_cache(maxsize=DEPTH)
+def _down(parts: int) -> str:
+    """Finds the entry so many names below another one."""
+    parent = "?"
+    for _ in range(parts - 1):
+        parent = f"(SELECT id FROM entry WHERE parent = {parent} AND name = ?)"  # noqa: S608
+    return f"SELECT {ENTRY} FROM entry WHERE parent = {parent} AND name = ?"  # noqa: S608
 
 
 def directory_id(db: DB, path: str) -> str:

@@ -16,8 +16,8 @@ from cloudmesh.data.errors import Changed, Exists, InvalidName, Missing
 from cloudmesh.data.model import ROOT, TRASH, Entry
 from cloudmesh.engine.errors import Conflict
 
-VISIT: Final = 1000
-"""Rows that one transaction in the background looks at after a directory moved."""
+VISIT: Final = 250
+"""Rows that one transaction in the background looks at after a directory moved; who changes something waits for it."""
 AT_ONCE: Final = 100
 """Rows that are looked at in the move itself, for which somebody waits."""
 

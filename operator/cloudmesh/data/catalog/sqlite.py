@@ -89,6 +89,11 @@ class SqliteCatalog(SqlCatalog):
             raise Transient("the catalogue isn't open")
         return self._readers.here(act)
 
+    async def _plain(self, act: Act[T]) -> T:
+        if self._readers is None:
+            raise Transient("the catalogue isn't open")
+        return self._readers.here(act, plain=True)
+
     async def _write(self, act: Act[T]) -> T:
         if self._writer is None:
             raise Transient("the catalogue isn't open")
@@ -122,6 +127,8 @@ class SqliteCatalog(SqlCatalog):
             files.finish_load(db, self._clock(), gone, seq, fresh)
 
         await self._write(act)
+        if self._writer is not None:
+            await self._writer.trim()
 
     async def clear(self, keep: Sequence[str] = ()) -> None:
         """See `Catalog.clear`. The file is made anew; who reads or writes meanwhile is told that it is closed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -86,6 +87,7 @@ class Writer:
         self._ready: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._closed = False
         self._lock = threading.Lock()
+        self._untrimmed = False
         self.commits = 0
         self.acts = 0
         self._thread = threading.Thread(target=self._run, name=f"catalog-{path.name}", daemon=True)
@@ -108,6 +110,15 @@ class Writer:
             self._queue.put(job)
         result: T = await job.future
         return result
+
+    async def trim(self) -> None:
+        """Brings the log into the file and cuts it: after a large transaction the next one would wait for that.
+
+        Raises:
+            Transient: The database is closed.
+        """
+        self._untrimmed = True
+        await self.run(lambda db: None)
 
     def close(self) -> None:
         """Does what waits, then ends; blocks."""
@@ -181,6 +192,10 @@ class Writer:
                 db.execute("ROLLBACK")
             for job in jobs:
                 job.error = job.error or Transient(f"the catalogue can't write: {failure}")
+        elif self._untrimmed:
+            self._untrimmed = False
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.commits += 1
         self.acts += len(jobs)
         tell(jobs)
@@ -211,17 +226,21 @@ class Readers:
             raise Transient("the catalogue is closed")
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._act, act)
 
-    def here(self, act: Act[T]) -> T:
+    def here(self, act: Act[T], *, plain: bool = False) -> T:
         """Runs it at once, in the caller's thread: for what takes less time than the way to another thread and back.
+
+        Args:
+            act: What is run.
+            plain: It is one statement, which sees one moment without a transaction around it.
 
         Raises:
             Transient: The database failed, or is closed.
         """
         if self._pool is None:
             raise Transient("the catalogue is closed")
-        return self._act(act)
+        return self._act(act, plain=plain)
 
-    def _act(self, act: Act[T]) -> T:
+    def _act(self, act: Act[T], *, plain: bool = False) -> T:
         try:
             db: sqlite3.Connection | None = getattr(self._local, "db", None)
             if db is None:
@@ -229,6 +248,8 @@ class Readers:
                 self._local.db = db
                 with self._lock:
                     self._open.append(db)
+            if plain:
+                return act(db)
             db.execute("BEGIN")
             try:
                 return act(db)

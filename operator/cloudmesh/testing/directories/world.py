@@ -157,6 +157,9 @@ class InlineCatalog(SqliteCatalog):
             raise Transient("the catalogue isn't open")
         return act(self._db)
 
+    async def _plain(self, act: Act[T]) -> T:
+        return await self._look(act)
+
     async def _write(self, act: Act[T]) -> T:
         return await self._do("write", act)
 
