@@ -52,7 +52,7 @@ async def fill(
             return ""
         if away:
             return "the catalogue is made anew when all stores answer: " + _tell(away)
-        sources = [Source(m.name, m.config.prefix, m.store) for m in there]
+        sources = [Source(m.name, m.config.prefix, m.store, m.read) for m in there]
         found = await rebuild(sources, catalog, now=now, adopt=adopt, scratch=scratch)
     except CloudmeshError as error:
         return f"the catalogue can't be made anew yet: {error}"

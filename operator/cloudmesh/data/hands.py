@@ -126,9 +126,8 @@ class Hands:
             SourceBad: It can't be read, or, at the end, they aren't those of the digest on record (if there is one).
         """
         try:
-            async for chunk in reader.store.read(source.key, if_tag=source.tag):
+            async for chunk in reader.read(source.key, if_tag=source.tag):
                 digest.update(chunk)
-                reader.sent += len(chunk)
                 yield chunk
         except CloudmeshError as error:
             raise SourceBad(error) from error

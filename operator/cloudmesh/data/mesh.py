@@ -11,7 +11,7 @@ import base64
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, Literal
 
@@ -92,7 +92,7 @@ class Member:
         self.reserved = 0
         """Bytes of uploads that are under way."""
         self.sent = 0
-        """Bytes of files that were read from it."""
+        """Bytes that were read from it: of files, by users and for copies and proofs, and of the journal."""
         self._since = clock()
         self.shrunk = ""
         """Why its listing isn't believed, empty if it is; single objects are read and written all the same."""
@@ -172,6 +172,14 @@ class Member:
         return StoreView(
             self.config, self.store.info, self.up, self.bytes + self.reserved, free, self.latency_ms, ask=score
         )
+
+    async def read(
+        self, key: str, *, start: int = 0, length: int | None = None, if_tag: str = ""
+    ) -> AsyncIterator[bytes]:
+        """As the store reads, counted as `sent`."""
+        async for chunk in self.store.read(key, start=start, length=length, if_tag=if_tag):
+            self.sent += len(chunk)
+            yield chunk
 
     def key(self, name: str) -> str:
         """Key of something of ours in it, such as the marker."""

@@ -47,6 +47,6 @@ async def is_ours(catalog: Catalog, member: Member, copy: Copy, seen: Object, *,
 
 async def _digest(member: Member, key: str, seen: Object) -> str:
     digest = hashlib.sha256()
-    async for chunk in member.store.read(key, if_tag=seen.tag):
+    async for chunk in member.read(key, if_tag=seen.tag):
         digest.update(chunk)
     return digest.hexdigest()

@@ -176,7 +176,7 @@ class Recovery:
                 if seen is None or located is None or seen.size != located.entry.size:
                     continue
                 digest = hashlib.sha256()
-                async for chunk in member.store.read(target.key, if_tag=seen.tag):
+                async for chunk in member.read(target.key, if_tag=seen.tag):
                     digest.update(chunk)
                 if digest.hexdigest() != located.entry.sha256:
                     continue

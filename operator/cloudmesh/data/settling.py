@@ -143,7 +143,7 @@ class Settling:
             else:
                 made = await store.write(
                     key,
-                    _compared(store.read(copy.key, if_tag=copy.tag), entry.sha256),
+                    _compared(member.read(copy.key, if_tag=copy.tag), entry.sha256),
                     size=copy.size,
                     if_absent=True,
                     attributes=attributes if store.info.attributes else None,

@@ -277,8 +277,7 @@ class Tree:
         for copy, member in copies:
             try:
                 with member.used():
-                    content = b"".join([chunk async for chunk in member.store.read(copy.key, if_tag=copy.tag)])
-                member.sent += len(content)
+                    content = b"".join([chunk async for chunk in member.read(copy.key, if_tag=copy.tag)])
             except CloudmeshError as error:
                 failures.append(f"{copy.store}: {error.reason}: {error}")
                 await self.found_bad(copy, member, error)
@@ -301,9 +300,8 @@ class Tree:
             copy, member = left.pop(0)
             try:
                 with member.used():
-                    async for chunk in member.store.read(copy.key, start=at, length=stop - at, if_tag=copy.tag):
+                    async for chunk in member.read(copy.key, start=at, length=stop - at, if_tag=copy.tag):
                         at += len(chunk)
-                        member.sent += len(chunk)
                         yield chunk
                 if at >= stop:
                     return

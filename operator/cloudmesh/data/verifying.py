@@ -64,7 +64,7 @@ class Verifying:
                 return False
             digest = hashlib.sha256()
             if seen.size == entry.size:
-                async for chunk in member.store.read(copy.key, if_tag=seen.tag):
+                async for chunk in member.read(copy.key, if_tag=seen.tag):
                     digest.update(chunk)
         except CloudmeshError as error:
             member.doubt(error)
@@ -95,7 +95,7 @@ class Verifying:
             await self._hands.catalog.put_copies([replace(copy, scrubbed=0)], was=[copy])
             return False
         digest = hashlib.sha256()
-        async for chunk in member.store.read(copy.key, if_tag=seen.tag):
+        async for chunk in member.read(copy.key, if_tag=seen.tag):
             digest.update(chunk)
         now, (above, _, name) = self._hands.tree.now(), work.path.rpartition("/")
         version = max(entry.version, *(c.version for c in copies)) + 1

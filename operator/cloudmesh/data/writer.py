@@ -309,7 +309,7 @@ class Writer:
         if not content.again and source is not None:
             reader = begun.members[source.store]
             wanted = replace(wanted, size=outcome.size, sha256=outcome.sha256)
-            chunks, more = reader.store.read(source.key, if_tag=source.tag), of_read(reader.store.info, outcome.size)
+            chunks, more = reader.read(source.key, if_tag=source.tag), of_read(reader.store.info, outcome.size)
         try:
             outcome.add(await self._upload(begun, wanted, chunks, room, more))
         except (SourceFailed, InvalidRequest) as error:

@@ -343,7 +343,7 @@ class Journal:
             source, seen = holders[0]
             for member in [m for m in takers if m.name not in have][: max(0, lacking)]:
                 await member.store.write(
-                    member.key(name), source.store.read(seen.key, if_tag=seen.tag), size=seen.size,
+                    member.key(name), source.read(seen.key, if_tag=seen.tag), size=seen.size,
                     if_absent=member.store.info.conditional != "None",
                 )  # fmt: skip
         return frozenset(m.name for m in takers) == frozenset(m.name for m in self._candidates()) and not self._loose

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -48,11 +48,17 @@ class Source:
         name: Name of the store.
         prefix: Of the directory in it.
         store: The store.
+        counted: Reads from it in place of its own `read`, where somebody counts what is read.
     """
 
     name: str
     prefix: str
     store: Store
+    counted: Callable[..., AsyncIterator[bytes]] | None = None
+
+    def read(self, seen: Object) -> AsyncIterator[bytes]:
+        """The bytes of an object, as it was seen."""
+        return (self.counted or self.store.read)(seen.key, if_tag=seen.tag)
 
 
 @dataclass(slots=True)
@@ -147,7 +153,7 @@ async def _stage(source: Source, seen: Object, work: Workspace) -> bool:
     """Reads a snapshot; says whether it is whole."""
     count, end, batch = 0, None, list[Record]()
     try:
-        async for record in lines(source.store.read(seen.key, if_tag=seen.tag)):
+        async for record in lines(source.read(seen)):
             if end is not None or (count == 0) is not (record.body["op"] == "snapshot"):
                 return False
             if record.body["op"] == "end":
@@ -172,7 +178,7 @@ async def _records(source: Source, work: Workspace) -> None:
             if SNAPSHOT in seen.key:
                 continue
             try:
-                work.keep([record async for record in lines(source.store.read(seen.key, if_tag=seen.tag))])
+                work.keep([record async for record in lines(source.read(seen))])
             except ValueError as error:
                 log.warning("%s in store %s isn't a journal: %s", seen.key, source.name, error)
 
