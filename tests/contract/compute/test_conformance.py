@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 from tests.contract.compute.harnesses import BACK_ENDS
+from tests.contract.one_at_a_time import one_at_a_time
 
 from cloudmesh.compute.ports import Provider
 from cloudmesh.testing.providers import CASES, BaseHarness, Case, Harness, Injection, run_all, run_case, table
@@ -16,6 +17,7 @@ from cloudmesh.testing.providers.memory import MemoryHarness
 from cloudmesh.testing.providers.runner import power_counts
 from cloudmesh.testing.virtualtime import VirtualLoop
 
+Running = tuple[Harness, asyncio.Runner]
 FULL = bool(os.environ.get("CI_FULL"))
 CELLS = [
     pytest.param(name, case, id=f"{name}-{case.id}")
@@ -26,15 +28,15 @@ CELLS = [
 
 
 @pytest.fixture(scope="module")
-def back_end(request: pytest.FixtureRequest) -> Iterator[tuple[Harness, asyncio.Runner]]:
-    """A harness and the event loop that its cases run on."""
-    with BACK_ENDS[request.param].run() as running:
-        yield running
+def back_ends() -> Iterator[Callable[[str], Running]]:
+    """A harness and the event loop that its cases run on, by name of `BACK_ENDS`."""
+    with one_at_a_time(lambda name: BACK_ENDS[name].run()) as get:
+        yield get
 
 
-@pytest.mark.parametrize(("back_end", "case"), CELLS, indirect=["back_end"])
-def test_case(back_end: tuple[Harness, asyncio.Runner], case: Case) -> None:
-    harness, runner = back_end
+@pytest.mark.parametrize(("back_end", "case"), CELLS)
+def test_case(back_ends: Callable[[str], Running], back_end: str, case: Case) -> None:
+    harness, runner = back_ends(back_end)
     result = runner.run(run_case(harness, case))
     assert result.outcome in ("pass", "n/a"), f"{case.title}\n{result.reason}\n{result.trace}"
     if result.outcome == "n/a":

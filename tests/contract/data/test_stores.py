@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 from tests.contract.compute.emulator import moto_server
+from tests.contract.one_at_a_time import one_at_a_time
 from tests.testbed import azurite, davserver, gcsserver, s3server, sftpserver, swiftserver
 
 from cloudmesh.data.stores.ports import POWERS
@@ -25,6 +26,7 @@ from cloudmesh.testing.stores.swift import SwiftHarness
 from cloudmesh.testing.stores.webdav import WebdavHarness
 
 Start = Callable[[asyncio.Runner], AbstractContextManager[Harness]]
+Running = tuple[Harness, asyncio.Runner]
 
 
 class Served(Harness, Protocol):
@@ -148,17 +150,23 @@ def cells() -> list[Any]:
     ]
 
 
-@pytest.fixture(scope="module")
-def back_end(request: pytest.FixtureRequest) -> Iterator[tuple[Harness, asyncio.Runner]]:
+@contextlib.contextmanager
+def running(back_end: str) -> Iterator[Running]:
     """A harness and the event loop that its cases run on."""
-    with asyncio.Runner() as runner, BACK_ENDS[request.param](runner) as harness:
+    with asyncio.Runner() as runner, BACK_ENDS[back_end](runner) as harness:
         yield harness, runner
 
 
-# one after the other: together they would make a back end for each case
-@pytest.mark.parametrize(("back_end", "case"), cells(), indirect=["back_end"])
-def test_case(back_end: tuple[Harness, asyncio.Runner], case: Case) -> None:
-    harness, runner = back_end
+@pytest.fixture(scope="module")
+def back_ends() -> Iterator[Callable[[str], Running]]:
+    """What runs under a name of `BACK_ENDS`."""
+    with one_at_a_time(running) as get:
+        yield get
+
+
+@pytest.mark.parametrize(("back_end", "case"), cells())
+def test_case(back_ends: Callable[[str], Running], back_end: str, case: Case) -> None:
+    harness, runner = back_ends(back_end)
     result = runner.run(run_case(harness, case))
     if case.id in UNTRUE.get(harness.name, ()):
         assert result.outcome == "FAIL", "it has learned it: take it off the list"
@@ -166,6 +174,12 @@ def test_case(back_end: tuple[Harness, asyncio.Runner], case: Case) -> None:
     assert result.outcome in ("pass", "n/a"), f"{case.title}\n{result.reason}\n{result.trace}"
     if result.outcome == "n/a":
         assert result.reason
+
+
+def test_cases_of_one_back_end_share_it(back_ends: Callable[[str], Running]) -> None:
+    first = back_ends("memory")
+    assert back_ends("memory") is first and back_ends("memory-weak") is not first
+    assert back_ends("memory") is not first
 
 
 def test_there_are_enough_cases_and_each_says_something_of_its_own() -> None:

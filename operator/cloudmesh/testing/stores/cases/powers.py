@@ -121,8 +121,11 @@ async def sweep(bench: Bench) -> None:
     await bench.put("y")
     task = asyncio.create_task(bench.store.write("x", source()))
     await stuck.wait()
-    need(await _power(bench, "sweep")("", 3600) == 0, "it took something young")
-    go.set()
+    try:
+        need(await _power(bench, "sweep")("", 3600) == 0, "it took something young")
+    finally:
+        go.set()
+        await asyncio.wait([task])
     await task
     await bench.there("x", noise(2 * bench.harness.part) + b"end")
     need(await _power(bench, "sweep")("", 0) == 0, "it took something that isn't a rest")
