@@ -68,6 +68,16 @@ def default_module(name: str) -> str:
     return name.replace("-", "_")
 
 
+def gateway_name(directory: str) -> str:
+    """Name of the gateway of a VirtualDirectory, and of all that is made for it."""
+    return f"{directory}-vdir"
+
+
+def gateway_url(namespace: str, directory: str) -> str:
+    """Where the gateway of a VirtualDirectory answers inside the cluster."""
+    return f"http://{gateway_name(directory)}.{namespace}.svc"
+
+
 def owner_labels(kind: str, name: str, uid: str) -> dict[str, str]:
     """Labels that mark an object as made by the operator for the named owner."""
     return {

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 from cloudmesh.api.mounts import Login, Mount, key_of, logins_in, secret_name
+from cloudmesh.api.names import gateway_url
 from cloudmesh.api.virtualcluster import VirtualCluster
 from cloudmesh.compute.owned import change_data, create_data, data_of, find_own
 from cloudmesh.engine import SECRET, AlreadyExists, Engine, Key, Obj, Transient
@@ -161,7 +162,7 @@ def _make(cluster: str, key: str, mount: Mount) -> Login:
 
 def _order(key: str, mount: Mount, login: Login, namespace: str) -> MountOrder:
     directory = mount.directory_ref.name
-    address = mount.address or f"http://{directory}-vdir.{namespace}.svc"
+    address = mount.address or gateway_url(namespace, directory)
     return MountOrder(
         key, mount.path, directory, mount.sub_path or "", mount.access, address, login.login, login.password
     )

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 
 import urllib3
 
+from cloudmesh.api.names import gateway_url
 from cloudmesh.data import names
 from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, Missing
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Conflict, InvalidRequest, RateLimited, Transient
@@ -51,7 +52,7 @@ class Vdir:
         self.name = name
         self._meant = f"{namespace}/{name}" if namespace else name
         space = namespace or (NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "default")
-        self.url = (url or os.environ.get("CLOUDMESH_VDIR_URL") or f"http://{name}-vdir.{space}.svc").rstrip("/")
+        self.url = (url or os.environ.get("CLOUDMESH_VDIR_URL") or gateway_url(space, name)).rstrip("/")
         self._token, self._basic = token or os.environ.get("CLOUDMESH_VDIR_TOKEN", ""), ""
         if user:
             self._token, self._basic = "", base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -12,6 +12,7 @@ import msgspec
 
 from cloudmesh.api import conditions as c
 from cloudmesh.api import names
+from cloudmesh.api.names import gateway_name
 from cloudmesh.api.virtualdirectory import VirtualDirectory
 from cloudmesh.data import config as configs
 from cloudmesh.data.access import Access, access_of, secret_of
@@ -42,7 +43,7 @@ from cloudmesh.data.kinds import (
 )
 from cloudmesh.data.notable import Notable
 from cloudmesh.data.remote import Gateways
-from cloudmesh.data.resources import CONFIG_KEY, child_name, make_claim, make_deployment, make_secret, make_service
+from cloudmesh.data.resources import CONFIG_KEY, make_claim, make_deployment, make_secret, make_service
 from cloudmesh.data.settings import DataSettings
 from cloudmesh.data.summary import HttpReader, Reader, Seen, Trouble, make_status, settle
 from cloudmesh.data.using import claimed, claimed_elsewhere, first_parts, uses_of
@@ -210,7 +211,7 @@ class DirectoryReconciler:
 
     def _refer(self, key: Key, directory: VirtualDirectory) -> None:
         """Secrets whose change is a new look: its own, those of its stores, that of its users."""
-        wanted = {child_name(key.name)}
+        wanted = {gateway_name(key.name)}
         for asked in directory.spec.stores:
             store = self._engine.cache.get(DATA_STORE, key.namespace, asked.name)
             if store is not None and (name := secret_of(store)):
@@ -233,7 +234,7 @@ class DirectoryReconciler:
     # -- what the gateway was told, and answers ------------------------------------------------------------------------
 
     async def _told(self, obj: Obj) -> Told:
-        name = child_name(obj["metadata"]["name"])
+        name = gateway_name(obj["metadata"]["name"])
         found = await self._engine.kube.get(SECRET, obj["metadata"]["namespace"], name)
         if found is None:
             return Told()
@@ -246,7 +247,7 @@ class DirectoryReconciler:
 
     async def _ask(self, key: Key, told: Told) -> tuple[Summary | None, str]:
         """What the gateway answers, and why it doesn't."""
-        deployment = self._engine.cache.get(DEPLOYMENT, key.namespace, child_name(key.name))
+        deployment = self._engine.cache.get(DEPLOYMENT, key.namespace, gateway_name(key.name))
         self._strange.discard(key)
         if told.config is None or deployment is None:
             return None, "the gateway is being made"

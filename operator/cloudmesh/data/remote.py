@@ -12,11 +12,12 @@ import msgspec
 from pydantic import ValidationError
 
 from cloudmesh.api.datastore import DataStore
+from cloudmesh.api.names import gateway_name, gateway_url
 from cloudmesh.data import config as configs
 from cloudmesh.data.asked import decoded, region_of
 from cloudmesh.data.config import DirectoryConfig
 from cloudmesh.data.kinds import DATA_STORE, VIRTUAL_DIRECTORY
-from cloudmesh.data.resources import CONFIG_KEY, child_name, gateway_url
+from cloudmesh.data.resources import CONFIG_KEY
 from cloudmesh.engine import SECRET, Kube, is_owned_by
 from cloudmesh.engine.answers import beginning, whole
 from cloudmesh.engine.directories import FileOf, OpenDirectory
@@ -78,7 +79,7 @@ class Gateways:
         owner = await self._kube.get(VIRTUAL_DIRECTORY, namespace, name)
         if owner is None:
             raise NotFound(f"VirtualDirectory '{name}' isn't there")
-        found = await self._kube.get(SECRET, namespace, child_name(name))
+        found = await self._kube.get(SECRET, namespace, gateway_name(name))
         if found is None or not is_owned_by(found, owner["metadata"]["uid"]):
             raise NotFound(f"VirtualDirectory '{name}' isn't served yet")
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from cloudmesh.api.names import owner_labels
+from cloudmesh.api.names import gateway_name, owner_labels
 from cloudmesh.api.virtualdirectory import VirtualDirectory
 from cloudmesh.data.config import IDENTITY_TOKEN, DirectoryConfig
 from cloudmesh.engine.applied import stamped
@@ -30,16 +30,6 @@ SCRATCH = "20Gi"
 """Of a node's disk at most, while a catalogue in a database is made anew of millions of files."""
 
 
-def child_name(name: str) -> str:
-    """Name of all that is made for the directory of that name."""
-    return f"{name}-vdir"
-
-
-def gateway_url(namespace: str, name: str) -> str:
-    """Where the gateway answers inside the cluster."""
-    return f"http://{child_name(name)}.{namespace}.svc"
-
-
 def mount_of(store: str) -> str:
     """Where the volume of a local store is mounted."""
     return f"{STORES_FOLDER}/{store}"
@@ -48,7 +38,7 @@ def mount_of(store: str) -> str:
 def _metadata(owner: Obj) -> dict[str, Any]:
     meta = owner["metadata"]
     return {
-        "name": child_name(meta["name"]),
+        "name": gateway_name(meta["name"]),
         "namespace": meta["namespace"],
         "labels": owner_labels(owner["kind"], meta["name"], meta["uid"]),
         # a deletion in the foreground must not wait for what is still needed to empty the stores
@@ -95,7 +85,7 @@ def _catalog_volume(name: str, config: DirectoryConfig) -> Obj:
     if config.postgres:
         # what a rebuild needs for a while
         return {"emptyDir": {"sizeLimit": SCRATCH}}
-    return {"persistentVolumeClaim": {"claimName": child_name(name)}}
+    return {"persistentVolumeClaim": {"claimName": gateway_name(name)}}
 
 
 def _strategy(config: DirectoryConfig) -> Obj:
@@ -120,7 +110,7 @@ def make_deployment(owner: Obj, config: DirectoryConfig, image: str, *, log_leve
     name = owner["metadata"]["name"]
     local = {store.name: store.settings["persistentVolumeClaimRef"]["name"] for store in config.stores if store.mount}
     volumes: list[Obj] = [
-        {"name": "config", "secret": {"secretName": child_name(name), "defaultMode": 0o440}},
+        {"name": "config", "secret": {"secretName": gateway_name(name), "defaultMode": 0o440}},
         {"name": "ca", "configMap": {"name": CA_CONFIG_MAP, "optional": True}},
         {"name": "catalog"} | _catalog_volume(name, config),
         {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},

@@ -12,10 +12,10 @@ import msgspec
 
 from cloudmesh.api import conditions as c
 from cloudmesh.api import names
+from cloudmesh.api.names import gateway_url
 from cloudmesh.data.approval import Decision, quote_status, quote_words
 from cloudmesh.data.config import DirectoryConfig, StoreSummary, Summary
 from cloudmesh.data.money import say
-from cloudmesh.data.resources import gateway_url
 from cloudmesh.data.words import amount_text, apart, size_text, time_text
 from cloudmesh.engine.answers import whole
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, Transient
