@@ -303,6 +303,8 @@ class StoreSummary(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     state: Literal["Up", "Slow", "Unknown", "Gone", "Claimed", "Suspicious"]
     message: str = ""
+    shrunk: bool = False
+    """Its listing isn't believed, since it lacks too much (`SuspiciousShrink`); the message says what."""
     files: int = 0
     bytes: int = 0
     latency_ms: int = 0

@@ -46,7 +46,7 @@ class Notable:
                 f"{self.broken} files have no whole copy any more, but a damaged one: bring a good copy back into a"
                 " store, restore an older version, or write them anew",
             ))  # fmt: skip
-        shrunk = {s.name: s.message for s in summary.stores if s.state == "Suspicious" and "Shrink" in s.message}
+        shrunk = {s.name: s.message for s in summary.stores if s.shrunk}
         for store, why in shrunk.items():
             if self.shrunk.get(store) != why and self._may(f"{c.REASON_SUSPICIOUS_SHRINK} {store}", clock):
                 self.shrunk[store] = why

@@ -6,7 +6,7 @@ from cloudmesh.data.config import Counters, StoreSummary, Summary
 from cloudmesh.data.notable import BEYOND_REPAIR, CONFLICT, PAUSE_SECONDS, Notable
 from cloudmesh.engine import EVENT
 
-SHRUNK = StoreSummary("nas", "Suspicious", "SuspiciousShrink: its listing lacks 11 of 50")
+SHRUNK = StoreSummary("nas", "Suspicious", "its listing lacks 11 of 50", shrunk=True)
 
 
 def told(notable: Notable, clock: float, *, conflicts: int = 0, broken: int = 0, store: StoreSummary | None = None):
@@ -47,7 +47,7 @@ def test_a_listing_that_shrank_is_told_with_what_a_person_can_say():
     notable = Notable()
     assert told(notable, 0, store=SHRUNK) == [("SuspiciousShrink", f"nas: {SHRUNK.message}")]
     assert told(notable, PAUSE_SECONDS, store=SHRUNK) == []
-    more = StoreSummary("nas", "Suspicious", "SuspiciousShrink: its listing lacks 20 of 50")
+    more = StoreSummary("nas", "Suspicious", "its listing lacks 20 of 50", shrunk=True)
     assert told(notable, 2 * PAUSE_SECONDS, store=more) == [("SuspiciousShrink", f"nas: {more.message}")]
     assert told(notable, 3 * PAUSE_SECONDS) == []
     assert told(notable, 4 * PAUSE_SECONDS, store=more) != []

@@ -139,6 +139,7 @@ def test_a_listing_is_believed_by_a_person(tmp_path: Path) -> None:
         served.gateway.following.soon("one")
         (store,) = until(lambda: [s for s in summary(served)["stores"] if s["state"] == "Suspicious"])
         assert store["message"].startswith("SuspiciousShrink: its listing lacks 15 of 20 objects")
+        assert store["shrunk"] is True
         assert vdir.read("f19") == b"19"
         with pytest.raises(Conflict, match=r"by now it is something else .* lacks 15 of 20"):
             vdir.believe("one", "14-abcdef")

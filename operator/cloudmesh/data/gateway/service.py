@@ -514,5 +514,5 @@ class Gateway:
         used, free = member.used_free or (None, None)
         return StoreSummary(
             name=member.name, state=member.shown, message=message or member.message, files=files, bytes=size,
-            latency_ms=member.latency_ms, used=used, free=free,
+            shrunk=member.up and bool(member.shrunk), latency_ms=member.latency_ms, used=used, free=free,
         )  # fmt: skip
