@@ -19,16 +19,18 @@ from __future__ import annotations
 
 HELPER_PATH = ".cloudmesh/mounts/helper"
 NOT_ROOT = 77
+"""As the end of a call: the login user can't become root."""
 NO_HELPER = 127
+"""As the end of a call: the helper isn't there, as a shell says it of a command."""
 
-AS_ROOT = """\
-helper="$HOME/.cloudmesh/mounts/helper" me=$(id -u)
-[ -f "$helper" ] || exit 127
+AS_ROOT = f"""\
+helper="$HOME/{HELPER_PATH}" me=$(id -u)
+[ -f "$helper" ] || exit {NO_HELPER}
 [ "$me" = 0 ] && exec sh "$helper" "$1" "$2" "$3" "$me" "$4"
-sudo -n true 2>/dev/null || exit 77
+sudo -n true 2>/dev/null || exit {NOT_ROOT}
 exec sudo -n sh "$helper" "$1" "$2" "$3" "$me" "$4"
 """
-"""Runs the helper as root: VERB CLUSTER MACHINE SECONDS. 77 says that the login user can't become root."""
+"""Runs the helper as root: VERB CLUSTER MACHINE SECONDS."""
 
 HELPER = r"""
 set -u

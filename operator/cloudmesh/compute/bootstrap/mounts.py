@@ -227,16 +227,14 @@ async def _sync(
         state.helped.add(mark)
     argv = ["sh", "-c", AS_ROOT, "sh", "sync", cluster, host.name, str(FLUSH_SECONDS)]
     done: Output = await ssh.run(target, argv, stdin=lines, seconds=CALL_SECONDS)
-    match done.status:
-        case 0:
-            return _answers(done)
-        case 77:
-            raise _NoRoot(NO_ROOT)
-        case 127:
-            state.helped.discard(mark)
-            raise Transient("what keeps the mounts was removed; it is put there again")
-        case _:
-            raise Transient(done.complaint or f"the look at its mounts ended with {done.status}")
+    if done.status == NOT_ROOT:
+        raise _NoRoot(NO_ROOT)
+    if done.status == NO_HELPER:
+        state.helped.discard(mark)
+        raise Transient("what keeps the mounts was removed; it is put there again")
+    if done.status != 0:
+        raise Transient(done.complaint or f"the look at its mounts ended with {done.status}")
+    return _answers(done)
 
 
 def _answers(done: Output) -> list[list[str]]:
