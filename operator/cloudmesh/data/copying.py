@@ -17,7 +17,7 @@ from cloudmesh.data.mesh import KEPT, Member
 from cloudmesh.data.model import Copy, Entry, Intent, Target, Work
 from cloudmesh.data.plan import Write
 from cloudmesh.data.stores.ports import Object
-from cloudmesh.data.upload import attributes_of, is_of, written
+from cloudmesh.data.upload import is_of, write_to, written
 from cloudmesh.data.writer import LEASE, STAT_SECONDS
 from cloudmesh.engine.errors import CloudmeshError, Conflict, Transient
 
@@ -106,17 +106,9 @@ class Copying:
                 continue
             digest = hashlib.sha256()
             stream = self._hands.checked(reader, source, entry.sha256, digest)
-            info = member.store.info
             try:
                 async with self._memory(reader, member, entry.size):
-                    seen = await member.store.write(
-                        target.key,
-                        stream,
-                        size=entry.size,
-                        if_tag=target.expect if info.conditional == "Full" else "",
-                        if_absent=not target.expect and info.conditional != "None",
-                        attributes=attributes_of(intent, member, target.key) if info.attributes else None,
-                    )
+                    seen = await write_to(intent, member, target, stream)
             except SourceBad as bad:
                 failures.append(f"{source.store}: {bad.error}")
                 await self._hands.found_bad(reader, source, bad.error)

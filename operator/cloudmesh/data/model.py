@@ -146,6 +146,11 @@ class Intent:
     content_type: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def path(self) -> str:
+        """Path of the file, as it was when this began."""
+        return f"{self.parent}/{self.name}".strip("/")
+
 
 @dataclass(frozen=True, slots=True)
 class Trashed:

@@ -188,9 +188,8 @@ class Recovery:
 
     def _counting(self, intent: Intent, copies: list[Copy]) -> bool:
         """Whether so many copies could have been acknowledged."""
-        path = f"{intent.parent}/{intent.name}".strip("/")
         tree = self._tree
-        facts = Facts(path, copies[0].size, intent.mtime, intent.content_type, intent.tags)
+        facts = Facts(intent.path, copies[0].size, intent.mtime, intent.content_type, intent.tags)
         rule, _ = rule_of(facts, tree.mesh.config.rules, tree.now())
         weak = rule.weak_copies == "Count"
         return sum(1 for c in copies if weak or tree.mesh.members[c.store].store.info.strong) >= rule.min_copies

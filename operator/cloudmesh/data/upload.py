@@ -233,17 +233,8 @@ def _compare(intent: Intent, size: int, sha256: str) -> None:
 
 
 def _lane(intent: Intent, member: Member, target: Target) -> _Lane:
-    info = member.store.info
-
     def write(chunks: AsyncIterator[bytes]) -> Coroutine[Any, Any, Object]:
-        return member.store.write(
-            target.key,
-            chunks,
-            size=intent.size if intent.size >= 0 else None,
-            if_tag=target.expect if info.conditional == "Full" else "",
-            if_absent=not target.expect and info.conditional != "None",
-            attributes=attributes_of(intent, member, target.key) if info.attributes else None,
-        )
+        return write_to(intent, member, target, chunks)
 
     return _Lane(member, target, write, small=0 <= intent.size <= SMALL)
 
@@ -345,7 +336,22 @@ async def _settle(outcome: Outcome, intent: Intent, lane: _Lane, result: Object 
     outcome.failed[member.name] = told
 
 
-def attributes_of(intent: Intent, member: Member, key: str) -> dict[str, str]:
+def write_to(
+    intent: Intent, member: Member, target: Target, chunks: AsyncIterator[bytes]
+) -> Coroutine[Any, Any, Object]:
+    """Writes the content to one target of an intent, tied to what has to be there as far as the store can."""
+    info = member.store.info
+    return member.store.write(
+        target.key,
+        chunks,
+        size=intent.size if intent.size >= 0 else None,
+        if_tag=target.expect if info.conditional == "Full" else "",
+        if_absent=not target.expect and info.conditional != "None",
+        attributes=_attributes_of(intent, member, target.key) if info.attributes else None,
+    )
+
+
+def _attributes_of(intent: Intent, member: Member, key: str) -> dict[str, str]:
     """What is kept with an object, so that the catalogue can be made anew from the stores."""
     kept = {"id": intent.entry, "version": str(intent.version), "write": intent.id, "mtime": str(intent.mtime)}
     # who copies or renames the object in the store takes the attributes along, and this then says so

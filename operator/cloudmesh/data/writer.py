@@ -268,7 +268,7 @@ class Writer:
         if outcome.error is None or outcome.differs or isinstance(outcome.error, Changed):
             return []
         intent, rule, members = begun.intent, begun.chosen.rule, self.mesh.members
-        path, size = f"{intent.parent}/{intent.name}".strip("/"), max(0, intent.size, outcome.size)
+        path, size = intent.path, max(0, intent.size, outcome.size)
         facts = Facts(path, size, intent.mtime, intent.content_type, intent.tags)
         views = [view for view in self.mesh.views() if view.config.name not in begun.members]
         found = choose(facts, (rule,), views, self.now()).stores if views else ()
@@ -289,7 +289,7 @@ class Writer:
             else:
                 outcome.error = Transient(f"{outcome.error}; {others}: send it again")
             return False
-        path, spared = f"{intent.parent}/{intent.name}".strip("/"), begun.whole if begun.beside else ()
+        path, spared = intent.path, begun.whole if begun.beside else ()
         try:
             self.allowance.elsewhere(begun.grant, begun.chosen.rule, [*(c.store for c in outcome.whole), *stores])
             members = {store: self.mesh.members[store] for store in stores}
@@ -396,9 +396,8 @@ class Writer:
         if work or begun.intent.size < 0 or begun.under != self._under():
             return now
         verify = now + self.config.verify_seconds * MICROS if self.config.verify_seconds else 0
-        path = f"{begun.intent.parent}/{begun.intent.name}".strip("/")
         # an object beside another one gets the file's own name later
-        beside = any(copy.key != own_key(begun.members[copy.store], path) for copy in whole)
+        beside = any(copy.key != own_key(begun.members[copy.store], begun.intent.path) for copy in whole)
         settle = now + SETTLE_AFTER if self.config.settle_names and beside else 0
         return min(filter(None, (verify, settle, begun.chosen.changes_at)), default=0)
 

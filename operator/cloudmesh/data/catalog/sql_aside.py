@@ -70,7 +70,7 @@ def leave(db: DB, now: int, intent: Intent, left: Sequence[Copy]) -> None:
     """Objects of an intent that nobody wants."""
     nobodys = [copy for copy in left if _free(db, copy)]
     if nobodys:
-        path = f"{intent.parent}/{intent.name}".strip("/")
+        path = intent.path
         size = max(copy.size for copy in nobodys)
         of = Entry(intent.entry, TRASH, intent.name, "File", size, intent.mtime, version=intent.version, created=now)
         _make(db, now, of, [_deleting(copy) for copy in nobodys], path, OVER)

@@ -94,18 +94,14 @@ def _check_target(db: DB, intent: Intent, target: Target) -> None:
         raise Conflict(f"'{target.key}' in store {target.store} has another key meanwhile")
 
 
-def _path_of(intent: Intent) -> str:
-    return f"{intent.parent}/{intent.name}" if intent.parent else intent.name
-
-
 def _new_place(db: DB, now: int, intent: Intent) -> str:
     """Directory of a new file, made if it is missing."""
     if not intent.name or "/" in intent.name:
         raise InvalidName(f"'{intent.name}' is no name of a file")
     directory = tree.make_directories(db, now, ROOT, parts_of(intent.parent), "")
     if read.child_id(db, directory, intent.name) is not None:
-        raise Changed(f"'/{_path_of(intent)}' belongs to something else meanwhile")
-    tree.need_unwritten(db, directory, intent.name, _path_of(intent))
+        raise Changed(f"'/{intent.path}' belongs to something else meanwhile")
+    tree.need_unwritten(db, directory, intent.name, intent.path)
     return directory
 
 
@@ -115,12 +111,12 @@ def _check_present(db: DB, intent: Intent, row: Row, if_version: int) -> None:
     if intent.kind != "Put":
         return
     if row[3]:
-        raise InvalidName(f"'/{_path_of(intent)}' is a directory")
+        raise InvalidName(f"'/{intent.path}' is a directory")
     if intent.version <= row[7]:
-        raise Changed(f"'/{_path_of(intent)}' is of version {row[7]} already")
-    there = read.entry(db, _path_of(intent))
+        raise Changed(f"'/{intent.path}' is of version {row[7]} already")
+    there = read.entry(db, intent.path)
     if there is None or there.id != row[0]:
-        raise Changed(f"'/{_path_of(intent)}' was moved or deleted meanwhile")
+        raise Changed(f"'/{intent.path}' was moved or deleted meanwhile")
 
 
 def open_intent(db: DB, intent_id: str) -> Intent:
