@@ -16,6 +16,10 @@ POD: Final = 1 << 30
 WRITES: Final = 0.4
 READS: Final = 0.2
 """Shares of it for what writes and reads have in memory."""
+BEGINNINGS: Final = 0.1
+"""Share for the beginnings of writes whose size nobody told: they are there before a write knows what else it takes."""
+BEGINNING: Final = 2 << 20
+"""Bytes of one: what is read before its stores are chosen, and the chunk that comes last."""
 QUEUED: Final = 8 << 20
 """Bytes of a write that wait for its slowest store."""
 READ_WAIT: Final = 30.0
@@ -83,7 +87,8 @@ class Budget:
 
 
 class Memory:
-    """What writes and reads may take. Who reads may wait for a write, never the other way round.
+    """What writes and reads may take. Who reads may wait for a write, never the other way round; who has begun may wait
+    for both, and nobody who has a part of those waits to begin.
 
     Args:
         limit: Bytes that the process has.
@@ -92,6 +97,7 @@ class Memory:
     def __init__(self, limit: int = POD) -> None:
         self.writes = Budget(int(limit * WRITES))
         self.reads = Budget(int(limit * READS))
+        self.beginnings = Budget(int(limit * BEGINNINGS))
 
 
 def of_write(info: StoreInfo, size: int) -> int:

@@ -16,7 +16,7 @@ from cloudmesh.data.catalog.ports import ABSENT, ANY, Catalog
 from cloudmesh.data.config import DirectoryConfig
 from cloudmesh.data.content import Kept, sized
 from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, Missing, ReadOnly, Weak
-from cloudmesh.data.memory import Memory, of_read, of_write
+from cloudmesh.data.memory import BEGINNING, Memory, of_read, of_write
 from cloudmesh.data.mesh import Member, Mesh, own_path
 from cloudmesh.data.model import MICROS, TRASH, Copy, Entry, Intent, Target, link_of
 from cloudmesh.data.placement import Chosen, Facts, choose, counts, nameless, weakness
@@ -122,10 +122,12 @@ class Writer:
                 await lock.acquire()
         except TimeoutError:
             raise Conflict(f"'{clean}' is being written by somebody else: try again") from None
+        beginning = contextlib.AsyncExitStack()
         try:
             if size is None:
                 # what is refused anyway is refused before anything is read
                 _check(clean, await self.catalog.entry(clean), if_version)
+                await beginning.enter_async_context(self.memory.beginnings.taken(BEGINNING))
             stream, size = await sized(chunks, size)
             wish = _Wish(clean, size, mtime, sha256, content_type, dict(tags or {}), if_version)
             begun = await self._begin_surely(wish)
@@ -141,6 +143,7 @@ class Writer:
                 await self._journaled()
             return entry
         finally:
+            await beginning.aclose()
             lock.release()
             if not lock.locked() and not getattr(lock, "_waiters", None):
                 self._writing.pop(clean, None)

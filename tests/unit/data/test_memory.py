@@ -127,3 +127,28 @@ async def test_a_failed_upload_gives_back_what_it_took(w: World) -> None:
     with pytest.raises(Exception, match="gone"):
         await w.tree.put("f", broken(), size=10)
     assert w.tree.writer.memory.writes.used == 0
+
+
+@virtual("a", rules=(PlacementRule(copies=1),))
+async def test_beginnings_of_uploads_of_unknown_size_take_turns(w: World) -> None:
+    """Clients that say no size and are slow: what of theirs is there before anything is written stays under a bound."""
+    memory = w.tree.writer.memory = Memory(60 * MIB)
+    held = most = 0
+
+    async def content(number: int, size: int) -> AsyncIterator[bytes]:
+        nonlocal held, most
+        for _ in range(size):
+            held += 1
+            most = max(most, held)
+            yield bytes(MIB >> 2)
+            await asyncio.sleep(1)
+        held -= size
+        if number % 10 == 9:
+            raise OSError("gone")
+
+    puts = [w.tree.put(f"f{number}", content(number, 1 + number % 8)) for number in range(40)]
+    done = await asyncio.gather(*puts, return_exceptions=True)
+    assert sum(isinstance(one, BaseException) for one in done) == 4
+    # 6 MiB are for them, 2 MiB of each
+    assert 8 <= most <= 3 * 8
+    assert memory.beginnings.used == memory.writes.used == 0
