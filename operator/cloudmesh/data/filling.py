@@ -55,7 +55,9 @@ async def fill(
         sources = [Source(m.name, m.config.prefix, m.store, m.read) for m in there]
         found = await rebuild(sources, catalog, now=now, adopt=adopt, scratch=scratch)
     except CloudmeshError as error:
-        return f"the catalogue can't be made anew yet: {error}"
+        # it may name a file
+        log.warning("the catalogue can't be made anew yet: %s: %s", error.reason, error)
+        return f"the catalogue can't be made anew yet: {error.reason} (the gateway's log tells more)"
     await catalog.set(FILLED, "rebuilt")
     log.info(
         "catalogue made anew: %d files, %d directories, %d copies, %d journal records",

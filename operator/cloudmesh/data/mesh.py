@@ -219,7 +219,9 @@ class Member:
         """A call failed as calls fail when a store is away: look at it at once; until then others are asked first."""
         away = isinstance(error, Transient | Suspicious | AuthFailed) and not isinstance(error, RateLimited)
         if self.state == "Up" and away:
-            self.told("Unknown", str(error))
+            # what failed may name a file: whoever sees the status of a store may not see that
+            log.warning("a call of store %s failed: %s: %s", self.name, error.reason, error)
+            self.told("Unknown", f"{error.reason}: a call failed (the gateway's log tells which)")
             self.doubted.set()
 
 

@@ -43,6 +43,13 @@ async def test_which_errors_make_a_store_doubtful(w: World, error: CloudmeshErro
 
 
 @virtual()
+async def test_what_failed_is_named_by_the_log_alone(w: World, caplog: pytest.LogCaptureFixture):
+    w.member("a").doubt(Transient("lab/private.txt timed out with very-secret-key"))
+    assert w.member("a").message == "Transient: a call failed (the gateway's log tells which)"
+    assert "lab/private.txt timed out" in caplog.text
+
+
+@virtual()
 async def test_a_server_that_does_not_know_how_full_it_is(w: World, monkeypatch: pytest.MonkeyPatch):
     asked = []
 

@@ -62,8 +62,9 @@ class Quoting:
             try:
                 await self.look()
             except CloudmeshError as error:
-                self.waits = str(error)
-                log.info("the change can't be counted yet: %s", error)
+                # it may name a file
+                self.waits = f"the change can't be counted yet: {error.reason} (the gateway's log tells more)"
+                log.warning("the change can't be counted yet: %s", error)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:

@@ -263,7 +263,8 @@ class Gateway:
         try:
             self.waits = await fill(self.catalog, self.mesh, wall(), adopt=adopt, scratch=self._folder)
         except Transient as error:
-            self.waits = f"the catalogue doesn't answer: {error}"
+            log.warning("the catalogue doesn't answer: %s", error)
+            self.waits = f"the catalogue doesn't answer: {error.reason} (the gateway's log tells more)"
 
     async def _known(self) -> str:
         """Sees to it that the catalogue knows what is the directory's, if it is new; nothing is adopted any more."""
@@ -302,7 +303,9 @@ class Gateway:
                     log.warning("%s failed: %s", name, error)
                 else:
                     log.exception("%s failed unexpectedly", name)
-                self._troubles[name] = time.monotonic(), f"{name}: {error or type(error).__name__}"
+                # what failed may name a file: whoever sees the status may not see that
+                why = error.reason if isinstance(error, CloudmeshError) else type(error).__name__
+                self._troubles[name] = time.monotonic(), f"{name}: {why} (the gateway's log tells more)"
             else:
                 return
             if time.monotonic() - begun > most:
