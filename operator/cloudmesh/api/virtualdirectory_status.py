@@ -96,7 +96,7 @@ class CatalogStatus(Model):
 
 
 class VirtualDirectoryStatus(Model):
-    """What the gateway told; counters at most every 300 seconds."""
+    """What the gateway told; counters at most every 15 seconds."""
 
     observed_generation: Generation | None = None
     """The `metadata.generation` that this status is about."""
@@ -119,7 +119,7 @@ class VirtualDirectoryStatus(Model):
     unreachable: Number | None = None
     """Files without a whole copy in a store that answers: they can't be read."""
     cost: DirectoryCost | None = None
-    """What it costs; at most every 300 seconds."""
+    """What it costs; at most every 15 seconds, and when it changed by over 1 %."""
     quote: DirectoryQuote | None = None
     """What waits for approval."""
     approved_quote: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9a-f]+$")] | None = None

@@ -190,7 +190,7 @@ class DirectoryReconciler:
             trouble, summary, silence, told.config, told.fingerprint, self._served(obj), decision,
             approval=directory.spec.apply.mode == "RequireApproval", deleted=self._deleted(key, directory),
         )  # fmt: skip
-        await self._write(key, obj, seen)
+        counted = await self._write(key, obj, seen)
         current = summary is not None and summary.config == told.fingerprint
         if not current:
             await self._nudge(key, obj, told, summary)
@@ -199,7 +199,8 @@ class DirectoryReconciler:
         if summary is None or not current:
             return Done(requeue_after=WORKING_SECONDS)
         settled = not summary.pending and all(store.state in ("Up", "Slow") for store in summary.stores)
-        return Done(requeue_after=IDLE_SECONDS if settled else WORKING_SECONDS)
+        # its stores hear of new numbers with the next pass
+        return Done(requeue_after=IDLE_SECONDS if settled and not counted else WORKING_SECONDS)
 
     def _deleted(self, key: Key, directory: VirtualDirectory) -> tuple[str, ...]:
         found = ((s.name, self._engine.cache.get(DATA_STORE, key.namespace, s.name)) for s in directory.spec.stores)
@@ -463,7 +464,8 @@ class DirectoryReconciler:
 
     # -- status ------------------------------------------------------------------------------------------------------
 
-    async def _write(self, key: Key, obj: Obj, seen: Seen) -> None:
+    async def _write(self, key: Key, obj: Obj, seen: Seen) -> bool:
+        """Writes the status; says whether its counters are new."""
         old, clock = obj.get("status") or {}, asyncio.get_running_loop().time()
         status, counted = settle(make_status(obj, seen, self._now()), old, self._counted.get(key, float("-inf")), clock)
         if counted:
@@ -473,6 +475,7 @@ class DirectoryReconciler:
             for reason, message in self._notable.setdefault(key, Notable()).news(seen.summary, clock):
                 self._engine.events.emit(obj, "Warning", reason, message)
         await self._engine.status.write(VIRTUAL_DIRECTORY, obj, status)
+        return counted
 
     def _events(self, obj: Obj, old: Mapping[str, Any], status: Mapping[str, Any]) -> None:
         before = c.find_condition(old.get("conditions") or (), c.READY) or {}

@@ -16,7 +16,7 @@ from cloudmesh.data.config import IDENTITY_TOKEN, Prices
 from cloudmesh.data.errors import ReadOnly
 from cloudmesh.data.kinds import CLAIM, DATA_STORE, PRICE_SHEET, VIRTUAL_DIRECTORY
 from cloudmesh.data.settings import DataSettings
-from cloudmesh.data.store_status import Look, make_status, settle
+from cloudmesh.data.store_status import COUNTERS_SECONDS, Look, counts_differ, make_status, settle
 from cloudmesh.data.stores.common import EXPIRATION_KEY
 from cloudmesh.data.stores.local import INFO as LOCAL
 from cloudmesh.data.stores.registry import Make, StoreContext, maker
@@ -72,12 +72,14 @@ class StoreReconciler:
         self._make = make
         self._now = now
         self._counted: dict[Key, float] = {}
+        self._looks: dict[Key, tuple[float, object, Look]] = {}
+        """When a store was asked last, by what, and what that showed: who only counts anew asks it no more often."""
         self._told: dict[Key, tuple[Any, ...]] = {}
         self._secrets: dict[Key, str] = {}
 
     def forget(self, key: Key) -> None:
         """The object is gone."""
-        for memory in (self._counted, self._told, self._secrets):
+        for memory in (self._counted, self._looks, self._told, self._secrets):
             memory.pop(key, None)
         self._wake(key)
 
@@ -97,7 +99,7 @@ class StoreReconciler:
         look = await self._look(obj, store, found, held=bool(uses))
         look = replace(look, ends=found.get(EXPIRATION_KEY, b"").decode("ascii", "replace").strip())
         prices = store_prices(obj, self._engine.cache.list(PRICE_SHEET, key.namespace), self._now())
-        await self._write(key, obj, store.spec.kind, look, uses, prices)
+        late = await self._write(key, obj, store.spec.kind, look, uses, prices)
         if uses:
             before = self._secrets.get(key, "")
             if before not in ("", secret):
@@ -115,7 +117,15 @@ class StoreReconciler:
         if self._told.get(key) != mark:
             self._told[key] = mark
             self._wake(key)
-        return Done(requeue_after=PROBE_SECONDS if look.ready else RETRY_SECONDS)
+        if not look.ready:
+            return Done(requeue_after=RETRY_SECONDS)
+        asked = self._looks[key][0] if key in self._looks else self._clock()
+        due = max(1.0, asked + PROBE_SECONDS - self._clock())
+        return Done(requeue_after=min(due, COUNTERS_SECONDS) if late else due)
+
+    @staticmethod
+    def _clock() -> float:
+        return asyncio.get_running_loop().time()
 
     def _newest(self, obj: Obj) -> Obj:
         return self._engine.cache.get(DATA_STORE, obj["metadata"]["namespace"], obj["metadata"]["name"]) or obj
@@ -135,11 +145,22 @@ class StoreReconciler:
                 return await self._look_at_claim(
                     store.metadata.namespace, store.spec.local.persistent_volume_claim_ref.name
                 )
-            return await self._probe(store, credentials, self._access.identity(obj))
+            return await self._asked(obj, store, credentials)
         except (AuthFailed, InvalidRequest, Unsupported, ReadOnly) as error:
             return Look(False, error.reason, redacted(str(error), credentials))
         except CloudmeshError as error:
             return Look(None, c.REASON_STORE_UNAVAILABLE, redacted(f"{error.reason}: {error}", credentials))
+
+    async def _asked(self, obj: Obj, store: DataStore, credentials: Mapping[str, bytes]) -> Look:
+        """What the store showed lately, or shows now."""
+        key, identity = Key(DATA_STORE.kind, store.metadata.namespace, store.metadata.name), self._access.identity(obj)
+        meta = obj["metadata"]
+        by = meta["uid"], meta.get("generation"), hash(frozenset(credentials.items())), identity
+        kept = self._looks.pop(key, None)
+        if kept is None or not kept[2].ready or by != kept[1] or self._clock() >= kept[0] + PROBE_SECONDS:
+            kept = self._clock(), by, await self._probe(store, credentials, identity)
+        self._looks[key] = kept
+        return kept[2]
 
     async def _probe(self, store: DataStore, credentials: Mapping[str, bytes], identity: Mapping[str, str]) -> Look:
         spec = store.spec
@@ -185,15 +206,16 @@ class StoreReconciler:
 
     # -- status ------------------------------------------------------------------------------------------------------
 
-    async def _write(self, key: Key, obj: Obj, kind: str, look: Look, uses: list[Use], prices: Prices) -> None:
-        old, clock = obj.get("status") or {}, asyncio.get_running_loop().time()
-        status, counted = settle(
-            make_status(obj, kind, look, uses, self._now(), prices), old, self._counted.get(key, float("-inf")), clock
-        )
+    async def _write(self, key: Key, obj: Obj, kind: str, look: Look, uses: list[Use], prices: Prices) -> bool:
+        """Writes the status; says whether it tells older counters than there are."""
+        old, clock = obj.get("status") or {}, self._clock()
+        wanted = make_status(obj, kind, look, uses, self._now(), prices)
+        status, counted = settle(wanted, old, self._counted.get(key, float("-inf")), clock)
         if counted:
             self._counted[key] = clock
         self._events(obj, old, status)
         await self._engine.status.write(DATA_STORE, obj, status)
+        return counts_differ(wanted, status)
 
     def _events(self, obj: Obj, old: Mapping[str, Any], status: Mapping[str, Any]) -> None:
         before = c.find_condition(old.get("conditions") or (), c.READY) or {}

@@ -14,8 +14,10 @@ from cloudmesh.data.using import Use
 from cloudmesh.data.words import apart, size_text
 from cloudmesh.policy.moments import to_seconds, to_time
 
-COUNTERS_SECONDS = 300.0
-COUNTERS = ("objects", "bytes", "used", "latencyMs")
+COUNTERS_SECONDS = 15.0
+"""Between two writes of what directories count."""
+LATENCY_SECONDS = 300.0
+FIGURES = ("objects", "bytes", "used")
 UP = ("Up", "Slow")
 LATENCY_MS = 5
 EXPIRING_SECONDS = 86400
@@ -137,22 +139,31 @@ def _expiring(conditions: c.Conditions, ends: str, now: str) -> None:
 
 
 def settle(status: dict[str, Any], old: Mapping[str, Any], counted: float, clock: float) -> tuple[dict[str, Any], bool]:
-    """The status to be written now, and whether its counters are new: all at once, or the old ones for a while.
+    """The status to be written now, and whether its numbers are new: all at once, or the old ones for a while.
 
     Args:
         status: As it should be.
         old: As it is.
-        counted: When counters were written last, on the loop's clock.
+        counted: When numbers were written last, on the loop's clock.
         clock: Now.
     """
-    if "objects" not in old or (_differ(status, old) and clock >= counted + COUNTERS_SECONDS):
+    if (
+        "objects" not in old
+        or (counts_differ(status, old) and clock >= counted + COUNTERS_SECONDS)
+        or (_slower(status, old) and clock >= counted + LATENCY_SECONDS)
+    ):
         return status, True
-    held = {name: value for name, value in status.items() if name not in COUNTERS}
-    return held | {name: old[name] for name in COUNTERS if name in old}, False
+    numbers = (*FIGURES, "latencyMs")
+    held = {name: value for name, value in status.items() if name not in numbers}
+    return held | {name: old[name] for name in numbers if name in old}, False
 
 
-def _differ(status: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+def counts_differ(status: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether directories count something else there than is told."""
+    return any(apart(int(status.get(n, 0)), int(old.get(n, 0))) for n in ("objects", "bytes"))
+
+
+def _slower(status: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     new_latency, old_latency = int(status.get("latencyMs", 0)), int(old.get("latencyMs", 0))
     # a network's latency never stands still: only another order of it is news
-    slower = abs(new_latency - old_latency) > max(LATENCY_MS, max(new_latency, old_latency) // 2)
-    return slower or any(apart(int(status.get(n, 0)), int(old.get(n, 0))) for n in ("objects", "bytes"))
+    return abs(new_latency - old_latency) > max(LATENCY_MS, max(new_latency, old_latency) // 2)

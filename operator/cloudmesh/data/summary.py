@@ -24,7 +24,7 @@ from cloudmesh.policy.amounts import to_nanos
 
 LIMIT_SECONDS = 5.0
 MOST_BYTES = 1 << 20
-COUNTERS_SECONDS = 300.0
+COUNTERS_SECONDS = 15.0
 COUNTERS = (
     "files", "directories", "bytes", "size", "pendingCopies", "corrupted", "underReplicated", "unreachable", "cost",
     "catalog",

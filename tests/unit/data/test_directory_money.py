@@ -38,7 +38,7 @@ async def test_cost_is_told_by_store_and_in_all(s: Scene) -> None:
             "currency": "USD", "monthly": "0.002346", "egress": "0.000001", "confidence": "static",
         }  # fmt: skip
         assert s.status()["stores"][0]["monthly"] == "0.002346"
-        # figures that move are told every 300 s, and when they moved by over 1 %
+        # figures that move are told every 15 s, and when they moved by over 1 %
         tells(s, monthly_nanos=2_350_000, stores=stores(("aws", 10, 2_350_000)))
         await s.settle(400)
         assert s.status()["cost"]["monthly"] == "0.002346"

@@ -134,6 +134,42 @@ async def test_who_uses_it_and_how_full_it_is(s: Scene) -> None:
 
 
 @scene
+async def test_its_figures_follow_soon_and_are_written_seldom(s: Scene) -> None:
+    s.secret()
+    s.store()
+    s.directory()
+    async with s.operator():
+        await s.settle(40)
+        looked, begun = len(s.probed), s.api.writes(DATA_STORE)
+        s.gateway.files, s.gateway.summary = {"aws": 1}, {"files": 1}
+        await s.settle(20)
+        assert s.status("aws", DATA_STORE)["objects"] == 1
+        for files in range(1, 101):
+            s.gateway.files, s.gateway.summary = {"aws": files * 100}, {"files": files * 100}
+            await s.settle(3)
+            assert s.status("aws", DATA_STORE)["objects"] >= (files - 13) * 100
+        await s.settle(40)
+        assert s.status("aws", DATA_STORE)["objects"] == 10000
+        assert 10 <= s.api.writes(DATA_STORE) - begun <= 360 / 15
+        # to count is not to ask the store
+        assert len(s.probed) - looked <= 6
+
+
+@scene
+async def test_a_new_key_is_tried_at_once_though_it_was_looked_at_just_now(s: Scene) -> None:
+    s.secret()
+    s.store()
+    async with s.operator():
+        await s.settle(5)
+        looked = len(s.probed)
+        s.api.remove(SECRET, "ns", "keys")
+        s.secret(**(KEYS | {"aws_access_key_id": "AKIAOTHER"}))
+        await s.settle(5)
+        assert len(s.probed) > looked
+        assert s.probed[-1].credentials["aws_access_key_id"] == b"AKIAOTHER"
+
+
+@scene
 async def test_read_only(s: Scene) -> None:
     s.secret()
     s.store(access="ReadOnly")
