@@ -1,4 +1,4 @@
-"""Real stores of the model: two S3 servers behind fault proxies, a volume, and an SFTP server; with their faults."""
+"""Real stores of the model: two S3 servers and a Swift behind fault proxies, a volume, an SFTP server; their faults."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ import contextlib
 import random
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from tests.testbed.s3server import S3Server, s3
 from tests.testbed.sftpserver import SftpServer, sftp
+from tests.testbed.swiftserver import SwiftServer, swift
 
-from benchmarks.vdir_parts.served import BUCKET, of_folder, of_s3, of_sftp
+from benchmarks.vdir_parts.container import Container
+from benchmarks.vdir_parts.served import BUCKET, of_folder, of_s3, of_sftp, of_swift
 from cloudmesh.data.config import StoreConfig
 from cloudmesh.testing.proxy.core import Action, FaultProxy, Rule
 from cloudmesh.testing.proxy.s3 import S3Dialect
+from cloudmesh.testing.proxy.swift import SwiftDialect
 
-EAST, WEST, NAS, BOX = NAMES = ("east", "west", "nas", "box")
-"""Two S3 servers, a volume, and a folder on an SFTP server."""
+EAST, WEST, NAS, BOX, STACK = NAMES = ("east", "west", "nas", "box", "stack")
+"""Two S3 servers, a volume, a folder on an SFTP server, and a Swift."""
 _CUTS: tuple[Action, ...] = ("answer", "answer", "answer_after", "cut_before", "cut_after", "duplicate", "garbage")
-_OPERATIONS = ("PutObject", "GetObject", "HeadObject", "DeleteObject", "ListObjectsV2", "CopyObject", ".*")
+_OPERATIONS = ("PutObject", "GetObject", "HeadObject", "DeleteObject", "ListObjects(V2)?", "CopyObject", ".*")
 Fault = tuple[str, Rule]
-"""An S3 server, and what goes wrong there."""
+"""A server behind a proxy, and what goes wrong there."""
 _REFUSALS = ((500, "InternalError"), (503, "SlowDown"), (503, "ServiceUnavailable"))
 
 
 class Proxies:
-    """Fault proxies in front of S3 servers, in a thread with a loop of its own; use with `with`."""
+    """Fault proxies in front of servers, in a thread with a loop of its own; use with `with`."""
 
-    def __init__(self, servers: dict[str, S3Server]) -> None:
+    def __init__(self, servers: Mapping[str, S3Server | SwiftServer]) -> None:
         self._servers = servers
         self.proxies: dict[str, FaultProxy] = {}
 
@@ -48,7 +51,8 @@ class Proxies:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         async with contextlib.AsyncExitStack() as stack:
             for name, server in self._servers.items():
-                proxy = FaultProxy(server.url, S3Dialect(), keep_host=True)
+                dialect = S3Dialect() if isinstance(server, S3Server) else SwiftDialect()
+                proxy = FaultProxy(server.url, dialect, keep_host=isinstance(server, S3Server))
                 self.proxies[name] = await stack.enter_async_context(proxy)
             up.set()
             while not self._end.is_set():
@@ -66,17 +70,21 @@ class Proxies:
 
 
 class Places:
-    """All stores, and what may happen to them; their folders are looked at past all faults.
+    """All stores, and what may happen to them; what they hold is looked at past all faults.
 
     Args:
         servers: S3 servers by name.
+        stack: Swift.
         proxies: In front of them.
         volume: Where the volume is mounted, a folder `nas` in it.
         server: Of SFTP.
     """
 
-    def __init__(self, servers: dict[str, S3Server], proxies: Proxies, volume: Path, server: SftpServer) -> None:
+    def __init__(
+        self, servers: dict[str, S3Server], stack: SwiftServer, proxies: Proxies, volume: Path, server: SftpServer
+    ) -> None:
         self._servers, self._proxies, self.sftp = servers, proxies, server
+        self._container = Container(stack, BUCKET)
         self.nas, self._aside = volume / NAS, volume / "elsewhere"
         self.nas.mkdir()
         self.down: set[str] = set()
@@ -86,13 +94,27 @@ class Places:
     def configs(self) -> tuple[StoreConfig, ...]:
         """For a gateway."""
         buckets = [of_s3(name, self.url(name)) for name in self._servers]
-        return (*buckets, of_folder(NAS, self.nas), of_sftp(BOX, self.sftp))
+        return (*buckets, of_folder(NAS, self.nas), of_sftp(BOX, self.sftp), of_swift(STACK, self.url(STACK)))
 
     def url(self, name: str) -> str:
-        """Of an S3 server, through its proxy."""
+        """Of a server, through its proxy."""
         return self._proxies.proxies[name].url
 
-    def folder(self, name: str) -> Path:
+    def content(self, name: str, key: str) -> bytes | None:
+        """Of an object in a store, None if it isn't there."""
+        if name == STACK:
+            return self._container.read(key)
+        file = self._folder(name) / key
+        return file.read_bytes() if file.is_file() else None
+
+    def keys(self, name: str, prefix: str) -> set[str]:
+        """Of all objects in a store that lie in a folder, whose name ends with a slash."""
+        if name == STACK:
+            return self._container.keys(prefix)
+        folder = self._folder(name)
+        return {str(file.relative_to(folder)) for file in (folder / prefix).rglob("*") if file.is_file()}
+
+    def _folder(self, name: str) -> Path:
         """Where a store's files lie on this machine, its prefix not included."""
         if name in self._servers:
             return self._servers[name].file(BUCKET, "")
@@ -105,7 +127,7 @@ class Places:
         if name in self.down:
             return
         self.down.add(name)
-        if name in self._servers:
+        if name in self._proxies.proxies:
             self._proxies.proxies[name].rules.insert(0, _cut())
         elif name == NAS:
             self.nas.rename(self._aside)
@@ -118,7 +140,7 @@ class Places:
         if name not in self.down:
             return
         self.down.remove(name)
-        if name in self._servers:
+        if name in self._proxies.proxies:
             self._proxies.proxies[name].clear()
         elif name == NAS:
             found = [path for path in sorted(self.nas.rglob("*"), reverse=True) if path.is_file()]
@@ -129,8 +151,8 @@ class Places:
             self.sftp.start()
 
     def draw(self, numbers: random.Random) -> Fault:
-        """A few calls of an S3 server that are to go wrong."""
-        name, action = numbers.choice(list(self._servers)), numbers.choice(_CUTS)
+        """A few calls of a server that are to go wrong."""
+        name, action = numbers.choice((EAST, WEST, STACK)), numbers.choice(_CUTS)
         status, code = numbers.choice(_REFUSALS)
         if action == "garbage":
             status = 502
@@ -162,7 +184,8 @@ def _cut() -> Rule:
 @contextlib.contextmanager
 def places(folder: Path) -> Iterator[Places]:
     """Servers, proxies and a volume that run."""
-    with s3("127.0.0.1", BUCKET) as east, s3("127.0.0.1", BUCKET) as west, sftp() as box:
+    with s3("127.0.0.1", BUCKET) as east, s3("127.0.0.1", BUCKET) as west, sftp() as box, swift() as stack:
         servers = {EAST: east, WEST: west}
-        with Proxies(servers) as proxies:
-            yield Places(servers, proxies, folder, box)
+        stack.make_container(BUCKET)
+        with Proxies({**servers, STACK: stack}) as proxies:
+            yield Places(servers, stack, proxies, folder, box)

@@ -33,6 +33,8 @@ SIZES = (0, 1, 10, 300, 3000, 70_000)
 LARGE = 9 << 20
 """More than one part, once in a while."""
 SETTLE_SECONDS = 240.0
+AWAY = 3
+"""Stores that may be away together; more than have copies of a file."""
 
 Step = tuple[str, str, Any]
 """What a rival does too: what, with which path or store, and a file's content, or the calls that go wrong."""
@@ -51,8 +53,10 @@ class RealModel:
     def __init__(self, folder: Path, places: Places, tally: Tally, seed: int) -> None:
         self.places, self.tally, self.numbers = places, tally, random.Random(seed)
         self.rule = PlacementRule(copies=2, min_copies=1, prefer="Random", weak_copies="Count")
-        self.served = Served(folder, places.configs(), self.rule, verify_seconds=0)
-        self.vdir: Vdir = self.served.vdir()
+        self.served = Served(folder, places.configs(), self.rule, warm=True, verify_seconds=0)
+        # whoever waits here, waits for stores that nobody brings back meanwhile
+        self.vdir: Vdir = self.served.vdir(hasty=True)
+        self._patient = self.served.vdir()
         self.files: dict[str, Allowed] = {}
         self.steps: list[Step] = []
         self.refused = 0
@@ -160,7 +164,7 @@ class RealModel:
         if not and_back or isinstance(result, CloudmeshError):
             return
         self.tally.operations += 1
-        found = [one for one in self.vdir.trash() if one["path"] == path]
+        found = [one for one in self._patient.trash() if one["path"] == path]
         entry_id = max(found, key=lambda one: one["deleted"])["id"]
         result = self.run(lambda: self.vdir.restore(entry_id, path))
         if self.there(path):
@@ -203,7 +207,7 @@ class RealModel:
         elif store in self.places.down:
             self.steps.append(("back", store, b""))
             self.places.back(store)
-        elif len(self.places.down) < len(NAMES) - 1:
+        elif len(self.places.down) < AWAY:
             self.steps.append(("lose", store, b""))
             self.places.lose(store)
 
@@ -267,7 +271,7 @@ class RealModel:
                 return None
 
     def _read_all(self) -> None:
-        there = {one["path"] for one in self.vdir.list("", recursive=True) if one["kind"] == "File"}
+        there = {one["path"] for one in self._patient.list("", recursive=True) if one["kind"] == "File"}
         for path, allowed in list(self.files.items()):
             if path not in there:
                 if None not in allowed:
@@ -276,7 +280,7 @@ class RealModel:
         for path in there:
             allowed = self.files.get(path, {None})
             try:
-                content = self.vdir.read(path)
+                content = self._patient.read(path)
             except CloudmeshError as error:
                 self.tally.blame("lost", f"{path} can't be read: {error}")
                 continue
@@ -298,8 +302,7 @@ class RealModel:
                 if sorted(c.state for c in one.copies) != ["Whole"] * self.rule.copies:
                     self.tally.blame("misplaced", f"{one.path}: {[(c.store, c.state) for c in one.copies]}")
                 for copy in one.copies:
-                    file = self.places.folder(copy.store) / copy.key
-                    if not file.is_file() or file.read_bytes() != wanted:
+                    if self.places.content(copy.store, copy.key) != wanted:
                         self.tally.blame("corrupt", f"the copy of {one.path} in {copy.store} isn't what it should be")
             for store in NAMES:
                 await self._known(catalog, store)
@@ -311,21 +314,19 @@ class RealModel:
 
     async def _snapshot(self, catalog: SqliteCatalog) -> Mapping[str, Any]:
         told = await snapshot(cast(Any, catalog))
+        held = {(store, key) for store in NAMES for key in self.places.keys(store, PREFIX)}
         # nobody has looked yet at what is in the trash and whose store was away
-        return {key: self._there(value) if key.startswith("trash ") else value for key, value in told.items()}
+        return {
+            key: (value[0], [one for one in value[1] if one[:2] in held]) if key.startswith("trash ") else value
+            for key, value in told.items()
+        }
 
     async def _known(self, catalog: SqliteCatalog, store: str) -> None:
-        folder = self.places.folder(store)
-        for file in (folder / PREFIX).rglob("*"):
-            key = str(file.relative_to(folder))
+        for key in self.places.keys(store, PREFIX):
             name = key.removeprefix(PREFIX)
             ours = name.startswith(HIDDEN) and not name.startswith(KEPT)
-            if file.is_file() and not ours and await catalog.at_key(store, key) is None:
+            if not ours and await catalog.at_key(store, key) is None:
                 self.tally.blame("unknown_copies", f"{key} in {store}")
-
-    def _there(self, value: Any) -> Any:
-        told, held = value
-        return told, [one for one in held if (self.places.folder(one[0]) / one[1]).is_file()]
 
 
 def history(model: RealModel, steps: int) -> None:
