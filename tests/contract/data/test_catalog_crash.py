@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cloudmesh.data.catalog import sql_tree
+from cloudmesh.data.catalog import sql_aside, sql_tree
 from cloudmesh.data.catalog.ports import Catalog
 from cloudmesh.data.catalog.sqlite import SqliteCatalog
-from cloudmesh.data.model import Copy, Intent, Target
+from cloudmesh.data.model import OVER, Copy, Intent, Target
 from cloudmesh.engine.errors import Conflict, InvalidRequest, Transient
 from cloudmesh.testing.catalogs.case import Bench, Harness
 
@@ -242,4 +242,28 @@ async def test_a_call_of_wake_isn_t_shared_with_what_was_left(tmp_path: Path, mo
     await bench.settled()
     assert {work.due for work in await bench.catalog.work(9)} == {3}
     assert len(await bench.catalog.work(9)) == 40
+    await bench.close()
+
+
+async def test_a_large_directory_is_over_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_tree, "VISIT", 3)
+    bench = Bench(Plain(tmp_path))
+    await bench.open()
+    for number in range(10):
+        await bench.put(f"d/e/f{number}")
+    gone = await bench.catalog.delete("d", recursive=True)
+    assert gone is not None
+    await bench.settled()
+    for work in await bench.catalog.work(bench.now):
+        await bench.catalog.looked(work.entry.id, work.entry.version, 0)
+    assert await bench.catalog.work(bench.now) == []
+    catalog = bench.catalog
+    assert isinstance(catalog, SqliteCatalog)
+    # one transaction of it, and then the process ends
+    await catalog._write(lambda db: sql_aside.expire(db, bench.now, gone.id))
+    assert len([work for work in await catalog.work(bench.now) if work.entry.kind == "File"]) <= 3
+    await bench.open()
+    await bench.settled()
+    due = [(work.entry.kind, work.trashed) for work in await bench.catalog.work(bench.now)]
+    assert sorted(due) == [("Directory", OVER)] + [("File", OVER)] * 10
     await bench.close()

@@ -243,8 +243,8 @@ class Catalog(Protocol):
         """
 
     async def expire(self, entry_id: str) -> None:
-        """What lies in the trash, deleted or an older version, is `OVER` and due from now on. The end of a file
-        (`purge`, `drop_copy`) does the same with its older versions.
+        """What lies in the trash, deleted or an older version, is `OVER` and due from now on; below a directory
+        that goes in steps. The end of a file (`purge`, `drop_copy`) does the same with its older versions.
 
         Raises:
             Missing: It isn't in the trash.

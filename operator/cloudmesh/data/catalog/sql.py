@@ -249,7 +249,7 @@ class SqlCatalog(ABC):
 
     async def expire(self, entry_id: str) -> None:
         """See `Catalog.expire`."""
-        await self._write(lambda db: aside.expire(db, self._clock(), entry_id))
+        await self._change(lambda db: aside.expire(db, self._clock(), entry_id))
 
     async def restore(self, entry_id: str, path: str = "", *, check: Check | None = None) -> Entry:
         """See `Catalog.restore`."""

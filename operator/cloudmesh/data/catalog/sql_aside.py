@@ -98,10 +98,8 @@ def expire(db: DB, now: int, entry_id: str) -> None:
     if not db.execute("UPDATE trash SET at = ? WHERE id = ?", (OVER, entry_id)).rowcount:
         raise Missing(f"there is no '{entry_id}' in the trash")
     tree.record(db, now, records.expired(entry_id))
-    below = [entry_id]
-    for here in below:
-        tree.rouse(db, here, now)
-        below += [found for (found,) in db.execute("SELECT id FROM entry WHERE parent = ?", (here,))]
+    tree.rouse(db, entry_id, now)
+    tree.begin_visit(db, now, entry_id)
 
 
 def rekey(db: DB, now: int, copy: Copy, was: Copy) -> bool:

@@ -278,13 +278,19 @@ def _moved(db: DB, now: int, found: Entry) -> None:
         rouse(db, found.id, now)
         return
     db.execute("UPDATE entry SET live = ? WHERE id = ?", (not read.trashed(db, found.id), found.id))
-    db.execute("INSERT INTO visit (dir, mark) VALUES (?, '')", (found.id,))
+    begin_visit(db, now, found.id)
+
+
+def begin_visit(db: DB, now: int, directory: str) -> None:
+    """All files below a directory are to be looked at: a few at once, the others by `visit` in the background."""
+    db.execute("INSERT INTO visit (dir, mark) VALUES (?, '')", (directory,))
     # the newest first: earlier moves of large directories must not keep this one from being done at once
     visit(db, now, newest=True)
 
 
 def visit(db: DB, now: int, *, newest: bool = False) -> bool:
-    """Looks at up to VISIT entries below directories that moved, fewer with `newest`; gives whether more is left.
+    """Looks at up to VISIT entries below directories that moved or are over; gives whether more is left. With `newest`
+    fewer, those of the last directory first.
 
     Whether they are in the trash is asked anew at each step, so whatever happens between two steps, the last is right.
     """

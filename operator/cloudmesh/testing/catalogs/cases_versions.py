@@ -137,6 +137,7 @@ async def _expire(bench: Bench) -> None:
     for work in await bench.catalog.work(1 << 60):
         await bench.catalog.looked(work.entry.id, work.entry.version, 0)
     await bench.catalog.expire(gone.id)
+    await bench.settled()
     due = {w.entry.kind: w.trashed for w in await bench.catalog.work(bench.now)}
     need(due == {"File": OVER, "Directory": OVER}, f"due are {due}")
     need([r.body["op"] for r in await bench.catalog.unwritten()][-1] == "expire", "no record")
