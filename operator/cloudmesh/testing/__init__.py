@@ -5,7 +5,7 @@ from __future__ import annotations
 from cloudmesh.testing.apiserver import MemoryApi
 from cloudmesh.testing.crash import Crash, CrashPoint, for_every_crash
 from cloudmesh.testing.faults import Fault, Faults, FaultyTransport
-from cloudmesh.testing.virtualtime import VirtualLoop, run_virtual
+from cloudmesh.testing.virtualtime import VirtualLoop, run_virtual, tick
 from cloudmesh.testing.world import World
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "World",
     "for_every_crash",
     "run_virtual",
+    "tick",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import selectors
 from collections.abc import Coroutine
@@ -60,6 +61,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._turns = 0
         self._virtual += max(0.0, seconds)
 
+    def still(self) -> float:
+        """Seconds in which nothing but time goes by: no callback is ready, and no timer fires before they are over."""
+        if self._ready:  # type: ignore[attr-defined]
+            return 0.0
+        timers: Any = self._scheduled  # type: ignore[attr-defined]
+        return max(0.0, timers[0].when() - self._virtual) if timers else math.inf
+
     def _run_once(self) -> None:
         self._turns += 1
         if self._turns > STUCK_TURNS:  # a timer fires within the clock's resolution, a hair before its deadline
@@ -71,6 +79,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             ready.clear()
             ready.extend(items)
         super()._run_once()  # type: ignore[misc]
+
+
+async def tick(seconds: float, most: float = 1.0) -> None:
+    """Sleeps between two looks at something; while all else sleeps too, many times as long, but no more than `most`.
+
+    Whoever looks sees what he had seen with a look every `seconds`, but what changes with the clock alone: that he sees
+    up to `most` seconds late.
+    """
+    loop = asyncio.get_running_loop()
+    still = loop.still() if isinstance(loop, VirtualLoop) else 0.0
+    await asyncio.sleep(seconds * max(1, int(min(still, most) / seconds)))
 
 
 def run_virtual(main: Coroutine[Any, Any, T], *, seed: int | None = None) -> T:

@@ -31,7 +31,7 @@ from cloudmesh.compute.machine_controller import MachineReconciler
 from cloudmesh.compute.probes import Probes
 from cloudmesh.engine import CONFIG_MAP, Done, Engine, Obj
 from cloudmesh.engine.reconciler import Reconciler
-from cloudmesh.testing import CrashPoint, World, for_every_crash, run_virtual
+from cloudmesh.testing import CrashPoint, World, for_every_crash, run_virtual, tick
 from cloudmesh.testing.crash import MOMENTS, Moment
 
 KINDS = (*machine_scene.KINDS, CLUSTER_JOB, PLACEMENT_POLICY, CONFIG_MAP)
@@ -129,7 +129,7 @@ class Scene(machine_scene.Scene):
         begin = loop.time()
         while not holds():
             assert loop.time() - begin < seconds, "it doesn't come"
-            await asyncio.sleep(0.05)
+            await tick(0.05)
         return loop.time() - begin
 
     async def settle(self, seconds: float = 600.0, quiet: float = 8.0) -> None:

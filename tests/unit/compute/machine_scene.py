@@ -21,7 +21,7 @@ from cloudmesh.compute.providers.memory.powers import POWERS
 from cloudmesh.compute.providers.registry import Context
 from cloudmesh.engine import SECRET, Engine, Obj, Resource
 from cloudmesh.engine.reconciler import Reconciler
-from cloudmesh.testing import CrashPoint, World, run_virtual
+from cloudmesh.testing import CrashPoint, World, run_virtual, tick
 
 BASE = 1_790_000_000.0
 NAMESPACES = Resource("v1", "Namespace", "namespaces", namespaced=False)
@@ -244,7 +244,7 @@ class Scene:
         end = asyncio.get_running_loop().time() + seconds
         while not holds():
             assert asyncio.get_running_loop().time() < end, f"not within {seconds:g} s: {self.told()}"
-            await asyncio.sleep(0.25)
+            await tick(0.25)
 
     def told(self) -> str:
         """What the conditions of all machines and accounts say."""

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from cloudmesh.engine import CONFIG_MAP, Done, Engine, Key, Kube, Obj, Resource
-from cloudmesh.testing import Crash, CrashPoint, MemoryApi, World, for_every_crash, run_virtual
+from cloudmesh.testing import Crash, CrashPoint, MemoryApi, World, for_every_crash, run_virtual, tick
 from cloudmesh.testing.virtualtime import Deadlock
 
 WIDGET = Resource("test.cloudmesh.org/v1", "Widget", "widgets")
@@ -35,6 +35,30 @@ def test_virtual_time_costs_none() -> None:
         return loop.time() - begin
 
     assert run_virtual(main()) == pytest.approx(86_400)
+
+
+def test_who_looks_again_and_again_sees_what_others_do_at_once_and_looks_seldom_while_they_sleep() -> None:
+    async def main() -> tuple[float, int]:
+        loop = asyncio.get_running_loop()
+        begin, looks, done = loop.time(), 0, False
+
+        async def work() -> None:
+            nonlocal done
+            await asyncio.sleep(3600)
+            await asyncio.sleep(0)
+            for _ in range(3):
+                await asyncio.sleep(0.01)
+            done = True
+
+        task = asyncio.create_task(work())
+        while not done:
+            looks += 1
+            await tick(0.05, 10.0)
+        await task
+        return loop.time() - begin, looks
+
+    took, looks = run_virtual(main())
+    assert 3600.03 <= took <= 3600.11 and 360 <= looks < 370
 
 
 def test_a_deadlock_is_told() -> None:
