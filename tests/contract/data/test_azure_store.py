@@ -511,18 +511,18 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("how", ["known", "unknown"])
 async def test_memory_stays_small_whatever_the_size(server: Azurite, harness: AzureHarness, how: str) -> None:
-    """300 MiB with parts of 8 MiB: at most what the store tells that it holds."""
+    """160 MiB with parts of 8 MiB: at most what the store tells that it holds."""
     program = f"""
 import asyncio, resource
 from cloudmesh.data.stores.azure import open_store
 async def source():
-    for _ in range(300): yield bytes(1 << 20)
+    for _ in range(160): yield bytes(1 << 20)
 async def main():
     store = open_store({ACCOUNT!r}, {harness.container!r}, {KEYS!r}, endpoint={server.url!r})
     await store.write("warm", one())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    await store.write("x", source(), size={"300 << 20" if how == "known" else None})
-    assert sum([len(c) async for c in store.read("x")]) == 300 << 20
+    await store.write("x", source(), size={"160 << 20" if how == "known" else None})
+    assert sum([len(c) async for c in store.read("x")]) == 160 << 20
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     await store.close()
 async def one(): yield b"1"

@@ -522,13 +522,13 @@ async def test_nothing_from_the_environment(harness: GcsHarness) -> None:
 
 @pytest.mark.parametrize("how", ["known", "unknown"])
 async def test_memory_stays_small_whatever_the_size(harness: GcsHarness, how: str) -> None:
-    """300 MiB with parts of 8 MiB: at most what the store tells that it holds."""
+    """160 MiB with parts of 8 MiB: at most what the store tells that it holds."""
     text = program(
         harness,
         f"""await store.write("warm", source(1))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    await store.write("x", source(300), size={"300 << 20" if how == "known" else None})
-    assert sum([len(c) async for c in store.read("x")]) == 300 << 20
+    await store.write("x", source(160), size={"160 << 20" if how == "known" else None})
+    assert sum([len(c) async for c in store.read("x")]) == 160 << 20
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     await store.close()""",
     )

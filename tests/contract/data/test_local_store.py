@@ -111,7 +111,7 @@ async def test_too_long_a_name(store: LocalStore) -> None:
     deep = "/".join(["d" * 200] * 20)
     await store.write(deep, chunks(b"1"))  # longer than a path may be for one call
     assert await read(store, deep) == b"1" and [each.key for each in (await store.list("")).objects] == [deep]
-    very = "/".join("d" * 1500)
+    very = "/".join("d" * 1100)  # deeper than Python calls itself
     await store.write(very, chunks(b"2"))
     assert [each.key for each in (await store.list("d/")).objects] == [very]
     await store.delete(very)

@@ -284,18 +284,18 @@ async def test_of_aws_if_nothing_else_is_said() -> None:
 
 @pytest.mark.parametrize("how", ["known", "unknown"])
 async def test_memory_stays_small_whatever_the_size(server: str, harness: S3Harness, how: str) -> None:
-    """300 MiB with parts of 8 MiB: at most the parts in flight and two more are held."""
+    """160 MiB with parts of 8 MiB: at most the parts in flight and two more are held."""
     program = f"""
 import asyncio, resource
 from cloudmesh.data.stores.s3 import S3Store
 async def source():
-    for _ in range(300): yield bytes(1 << 20)
+    for _ in range(160): yield bytes(1 << 20)
 async def main():
     store = S3Store({harness.bucket!r}, {KEYS!r}, endpoint={server!r})
     await store.write("warm", one())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    await store.write("x", source(), size={"300 << 20" if how == "known" else None})
-    assert sum([len(c) async for c in store.read("x")]) == 300 << 20
+    await store.write("x", source(), size={"160 << 20" if how == "known" else None})
+    assert sum([len(c) async for c in store.read("x")]) == 160 << 20
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     await store.close()
 async def one(): yield b"1"

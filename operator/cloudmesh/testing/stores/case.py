@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from cloudmesh.data.stores.ports import POWERS, Conditional, Object, Store
@@ -35,6 +36,7 @@ def need(condition: object, message: str) -> None:
         raise CaseFailed(message)
 
 
+@lru_cache(maxsize=8)
 def noise(size: int, seed: int = 0) -> bytes:
     """Content that isn't like any other."""
     return random.Random(seed).randbytes(size)  # noqa: S311 - no secret

@@ -7,6 +7,7 @@ import base64
 import json
 import secrets
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -49,6 +50,12 @@ def service_account(key: RSAPrivateKey, token_uri: str) -> bytes:
     ).encode()  # fmt: skip
 
 
+@cache
+def _key(which: str) -> RSAPrivateKey:
+    """Made once a process, which takes a good while."""
+    return generate_private_key(65537, 2048)
+
+
 class GcsHarness(BaseHarness):
     """A bucket for each case. Use `start` and `stop` around the cases, on their event loop.
 
@@ -65,8 +72,7 @@ class GcsHarness(BaseHarness):
             "read-only": "a missing right to write is AuthFailed, as any other",
             "lag": "its listings are strong",
         }
-        self._key = generate_private_key(65537, 2048)
-        self._bad = generate_private_key(65537, 2048)
+        self._key, self._bad = _key("good"), _key("bad")
         files = [json.loads(service_account(key, ""))["private_key"] for key in (self._key, self._bad)]
         self.secrets = tuple(line for file in files for line in file.splitlines()[1:-1] if len(line) > 40)
         self.dialect = GcsDialect(EMAIL, self._key.public_key())

@@ -289,7 +289,8 @@ async def test_the_disk_is_the_root_device_of_the_image(ec2: AwsProvider, aws: F
 
 
 async def test_sizes_of_disks_are_read_now_and_then_and_a_listing_lives_without_them(aws: FaultProxy) -> None:
-    ec2 = AwsProvider(make(context(aws)).session, "aws", {"region": "us-east-1"}, 10, disk_seconds=1.0)  # type: ignore[attr-defined]
+    spec = {"region": "us-east-1", "instanceTypes": ["t3.micro"]}
+    ec2 = AwsProvider(make(context(aws)).session, "aws", spec, 10, disk_seconds=1.0)  # type: ignore[attr-defined]
     try:
         await ec2.ensure_node(await spec_of(ec2, "disk", disk_gib=33))
         for _ in range(3):
