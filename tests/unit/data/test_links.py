@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.unit.data.virtual import until_it_lives, virtual
+from tests.unit.data.virtual import died, until_it_lives, virtual
 
 from cloudmesh.data import links
 from cloudmesh.data.config import PlacementRule
@@ -394,23 +394,18 @@ def test_death_at_every_call_of_a_write_over_a_link(tmp_path: Path) -> None:
     async def at(w: World, number: int) -> bool:
         await linked(w)
         await w.settle()
-        w.faults.kill_after = number
-        written = asyncio.create_task(w.put("in/NAME", b"new content"))
-        dead = asyncio.create_task(w.faults.dead.wait())
-        await asyncio.wait({written, dead}, return_when=asyncio.FIRST_COMPLETED)
-        died = w.faults.dead.is_set()
-        w.faults.kill_after = None
+        dead = await died(w, number, w.put("in/NAME", b"new content"))
         await w.restart()
         await w.back()
         await w.settle()
         content = await w.read("in/NAME")
         assert content in (THEIRS, b"new content"), number
-        assert died or content == b"new content"
+        assert dead or content == b"new content"
         assert [c.state for c in (await w.copies("in/NAME")).values()] in (["Linked"], ["Whole", "Whole"])
         if content == THEIRS:
             assert not w.holders(b"new content"), number
         alone(w)
-        return died
+        return dead
 
     assert 3 < until_it_lives(at, tmp_path, 100) < 60
 
@@ -418,21 +413,16 @@ def test_death_at_every_call_of_a_write_over_a_link(tmp_path: Path) -> None:
 def test_death_at_every_call_of_a_link(tmp_path: Path) -> None:
     async def at(w: World, number: int) -> bool:
         lay(w)
-        w.faults.kill_after = number
-        made = asyncio.create_task(links.link(w.tree, "in/NAME", "a", KEY))
-        dead = asyncio.create_task(w.faults.dead.wait())
-        await asyncio.wait({made, dead}, return_when=asyncio.FIRST_COMPLETED)
-        died = w.faults.dead.is_set()
-        w.faults.kill_after = None
+        dead = await died(w, number, links.link(w.tree, "in/NAME", "a", KEY))
         await w.restart()
         await w.back()
         await w.settle()
-        assert died or await w.read("in/NAME") == THEIRS
+        assert dead or await w.read("in/NAME") == THEIRS
         await w.journal.flush()
         anew, _ = await w.rebuilt(tmp_path / f"{number}.sqlite")
         assert await snapshot(anew) == await snapshot(w.catalog)
         anew.vanish()
         alone(w)
-        return died
+        return dead
 
     assert 3 < until_it_lives(at, tmp_path, 100) < 60

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from tests.unit.data.virtual import until_it_lives, virtual
+from tests.unit.data.virtual import died, until_it_lives, virtual
 
 from cloudmesh.data.config import PlacementRule
 from cloudmesh.data.errors import Missing
@@ -24,26 +24,24 @@ async def all_known(w: World) -> None:
 
 
 def test_death_at_every_call_of_a_move_between_stores(tmp_path):
+    async def moved(w: World) -> None:
+        await asyncio.wait({asyncio.create_task(w.use())})
+        await w.settle()
+
     async def at(w: World, number: int) -> bool:
         await w.put("f", OLD)
         await w.settle()
         w.config = type(w.config)(**{f: getattr(w.config, f) for f in w.config.__struct_fields__} | {"rules": BC})
-        w.faults.kill_after = number
-        await asyncio.wait({asyncio.create_task(w.use())})
-        done = asyncio.create_task(w.settle())
-        dead = asyncio.create_task(w.faults.dead.wait())
-        await asyncio.wait({done, dead}, return_when=asyncio.FIRST_COMPLETED)
-        died = w.faults.dead.is_set()
+        dead = await died(w, number, moved(w))
         # at no moment fewer than two
         assert len(w.holders(OLD)) >= 2
-        w.faults.kill_after = None
         await w.restart()
         await w.back()
         await w.settle()
         assert await w.read("f") == OLD
         assert w.holders(OLD) == "bc", number
         await all_known(w)
-        return died
+        return dead
 
     assert 15 < until_it_lives(at, tmp_path, 300) < 150
 

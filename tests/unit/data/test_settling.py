@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from tests.unit.data.test_mover import all_known
-from tests.unit.data.virtual import until_it_lives, virtual
+from tests.unit.data.virtual import died, until_it_lives, virtual
 
 from cloudmesh.data import settling
 from cloudmesh.data.config import PlacementRule
@@ -147,13 +147,8 @@ def test_death_at_every_call(tmp_path):
         await w.put("f", OLD)
         await w.settle()
         await w.tree.move("f", "g")
-        w.faults.kill_after = number
-        done = asyncio.create_task(asyncio.sleep(30))
-        dead = asyncio.create_task(w.faults.dead.wait())
-        await asyncio.wait({done, dead}, return_when=asyncio.FIRST_COMPLETED)
-        died = w.faults.dead.is_set()
+        dead = await died(w, number, asyncio.sleep(30))
         assert w.holders(OLD) == "ab"
-        w.faults.kill_after = None
         await w.restart()
         await w.back()
         # in the middle of it the stores alone say what is what
@@ -167,7 +162,7 @@ def test_death_at_every_call(tmp_path):
         await w.settle()
         assert w.objects("a") == w.objects("b") == {"g": OLD}
         await all_known(w)
-        return died
+        return dead
 
     # one second has few calls, thirty have those of looks at the stores too
     with pytest.raises(AssertionError, match="it dies at call 60 still"):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from tests.unit.data.test_mover import all_known
-from tests.unit.data.virtual import until_it_lives, virtual
+from tests.unit.data.virtual import died, until_it_lives, virtual
 
 from cloudmesh.data.config import Match, PlacementRule
 from cloudmesh.data.model import Copy
@@ -194,11 +194,8 @@ def test_death_during_a_repair_and_a_move(tmp_path):
         await w.use(versions=2, trash_seconds=100_000)
         await trashed(w, "older")
         w.lose("b", key_in(w, (await kept(w))["b"]))
-        w.faults.kill_after = 7 * number
-        both = {asyncio.ensure_future(mended(w)), asyncio.ensure_future(w.faults.dead.wait())}
-        await asyncio.wait(both, return_when="FIRST_COMPLETED")
-        died, w.faults.kill_after = w.faults.dead.is_set(), None
-        if died:
+        dead = await died(w, 7 * number, mended(w))
+        if dead:
             await w.restart()
             await w.back()
             await mended(w)
@@ -206,6 +203,6 @@ def test_death_during_a_repair_and_a_move(tmp_path):
         assert w.objects("a", kept=True) == {}
         assert await restored(w, "older") == OLD
         await all_known(w)
-        return died
+        return dead
 
     assert until_it_lives(act, tmp_path, 100) > 10

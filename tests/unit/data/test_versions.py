@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from tests.unit.data.test_mover import all_known
-from tests.unit.data.virtual import until_it_lives, virtual
+from tests.unit.data.virtual import died, until_it_lives, virtual
 
 from cloudmesh.data.config import PlacementRule
 from cloudmesh.data.errors import Changed, Missing
@@ -243,13 +243,7 @@ def test_death_at_every_call_of_a_write(tmp_path):
         await w.use(versions=3)
         await w.put("f", ONE)
         await w.settle()
-        w.faults.kill_after = number
-        task = asyncio.create_task(w.put("f", TWO))
-        dead = asyncio.create_task(w.faults.dead.wait())
-        await asyncio.wait({task, dead}, return_when=asyncio.FIRST_COMPLETED)
-        died = dead.done()
-        dead.cancel()
-        w.faults.clear()
+        dead = await died(w, number, w.put("f", TWO))
         # at no moment is the old content anywhere but whole
         assert w.holders(ONE) == "ab"
         await w.restart()
@@ -257,12 +251,12 @@ def test_death_at_every_call_of_a_write(tmp_path):
         await w.settle()
         content = await w.read("f")
         assert content in (ONE, TWO)
-        assert died or content == TWO
+        assert dead or content == TWO
         assert await older(w) == ([ONE] if content == TWO else [])
         assert w.objects("a") == w.objects("b") == {"f": content}
         await all_known(w)
         outcomes.add(content)
-        return died
+        return dead
 
     assert until_it_lives(at, tmp_path, 200) > 5
     assert outcomes == {ONE, TWO}

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 
 import pytest
-from tests.unit.data.virtual import until_it_lives, virtual
+from tests.unit.data.virtual import died, until_it_lives, virtual
 
 from cloudmesh.data.catalog.ports import ABSENT
 from cloudmesh.data.config import PlacementRule, StoreConfig
@@ -12,7 +12,7 @@ from cloudmesh.data.errors import Changed, Exists, InvalidName, Weak
 from cloudmesh.data.placement import never_written
 from cloudmesh.data.upload import SourceFailed
 from cloudmesh.engine.errors import CloudmeshError, Conflict, InvalidRequest, Transient
-from cloudmesh.testing.directories.world import Fault, Killed, World, chunked
+from cloudmesh.testing.directories.world import Fault, World, chunked
 
 OLD, NEW, THIRD = b"old content " * 50, b"new content, longer " * 60, b"third " * 10
 WAYS = ("fine", "before", "after", "stat", "full")
@@ -80,26 +80,20 @@ def test_death_at_every_call_of_a_write(tmp_path, fresh):
         if not fresh:
             await w.put("f", OLD)
         await w.settle()
-        w.faults.kill_after = number
-        task = asyncio.create_task(w.put("f", NEW))
-        dead = asyncio.create_task(w.faults.dead.wait())
-        await asyncio.wait({task, dead}, return_when=asyncio.FIRST_COMPLETED)
-        died = not task.done() or isinstance(task.exception(), Killed)
-        dead.cancel()
-        w.faults.clear()
+        dead = await died(w, number, w.put("f", NEW))
         await w.restart()
         await w.back()
         await w.settle()
         there = [one.path for one in await w.tree.walk("")]
         content = await w.read("f") if there else None
         assert content in ((None, NEW) if fresh else (OLD, NEW))
-        assert died or content == NEW
+        assert dead or content == NEW
         if content is not None:
             assert w.holders(content) == "ab"
         assert len(w.objects("a")) + len(w.objects("b")) == (2 if there else 0)
         assert w.objects("c") == {}
         outcomes.add(content)
-        return died
+        return dead
 
     assert 5 < until_it_lives(at, tmp_path, 200) < 100
     assert outcomes == {None if fresh else OLD, NEW}
@@ -480,36 +474,24 @@ async def test_where_what_was_written_first_can_not_be_read_back_nothing_is_ackn
 
 def test_death_at_every_call_of_a_write_that_goes_on_elsewhere(tmp_path):
     outcomes = set()
-    for number in range(100):
-        died = False
-        folder = tmp_path / str(number)
-        folder.mkdir()
 
-        @virtual([StoreConfig("a", "memory"), WEAK_ONE, StoreConfig("c", "memory")])
-        async def run(w: World, number: int = number):
-            nonlocal died
-            await w.settle()
-            spoil(w, "a", "before")
-            w.faults.kill_after = number
-            task = asyncio.create_task(w.put("f", NEW))
-            dead = asyncio.create_task(w.faults.dead.wait())
-            await asyncio.wait({task, dead}, return_when=asyncio.FIRST_COMPLETED)
-            died = not task.done() or isinstance(task.exception(), Killed)
-            dead.cancel()
-            w.faults.clear()
-            await w.restart()
-            await w.back()
-            await w.settle()
-            there = [one.path for one in await w.tree.walk("")]
-            assert there == (["f"] if there else [])
-            assert sum(len(w.objects(name)) for name in w.names) == (2 if there else 0)
-            assert died or there
-            outcomes.add(bool(there))
+    async def at(w: World, number: int) -> bool:
+        await w.settle()
+        spoil(w, "a", "before")
+        dead = await died(w, number, w.put("f", NEW))
+        w.faults.clear()
+        await w.restart()
+        await w.back()
+        await w.settle()
+        there = [one.path for one in await w.tree.walk("")]
+        assert there == (["f"] if there else [])
+        assert sum(len(w.objects(name)) for name in w.names) == (2 if there else 0)
+        assert dead or there
+        outcomes.add(bool(there))
+        return dead
 
-        run(folder)
-        if not died:
-            break
-    assert not died
+    stores = [StoreConfig("a", "memory"), WEAK_ONE, StoreConfig("c", "memory")]
+    assert until_it_lives(at, tmp_path, 100, stores) > 5
     assert outcomes == {True, False}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -36,21 +37,33 @@ def virtual(stores: Any = "abc", **config: Any) -> Callable[[Callable[..., Corou
     return decorate
 
 
-def until_it_lives(act: Callable[[World, int], Coroutine[Any, Any, bool]], folder: Path, most: int) -> int:
+async def died(w: World, number: int, work: Coroutine[Any, Any, Any]) -> bool:
+    """Runs `work` to its end, or until the process dies at the call of that number; whether it died."""
+    w.faults.kill_after = number
+    task, dead = asyncio.create_task(work), asyncio.create_task(w.faults.dead.wait())
+    await asyncio.wait({task, dead}, return_when=asyncio.FIRST_COMPLETED)
+    dead.cancel()
+    w.faults.kill_after = None
+    return w.faults.dead.is_set()
+
+
+def until_it_lives(
+    act: Callable[[World, int], Coroutine[Any, Any, bool]], folder: Path, most: int, stores: Any = "abc"
+) -> int:
     """Runs `act(w, number)`, which says whether the process died at that call, for each call in a world of its own.
 
     Returns:
         The number of the first call at which it lived.
     """
     for number in range(most):
-        own, died = folder / str(number), []
+        own, told = folder / str(number), list[bool]()
         own.mkdir()
 
-        @virtual()
-        async def run(w: World, number: int = number, died: list[bool] = died) -> None:
-            died.append(await act(w, number))
+        @virtual(stores)
+        async def run(w: World, number: int = number, told: list[bool] = told) -> None:
+            told.append(await act(w, number))
 
         run(own)
-        if not died[0]:
+        if not told[0]:
             return number
     raise AssertionError(f"it dies at call {most} still")
