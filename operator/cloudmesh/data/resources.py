@@ -95,19 +95,8 @@ def _strategy(config: DirectoryConfig) -> Obj:
     return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 
 
-def make_deployment(owner: Obj, config: DirectoryConfig, image: str, *, log_level: str = "INFO") -> Obj:
-    """The Deployment of the gateway; passes Pod Security `restricted`.
-
-    A change of the configuration doesn't change it, unless other volumes are to be mounted: the gateway reads the
-    mounted Secret again.
-
-    Args:
-        owner: The VirtualDirectory.
-        config: What the gateway is told.
-        image: Image of the gateway.
-        log_level: Of the gateway.
-    """
-    name = owner["metadata"]["name"]
+def _volumes(name: str, config: DirectoryConfig) -> tuple[list[Obj], list[Obj]]:
+    """Volumes of the Pod, and where the container has them mounted."""
     local = {store.name: store.settings["persistentVolumeClaimRef"]["name"] for store in config.stores if store.mount}
     volumes: list[Obj] = [
         {"name": "config", "secret": {"secretName": gateway_name(name), "defaultMode": 0o440}},
@@ -132,7 +121,11 @@ def make_deployment(owner: Obj, config: DirectoryConfig, image: str, *, log_leve
     named = {claim: f"store-{number}" for number, claim in enumerate(sorted(set(local.values())))}
     volumes += [{"name": volume, "persistentVolumeClaim": {"claimName": claim}} for claim, volume in named.items()]
     mounts += [{"name": named[claim], "mountPath": mount_of(store)} for store, claim in sorted(local.items())]
-    container: Obj = {
+    return volumes, mounts
+
+
+def _container(image: str, mounts: list[Obj], log_level: str) -> Obj:
+    return {
         "name": CONTAINER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
@@ -176,6 +169,22 @@ def make_deployment(owner: Obj, config: DirectoryConfig, image: str, *, log_leve
             "readOnlyRootFilesystem": True,
         },
     }
+
+
+def make_deployment(owner: Obj, config: DirectoryConfig, image: str, *, log_level: str = "INFO") -> Obj:
+    """The Deployment of the gateway; passes Pod Security `restricted`.
+
+    A change of the configuration doesn't change it, unless other volumes are to be mounted: the gateway reads the
+    mounted Secret again.
+
+    Args:
+        owner: The VirtualDirectory.
+        config: What the gateway is told.
+        image: Image of the gateway.
+        log_level: Of the gateway.
+    """
+    name = owner["metadata"]["name"]
+    volumes, mounts = _volumes(name, config)
     labels = {**_metadata(owner)["labels"], DIRECTORY_LABEL: name}
     return stamped(
         {
@@ -190,7 +199,7 @@ def make_deployment(owner: Obj, config: DirectoryConfig, image: str, *, log_leve
                 "template": {
                     "metadata": {"labels": labels},
                     "spec": {
-                        "containers": [container],
+                        "containers": [_container(image, mounts, log_level)],
                         "volumes": volumes,
                         "automountServiceAccountToken": False,
                         "enableServiceLinks": False,
