@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from cloudmesh.data.config import DirectoryConfig, Placing, Proposal, Quote, StoreConfig
+from cloudmesh.data.config import DirectoryConfig, Proposal, Quote, StoreConfig, StoreTerms
 from cloudmesh.data.model import MICROS
-from cloudmesh.data.quote import VALID_SECONDS, placing_of
+from cloudmesh.data.quote import VALID_SECONDS, terms_of
 from cloudmesh.data.words import amount_text, size_text, time_text
 from cloudmesh.policy.moments import to_seconds
 
@@ -42,19 +42,19 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()[:HASH_LENGTH]
 
 
-def _placings(config: DirectoryConfig) -> tuple[Placing, ...]:
+def _terms(config: DirectoryConfig) -> tuple[StoreTerms, ...]:
     """By what files are placed in stores; prices only where a rule goes by them."""
     cheapest = any(rule.prefer == "Cheapest" for rule in config.rules)
     found = []
     for store in config.stores:
-        placing = placing_of(store)
-        found.append(placing if cheapest else replace(placing, prices=type(placing.prices)()))
-    return tuple(sorted(found, key=lambda placing: placing.name))
+        terms = terms_of(store)
+        found.append(terms if cheapest else replace(terms, prices=type(terms.prices)()))
+    return tuple(sorted(found, key=lambda terms: terms.name))
 
 
 def question_of(config: DirectoryConfig) -> str:
     """Hash of all by which files are placed."""
-    return _hash((config.rules, _placings(config)))
+    return _hash((config.rules, _terms(config)))
 
 
 def decide(
@@ -82,7 +82,7 @@ def decide(
         return Decision(asked, annotation if answers else approved, question)
     if answers and to_seconds(now) < to_seconds(quote["expiresAt"]):
         return Decision(asked, annotation, question)
-    proposal = Proposal(question, asked.rules, tuple(placing_of(store) for store in asked.stores))
+    proposal = Proposal(question, asked.rules, tuple(terms_of(store) for store in asked.stores))
     return Decision(replace(kept, proposal=proposal), approved, placed)
 
 

@@ -190,7 +190,7 @@ class AuthConfig(msgspec.Struct, frozen=True, rename="camel"):
         return "AuthConfig(…)"
 
 
-class Placing(msgspec.Struct, frozen=True, rename="camel"):
+class StoreTerms(msgspec.Struct, frozen=True, rename="camel"):
     """What placement goes by in one store."""
 
     name: str
@@ -211,7 +211,7 @@ class Proposal(msgspec.Struct, frozen=True, rename="camel"):
 
     question: str
     rules: tuple[PlacementRule, ...]
-    stores: tuple[Placing, ...]
+    stores: tuple[StoreTerms, ...]
 
 
 class DirectoryConfig(msgspec.Struct, frozen=True, rename="camel"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from cloudmesh.data.catalog.ports import Located
-from cloudmesh.data.config import DirectoryConfig, Placing, Prices, Proposal, Quote, StoreConfig
+from cloudmesh.data.config import DirectoryConfig, Prices, Proposal, Quote, StoreConfig, StoreTerms
 from cloudmesh.data.model import link_of
 from cloudmesh.data.money import egress_nanos, monthly_nanos, read_nanos, write_nanos
 from cloudmesh.data.placement import Facts, StoreView, by_way_out, choose
@@ -29,9 +29,9 @@ class _Flow:
     removed_bytes: int = 0
 
 
-def placing_of(store: StoreConfig) -> Placing:
+def terms_of(store: StoreConfig) -> StoreTerms:
     """What placement goes by in a store."""
-    return Placing(store.name, store.access, store.domain, store.region, store.prices)
+    return StoreTerms(store.name, store.access, store.domain, store.region, store.prices)
 
 
 @dataclass(slots=True)
@@ -56,13 +56,13 @@ class Counting:
     _then: dict[str, StoreView] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        wanted = {placing.name: placing for placing in self.proposal.stores}
+        wanted = {terms.name: terms for terms in self.proposal.stores}
         for view in self.views:
             self._flows[view.config.name] = _Flow()
-            if (placing := wanted.get(view.config.name)) is not None:
+            if (terms := wanted.get(view.config.name)) is not None:
                 config = msgspec.structs.replace(
-                    view.config, access=placing.access, domain=placing.domain, region=placing.region,
-                    prices=placing.prices, placed_by=None, awaits_approval=False,
+                    view.config, access=terms.access, domain=terms.domain, region=terms.region,
+                    prices=terms.prices, placed_by=None, awaits_approval=False,
                 )  # fmt: skip
                 self._then[view.config.name] = replace(view, config=config)
 
@@ -109,7 +109,7 @@ class Counting:
     def quote(self) -> Quote:
         """What was counted."""
         flows, currency = self._flows, self.config.currency
-        prices = {placing.name: placing.prices for placing in self.proposal.stores}
+        prices = {terms.name: terms.prices for terms in self.proposal.stores}
         held = {view.config.name: self.held.get(view.config.name, (0, 0))[1] for view in self.views}
         asks: list[int | None] = []
         ways: list[int | None] = []

@@ -13,7 +13,7 @@ from tests.unit.data.gateway_scene import OPERATOR_TOKEN, Served, until
 from cloudmesh.data import config as configs
 from cloudmesh.data.config import DirectoryConfig, PlacementRule, Prices, Proposal, Summary
 from cloudmesh.data.errors import Full, Missing
-from cloudmesh.data.quote import placing_of
+from cloudmesh.data.quote import terms_of
 
 MIB = 1 << 20
 GIB_MONTH = 1024 * 10**9
@@ -149,7 +149,7 @@ def test_a_quote_and_a_plan_over_rest(tmp_path: Path) -> None:
         assert served.ask("POST", "/v1/plan", {"rules": [], "stores": []}).problem == (400, "InvalidRequest")
         assert served.ask("POST", "/v1/plan", {"rules": rules, "stores": []}, user="").problem[0] == 401
 
-        stores = tuple(placing_of(store) for store in served.config.stores)
+        stores = tuple(terms_of(store) for store in served.config.stores)
         asked = Proposal("ab" * 16, (PlacementRule(copies=2, prefer="Cheapest"),), stores)
         served.config = msgspec.structs.replace(served.config, proposal=asked)
         tell(served, served.config)

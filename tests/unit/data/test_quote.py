@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from tests.unit.data.virtual import virtual
 
 from cloudmesh.data.approval import figures
-from cloudmesh.data.config import Match, PlacementRule, Placing, Prices, Proposal, Quote, StoreConfig
+from cloudmesh.data.config import Match, PlacementRule, Prices, Proposal, Quote, StoreConfig, StoreTerms
 from cloudmesh.data.errors import Missing
 from cloudmesh.data.gateway.quoting import SETTING, Quoting
 from cloudmesh.data.money import monthly_nanos
-from cloudmesh.data.quote import VALID_SECONDS, placing_of
+from cloudmesh.data.quote import VALID_SECONDS, terms_of
 from cloudmesh.engine.errors import InvalidRequest, Transient
 from cloudmesh.testing.directories.world import World
 
@@ -34,7 +34,7 @@ def sequential(copies: int, *only: str, **match: object) -> PlacementRule:
 def proposal(w: World, *rules: PlacementRule, **access: str) -> Proposal:
     """Other rules, and other accesses of stores."""
     stores = tuple(
-        replace(placing_of(s), access=access.get(s.name, s.access))  # type: ignore[arg-type]
+        replace(terms_of(s), access=access.get(s.name, s.access))  # type: ignore[arg-type]
         for s in w.mesh.config.stores
     )
     return Proposal("q1", tuple(rules) or w.mesh.config.rules, stores)
@@ -217,6 +217,6 @@ async def test_a_store_that_waits_for_approval_gets_nothing(w: World) -> None:
     assert w.holders(b"x") == "ab"
     found = {v.store: v.why for v in (await w.tree.why("f")).verdicts}
     assert found["c"] == "it waits for approval of the change that brings it"
-    stores = tuple(Placing(name) for name in "abc")
+    stores = tuple(StoreTerms(name) for name in "abc")
     quote = await counted(w, Proposal("q", (sequential(3),), stores))
     assert (quote.files, quote.copies) == (1, 1)

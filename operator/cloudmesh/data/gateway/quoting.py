@@ -15,7 +15,7 @@ from cloudmesh.data.config import PlacementRule, Proposal, Quote
 from cloudmesh.data.errors import Missing
 from cloudmesh.data.mesh import Mesh
 from cloudmesh.data.model import MICROS
-from cloudmesh.data.quote import VALID_SECONDS, Counting, placing_of
+from cloudmesh.data.quote import VALID_SECONDS, Counting, terms_of
 from cloudmesh.data.tree import Tree
 from cloudmesh.engine.errors import CloudmeshError, Conflict, InvalidRequest, Transient
 
@@ -131,7 +131,7 @@ class Quoting:
                 " of its status counts new stores too"
             )
         placings = tuple(
-            msgspec.structs.replace(placing_of(store), access=store.access if name in wanted.stores else "Drain")
+            msgspec.structs.replace(terms_of(store), access=store.access if name in wanted.stores else "Drain")
             for name, store in stores.items()
         )
         return figures(await self.count(Proposal("", wanted.rules, placings)))
