@@ -45,6 +45,8 @@ FOLDERS = {"alone": "e2e"}
 """Where a part's tests are, if not in the folder of its name."""
 ARGUMENTS = {
     **dict.fromkeys(LANES["processes"], ("-n", "2", "--dist", "worksteal")),
+    # its modules start servers, and start them once if each is on one worker; the module with most tests goes first
+    "contract": ("-n", "2", "--dist", "loadfile"),
     "e2e": ("-m", "not alone", "-n", "2", "--dist", "loadfile"),
     "alone": ("-m", "alone"),
 }
