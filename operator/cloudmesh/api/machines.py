@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from cloudmesh.api import currencies
 from cloudmesh.api.fields import ATOMIC, SET, LabelValue, Quantity, Text, Timestamp, Unique, Word
 from cloudmesh.api.names import OBJECT_NAME_MAX_LENGTH
 from cloudmesh.api.quantity import parse_quantity
@@ -61,11 +62,10 @@ Money = Annotated[
 Charge = Annotated[str, Field(max_length=22, pattern=MONEY_PATTERN)]
 """An amount of a currency in a status."""
 
-_CURRENCY = r"^[A-Z]{3}$"
 Currency = Annotated[
     str,
-    Field(min_length=3, max_length=3, pattern=_CURRENCY),
-    Shape(_CURRENCY, "must be a currency in three capital letters, such as `USD`"),
+    Field(min_length=3, max_length=3, pattern=currencies.PATTERN),
+    Shape(currencies.PATTERN, "must be a currency of ISO 4217 in three capital letters, such as `USD`"),
 ]
 """ISO 4217 code."""
 

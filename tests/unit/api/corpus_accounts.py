@@ -284,6 +284,7 @@ BAD_SHEETS: dict[str, Bad] = {
     "items-empty": Bad({"items": []}, "spec.items"),
     "items-many": Bad({"items": [{"hourly": 1}] * 1001}, "spec.items"),
     "currency": Bad({**item(), "currency": "EURO"}, "spec.currency"),
+    "currency-unknown": Bad({**item(), "currency": "XQZ"}, "spec.currency", "a currency of ISO 4217"),
     "currency-lower": Bad({**item(), "currency": "eur"}, "spec.currency", "capital letters, such as `USD`"),
     "no-price": Bad(
         {"items": [{"match": {"type": "a"}}]},

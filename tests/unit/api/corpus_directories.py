@@ -433,7 +433,7 @@ BAD_DIRECTORIES: dict[str, Bad] = {
     "budget-currency": Bad(
         lab(maxMonthlyCost={"amount": "40", "currency": "usd"}),
         "spec.maxMonthlyCost.currency",
-        "must be a currency in three capital letters",
+        "must be a currency of ISO 4217 in three capital letters",
     ),
     "trash": Bad(lab(versions={"trashSeconds": -1}), "spec.versions.trashSeconds"),
     "versions": Bad(lab(versions={"keep": 101}), "spec.versions.keep"),
