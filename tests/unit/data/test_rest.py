@@ -562,3 +562,17 @@ def test_unknown_routes_and_methods(served: Served) -> None:
 
 
 AUTHORIZATION = "Basic YWRhOmNvcnJlY3QgaG9yc2U="
+
+
+def test_answers_in_json_end_a_line_and_files_stay_as_they_are(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        asked = [
+            ("PUT", "/v1/files/f.json"), ("GET", "/v1/where/f.json"), ("GET", "/v1/usage"), ("GET", "/v1/rules/f.json"),
+            ("GET", "/v1/files/nothing"), ("GET", "/openapi.json"), ("GET", "/v1/nowhere"),
+        ]  # fmt: skip
+        for method, path in asked:
+            body = b"{}" if method == "PUT" else None
+            answer = served.ask(method, path, body, headers={"Content-Type": "application/json"})
+            assert answer.body.endswith(b"}\n"), path
+            assert answer.json
+        assert served.ask("GET", "/v1/files/f.json").body == b"{}"

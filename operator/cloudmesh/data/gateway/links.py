@@ -6,6 +6,7 @@ from aiohttp import web
 
 from cloudmesh.data import links
 from cloudmesh.data.gateway import reading
+from cloudmesh.data.gateway.answers import json_response
 from cloudmesh.data.gateway.auth import Doorkeeper, User
 from cloudmesh.data.gateway.told import told
 from cloudmesh.data.gateway.unlocked import Unlocked
@@ -42,7 +43,7 @@ class Links:
         await self._unlocked.check(request, user, path, member=True)
         entry = await links.link(self._tree, path, store, key)
         answer = told(path, entry, await self._tree.catalog.copies(entry.id))
-        return web.json_response(answer, status=201, headers={"ETag": entry.etag})
+        return json_response(answer, status=201, headers={"ETag": entry.etag})
 
     async def adopt(self, request: web.Request, user: User) -> web.StreamResponse:
         """Makes a link an ordinary file."""
@@ -51,4 +52,4 @@ class Links:
         await reading.json_of(request)
         await self._unlocked.check(request, user, path)
         entry = await links.adopt(self._tree, path)
-        return web.json_response(told(path, entry), headers={"ETag": entry.etag})
+        return json_response(told(path, entry), headers={"ETag": entry.etag})

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from cloudmesh.data import names
 from cloudmesh.data.gateway import problems, reading
+from cloudmesh.data.gateway.answers import json_response
 from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, User, Verb
 from cloudmesh.data.gateway.rest import Rest
 from cloudmesh.data.tree import Tree
@@ -117,7 +118,7 @@ class Page(Rest):
             self._tickets.pop(next(iter(self._tickets)))
         key = secrets.token_urlsafe(24)
         self._tickets[key] = Ticket(now + TICKET_SECONDS, user, path)
-        return web.json_response({"url": f"/page/file?ticket={key}"}, headers={"Cache-Control": "no-store"})
+        return json_response({"url": f"/page/file?ticket={key}"}, headers={"Cache-Control": "no-store"})
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
         self._open()

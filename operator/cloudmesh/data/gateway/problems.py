@@ -52,7 +52,8 @@ def problem(status: int, reason: str, detail: str, **more: Any) -> web.Response:
     """A problem document."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "reason": reason}
     body |= {"detail": detail} | more
-    response = web.Response(status=status, body=json.dumps(body).encode(), content_type="application/problem+json")
+    text = json.dumps(body) + "\n"
+    response = web.Response(status=status, body=text.encode(), content_type="application/problem+json")
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = "5"
     return response

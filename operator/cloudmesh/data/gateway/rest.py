@@ -15,6 +15,7 @@ from cloudmesh.data import names
 from cloudmesh.data.catalog.ports import Located, Query
 from cloudmesh.data.errors import Changed, InvalidName, Missing
 from cloudmesh.data.gateway import openapi, paging, problems, reading, streams
+from cloudmesh.data.gateway.answers import json_response
 from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, Unauthenticated, User, Verb
 from cloudmesh.data.gateway.links import Links
 from cloudmesh.data.gateway.rules import Rules
@@ -254,7 +255,7 @@ class Rest:
             if_version=reading.expected(request, old),
         )
         headers = {"ETag": entry.etag}
-        return web.json_response(told(path, entry), status=201 if old is None else 200, headers=headers)
+        return json_response(told(path, entry), status=201 if old is None else 200, headers=headers)
 
     async def delete(self, request: web.Request, user: User) -> web.StreamResponse:
         """Moves a file or directory to the trash."""
@@ -273,7 +274,7 @@ class Rest:
         """What is at a path."""
         path = self._path(request, user, "get")
         entry = await self._tree.stat(path)
-        return web.json_response(told(path, entry, await self._tree.catalog.copies(entry.id)))
+        return json_response(told(path, entry, await self._tree.catalog.copies(entry.id)))
 
     async def listing(self, request: web.Request, user: User) -> web.StreamResponse:
         """A page of a directory, or of all below it."""
@@ -312,7 +313,7 @@ class Rest:
         body, headers = paging.told_of(
             page, lambda mark: f"{request.rel_url.raw_path}?{urlencode(dict(request.query) | {'after': mark})}"
         )
-        return web.json_response(
+        return json_response(
             {"entries": [told(one.path, one.entry, one.copies) for one in page.found]} | body, headers=headers
         )
 
@@ -330,7 +331,7 @@ class Rest:
         if old is None:
             await self._unlocked.check(request, user, path, member=True)
         entry = await self._tree.mkdir(path, parents=reading.flag(request, "parents"))
-        return web.json_response(told(path, entry), status=201 if old is None else 200)
+        return json_response(told(path, entry), status=201 if old is None else 200)
 
     async def tags(self, request: web.Request, user: User) -> web.StreamResponse:
         """Replaces the tags."""
@@ -339,7 +340,7 @@ class Rest:
         await self._unlocked.check(request, user, path)
         old = await self._tree.catalog.entry(path)
         entry = await self._tree.set_tags(path, reading.doors_tags(old.tags if old else {}) | tags)
-        return web.json_response(told(path, entry))
+        return json_response(told(path, entry))
 
     async def move(self, request: web.Request, user: User) -> web.StreamResponse:
         """Renames."""
@@ -352,14 +353,14 @@ class Rest:
         await self._unlocked.check(request, user, target, member=True, below=True)
         entry = await self._tree.move(source, target, overwrite=overwrite)
         await self._unlocked.forget(source)
-        return web.json_response(told(target, entry))
+        return json_response(told(target, entry))
 
     async def copy(self, request: web.Request, user: User) -> web.StreamResponse:
         """Copies a file."""
         source, target, overwrite = await self._from_to(request, user, "get")
         await self._unlocked.check(request, user, target, member=await self._tree.catalog.entry(target) is None)
         entry = await self._tree.copy(source, target, overwrite=overwrite)
-        return web.json_response(told(target, entry), status=201)
+        return json_response(told(target, entry), status=201)
 
     async def _from_to(self, request: web.Request, user: User, verb: Verb) -> tuple[str, str, bool]:
         body = await reading.json_of(request)
@@ -387,7 +388,7 @@ class Rest:
         }
         if len(found) == limit:
             body["after"] = found[-1].entry.id
-        return web.json_response(body)
+        return json_response(body)
 
     async def restore(self, request: web.Request, user: User) -> web.StreamResponse:
         """Brings something back."""
@@ -402,7 +403,7 @@ class Rest:
         await self._unlocked.check(request, user, names.clean_path(path) or trashed.path, member=True, below=True)
         entry = await self._tree.restore(entry_id, path)
         located = await self._tree.catalog.by_id(entry.id)
-        return web.json_response(told(located.path if located else path, entry))
+        return json_response(told(located.path if located else path, entry))
 
     async def _trashed(self, entry_id: str) -> Trashed:
         if _ID.fullmatch(entry_id):
@@ -427,7 +428,7 @@ class Rest:
             if place.monthly is not None:
                 one["monthly"] = self._money(place.monthly)
             copies.append(one)
-        return web.json_response({"path": path, "copies": copies})
+        return json_response({"path": path, "copies": copies})
 
     def _money(self, nanos: int) -> dict[str, str]:
         return {"amount": to_text(nanos), "currency": self._tree.mesh.config.currency}
@@ -443,7 +444,7 @@ class Rest:
             for v in chosen.verdicts
         ]
         rule = {"name": chosen.rule.name, "copies": chosen.rule.copies, "minCopies": chosen.rule.min_copies}
-        return web.json_response({"path": path, "rule": rule, "stores": verdicts})
+        return json_response({"path": path, "rule": rule, "stores": verdicts})
 
     async def search(self, request: web.Request, user: User) -> web.StreamResponse:
         """Files by name, tags, size and time."""
@@ -480,22 +481,22 @@ class Rest:
             one = {"name": member.name, "state": member.shown, "files": files, "bytes": size}
             stores.append(one | ({"message": member.message} if member.message else {}))
         body = {"files": totals.files, "directories": totals.directories, "bytes": totals.bytes}
-        return web.json_response(body | {"pending": totals.pending, "stores": stores})
+        return json_response(body | {"pending": totals.pending, "stores": stores})
 
     def _answers(self, ask: Callable[[], Awaitable[dict[str, Any]]]) -> Handler:
         async def handler(_: web.Request, user: User) -> web.StreamResponse:
             self._door.check(user, "", "get")
-            return web.json_response(await ask())
+            return json_response(await ask())
 
         return handler
 
     def _planned(self, ledger: Ledger) -> Handler:
         async def handler(request: web.Request, user: User) -> web.StreamResponse:
             self._door.check(user, "", "get")
-            return web.json_response(await ledger.plan(await reading.json_of(request)))
+            return json_response(await ledger.plan(await reading.json_of(request)))
 
         return handler
 
     async def document(self, _: web.Request) -> web.Response:
         """The OpenAPI document."""
-        return web.json_response(openapi.document(self._tree.mesh.config.name))
+        return json_response(openapi.document(self._tree.mesh.config.name))

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from cloudmesh.data.errors import InvalidName
 from cloudmesh.data.gateway import reading
+from cloudmesh.data.gateway.answers import json_response
 from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, User
 from cloudmesh.data.model import link_of
 from cloudmesh.data.moving import Way, ways
@@ -41,7 +42,7 @@ class Rules:
         holding = frozenset(copy.store for copy in copies if copy.state == "Whole")
         mesh, facts = self._tree.mesh, facts_of(path, entry)
         found = ways(facts, mesh.config.rules, mesh.views(), self._tree.now(), holding)
-        return web.json_response({"path": path, "rules": [self._told(user, way, path, facts.tags) for way in found]})
+        return json_response({"path": path, "rules": [self._told(user, way, path, facts.tags) for way in found]})
 
     def _told(self, user: User, way: Way, path: str, tags: Any) -> dict[str, Any]:
         rule = way.rule

@@ -7,6 +7,7 @@ from typing import Protocol
 from aiohttp import web
 
 from cloudmesh.data.gateway import reading
+from cloudmesh.data.gateway.answers import json_response
 from cloudmesh.data.gateway.auth import Doorkeeper, User
 from cloudmesh.data.model import ROOT, Entry
 from cloudmesh.data.tree import Tree
@@ -55,7 +56,7 @@ class Upkeep:
         await reading.json_of(request)
         self._check(user)
         record, at = await self._keeper.snapshot()
-        return web.json_response({"record": record, "at": reading.when(at)})
+        return json_response({"record": record, "at": reading.when(at)})
 
     async def rebuild(self, request: web.Request, user: User) -> web.StreamResponse:
         """Makes the catalogue anew; the answer comes when that has begun."""
@@ -64,7 +65,7 @@ class Upkeep:
         if body.get("directory") != name:
             raise InvalidRequest(f'the body must be {{"directory": "{name}"}}: so much is thrown away by no accident')
         await self._keeper.rebuild()
-        return web.json_response({"directory": name, "state": "Rebuilding"}, status=202)
+        return json_response({"directory": name, "state": "Rebuilding"}, status=202)
 
     async def believe(self, request: web.Request, user: User) -> web.StreamResponse:
         """Believes a listing."""
@@ -74,4 +75,4 @@ class Upkeep:
         if not isinstance(store, str) or not isinstance(seen, str):
             raise InvalidRequest('the body must be like {"store": "nas", "seen": "812-3fa9c2"}, as its message says')
         self._keeper.believe(store, seen)
-        return web.json_response({"store": store}, status=202)
+        return json_response({"store": store}, status=202)

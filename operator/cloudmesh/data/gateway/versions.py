@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from cloudmesh.data.gateway import reading
+from cloudmesh.data.gateway.answers import json_response
 from cloudmesh.data.gateway.auth import Doorkeeper, User, Verb
 from cloudmesh.data.gateway.told import MOST, told
 from cloudmesh.data.gateway.unlocked import Unlocked
@@ -42,7 +43,7 @@ class Versions:
         for thing in found:
             then = replace(thing.entry, id=entry.id, name=entry.name)
             older.append(told(path, then) | {"replaced": reading.when(thing.at)})
-        return web.json_response({"path": path, "current": told(path, entry), "versions": older})
+        return json_response({"path": path, "current": told(path, entry), "versions": older})
 
     async def restore(self, request: web.Request, user: User) -> web.StreamResponse:
         """Makes an older content the file's own again."""
@@ -53,7 +54,7 @@ class Versions:
         if_version = reading.expected(request, await self._tree.stat(path))
         await self._unlocked.check(request, user, path)
         entry = await self._tree.restore_version(path, version, if_version=if_version)
-        return web.json_response(told(path, entry), headers={"ETag": entry.etag})
+        return json_response(told(path, entry), headers={"ETag": entry.etag})
 
     async def delete(self, request: web.Request, user: User) -> web.StreamResponse:
         """Gives an older content up."""
