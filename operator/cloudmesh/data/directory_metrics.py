@@ -68,6 +68,9 @@ class DirectoryMetrics(Collector):
             "cloudmesh_directory_beyond_repair_files", "Files without a whole copy, of which a damaged one is left.",
             labels=labels,
         )  # fmt: skip
+        waiting = GaugeMetricFamily(
+            "cloudmesh_directory_waiting_files", "Files whose new copies wait at the limit of cost.", labels=labels
+        )
         counters = {
             member: CounterMetricFamily(f"cloudmesh_directory_{name}", words, labels=labels)
             for member, (name, words) in COUNTERS.items()
@@ -81,6 +84,7 @@ class DirectoryMetrics(Collector):
             lacking.add_metric(names, summary.under_replicated)
             unreachable.add_metric(names, summary.unreachable)
             broken.add_metric(names, summary.beyond_repair)
+            waiting.add_metric(names, summary.unaffordable)
             for member, counter in counters.items():
                 counter.add_metric(names, getattr(summary.done, member))
             if summary.monthly_nanos is not None:
@@ -91,5 +95,6 @@ class DirectoryMetrics(Collector):
                 egress.add_metric([*names, store.name], store.egress_bytes)
                 if store.monthly_nanos is not None:
                     dear.add_metric([*names, store.name, summary.currency], store.monthly_nanos / 1e9)
-        yield from (files, size, pending, corrupted, lacking, unreachable, broken, cost, up, held, dear, egress)
+        yield from (files, size, pending, corrupted, lacking, unreachable, broken, waiting)
+        yield from (cost, up, held, dear, egress)
         yield from counters.values()

@@ -575,7 +575,7 @@ async def test_metrics(s: Scene) -> None:
     s.directory()
     async with s.operator():
         await s.settle()
-        s.gateway.summary = {"files": 3, "bytes": 1000, "pending": 2, "corrupted": 1}
+        s.gateway.summary = {"files": 3, "bytes": 1000, "pending": 2, "corrupted": 1, "unaffordable": 7}
         s.gateway.files = {"aws": 3}
         await s.settle(30)
         metrics = s.world.engines[0].metrics
@@ -585,6 +585,7 @@ async def test_metrics(s: Scene) -> None:
             'cloudmesh_directory_bytes{directory="lab",namespace="ns"} 1000.0',
             'cloudmesh_directory_pending_files{directory="lab",namespace="ns"} 2.0',
             'cloudmesh_directory_corrupted_copies{directory="lab",namespace="ns"} 1.0',
+            'cloudmesh_directory_waiting_files{directory="lab",namespace="ns"} 7.0',
             'cloudmesh_directory_store_up{directory="lab",namespace="ns",store="aws"} 1.0',
             'cloudmesh_directory_store_bytes{directory="lab",namespace="ns",store="aws"} 3000.0',
         ):
