@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from tests.unit.data.virtual import virtual
 
@@ -14,9 +15,10 @@ from cloudmesh.data.config import PlacementRule, Prices, StoreConfig
 from cloudmesh.data.errors import Full, OverBudget
 from cloudmesh.data.links import link
 from cloudmesh.data.model import Entry
+from cloudmesh.data.scan import scan
 from cloudmesh.data.tree import Tree
 from cloudmesh.engine.errors import Transient
-from cloudmesh.testing.directories.world import InlineCatalog, World, chunked
+from cloudmesh.testing.directories.world import Fault, InlineCatalog, World, chunked
 
 KIB = 1024
 GIB_PRICE = 1 << 30
@@ -475,3 +477,42 @@ async def test_restores_through_two_processes_never_exceed_a_quota(w: World) -> 
     )  # fmt: skip
     assert sorted(type(one).__name__ for one in done) == ["Entry", "Full"]
     assert (await w.catalog.totals()).files == 2
+
+
+# -- what is there already
+
+
+@virtual("a", rules=rule(copies=1), quota_bytes=1000, quota_files=3)
+async def test_what_is_found_is_taken_in_over_the_quota_and_nothing_comes_beside_it(w: World) -> None:
+    for number in range(4):
+        w.place("a").put(f"lab/f{number}", b"x" * 400)
+    await scan(w.tree, w.member("a"))
+    await w.settle()
+    totals = await w.catalog.totals()
+    assert (totals.files, totals.bytes) == (4, 1600)
+    with pytest.raises(Full, match="quota"):
+        await w.put("g", b"y")
+    with pytest.raises(Full, match="quota"):
+        await w.put("f0", b"y" * 401)
+    # who goes back below it is let in
+    for number in range(3):
+        await w.tree.delete(f"f{number}")
+    await w.put("g", b"y" * 600)
+    assert (await w.catalog.totals()).bytes == 1000
+
+
+@virtual("ab", rules=rule(copies=2), quota_bytes=1000)
+async def test_what_a_process_left_almost_written_counts_and_is_not_lost(w: World) -> None:
+    w.faults.planned.append(Fault("b", "publish", error=None, key="lab/f"))
+    writing = asyncio.create_task(w.put("f", b"x" * 800))
+    await asyncio.sleep(5)
+    assert not writing.done()
+    w.faults.planned.clear()
+    # the limit is another one by the time somebody finishes it
+    w.config = msgspec.structs.replace(w.config, quota_bytes=500)
+    await w.restart()
+    await w.settle()
+    assert await w.read("f") == b"x" * 800
+    assert (await w.catalog.totals()).bytes == 800
+    with pytest.raises(Full, match="quota of 500 bytes"):
+        await w.put("g", b"y")
