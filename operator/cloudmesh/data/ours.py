@@ -36,16 +36,17 @@ async def is_ours(catalog: Catalog, member: Member, copy: Copy, seen: Object, *,
     # not one that is merely another: what somebody edited and we took in as a new version tells its first one for ever
     if not copy.tag or (version.isdecimal() and int(version) > copy.version):
         # nobody has seen it yet, or the outcome of a write: where it tells its digest that decides
-        return not claimed or claimed == await _digest(member, copy.key, seen)
+        return not claimed or claimed == await digest_of(member, copy.key, seen)
     if any(intent.id == told.get("write") for intent in await catalog.intents(until=ALL)):
         return True
     located = await catalog.by_id(copy.entry)
     if located is None or not located.entry.sha256 or seen.size != located.entry.size:
         return False
-    return await _digest(member, copy.key, seen) == located.entry.sha256
+    return await digest_of(member, copy.key, seen) == located.entry.sha256
 
 
-async def _digest(member: Member, key: str, seen: Object) -> str:
+async def digest_of(member: Member, key: str, seen: Object) -> str:
+    """Digest of the bytes of an object, which has to be the one that was seen."""
     digest = hashlib.sha256()
     async for chunk in member.read(key, if_tag=seen.tag):
         digest.update(chunk)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
 from cloudmesh.data.catalog.ports import Located
 from cloudmesh.data.model import Copy, Intent, Target, link_of
+from cloudmesh.data.ours import digest_of
 from cloudmesh.data.placement import Facts, rule_of
 from cloudmesh.data.stores.ports import Object
 from cloudmesh.data.tree import Tree
 from cloudmesh.data.upload import is_of, written
-from cloudmesh.data.writer import goes_over, leftover
+from cloudmesh.data.writer import STAT_SECONDS, goes_over, leftover
 from cloudmesh.engine.errors import CloudmeshError, NotFound, Transient
 
 log = logging.getLogger(__name__)
-
-STAT_SECONDS = 10.0
 
 
 class Recovery:
@@ -175,10 +173,7 @@ class Recovery:
                     raise Transient(f"{member.name}: no answer within {STAT_SECONDS:g} s") from None
                 if seen is None or located is None or seen.size != located.entry.size:
                     continue
-                digest = hashlib.sha256()
-                async for chunk in member.read(target.key, if_tag=seen.tag):
-                    digest.update(chunk)
-                if digest.hexdigest() != located.entry.sha256:
+                if await digest_of(member, target.key, seen) != located.entry.sha256:
                     continue
                 tag = seen.tag
             left.append(Copy(intent.entry, target.store, target.key, intent.version, "Stale", tag))
