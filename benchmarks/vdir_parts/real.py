@@ -61,6 +61,7 @@ class RealModel:
         self.steps: list[Step] = []
         self.refused = 0
         self._number = 0
+        self._misplaced: list[str] = []
         self._kill = False
 
     # -- how operations are run
@@ -267,7 +268,7 @@ class RealModel:
             if (told := asyncio.run(self._look())) is not None:
                 return told
             if time.monotonic() > end:
-                self.tally.blame("wrong", "something is always under way")
+                self.tally.blame("misplaced" if self._misplaced else "wrong", f"always under way: {self._misplaced}")
                 return None
 
     def _read_all(self) -> None:
@@ -295,12 +296,16 @@ class RealModel:
         try:
             if await catalog.intents(until=ALL) or (await catalog.totals()).pending:
                 return None
-            for one in await catalog.walk("", limit=100000, copies=True):
-                if one.entry.kind != "File":
-                    continue
+            files = [one for one in await catalog.walk("", limit=100000, copies=True) if one.entry.kind == "File"]
+            self._misplaced = [
+                f"{one.path}: {[(c.store, c.state) for c in one.copies]}" for one in files
+                if [c.state for c in one.copies] != ["Whole"] * self.rule.copies
+            ]  # fmt: skip
+            if self._misplaced:
+                # a store that has just come back makes files due before anybody has looked whether there is work
+                return None
+            for one in files:
                 (wanted,) = self.files.get(one.path, {None})
-                if sorted(c.state for c in one.copies) != ["Whole"] * self.rule.copies:
-                    self.tally.blame("misplaced", f"{one.path}: {[(c.store, c.state) for c in one.copies]}")
                 for copy in one.copies:
                     if self.places.content(copy.store, copy.key) != wanted:
                         self.tally.blame("corrupt", f"the copy of {one.path} in {copy.store} isn't what it should be")
