@@ -9,8 +9,8 @@ writes to the stores that answer (`union_…`), once so that it tries again unti
 `union…_configuration` says how it is set up, `vdir_parts.union` why so.
 
 BENCH_OPERATIONS is the number in memory (10,000), BENCH_POSTGRES_OPERATIONS that with PostgreSQL (2,000),
-BENCH_REAL_OPERATIONS that on real stores (300; 10,000 take some 20 minutes), BENCH_RIVAL_SECONDS the time of the rival,
-half for each way (150), BENCH_SEED draws others.
+BENCH_REAL_OPERATIONS that on real stores (300; 10,000 took 40 minutes on a busy machine), BENCH_RIVAL_SECONDS the time
+of the rival, half for each way (150), BENCH_SEED draws others.
 """
 
 from __future__ import annotations
