@@ -137,9 +137,9 @@ def test_files_are_plain_objects_in_the_stores(files: Files, lab: str, writer: s
     status = files.get("virtualdirectory", lab)["status"]
     assert status["url"] == f"http://{lab}-vdir.{files.namespace}.svc"
     assert {s["name"]: s["state"] for s in status["stores"]} == dict.fromkeys(STORES, "Up")
+    files.kubectl("wait", "--for=condition=Ready", *(f"datastore/{name}" for name in STORES), "--timeout=30s")
     kinds = {s["metadata"]["name"]: s["status"]["kind"] for s in files.get_all("datastores")}
     assert kinds == {"s3": "s3", "swift": "swift", "sftp": "sftp", "volume": "local"}
-    files.kubectl("wait", "--for=condition=Ready", *(f"datastore/{name}" for name in STORES), "--timeout=30s")
 
 
 def test_who_may_not_read_is_let_in_nowhere(files: Files, lab: str, writer: str) -> None:
