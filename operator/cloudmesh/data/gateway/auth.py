@@ -243,6 +243,14 @@ class Doorkeeper:
             what = "change" if needed == 2 else "read"
             raise Forbidden(f"'{user.name or 'anonymous'}' may not {what} '{path or '/'}'")
 
+    def shows(self, user: User, path: str) -> bool:
+        """Whether a user may know what is at a path: where many are told, the others are left out."""
+        try:
+            self.check(user, path, "get")
+        except Forbidden:
+            return False
+        return True
+
     def check_below(self, user: User, path: str, entry: Entry | None) -> None:
         """Whether a user may move or delete all that lies below a path, where the entry is a directory: what a rule
         keeps from a user must not get another path, or end, with a directory above it.

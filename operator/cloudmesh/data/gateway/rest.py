@@ -307,7 +307,7 @@ class Rest:
     ) -> web.Response:
         """As many entries as were asked for of those that the user may see."""
         page = await self._pager.page(
-            more, wanted, lambda one: self._visible(user, one.path), mark_of,
+            more, wanted, lambda one: self._door.shows(user, one.path), mark_of,
             request.query.get("after", ""), self._limit(request), step,
         )  # fmt: skip
         body, headers = paging.told_of(
@@ -316,13 +316,6 @@ class Rest:
         return json_response(
             {"entries": [told(one.path, one.entry, one.copies) for one in page.found]} | body, headers=headers
         )
-
-    def _visible(self, user: User, path: str) -> bool:
-        try:
-            self._door.check(user, path, "get")
-        except Forbidden:
-            return False
-        return True
 
     async def mkdir(self, request: web.Request, user: User) -> web.StreamResponse:
         """Makes a directory."""
@@ -383,7 +376,7 @@ class Rest:
             "entries": [
                 told(t.path, t.entry) | {"deleted": reading.when(t.at)}
                 for t in found
-                if self._visible(user, t.path) and not self._tree.is_over(t)
+                if self._door.shows(user, t.path) and not self._tree.is_over(t)
             ]
         }
         if len(found) == limit:

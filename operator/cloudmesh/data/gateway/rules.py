@@ -9,7 +9,7 @@ from aiohttp import web
 from cloudmesh.data.errors import InvalidName
 from cloudmesh.data.gateway import reading
 from cloudmesh.data.gateway.answers import json_response
-from cloudmesh.data.gateway.auth import Doorkeeper, Forbidden, User
+from cloudmesh.data.gateway.auth import Doorkeeper, User
 from cloudmesh.data.model import link_of
 from cloudmesh.data.moving import Way, ways
 from cloudmesh.data.tree import Tree, facts_of
@@ -50,7 +50,7 @@ class Rules:
             "name": rule.name, "copies": rule.copies, "minCopies": rule.min_copies, "possible": False, "current": False,
         }  # fmt: skip
         # a folder that the user may not see is no way, and isn't named
-        if way.facts is None or not self._seen(user, way.facts.path):
+        if way.facts is None or not self._door.shows(user, way.facts.path):
             return body
         body["possible"] = True
         if way.chosen is None:
@@ -64,10 +64,3 @@ class Rules:
             amount = to_text(sum(month for month in months if month is not None))
             body["monthly"] = {"amount": amount, "currency": self._tree.mesh.config.currency}
         return body
-
-    def _seen(self, user: User, path: str) -> bool:
-        try:
-            self._door.check(user, path, "get")
-        except Forbidden:
-            return False
-        return True

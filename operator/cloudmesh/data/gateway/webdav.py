@@ -351,7 +351,7 @@ class WebDav(Rest):
         after = ""
         while found := await self._tree.walk(path, after=after, limit=PAGE):
             after = found[-1].path
-            seen = [f for f in found if self._visible(user, f.path)]
+            seen = [f for f in found if self._door.shows(user, f.path)]
             for directory in (f for f in seen if f.entry.kind == "Directory"):
                 if not directory.path.startswith(tuple(lost)):
                     await one(directory)
@@ -384,7 +384,7 @@ class WebDav(Rest):
         head, after = f'{xml.HEAD}<D:multistatus xmlns:D="DAV:">\n' + await self._told(asked, path, entry), ""
         while True:
             found = await self._tree.children(path, after=after, limit=PAGE)
-            parts = [await self._told(asked, f.path, f.entry) for f in found if self._visible(user, f.path)]
+            parts = [await self._told(asked, f.path, f.entry) for f in found if self._door.shows(user, f.path)]
             yield (head + "".join(parts)).encode()
             if len(found) < PAGE:
                 break
