@@ -43,7 +43,7 @@ def test_death_at_every_call_of_a_move_between_stores(tmp_path):
         await all_known(w)
         return dead
 
-    assert 15 < until_it_lives(at, tmp_path, 300) < 150
+    assert 10 < until_it_lives(at, tmp_path, 300) < 150
 
 
 @pytest.mark.parametrize("silent", [False, True])

@@ -164,9 +164,8 @@ def test_death_at_every_call(tmp_path):
         await all_known(w)
         return dead
 
-    # one second has few calls, thirty have those of looks at the stores too
-    with pytest.raises(AssertionError, match="it dies at call 60 still"):
-        until_it_lives(at, tmp_path, 60)
+    # thirty seconds have the effects of looks at the stores too
+    assert 12 < until_it_lives(at, tmp_path, 60) < 40
 
 
 @virtual()

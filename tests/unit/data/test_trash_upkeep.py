@@ -194,7 +194,7 @@ def test_death_during_a_repair_and_a_move(tmp_path):
         await w.use(versions=2, trash_seconds=100_000)
         await trashed(w, "older")
         w.lose("b", key_in(w, (await kept(w))["b"]))
-        dead = await died(w, 7 * number, mended(w))
+        dead = await died(w, number, mended(w))
         if dead:
             await w.restart()
             await w.back()

@@ -95,7 +95,7 @@ def test_death_at_every_call_of_a_write(tmp_path, fresh):
         outcomes.add(content)
         return dead
 
-    assert 5 < until_it_lives(at, tmp_path, 200) < 100
+    assert 2 < until_it_lives(at, tmp_path, 200) < 100
     assert outcomes == {None if fresh else OLD, NEW}
 
 

@@ -38,22 +38,25 @@ def virtual(stores: Any = "abc", **config: Any) -> Callable[[Callable[..., Corou
 
 
 async def died(w: World, number: int, work: Coroutine[Any, Any, Any]) -> bool:
-    """Runs `work` to its end, or until the process dies at the call of that number; whether it died."""
-    w.faults.kill_after = number
+    """Runs `work` to its end, or until the process dies before its effect of that number; whether it died.
+
+    A death leaves what was done before it, so one before each effect, and one after the last, are all there are.
+    """
+    w.faults.kill_before = number
     task, dead = asyncio.create_task(work), asyncio.create_task(w.faults.dead.wait())
     await asyncio.wait({task, dead}, return_when=asyncio.FIRST_COMPLETED)
     dead.cancel()
-    w.faults.kill_after = None
+    w.faults.kill_before = None
     return w.faults.dead.is_set()
 
 
 def until_it_lives(
     act: Callable[[World, int], Coroutine[Any, Any, bool]], folder: Path, most: int, stores: Any = "abc"
 ) -> int:
-    """Runs `act(w, number)`, which says whether the process died at that call, for each call in a world of its own.
+    """Runs `act(w, number)`, which says whether the process died then, for each effect in a world of its own.
 
     Returns:
-        The number of the first call at which it lived.
+        How many effects there were to die before; at the number of that name it lived.
     """
     for number in range(most):
         own, told = folder / str(number), list[bool]()
@@ -66,4 +69,4 @@ def until_it_lives(
         run(own)
         if not told[0]:
             return number
-    raise AssertionError(f"it dies at call {most} still")
+    raise AssertionError(f"it dies before effect {most} still")

@@ -39,6 +39,8 @@ T = TypeVar("T")
 Moment = Literal["before", "after"]
 EPOCH = 1_800_000_000 * MICROS
 RECOVERY_SECONDS = 15.0
+EFFECTS = frozenset({"write", "publish", "copy", "delete"})
+"""Calls that change what outlives the process; a death at any other leaves what one at the effect before it does."""
 _numbers = itertools.count(1)
 
 
@@ -77,6 +79,8 @@ class Faults:
         self.planned: list[Fault] = []
         self.kill_after: int | None = None
         """Calls until the process dies."""
+        self.kill_before: int | None = None
+        """Calls with an effect until the process dies."""
         self.dead = asyncio.Event()
         self.calls = 0
 
@@ -84,7 +88,7 @@ class Faults:
         """Everything goes well from now on."""
         self.down.clear()
         self.planned.clear()
-        self.kill_after = None
+        self.kill_after = self.kill_before = None
 
     async def call(self, where: str, moment: Moment, operation: str, key: str = "") -> None:
         """One call."""
@@ -92,12 +96,10 @@ class Faults:
         if self.dead.is_set():
             raise Killed
         self.calls += 1
-        if self.kill_after is not None:
-            self.kill_after -= 1
-            if self.kill_after < 0:
-                self.kill_after = None
-                self.dead.set()
-                raise Killed
+        if self._dies(moment, operation):
+            self.kill_after = self.kill_before = None
+            self.dead.set()
+            raise Killed
         if where in self.down and moment == "before":
             raise Transient(f"{where} is down")
         for fault in self.planned:
@@ -117,6 +119,15 @@ class Faults:
                 await asyncio.Event().wait()
             assert fault.error is not None  # noqa: S101 - it would wait
             raise fault.error
+
+    def _dies(self, moment: Moment, operation: str) -> bool:
+        if self.kill_after is not None:
+            self.kill_after -= 1
+            return self.kill_after < 0
+        if self.kill_before is not None and moment == "before" and operation in EFFECTS:
+            self.kill_before -= 1
+            return self.kill_before < 0
+        return False
 
 
 class InlineCatalog(SqliteCatalog):
