@@ -34,7 +34,7 @@ ADDRESS = re.compile(r"https?://([^\s/:)`'\"<>]+)")
 # Hosts that pages may name. A package index isn't among them: installs go to whatever a machine is set up for.
 HOSTS = re.compile(
     r"localhost|127\.0\.0\.1|(.+\.)?example\.org|[-a-z0-9.]+(\.NAMESPACE)?\.svc|[-a-z0-9]+-vdir|keepachangelog\.com|github\.com|.+\.readthedocs\.io"
-    r"|.+\.github\.io|.+\.blob\.core\.[a-z]+\.(net|cn)|storage\.(.+\.)?googleapis\.com"
+    r"|.+\.github\.io|.+\.blob\.core\.[a-z]+\.(net|cn)|(storage\.(.+\.)?|iam\.)googleapis\.com"
 )
 PLACES = re.compile(r"/(work|root|home)/")
 IMPORTS = """\

@@ -167,6 +167,7 @@ MAY_NAME = {
     "compute/__main__.py": "an example in the help",
     "engine/endpoints.py": "the address of a metadata service",
     "api/datastore.py": "the members of its spec",
+    "api/store_identity.py": "what each cloud asks for",
     "engine/logs.py": "libraries whose logs hold what is sent",
 }
 

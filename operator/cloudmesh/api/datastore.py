@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cloudmesh.api.cloudaccount import ROLE, HostKey, HostName, Settings
+from cloudmesh.api.cloudaccount import HostKey, HostName, Settings
 from cloudmesh.api.datastore_status import DataStoreStatus
 from cloudmesh.api.fields import LocalReference, ObjectMeta, Quantity
 from cloudmesh.api.machines import OWN_NAME, exactly_one, positive, unchangeable
 from cloudmesh.api.places import Location, Place, address
 from cloudmesh.api.schema import Column, Definition, Model, Rule, Shape
+from cloudmesh.api.store_identity import IDENTITY_RULES, StoreCredentials, attribute, listed
 
 AWS, AZURE, GOOGLE = "amazonaws.com", "blob.core.windows.net", "googleapis.com"
 THIS_CLUSTER = "cluster"
@@ -452,36 +452,6 @@ _NEEDED = [kind for kind, place in PLACES.items() if place.CREDENTIALS == "Neede
 _ALLOWED = [kind for kind, place in PLACES.items() if place.CREDENTIALS == "Allowed"]
 
 
-def _attribute(kind: str) -> str:
-    return re.sub("([A-Z])", lambda found: "_" + found[1].lower(), kind)
-
-
-def _listed(kinds: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(f"`{kind}`" for kind in kinds[:-1]), f"`{kinds[-1]}`")))
-
-
-class StoreIdentity(Model):
-    """The identity of the namespace's service account `default`, in namespaces that the installation names for it."""
-
-    role_arn: Annotated[
-        str,
-        Field(min_length=1, max_length=2048, pattern=ROLE),
-        Shape(ROLE, "must be the ARN of a role, such as `arn:aws:iam::123456789012:role/lab-data`"),
-    ]
-    """The role that gateways assume: it must trust the namespace's service account `default`."""
-
-
-class StoreCredentials(Model):
-    """How the operator and the gateways prove who they are: exactly one of `secretRef` and `workloadIdentity`."""
-
-    RULES: ClassVar = (exactly_one("spec.credentials", "secretRef", "workloadIdentity"),)
-
-    secret_ref: LocalReference | None = None
-    """A Secret of type `cloudmesh.org/credentials`."""
-    workload_identity: StoreIdentity | None = None
-    """No Secret, but a token of the gateway's service account; for s3 only, without `endpoint`."""
-
-
 class StoreLimits(Model):
     """What each directory's gateway uses the store for at most."""
 
@@ -504,20 +474,15 @@ class DataStoreSpec(Model):
         Rule(
             cel=f"{' || '.join(f'has(self.{k})' for k in _ALLOWED)}"
             f" || ({' || '.join(f'has(self.{k})' for k in _NEEDED)}) == has(self.credentials)",
-            message=f"`spec.credentials` must be set for {_listed(_NEEDED)}, may be for {_listed(_ALLOWED)}, and"
+            message=f"`spec.credentials` must be set for {listed(_NEEDED)}, may be for {listed(_ALLOWED)}, and"
             " can't be for others",
             holds=lambda s: (
-                any(getattr(s, _attribute(k)) is not None for k in _ALLOWED)
-                or any(getattr(s, _attribute(k)) is not None for k in _NEEDED) == (s.credentials is not None)
+                any(getattr(s, attribute(k)) is not None for k in _ALLOWED)
+                or any(getattr(s, attribute(k)) is not None for k in _NEEDED) == (s.credentials is not None)
             ),
             field_path=".credentials",
         ),
-        Rule(
-            cel="!has(self.credentials) || !has(self.credentials.workloadIdentity) || has(self.s3)",
-            message="`spec.credentials.workloadIdentity` can be set for `s3` only",
-            holds=lambda s: s.credentials is None or s.credentials.workload_identity is None or s.s3 is not None,
-            field_path=".credentials",
-        ),
+        *IDENTITY_RULES,
     )
 
     azure_blob: AzureBlob | None = None
@@ -550,12 +515,12 @@ class DataStoreSpec(Model):
     @property
     def kind(self) -> str:
         """The member that says which store it is."""
-        return next(kind for kind in KINDS if getattr(self, _attribute(kind)) is not None)
+        return next(kind for kind in KINDS if getattr(self, attribute(kind)) is not None)
 
     @property
     def place(self) -> Place:
         """That member's value."""
-        place: Place = getattr(self, _attribute(self.kind))
+        place: Place = getattr(self, attribute(self.kind))
         return place
 
 

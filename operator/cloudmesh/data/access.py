@@ -10,6 +10,7 @@ from cloudmesh.api.datastore import PLACES
 from cloudmesh.data.asked import decoded
 from cloudmesh.data.kinds import CLOUD_ACCOUNT, DATA_STORE, NAMESPACE
 from cloudmesh.data.settings import DataSettings
+from cloudmesh.data.stores.clouds import audience, is_own
 from cloudmesh.engine import (
     SECRET,
     AuthFailed,
@@ -104,7 +105,7 @@ class Access:
         """What proves who a gateway is where the DataStore names no Secret; empty where it does, or needs nothing.
 
         Raises:
-            InvalidRequest: It names an endpoint, to which no token's keys are sent.
+            InvalidRequest: It names an endpoint that isn't its cloud's own, to which no token is sent.
             AuthFailed: Its namespace may not.
         """
         asked = (store["spec"].get("credentials") or {}).get("workloadIdentity")
@@ -112,9 +113,11 @@ class Access:
             return {}
         meta, spec = store["metadata"], store["spec"]
         kind = next(kind for kind in PLACES if kind in spec)
-        if hosts := hosts_at(spec[kind], PLACES[kind].ENDPOINTS):
+        if not is_own(kind, spec[kind]):
+            hosts = hosts_at(spec[kind], PLACES[kind].ENDPOINTS)
             raise InvalidRequest(
-                f"a store with an endpoint needs `spec.credentials.secretRef`: {hosts[0]} gets no keys of a role"
+                "a store with an endpoint that isn't its cloud's own needs `spec.credentials.secretRef`:"
+                f" {hosts[0]} gets no token"
             )
         if meta["namespace"] not in self.settings.identity_namespaces:
             raise AuthFailed(
@@ -123,7 +126,8 @@ class Access:
                 " `spec.credentials.secretRef`"
             )
         session = f"{meta['namespace']}@{meta['name']}"
-        return {**asked, "session": session, "audience": self.settings.identity_audience}
+        for_whom = audience(kind, spec[kind], asked, self.settings.identity_audience)
+        return {**asked, "session": session, "audience": for_whom}
 
     async def release(self, store: Obj) -> None:
         """Takes that finalizer off a DataStore that no directory needs, and off its Secret unless another one does."""

@@ -10,8 +10,6 @@ from typing import Any, Literal
 import msgspec
 
 Access = Literal["ReadWrite", "ReadOnly", "Drain"]
-IDENTITY_TOKEN = "/var/run/secrets/cloudmesh.org/identity/token"  # noqa: S105 - a file
-"""Where a gateway has the token of its service account for clouds, if a store of it needs one."""
 Prefer = Literal["Cheapest", "Nearest", "Fastest", "Balanced", "Sequential", "Random", "Plugin"]
 
 
@@ -50,7 +48,7 @@ class StoreConfig(msgspec.Struct, frozen=True, rename="camel"):
         mount: Folder of a local store's volume.
         uid: Of the DataStore.
         identity: What proves who the gateway is in the place of a Secret: what `spec.credentials.workloadIdentity`
-            says, with the name of the `session` and the `audience` of the token at `IDENTITY_TOKEN`.
+            says, with the name of the `session` and the `audience` of the token that it has for that.
     """
 
     name: str

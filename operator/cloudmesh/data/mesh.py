@@ -17,13 +17,14 @@ from typing import Final, Literal
 
 from cloudmesh.data import names
 from cloudmesh.data.catalog.ports import Catalog
-from cloudmesh.data.config import IDENTITY_TOKEN, DirectoryConfig, StoreConfig
+from cloudmesh.data.config import DirectoryConfig, StoreConfig
 from cloudmesh.data.errors import InvalidName, Suspicious
 from cloudmesh.data.identity import HIDDEN, MARKER, PROBE_LIMIT, Identity, Marker, once
 from cloudmesh.data.model import MICROS
 from cloudmesh.data.placement import StoreView
 from cloudmesh.data.placing import placing
 from cloudmesh.data.plugins import score
+from cloudmesh.data.stores.clouds import identity_token
 from cloudmesh.data.stores.ports import Capacity, Object, Store
 from cloudmesh.data.stores.registry import StoreContext, maker
 from cloudmesh.engine.endpoints import Guard
@@ -502,7 +503,7 @@ def make(config: StoreConfig, guard: Guard) -> Store:
         config.mount,
         guard.inside,
         guard,
-        {**config.identity, "tokenFile": IDENTITY_TOKEN} if config.identity else {},
+        {**config.identity, "tokenFile": identity_token(config.identity["audience"])} if config.identity else {},
     )
     return maker(config.kind)(context)
 

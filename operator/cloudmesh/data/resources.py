@@ -7,7 +7,8 @@ from typing import Any
 
 from cloudmesh.api.names import gateway_name, owner_labels
 from cloudmesh.api.virtualdirectory import VirtualDirectory
-from cloudmesh.data.config import IDENTITY_TOKEN, DirectoryConfig
+from cloudmesh.data.config import DirectoryConfig
+from cloudmesh.data.stores.clouds import IDENTITY_FOLDER, identity_token
 from cloudmesh.engine.applied import stamped
 from cloudmesh.engine.owners import owner_reference
 from cloudmesh.engine.resources import Obj
@@ -111,12 +112,14 @@ def _volumes(name: str, config: DirectoryConfig) -> tuple[list[Obj], list[Obj]]:
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own
     ]
     if audiences := sorted({store.identity["audience"] for store in config.stores if store.identity}):
-        folder, _, file = IDENTITY_TOKEN.rpartition("/")
-        # the kubelet renews it when four fifths of its time are over
-        token = {"audience": audiences[0], "expirationSeconds": 3600, "path": file}
-        projected = {"sources": [{"serviceAccountToken": token}], "defaultMode": 0o440}
+        # the kubelet renews them when four fifths of their time are over
+        tokens = [
+            {"audience": each, "expirationSeconds": 3600, "path": identity_token(each).rpartition("/")[2]}
+            for each in audiences
+        ]
+        projected = {"sources": [{"serviceAccountToken": token} for token in tokens], "defaultMode": 0o440}
         volumes.append({"name": "identity", "projected": projected})
-        mounts.append({"name": "identity", "mountPath": folder, "readOnly": True})
+        mounts.append({"name": "identity", "mountPath": IDENTITY_FOLDER, "readOnly": True})
     # a claim may serve several stores, and can be mounted under one volume only
     named = {claim: f"store-{number}" for number, claim in enumerate(sorted(set(local.values())))}
     volumes += [{"name": volume, "persistentVolumeClaim": {"claimName": claim}} for claim, volume in named.items()]

@@ -23,7 +23,7 @@ class DataSettings:
         allow_private_endpoints: Whether loopback and link-local endpoints may stand in a DataStore.
         forbidden_hosts: Hosts of this cluster that no endpoint may name.
         identity_namespaces: Namespaces whose DataStores may use the identity of a service account.
-        identity_audience: Whom its tokens are for.
+        identity_audience: Whom its tokens for AWS are for.
         log_level: Of gateways.
     """
 

@@ -12,11 +12,12 @@ from cloudmesh.api import names
 from cloudmesh.api.datastore import DataStore
 from cloudmesh.data.access import Access, access_of, redacted, secret_of
 from cloudmesh.data.asked import store_prices
-from cloudmesh.data.config import IDENTITY_TOKEN, Prices
+from cloudmesh.data.config import Prices
 from cloudmesh.data.errors import ReadOnly
 from cloudmesh.data.kinds import CLAIM, DATA_STORE, PRICE_SHEET, VIRTUAL_DIRECTORY
 from cloudmesh.data.settings import DataSettings
 from cloudmesh.data.store_status import COUNTERS_SECONDS, Look, counts_differ, make_status, settle
+from cloudmesh.data.stores.clouds import identity_token
 from cloudmesh.data.stores.common import EXPIRATION_KEY
 from cloudmesh.data.stores.local import INFO as LOCAL
 from cloudmesh.data.stores.registry import Make, StoreContext, maker
@@ -170,7 +171,7 @@ class StoreReconciler:
             credentials,
             allow_private=self._access.settings.allow_private_endpoints,
             guard=self._access.guard,
-            identity={**identity, "tokenFile": IDENTITY_TOKEN} if identity else {},
+            identity={**identity, "tokenFile": identity_token(identity["audience"])} if identity else {},
         )
         opened = self._make(spec.kind)(context)
         try:

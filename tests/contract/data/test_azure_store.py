@@ -425,6 +425,8 @@ async def test_a_token_is_renewed_before_it_ends_and_who_gives_none_is_no_refusa
     assert len(asked) == 2
     await runner.cleanup()
     await asyncio.sleep(1.1)
+    await store.probe()  # it is still good
+    harness.dialect.bearer = "token-3"
     with pytest.raises(Transient):
         await store.probe()
 

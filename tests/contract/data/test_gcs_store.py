@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.testbed.gcsserver import GcsServer, gcs
 
 from cloudmesh.data.errors import Changed, Exists, Full, Missing, ReadOnly
-from cloudmesh.data.stores.gcs import GcsStore, make
+from cloudmesh.data.stores.gcs import make, open_store
 from cloudmesh.data.stores.gcs_auth import KEY
 from cloudmesh.data.stores.registry import StoreContext, maker
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, RateLimited, Transient, Unsupported
@@ -423,7 +423,7 @@ def test_a_secret_that_is_no_key_of_a_service_account(
     keys: dict[str, bytes], kind: type[CloudmeshError], words: str
 ) -> None:
     with pytest.raises(kind, match=words) as caught:
-        GcsStore("lab", keys)
+        open_store("lab", keys)
     assert "PRIVATE" not in str(caught.value) and caught.value.__cause__ is None
 
 
@@ -481,12 +481,12 @@ def program(harness: GcsHarness, main: str) -> str:
     keys = {name: base64.b64encode(value) for name, value in harness.credentials.items()}
     return f"""
 import asyncio, base64, resource
-from cloudmesh.data.stores.gcs import GcsStore
+from cloudmesh.data.stores.gcs import open_store
 async def source(n):
     for _ in range(n): yield bytes(1 << 20)
 async def main():
     keys = {{name: base64.b64decode(value) for name, value in {keys!r}.items()}}
-    store = GcsStore({harness.bucket!r}, keys, endpoint={harness.proxy.url!r})
+    store = open_store({harness.bucket!r}, keys, endpoint={harness.proxy.url!r})
     {main}
 asyncio.run(main())
 """
@@ -543,7 +543,7 @@ async def test_processes_end_well(harness: GcsHarness) -> None:
 
 async def test_a_dead_server_is_transient_and_soon() -> None:
     keys = {KEY: service_account(RSA, "http://127.0.0.1:9/token")}
-    store = GcsStore("lab", keys, endpoint="http://127.0.0.1:9", call_seconds=2)
+    store = open_store("lab", keys, endpoint="http://127.0.0.1:9", call_seconds=2)
     for call in (store.probe(), store.stat("x"), store.write("x", chunks(b"1")), store.delete("x")):
         with pytest.raises(Transient):
             await call

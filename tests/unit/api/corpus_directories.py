@@ -11,6 +11,22 @@ _SECRET: Spec = {"credentials": {"secretRef": {"name": "s3"}}}
 
 _ROLE = "arn:aws:iam::123456789012:role/lab-data"
 _IDENTITY: Spec = {"credentials": {"workloadIdentity": {"roleArn": _ROLE}}}
+_TENANT, _CLIENT = "6f2a4c1e-0b7d-4e55-9a3c-2d1f8e7b6a90", "0B7D4E55-9a3c-2d1f-8e7b-6a906f2a4c1e"
+_PROVIDER = "projects/123456789012/locations/global/workloadIdentityPools/campus/providers/cluster-1"
+_EMAIL = "lab-data@physics.example.org.iam.gserviceaccount.com"
+
+
+def azure_identity(**fields: Any) -> Spec:
+    """A container of Azure without a Secret."""
+    asked = {"tenantId": _TENANT, "clientId": _CLIENT, **fields}
+    who = {name: value for name, value in asked.items() if value is not None}
+    return {"azureBlob": {"account": "labdata", "container": "lab-data"}, "credentials": {"workloadIdentity": who}}
+
+
+def gcs_identity(provider: str | None = _PROVIDER, **fields: Any) -> Spec:
+    """A bucket of Google without a Secret."""
+    who = {**({} if provider is None else {"provider": provider}), **fields}
+    return {"gcs": {"bucket": "lab-data"}, "credentials": {"workloadIdentity": who}}
 
 
 def s3(**fields: Any) -> Spec:
@@ -108,6 +124,9 @@ STORES: dict[str, Spec] = {
     "plugin": plugin(),
     "plugin-credentials": plugin(settings={"endpoint": "https://box.example.org", "depth": "3"}, **_SECRET),
     "s3-identity": {"s3": {"bucket": "lab-data"}, **_IDENTITY},
+    "azure-identity": azure_identity(),
+    "gcs-identity": gcs_identity(),
+    "gcs-identity-acting": gcs_identity(serviceAccountEmail=_EMAIL),
     "local": local(),
     "local-read-only": local(access="ReadOnly", capacity=10**9),
     "priced": local(priceSheetRef={"name": "campus"}),
@@ -118,6 +137,10 @@ _NEEDS = (
     "`spec.credentials` must be set for `azureBlob`, `gcs`, `s3`, `sftp`, `swift` and `webdav`, may be for `plugin`"
 )
 _ONE_WAY = "`spec.credentials` must have exactly one of `secretRef` and `workloadIdentity`"
+_WHO = "spec.credentials.workloadIdentity"
+_OF_S3 = f"`{_WHO}` of `s3` must have `roleArn` and can't have others"
+_OF_GCS = f"`{_WHO}` of `gcs` must have `provider`, may have `serviceAccountEmail`, and can't have others"
+_OF_AZURE = f"`{_WHO}` of `azureBlob` must have `tenantId` and `clientId` and can't have others"
 _LOGIN = "must be the URL of a login"
 _CONTAINER = "must be a container's name such as `lab-data`"
 _ENDPOINT = "must be a URL such as `https://s3.example.org:9000`"
@@ -136,19 +159,42 @@ BAD_STORES: dict[str, Bad] = {
     "credentials-two": Bad(
         {**s3(), "credentials": {**_SECRET["credentials"], **_IDENTITY["credentials"]}}, "spec.credentials", _ONE_WAY
     ),
-    "identity-no-role": Bad(
-        {**s3(), "credentials": {"workloadIdentity": {}}}, "spec.credentials.workloadIdentity.roleArn"
+    "identity-no-role": Bad({**s3(), "credentials": {"workloadIdentity": {}}}, "spec.credentials", _OF_S3),
+    "identity-role-and-more": Bad(
+        {**s3(), "credentials": {"workloadIdentity": {"roleArn": _ROLE, "clientId": _CLIENT}}},
+        "spec.credentials",
+        _OF_S3,
     ),
     "identity-of-what": Bad(
         {**s3(), "credentials": {"workloadIdentity": {"roleArn": "lab-data"}}},
         "spec.credentials.workloadIdentity.roleArn",
         "must be the ARN of a role",
     ),
-    "identity-of-gcs": Bad(
-        {"gcs": gcs()["gcs"], **_IDENTITY},
+    "identity-of-sftp": Bad(
+        {"sftp": sftp()["sftp"], **_IDENTITY},
         "spec.credentials",
-        "`spec.credentials.workloadIdentity` can be set for `s3` only",
+        "`spec.credentials.workloadIdentity` can be set for `azureBlob`, `gcs` and `s3` only",
     ),
+    "identity-of-gcs": Bad({"gcs": gcs()["gcs"], **_IDENTITY}, "spec.credentials", _OF_GCS),
+    "identity-no-provider": Bad(gcs_identity(None, serviceAccountEmail=_EMAIL), "spec.credentials", _OF_GCS),
+    "identity-provider-and-role": Bad(gcs_identity(roleArn=_ROLE), "spec.credentials", _OF_GCS),
+    "identity-provider-whole": Bad(
+        gcs_identity(f"//iam.googleapis.com/{_PROVIDER}"), f"{_WHO}.provider", "must be a provider such as"
+    ),
+    "identity-provider-up": Bad(gcs_identity(f"{_PROVIDER}/../x"), f"{_WHO}.provider", "must be a provider such as"),
+    "identity-provider-pool": Bad(gcs_identity(_PROVIDER.partition("/providers")[0]), f"{_WHO}.provider"),
+    "identity-email": Bad(
+        gcs_identity(serviceAccountEmail="me@example.org"), f"{_WHO}.serviceAccountEmail", "a service account of Google"
+    ),
+    "identity-email-path": Bad(gcs_identity(serviceAccountEmail=f"../{_EMAIL}"), f"{_WHO}.serviceAccountEmail"),
+    "identity-no-tenant": Bad(azure_identity(tenantId=None), "spec.credentials", _OF_AZURE),
+    "identity-no-client": Bad(azure_identity(clientId=None), "spec.credentials", _OF_AZURE),
+    "identity-azure-and-google": Bad(azure_identity(provider=_PROVIDER), "spec.credentials", _OF_AZURE),
+    "identity-tenant-name": Bad(
+        azure_identity(tenantId="contoso.onmicrosoft.com"), f"{_WHO}.tenantId", "id of a tenant"
+    ),
+    "identity-client-name": Bad(azure_identity(clientId="lab"), f"{_WHO}.clientId", "must be the client id of"),
+    "identity-client-path": Bad(azure_identity(clientId=f"{_CLIENT[:-3]}/.."), f"{_WHO}.clientId"),
     "credentials-across": Bad(
         {**s3(), "credentials": {"secretRef": {"name": "kube-system/s3"}}}, "spec.credentials.secretRef.name"
     ),
@@ -237,6 +283,7 @@ BAD_STORES: dict[str, Bad] = {
 }
 
 UNKNOWN_STORES: dict[str, tuple[Spec, str]] = {
+    "unknown-audience": (gcs_identity(audience="x"), f"{_WHO}.audience"),
     "unknown-store": ({**s3(), "icloud": {}}, "spec.icloud"),
     "unknown-account-key": (azure(accountKey="x"), "spec.azureBlob.accountKey"),
     "unknown-project": (gcs(project="x"), "spec.gcs.project"),

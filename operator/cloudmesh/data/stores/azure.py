@@ -32,6 +32,7 @@ from cloudmesh.data.stores.azure_words import (
     metadata_of,
 )
 from cloudmesh.data.stores.common import Limits, checked, fits, measured
+from cloudmesh.data.stores.federation import Workload, workload
 from cloudmesh.data.stores.http import TRIES, Answer, Http, patiently
 from cloudmesh.data.stores.objects import (
     CONTROLS,
@@ -428,7 +429,7 @@ def _md5(data: bytes) -> str:
 def open_store(
     account: str,
     container: str,
-    credentials: Mapping[str, bytes],
+    credentials: Mapping[str, bytes] | Workload,
     *,
     endpoint: str = "",
     authority: str = "",
@@ -442,7 +443,7 @@ def open_store(
     Args:
         account: Name of the account.
         container: Of the container.
-        credentials: The Secret's data.
+        credentials: The Secret's data, or what stands in its place.
         endpoint: URL of the account's blobs, empty for the one that Azure gives it.
         authority: Where tokens are given, empty for that of the endpoint's cloud.
         plain: Secrets may be sent without TLS.
@@ -475,7 +476,7 @@ def make(context: StoreContext) -> AzureStore:
     return open_store(
         str(context.settings["account"]),
         str(context.settings["container"]),
-        context.credentials,
+        workload(context.identity) or context.credentials,
         endpoint=endpoint,
         plain=context.allow_private,
         guard=context.guarded(),

@@ -1,4 +1,7 @@
-"""How calls to Azure Blob prove who makes them: by the account's key, by a SAS token, or by an application's secret."""
+"""How calls to Azure Blob prove who makes them.
+
+By the account's key, by a SAS token, by an application's secret, or by a token of the Pod's service account.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from email.utils import format_datetime
 from typing import Final, Protocol
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from cloudmesh.data.stores.clouds import azure_cloud
 from cloudmesh.data.stores.common import needed, secret_texts
+from cloudmesh.data.stores.federation import Workload, of_entra
 from cloudmesh.data.stores.http import Http
-from cloudmesh.data.stores.oauth import Tokens
+from cloudmesh.data.stores.oauth import Tokens, by_form
 from cloudmesh.engine.errors import AuthFailed, InvalidRequest
 
 KEY, SAS = "azure_storage_key", "azure_storage_sas_token"
@@ -22,11 +27,6 @@ TENANT, CLIENT, SECRET = "azure_tenant_id", "azure_client_id", "azure_client_sec
 KNOWN: Final = frozenset({KEY, SAS, TENANT, CLIENT, SECRET})
 VERSION = "2021-12-02"
 """Of the service's API: https://learn.microsoft.com/rest/api/storageservices/versioning-for-the-azure-storage-services"""
-AUTHORITIES: Final = {
-    "core.chinacloudapi.cn": "https://login.chinacloudapi.cn",
-    "core.usgovcloudapi.net": "https://login.microsoftonline.us",
-}
-AUTHORITY = "https://login.microsoftonline.com"
 SCOPE = "https://storage.azure.com/.default"
 _SIGNED = (
     "content-encoding", "content-language", "content-length", "content-md5", "content-type", "date",
@@ -125,23 +125,15 @@ class BySas:
         return f"{url}{'&' if '?' in url else '?'}{self._query}", dict(headers)
 
 
-class ByApplication:
-    """By tokens that an application's secret is good for.
+class ByToken:
+    """By tokens that are asked for.
 
     Args:
-        http: Connections.
-        authority: Where tokens are given.
-        values: Tenant, client and secret.
+        tokens: Of an application or a managed identity.
     """
 
-    def __init__(self, http: Http, authority: str, values: Mapping[str, str]) -> None:
-        form = {
-            "grant_type": "client_credentials", "client_id": values[CLIENT], "client_secret": values[SECRET],
-            "scope": SCOPE,
-        }  # fmt: skip
-        if not values[TENANT].replace("-", "").replace(".", "").isalnum():
-            raise InvalidRequest(f"the Secret's key {TENANT!r} must be the id of a tenant")
-        self._tokens = Tokens(http, f"{authority}/{values[TENANT]}/oauth2/v2.0/token", lambda: form)
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
         self._last = ""
         self._refused = ""
 
@@ -156,15 +148,32 @@ class ByApplication:
         return url, {**headers, "Authorization": f"Bearer {self._last}"}
 
 
+def _of_application(http: Http, authority: str, values: Mapping[str, str]) -> Tokens:
+    """Tokens that an application's secret is good for."""
+    form = {
+        "grant_type": "client_credentials", "client_id": values[CLIENT], "client_secret": values[SECRET],
+        "scope": SCOPE,
+    }  # fmt: skip
+    if not values[TENANT].replace("-", "").replace(".", "").isalnum():
+        raise InvalidRequest(f"the Secret's key {TENANT!r} must be the id of a tenant")
+    return Tokens(by_form(http, f"{authority}/{values[TENANT]}/oauth2/v2.0/token", lambda: form))
+
+
 def signer(
-    account: str, endpoint: str, credentials: Mapping[str, bytes], http: Http, *, authority: str = "", plain: bool
+    account: str,
+    endpoint: str,
+    credentials: Mapping[str, bytes] | Workload,
+    http: Http,
+    *,
+    authority: str = "",
+    plain: bool,
 ) -> Signer:
     """Who makes the calls of a store.
 
     Args:
         account: Name of the account.
         endpoint: URL of its blobs.
-        credentials: The Secret's data.
+        credentials: The Secret's data, or what stands in its place.
         http: Connections.
         authority: Where tokens are given, empty for the one of the endpoint's cloud.
         plain: Secrets may be sent without TLS.
@@ -173,6 +182,12 @@ def signer(
         AuthFailed: A key is missing.
         InvalidRequest: A key means nothing here, there are two ways, or a secret would be sent in the open.
     """
+    authority = authority or azure_cloud(endpoint).authority
+    bare = endpoint.startswith("http:") and not plain
+    if isinstance(credentials, Workload):
+        if bare:
+            raise InvalidRequest(f"{endpoint}: tokens are not sent without TLS")
+        return ByToken(of_entra(http, authority, credentials, SCOPE))
     values = secret_texts(credentials, KNOWN)
     ways = [way for way in (KEY, SAS, SECRET) if way in values]
     if not ways:
@@ -181,11 +196,9 @@ def signer(
         raise InvalidRequest(f"the Secret must have one of the keys {' and '.join(map(repr, ways))}, not both")
     if ways == [KEY]:
         return ByKey(account, values[KEY])
-    if endpoint.startswith("http:") and not plain:
+    if bare:
         raise InvalidRequest(f"{endpoint}: only {KEY!r} may be used without TLS, since the others would be sent")
     if ways == [SAS]:
         return BySas(values[SAS])
     needed(values, TENANT, CLIENT)
-    host = urlsplit(endpoint).hostname or ""
-    found = next((url for end, url in AUTHORITIES.items() if host.endswith(end)), AUTHORITY)
-    return ByApplication(http, authority or found, values)
+    return ByToken(_of_application(http, authority, values))

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
@@ -25,9 +25,11 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from cloudmesh.data.errors import Changed, Exists, Missing
 from cloudmesh.data.stores.common import Limits, checked, fits, measured
-from cloudmesh.data.stores.gcs_auth import ServiceAccount
+from cloudmesh.data.stores.federation import IAM, STS, Workload, of_google, workload
+from cloudmesh.data.stores.gcs_auth import SCOPE, ServiceAccount
 from cloudmesh.data.stores.gcs_words import as_object, classify, heard, read_json
 from cloudmesh.data.stores.http import TRIES, Answer, Http, patiently
+from cloudmesh.data.stores.oauth import Tokens
 from cloudmesh.data.stores.objects import (
     CONTROLS,
     HOLDS,
@@ -69,7 +71,7 @@ class GcsStore:
 
     Args:
         bucket: Its name.
-        credentials: The Secret's data: the key of a service account.
+        tokens: Makes what asks for tokens over these connections.
         endpoint: URL of the API, empty for Google's.
         name: Of the store.
         limits: Of requests and bytes.
@@ -77,16 +79,12 @@ class GcsStore:
         call_seconds: Time within which an answer must come.
         patience: Seconds after which a call that came too soon is made again, one after the other.
         guard: Makes the connections.
-
-    Raises:
-        AuthFailed: The key is missing or can't be read.
-        InvalidRequest: A credential means nothing here.
     """
 
     def __init__(
         self,
         bucket: str,
-        credentials: Mapping[str, bytes],
+        tokens: Callable[[Http], Tokens],
         *,
         endpoint: str = "",
         name: str = "gcs",
@@ -99,13 +97,12 @@ class GcsStore:
         if part % STEP:
             raise ValueError(f"a part must be a multiple of {STEP} bytes")
         self._endpoint = (endpoint or ENDPOINT).rstrip("/")
-        self._account = ServiceAccount(credentials, self._endpoint)
         self._bucket = bucket
         self._limits = limits or Limits()
         self._part = part
         self._patience = patience
         self._http = Http(THREADS, call_seconds, guard)
-        self._tokens = self._account.tokens(self._http)
+        self._tokens = tokens(self._http)
         self._threads = Threads(name, THREADS)
         host = urlsplit(self._endpoint).netloc
         self._info = StoreInfo(
@@ -371,11 +368,6 @@ class GcsStore:
                 raise Transient(f"{target}: the copy neither ends nor goes on")
             query["rewriteToken"] = str(told["rewriteToken"])
 
-    async def presign(self, key: str, seconds: int) -> str:
-        """As the power Presigner says; at most 7 days."""
-        most = max(1, min(seconds, PRESIGN_MOST))
-        return await self._threads.run(self._account.link, self._endpoint, self._bucket, key, most)
-
     async def close(self) -> None:
         """Lets go of threads and connections."""
         self._threads.close()
@@ -391,6 +383,25 @@ class GcsStore:
         """Whether an address is the service's: no other one gets tokens."""
         theirs, ours = urlsplit(url), urlsplit(self._endpoint)
         return (theirs.scheme, theirs.netloc) == (ours.scheme, ours.netloc)
+
+
+class KeyedGcsStore(GcsStore):
+    """One bucket, by the key of a service account: whoever has it can give links.
+
+    Args:
+        bucket: Its name.
+        account: The service account.
+        more: As of the other.
+    """
+
+    def __init__(self, bucket: str, account: ServiceAccount, **more: Any) -> None:
+        super().__init__(bucket, account.tokens, **more)
+        self._account = account
+
+    async def presign(self, key: str, seconds: int) -> str:
+        """As the power Presigner says; at most 7 days."""
+        most = max(1, min(seconds, PRESIGN_MOST))
+        return await self._threads.run(self._account.link, self._endpoint, self._bucket, key, most)
 
 
 class _Session(Upload):
@@ -492,6 +503,36 @@ def _tied(key: str, if_tag: str, *, if_absent: bool = False) -> dict[str, str]:
     return {"ifGenerationMatch": "0" if if_absent else if_tag} if if_tag or if_absent else {}
 
 
+def open_store(
+    bucket: str,
+    credentials: Mapping[str, bytes] | Workload,
+    *,
+    endpoint: str = "",
+    sts: str = STS,
+    iam: str = IAM,
+    **more: Any,
+) -> GcsStore:
+    """The store of a bucket.
+
+    Args:
+        bucket: Its name.
+        credentials: The Secret's data, which is the key of a service account, or what stands in its place.
+        endpoint: URL of the API, empty for Google's.
+        sts: Where tokens are traded for workloads.
+        iam: Where those are given of service accounts as which workloads act.
+        more: As of GcsStore.
+
+    Raises:
+        AuthFailed: The key is missing or can't be read.
+        InvalidRequest: A credential means nothing here.
+    """
+    if isinstance(credentials, Workload):
+        tokens = partial(of_google, who=credentials, scope=SCOPE, sts=sts, iam=iam)
+        return GcsStore(bucket, tokens, endpoint=endpoint, **more)
+    account = ServiceAccount(credentials, (endpoint or ENDPOINT).rstrip("/"))
+    return KeyedGcsStore(bucket, account, endpoint=endpoint, **more)
+
+
 def make(context: StoreContext) -> GcsStore:
     """The store of a bucket.
 
@@ -504,9 +545,9 @@ def make(context: StoreContext) -> GcsStore:
         context.check(endpoint)
     if endpoint.startswith("http:") and not context.allow_private:
         raise InvalidRequest(f"{endpoint}: tokens are not sent without TLS")
-    return GcsStore(
+    return open_store(
         str(context.settings["bucket"]),
-        context.credentials,
+        workload(context.identity) or context.credentials,
         endpoint=endpoint,
         name=context.name,
         limits=Limits(context.requests_per_second, context.bytes_per_second),

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from cloudmesh.data.stores.common import needed, secret_texts
 from cloudmesh.data.stores.http import Http
-from cloudmesh.data.stores.oauth import Tokens, jwt, signed
+from cloudmesh.data.stores.oauth import Tokens, by_form, jwt, signed
 from cloudmesh.engine.errors import AuthFailed, InvalidRequest
 
 KEY = "google_application_credentials"
@@ -64,7 +64,7 @@ class ServiceAccount:
 
     def tokens(self, http: Http) -> Tokens:
         """Its tokens for buckets."""
-        return Tokens(http, self.token_uri, self._form)
+        return Tokens(by_form(http, self.token_uri, self._form))
 
     def _form(self) -> Mapping[str, str]:
         now = int(time.time())

@@ -40,8 +40,8 @@ class StoreContext:
         bytes_per_second: Limit, None for none.
         mount: Folder in which the volume of a `local` store is mounted.
         allow_private: Addresses of loopback and link-local networks may be named.
-        identity: What `spec.credentials.workloadIdentity` says, with the name of the `session` and the `tokenFile` of
-            the Pod's service account; empty without.
+        identity: What `spec.credentials.workloadIdentity` says, with the name of the `session`, and the `tokenFile`
+            and `audience` of the token of the Pod's service account; empty without.
         guard: Says where connections may go, None for one that knows only `allow_private`.
     """
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cloudmesh.data.stores.common import Limits
-from cloudmesh.data.stores.gcs import GcsStore
+from cloudmesh.data.stores.gcs import GcsStore, open_store
 from cloudmesh.data.stores.gcs_auth import KEY
 from cloudmesh.data.stores.http import Answer, Http
 from cloudmesh.data.stores.ports import Store
@@ -129,7 +129,7 @@ class GcsHarness(BaseHarness):
         credentials = (
             {KEY: service_account(self._bad, f"{self.proxy.url}/token")} if bad_credentials else self.credentials
         )
-        made = GcsStore(
+        made = open_store(
             "no-such-bucket-anywhere" if bad_place else self.bucket,
             credentials,
             endpoint=self.proxy.url,
