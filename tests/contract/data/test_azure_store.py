@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
@@ -22,11 +23,13 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.testbed.azurite import ACCOUNT, KEY, Azurite, azurite
+from tests.unit.data.token_scene import CLIENT, TENANT, givers
 
 from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, Missing, ReadOnly
 from cloudmesh.data.stores.azure import AzureStore, open_store
 from cloudmesh.data.stores.azure_auth import VERSION
 from cloudmesh.data.stores.azure_words import attributes_of, metadata_instead, metadata_of
+from cloudmesh.data.stores.federation import Workload
 from cloudmesh.data.stores.ports import Presigner
 from cloudmesh.data.stores.registry import StoreContext, maker
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, RateLimited, Transient, Unsupported
@@ -429,6 +432,27 @@ async def test_a_token_is_renewed_before_it_ends_and_who_gives_none_is_no_refusa
     harness.dialect.bearer = "token-3"
     with pytest.raises(Transient):
         await store.probe()
+
+
+async def test_a_token_of_a_service_account_does_all_but_links(harness: AzureHarness, tmp_path: Path) -> None:
+    file, second = tmp_path / "token", "the-second-token-4567"
+    with givers() as cloud:
+        cloud.given = lambda token: setattr(harness.dialect, "bearer", token)
+        file.write_text(cloud.believed)
+        who = Workload({"tenantId": TENANT, "clientId": CLIENT}, str(file))
+        store: Any = harness.made(who, authority=cloud.url)
+        assert not isinstance(store, Presigner)
+        await store.write("x", chunks(noise(2 * harness.part)), if_absent=True)
+        await store.copy("x", "y")
+        assert [each.key for each in (await store.list("")).objects] == ["x", "y"] and len(cloud.asked) == 1
+        harness.dialect.bearer = "revoked"
+        cloud.believed = second  # the kubelet has renewed it
+        file.write_text(second)
+        await store.delete("y")
+        assert await read(store, "x") == noise(2 * harness.part) and len(cloud.asked) == 2
+        file.write_text("somebody else's")
+        with pytest.raises(AuthFailed, match=r"`clientId` has this subject .*AADSTS700213"):
+            await harness.made(who, authority=cloud.url).probe()
 
 
 def test_a_secret_that_lacks_a_key_has_two_or_a_strange_one() -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +21,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.testbed.gcsserver import GcsServer, gcs
+from tests.unit.data.token_scene import EMAIL as SERVICE_ACCOUNT
+from tests.unit.data.token_scene import PROVIDER, givers
 
 from cloudmesh.data.errors import Changed, Exists, Full, Missing, ReadOnly
+from cloudmesh.data.stores.federation import Workload
 from cloudmesh.data.stores.gcs import make, open_store
 from cloudmesh.data.stores.gcs_auth import KEY
+from cloudmesh.data.stores.ports import Presigner
 from cloudmesh.data.stores.registry import StoreContext, maker
 from cloudmesh.engine.errors import AuthFailed, CloudmeshError, InvalidRequest, RateLimited, Transient, Unsupported
 from cloudmesh.testing.proxy import Answer, Call
@@ -370,6 +375,27 @@ async def test_a_token_is_asked_for_once_and_another_one_when_it_is_refused(harn
     harness.proxy.add("answer", "Token", times=None, status=429, code="slow_down")
     with pytest.raises(RateLimited):
         await other.stat("x")
+
+
+@pytest.mark.parametrize("acting", [{}, {"serviceAccountEmail": SERVICE_ACCOUNT}], ids=["itself", "acting"])
+async def test_a_token_of_a_service_account_does_all_but_links(
+    harness: GcsHarness, tmp_path: Path, acting: dict[str, str]
+) -> None:
+    file = tmp_path / "token"
+    with givers() as cloud:
+        cloud.given = harness.dialect.tokens.add
+        file.write_text(cloud.believed)
+        who, at = Workload({"provider": PROVIDER, **acting}, str(file)), {"sts": cloud.url, "iam": cloud.url}
+        store: Any = open_store(harness.bucket, who, endpoint=harness.proxy.url, part=harness.part, **at)
+        assert not isinstance(store, Presigner)
+        await store.write("x", chunks(noise(3 * harness.part)), if_absent=True)
+        await store.copy("x", "y")
+        assert [each.key for each in (await store.list("")).objects] == ["x", "y"] and len(cloud.tokens) == 1
+        harness.dialect.tokens.clear()  # revoked
+        await store.delete("y")
+        assert await read(store, "x") == noise(3 * harness.part) and len(cloud.tokens) == 2
+        assert harness.proxy.count("Token") == 0
+        await store.close()
 
 
 async def test_no_token_no_key_and_no_session_stands_in_a_log_or_an_error(

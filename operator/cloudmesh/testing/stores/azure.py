@@ -13,6 +13,7 @@ from cloudmesh.data.stores.azure import AzureStore, open_store
 from cloudmesh.data.stores.azure_auth import KEY, VERSION, ByKey
 from cloudmesh.data.stores.azure_words import listing
 from cloudmesh.data.stores.common import Limits
+from cloudmesh.data.stores.federation import Workload
 from cloudmesh.data.stores.http import Answer, Http
 from cloudmesh.data.stores.ports import Store
 from cloudmesh.testing.proxy import FaultProxy
@@ -114,7 +115,7 @@ class AzureHarness(BaseHarness):
             limits=Limits(**limits),
         )
 
-    def made(self, credentials: Mapping[str, bytes], *, container: str = "", **more: Any) -> AzureStore:
+    def made(self, credentials: Mapping[str, bytes] | Workload, *, container: str = "", **more: Any) -> AzureStore:
         """A store with other credentials, or otherwise different."""
         options = {
             "endpoint": self.endpoint, "name": self.name, "part": self.part, "call_seconds": 2.0, "plain": True, **more,
