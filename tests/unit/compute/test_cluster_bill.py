@@ -16,6 +16,8 @@ from cloudmesh.policy.model import NANO
 
 HOURLY = 37_800_000
 """What an hour of each machine of these clusters costs."""
+LASTS = 240
+"""Seconds of a state whose cost is looked at: one that is lost or counted twice is far beyond what looks are late."""
 SEEN_WITHIN = 3
 """Seconds within which a listing shows that a machine has begun or ended."""
 
@@ -42,7 +44,7 @@ def survive(act: Act, over: Act, *, at_least: int, budget: bool = False) -> None
         s.cluster(replicas=2)
         async with s.operator():
             await s.settle(quiet=3.0)
-            await asyncio.sleep(900)
+            await asyncio.sleep(LASTS)
             await act(s)
 
     async def end(s: Scene) -> None:
@@ -89,10 +91,10 @@ def test_sleep_and_waking() -> None:
 
     async def wake(s: Scene) -> None:
         await s.until(lambda: s.said() == ("True", "Suspended"))
-        await asyncio.sleep(900)
+        await asyncio.sleep(LASTS)
         s.edit(lifecycle={"state": "Running"})
         await s.until(lambda: s.said() == ("True", "AsSpecified"))
-        await asyncio.sleep(900)
+        await asyncio.sleep(LASTS)
 
     survive(sleep, wake, at_least=8)
 

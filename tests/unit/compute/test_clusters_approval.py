@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from tests.unit.compute.cluster_scene import SMALL, Scene, scene
-from tests.unit.compute.test_clusters_crash import either, survive
+from tests.unit.compute.test_clusters_crash import survive
 
 from cloudmesh.compute.approved import kept, read_approved
 from cloudmesh.compute.kinds import CLOUD_ACCOUNT, PLACEMENT_POLICY, VIRTUAL_CLUSTER
 from cloudmesh.compute.reading import read_cluster
-from cloudmesh.testing.crash import Moment
 
 APPROVAL = {"mode": "RequireApproval"}
 LARGE = [{"name": "any", "machine": {"vcpu": {"min": "4"}, "memory": {"min": "1Gi"}}}]
@@ -350,8 +349,7 @@ async def approved_three(s: Scene) -> None:
         await s.settle(quiet=3.0)
 
 
-@either
-def test_a_crash_at_any_call_of_an_approved_roll_out(moment: Moment) -> None:
+def test_a_crash_at_any_call_of_an_approved_roll_out() -> None:
     async def change(s: Scene) -> None:
         s.edit_pool(alternatives=LARGE)
         async with s.operator():
@@ -367,11 +365,10 @@ def test_a_crash_at_any_call_of_an_approved_roll_out(moment: Moment) -> None:
         assert status["approvedQuote"] == status["quote"]["hash"] == marks["cloudmesh.org/approved-quote"]
         assert len(s.cloud.meter.lines) == 4  # each was made once
 
-    survive(approved_three, change, rolled, moment, at_least=20)
+    survive(approved_three, change, rolled, at_least=20)
 
 
-@either
-def test_a_crash_at_any_call_while_what_was_approved_is_kept(moment: Moment) -> None:
+def test_a_crash_at_any_call_while_what_was_approved_is_kept() -> None:
     async def change(s: Scene) -> None:
         s.edit_pool(alternatives=LARGE)
         s.cloud.vanish(s.living()[0].id)
@@ -385,4 +382,4 @@ def test_a_crash_at_any_call_while_what_was_approved_is_kept(moment: Moment) -> 
         assert sum(d["count"] for d in status["approved"]["decisions"]) == 2
         assert len(s.cloud.meter.lines) == 3
 
-    survive(approved_three, change, is_kept, moment, at_least=10)
+    survive(approved_three, change, is_kept, at_least=10)

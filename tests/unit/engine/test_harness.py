@@ -110,6 +110,27 @@ def test_every_call_is_tried_before_and_after() -> None:
     ]  # fmt: skip
 
 
+def test_calls_that_are_spared_are_not_died_at() -> None:
+    tried: list[tuple[int | None, int, list[str]]] = []
+
+    async def scenario(point: CrashPoint) -> None:
+        cloud = Cloud()
+        port = point.wrap(cloud)
+
+        async def life() -> None:
+            await port.find("x")
+            await port.create("x")
+            await port.find("y")
+            await port.create("y")
+
+        await point.until_crash(life())
+        tried.append((point.at, len(cloud.machines), point.calls))
+
+    assert run_virtual(for_every_crash(scenario, moments=("after",), spares=frozenset({"find"}))) == 2
+    calls = ["find", "create", "find", "create"]
+    assert tried == [(1, 1, calls[:2]), (2, 2, calls), (3, 2, calls)]
+
+
 def test_it_finds_a_create_that_isn_t_idempotent() -> None:
     def scenario(*, careful: bool) -> object:
         async def run(point: CrashPoint) -> None:
