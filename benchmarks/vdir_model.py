@@ -10,7 +10,8 @@ writes to the stores that answer (`union_…`), once so that it tries again unti
 
 BENCH_OPERATIONS is the number in memory (10,000), BENCH_POSTGRES_OPERATIONS that with PostgreSQL (2,000),
 BENCH_REAL_OPERATIONS that on real stores (300; 10,000 took 40 minutes on a busy machine), BENCH_RIVAL_SECONDS the time
-of the rival, half for each way (150), BENCH_SEED draws others.
+of the rival, half for each way (150), BENCH_SEED draws others. Into
+BENCH_KEEP the stores and catalogues are copied where one made anew isn't equal.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ OPERATIONS = int(os.environ.get("BENCH_OPERATIONS", "10000"))
 POSTGRES_OPERATIONS = int(os.environ.get("BENCH_POSTGRES_OPERATIONS", "2000"))
 REAL_OPERATIONS = int(os.environ.get("BENCH_REAL_OPERATIONS", "300"))
 SEED = int(os.environ.get("BENCH_SEED", "1"))
+KEEP = os.environ.get("BENCH_KEEP", "")
 HISTORIES = 25
 """That a process draws at once."""
 STEPS = 60
@@ -128,7 +130,7 @@ def on_real_stores() -> tuple[bool, list[Step]]:
     """Histories over real stores; whether nothing went wrong, and what a rival is to do."""
     total, begin = Tally(), time.monotonic()
     with tempfile.TemporaryDirectory() as own, tempfile.TemporaryDirectory() as volume, places(Path(volume)) as stores:
-        model = RealModel(Path(own), stores, total, SEED)
+        model = RealModel(Path(own), stores, total, SEED, Path(KEEP) if KEEP else None)
         with model.served:
             while total.operations < REAL_OPERATIONS:
                 history(model, REAL_STEPS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -48,9 +49,11 @@ class RealModel:
         places: The stores.
         tally: Takes what goes wrong.
         seed: Of what is drawn.
+        keep: Takes a copy of everything where a catalogue made anew isn't equal.
     """
 
-    def __init__(self, folder: Path, places: Places, tally: Tally, seed: int) -> None:
+    def __init__(self, folder: Path, places: Places, tally: Tally, seed: int, keep: Path | None = None) -> None:
+        self._folder, self._keep = folder, keep
         self.places, self.tally, self.numbers = places, tally, random.Random(seed)
         self.rule = PlacementRule(copies=2, min_copies=1, prefer="Random", weak_copies="Count")
         self.served = Served(folder, places.configs(), self.rule, warm=True, verify_seconds=0)
@@ -249,6 +252,10 @@ class RealModel:
                 for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)
             ]  # fmt: skip
             self.tally.blame("rebuild_unequal", "; ".join(differing[:3]))
+            if self._keep is not None:
+                kept = self._keep / str(self.tally.rebuild_unequal)
+                shutil.copytree(self._folder, kept / "gateway")
+                self.places.keep(kept)
 
     def _at_rest(self) -> Mapping[str, Any] | None:
         """Waits until nothing is left to do, ends the gateway, and looks at all; gives what the catalogue says."""

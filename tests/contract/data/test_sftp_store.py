@@ -6,9 +6,11 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import asyncssh
 import pytest
@@ -16,6 +18,7 @@ from tests.testbed.sftpserver import PASSWORD, UID, USER, SftpServer, sftp
 
 from cloudmesh.compute.access import make_key_pair
 from cloudmesh.data.errors import Changed, Exists, Full, InvalidName, Missing, ReadOnly
+from cloudmesh.data.stores import records
 from cloudmesh.data.stores.ports import Store
 from cloudmesh.data.stores.records import RECORDS, TEMPORARY
 from cloudmesh.data.stores.registry import StoreContext, maker
@@ -430,6 +433,73 @@ async def test_a_file_system_without_hard_links_is_told(harness: SftpHarness) ->
     with pytest.raises(Exists):
         await store.write("x", chunks(b"new"), if_absent=True)
     assert await harness.truth() == {"x": b"theirs"} and await harness.leftovers() == 0
+
+
+class _Held:
+    """Holds a store's next call of one kind until it may go on."""
+
+    def __init__(self, store: Store, kind: str) -> None:
+        self._perform, self._kind = store._link._perform, kind  # type: ignore[attr-defined]
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        store._link._perform = self  # type: ignore[attr-defined]
+
+    async def __call__(self, kind: str, function: object) -> object:
+        if kind == self._kind and not self.reached.is_set():
+            self.reached.set()
+            await self.go_on.wait()
+        return await self._perform(kind, function)
+
+
+async def test_a_record_made_anew_at_the_path_of_an_old_one_stays(harness: SftpHarness) -> None:
+    """One replaces what a second removes meanwhile, and a third writes as much within the same second."""
+    for _ in range(20):
+        one, second, third = [await harness.store() for _ in range(3)]
+        await asyncio.sleep(1 - time.time() % 1)
+        old = await second.write("x", chunks(b"0"))
+        replacing, writing = _Held(one, "publish"), _Held(third, "publish")
+        first = asyncio.create_task(one.write("x", chunks(b"1")))
+        await replacing.reached.wait()
+        await second.delete("x")
+        last = asyncio.create_task(third.write("x", chunks(b"2"), attributes={"id": "third"}))
+        await writing.reached.wait()
+        replacing.go_on.set()
+        await first
+        writing.go_on.set()
+        made = await last
+        seen = await second.stat("x")
+        assert seen is not None and (seen.tag, seen.attributes) == (made.tag, {"id": "third"})
+        await second.delete("x")
+        if made.modified == old.modified:
+            return
+    raise AssertionError("no two writes were within one second")
+
+
+async def test_a_record_that_another_writer_has_just_begun_stays(harness: SftpHarness) -> None:
+    store = await harness.store()
+    await store.write("other", chunks(b"1"))
+    perform, begun = store._link._perform, list[Path]()  # type: ignore[attr-defined]
+
+    async def broken(kind: str, function: object) -> object:
+        if kind == "reserve":
+            raise ConnectionResetError("gone")
+        return await perform(kind, function)
+
+    path_of = records.Record.path.fget  # type: ignore[attr-defined]
+
+    def begin(record: records.Record) -> str:
+        path = str(path_of(record))
+        if not begun:
+            begun.append(harness.root / path)
+            begun[0].parent.mkdir(exist_ok=True)
+            begun[0].touch()
+            for each in (begun[0].parent, begun[0]):
+                os.chown(each, UID, UID)
+        return path
+
+    store._link._perform = broken  # type: ignore[attr-defined]
+    with mock.patch.object(records.Record, "path", property(begin)), pytest.raises(Transient):
+        await store.write("x", chunks(b"1"))
+    assert begun[0].exists()
 
 
 async def anybodys(_: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from cloudmesh.data.errors import Changed, InvalidName, Missing
 from cloudmesh.data.stores.common import Limits, checked, fits, measured
 from cloudmesh.data.stores.ports import CHUNK, KEYLESS_SECONDS, Object, Ours, Page, Probe, StoreInfo
-from cloudmesh.data.stores.records import RECORDS, TEMPORARY, Record, hidden, parts_of, path_of, temporary
+from cloudmesh.data.stores.records import RECORDS, TEMPORARY, Record, hidden, parts_of, temporary
 from cloudmesh.data.stores.registry import StoreContext
 from cloudmesh.data.stores.sftp_link import TRIES, Handle, Link, Opened, Refused, again, read_login
 from cloudmesh.data.stores.sftp_tree import BLOCK, READ_ONLY_FLAG, Seen, Tree, is_file, is_folder
@@ -175,7 +175,7 @@ class SftpStore:
         await self._limits.request()
         if not _holdable(key):
             return
-        there = await (self._tree.look(key) if if_tag else self._tree.bare(key))
+        there = await self._tree.look(key)
         if there is None:
             return
         fits(key, there.tag, if_tag)
@@ -187,10 +187,10 @@ class SftpStore:
         except Transient:
             with suppress(CloudmeshError):
                 if await again(lambda: self._tree.bare(key)) is None:
-                    await self._tree.drop_file(path_of(key, there.mark))
+                    await self._tree.drop_record(key, there)
             raise
         with suppress(CloudmeshError):
-            await self._tree.drop_file(path_of(key, there.mark))
+            await self._tree.drop_record(key, there)
             while key := key.rpartition("/")[0]:
                 await self._tree.drop_folder(key)
 
@@ -276,6 +276,8 @@ class _Writing:
         self._temporary = temporary()
         self._made = False
         self._record: Record | None = None
+        self._reserved = False
+        """The record's file is surely our own."""
         self._placing = False
         self._size = 0
         self._running: deque[asyncio.Task[None]] = deque()
@@ -302,9 +304,7 @@ class _Writing:
         attrs = await self._tree.attrs(self._key)
         if attrs is not None and not is_file(attrs):
             raise NameConflict(f"{self._key}: a folder, a symbolic link or the like is in the way")
-        there = Seen.of(attrs) if attrs is not None else None
-        if self._if_tag:
-            there = await self._tree.look(self._key)
+        there = await self._tree.look(self._key) if attrs is not None else None
         fits(self._key, there.tag if there else None, self._if_tag, if_absent=self._if_absent)
         return there
 
@@ -367,7 +367,7 @@ class _Writing:
         await self._place()
         with suppress(CloudmeshError):  # it is published, whatever else fails
             if there is not None:
-                await self._tree.drop_file(path_of(self._key, there.mark))
+                await self._tree.drop_record(self._key, there)
             folder = await Opened.open(
                 self._link, "sync", self._tree.path(self._key.rpartition("/")[0]), "rb", self._key
             )
@@ -385,6 +385,7 @@ class _Writing:
             record = self._record = Record(self._key, seen.mark, self._texts)
             try:
                 file = await self._created("reserve", record.path)
+                self._reserved = True
             except Refused as error:
                 self._record = None
                 if await self._tree.attrs(record.path) is None:
@@ -440,17 +441,18 @@ class _Writing:
             async with asyncio.timeout(min(ABANDON_SECONDS, 2 * self._link.seconds)):
                 await again(lambda: self._tree.drop_file(self._temporary))
                 record = self._record
-                if record is not None and not await again(lambda: self._published(record)):
+                if record is not None and await again(lambda: self._needless(record)):
                     await self._tree.drop_file(record.path)
 
-    async def _published(self, record: Record) -> bool:
-        """Whether the record is needed: its content was published after all, or it is another writer's."""
+    async def _needless(self, record: Record) -> bool:
+        """Whether the record is surely ours, and its content wasn't published after all."""
         if self._placing:
             there = await self._tree.bare(self._key)
             if there is not None and there.mark == record.mark:
-                return True
+                return False
         found = await self._tree.record_at(record.path)
-        return found is not None and found.write != record.write
+        # one without content may be that of another writer who has just begun it
+        return found.write == record.write if found is not None else self._reserved
 
 
 async def _piece(source: Handle, key: str, at: int, count: int) -> bytes:

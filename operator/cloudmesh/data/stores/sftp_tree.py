@@ -123,6 +123,15 @@ class Tree:
         finally:
             opened.close_later()
 
+    async def drop_record(self, key: str, seen: Seen) -> None:
+        """Removes the record of a content that is gone, if it is still that content's: after a removal by somebody else
+        a third may have made one at the same path, for a content of the same size in the same second."""
+        path = path_of(key, seen.mark)
+        if seen.write:  # else nobody knows whose it is: a sweep finds out
+            record = await self.record_at(path)
+            if record is not None and record.write == seen.write:
+                await self.drop_file(path)
+
     async def folder(self, path: str) -> list[Entry] | None:
         """Names in a folder; None if there is none."""
         names: list[Entry] = []
