@@ -264,7 +264,10 @@ class RealModel:
         while True:
             # what failed calls left open is ended when a process begins
             self.served.start()
-            while (summary := self.served.summary())["pending"] or any(s["state"] != "Up" for s in summary["stores"]):
+            while (
+                (summary := self.served.summary())["pending"] or summary["waking"]
+                or any(s["state"] != "Up" for s in summary["stores"])
+            ):  # fmt: skip
                 if time.monotonic() > end:
                     self.tally.blame("wrong", f"the mover has always something to do: {summary}")
                     self.served.stop()

@@ -217,4 +217,4 @@ class Served:
         if answer.status != 200:
             raise RuntimeError(f"no summary: {answer.status} {body[:500]!r}")
         # what has its default is left out
-        return {"error": "", "files": 0, "pending": 0, "stores": []} | dict(json.loads(body))
+        return {"error": "", "files": 0, "pending": 0, "waking": False, "stores": []} | dict(json.loads(body))

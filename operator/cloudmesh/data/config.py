@@ -389,6 +389,9 @@ class Summary(msgspec.Struct, frozen=True, rename="camel"):
     directories: int = 0
     bytes: int = 0
     pending: int = 0
+    """Files that there is work with, as far as they are known: see `waking`."""
+    waking: bool = False
+    """Stores or rules changed, and not all files that have to be looked at since are in `pending` yet."""
     corrupted: int = 0
     """Copies whose bytes aren't those on record."""
     under_replicated: int = 0

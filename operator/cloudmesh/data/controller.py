@@ -198,7 +198,8 @@ class DirectoryReconciler:
             return Done(requeue_after=TROUBLE_SECONDS)
         if summary is None or not current:
             return Done(requeue_after=WORKING_SECONDS)
-        settled = not summary.pending and all(store.state in ("Up", "Slow") for store in summary.stores)
+        busy = summary.pending or summary.waking
+        settled = not busy and all(store.state in ("Up", "Slow") for store in summary.stores)
         # its stores hear of new numbers with the next pass
         return Done(requeue_after=IDLE_SECONDS if settled and not counted else WORKING_SECONDS)
 

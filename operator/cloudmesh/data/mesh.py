@@ -83,6 +83,8 @@ class Member:
         """The catalogue says that it is silent."""
         self.missed: set[str] = set()
         """Files that were looked at while nobody knew whether the store is away."""
+        self.unanswered = False
+        """It came or went, and not all that this makes due is due yet."""
         self.caught_up = float("-inf")
         """When these were looked at again last, of `clock`."""
         self._users = 0
@@ -121,6 +123,12 @@ class Member:
     def up(self) -> bool:
         """It answers and is believed."""
         return self.state == "Up"
+
+    @property
+    def behind(self) -> bool:
+        """Files have to be looked at since it came, went or was silent, and aren't all due yet. One that doesn't answer
+        isn't, as long as it isn't given up."""
+        return self.state != "Unknown" and (self.unanswered or bool(self.missed))
 
     @property
     def shown(self) -> Shown:
@@ -164,6 +172,7 @@ class Member:
         self.latency_ms, self.their_time, self.slow = old.latency_ms, old.their_time, old.slow
         self.used_free, self.files, self.bytes = old.used_free, old.files, old.bytes
         self.claimed, self.missed, self.noted, self.shrunk = old.claimed, old.missed, old.noted, old.shrunk
+        self.unanswered = old.unanswered
         if old.looked.is_set():
             self.looked.set()
 
@@ -194,7 +203,7 @@ class Member:
             state = "Gone"
         changed = state != self.state
         if changed:
-            self._since = now
+            self._since, self.unanswered = now, True
             log.log(logging.INFO if state == "Up" else logging.WARNING, "store %s is %s: %s", self.name, state, message)
         self.state, self.message = state, message
         self.looked.set()
@@ -262,6 +271,7 @@ class Mesh:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._identity = Identity(catalog, lambda: self.config, lambda: self.members.values())
         self._untold = False
+        self._telling = 0
 
     async def use(self, config: DirectoryConfig) -> None:
         """Takes a configuration: stores that are as before go on, others are opened anew. Who reads or writes by a
@@ -304,6 +314,7 @@ class Mesh:
         """All files are due where files are placed otherwise than this catalogue last heard, perhaps from a process
         that ended before it could act."""
         mark = placing(config)
+        self._telling += 1
         try:
             if await self._catalog.get("placing") != mark:
                 await self._catalog.wake(due=1)
@@ -312,6 +323,8 @@ class Mesh:
         except CloudmeshError as error:
             log.warning("that files are placed otherwise can't be acted upon yet: %s", error)
             self._untold = True
+        finally:
+            self._telling -= 1
 
     async def close(self) -> None:
         """Ends all."""
@@ -369,6 +382,11 @@ class Mesh:
         """Stores that answer."""
         return [member for member in self.members.values() if member.up]
 
+    @property
+    def behind(self) -> bool:
+        """Stores came, went or are to be used otherwise, and not all files that this concerns are due yet."""
+        return self._untold or self._telling > 0 or any(member.behind for member in self.members.values())
+
     async def settled(self, seconds: float = PROBE_LIMIT + 1) -> None:
         """Waits until each store was looked at once, but not for ever."""
         with contextlib.suppress(TimeoutError):
@@ -389,7 +407,8 @@ class Mesh:
             state, message = await self._look(member, room)
             if room and state == "Up":
                 asked_room = self._clock()
-            changed = member.told(state, message)
+            # with a store that was opened anew, what its member before it wasn't done with
+            changed = member.told(state, message) or member.unanswered
             if silent or not member.up:
                 # after the look, which others wait for
                 await self._note(member, silent=True)
@@ -400,7 +419,7 @@ class Mesh:
                     # what the process before this one missed of it nobody knows
                     unsure = member.noted = True
                 tell = (tell or unsure or member.state != seen) and member.state != "Unknown"
-                if self._untold:
+                if self._untold and not self._telling:
                     await self._tell(self.config)
                 await self._after_wrong_clock()
                 if tell and self._on_change is not None:
@@ -411,10 +430,11 @@ class Mesh:
                     await self._catalog.set(f"seen/{member.name}", member.state)
                 tell = False
                 await self._after_blip(member)
+                member.unanswered = False
                 if member.up:
                     await self._note(member, silent=False)
             except CloudmeshError as error:
-                tell = True
+                tell = member.unanswered = True
                 log.warning("that store %s is %s can't be acted upon yet: %s", member.name, member.state, error)
             member.doubted.clear()
             with contextlib.suppress(TimeoutError):
@@ -450,7 +470,7 @@ class Mesh:
         if not member.missed or member.state == "Unknown" or now - member.caught_up < PROBE_SECONDS[False]:
             # one that answers and yet fails at the same call again and again isn't tried all the time
             return
-        member.caught_up = now
+        member.caught_up, member.unanswered = now, True
         missed, member.missed = member.missed, set()
         if len(missed) >= MISSED:
             await self._catalog.wake(store=member.name, due=1)

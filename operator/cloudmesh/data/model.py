@@ -216,3 +216,5 @@ class Totals:
     """By store: copies on record, whatever their state."""
     moving: bool = False
     """Not all below directories that were deleted or restored is in `files` and `bytes` yet, or no more."""
+    waking: bool = False
+    """Not all that was made due is in `pending` yet."""

@@ -209,7 +209,7 @@ def _parts(conditions: c.Conditions, summary: Summary, config: DirectoryConfig) 
     else:
         wrong = any(store.state in ("Claimed", "Suspicious") for store in away)
         conditions.put(c.STORES_READY, "False" if wrong else "Unknown", _away_reason(away), _told(away) + clock)
-    if summary.pending:
+    if summary.pending or summary.waking:
         # without numbers, which move all the time: `status.pendingCopies` has them
         conditions.put(c.PLACED, "False", c.REASON_PLACING, "files are being copied, checked or removed")
     else:

@@ -238,8 +238,10 @@ async def test_a_call_of_wake_isn_t_shared_with_what_was_left(tmp_path: Path, mo
     assert isinstance(catalog, SqliteCatalog)
     # what a process that ended had left is done after the next start
     await catalog._write(lambda db: sql_tree.begin_wake(db, "", 3) and None)
+    assert (await catalog.totals()).waking
     await bench.open()
     await bench.settled()
+    assert not (await bench.catalog.totals()).waking
     assert {work.due for work in await bench.catalog.work(9)} == {3}
     assert len(await bench.catalog.work(9)) == 40
     await bench.close()

@@ -16,6 +16,7 @@ import pytest
 from tests.testbed.postgres import Postgres, postgres
 from tests.unit.data.gateway_scene import OPERATOR_TOKEN, Served
 
+from cloudmesh.data.catalog.ports import ALL
 from cloudmesh.data.config import Summary
 
 NAMES = [f"d{n % 3}/f{n}" for n in range(12)]
@@ -109,7 +110,8 @@ def test_two_at_once(server: Postgres, tmp_path: Path) -> None:
         expected = {name: content for known in held for name, content in known.items()}
         assert len(expected) > 10
         # both movers end, and both gateways give the same
-        wait(lambda: summary(one).pending == 0 and not one.call(one.gateway.catalog.intents(until=1 << 62)))
+        wait(lambda: not summary(one).pending and not summary(one).waking)
+        wait(lambda: not one.call(one.gateway.catalog.intents(until=ALL)) and not summary(one).pending)
         for name, content in expected.items():
             assert {g.ask("GET", f"/v1/files/{name}").body for g in (one, two)} == {content}, name
         commons = [one.ask("GET", f"/v1/files/common/f{n}").body for n in range(5)]

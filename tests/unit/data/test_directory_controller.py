@@ -324,8 +324,12 @@ async def test_what_the_gateway_counts(s: Scene) -> None:
         assert s.condition()[0] == "True"
         assert s.condition("Placed") == ("False", "Placing", "files are being copied, checked or removed")
         assert (s.status()["files"], s.status()["pendingCopies"], s.status()["size"]) == (3, 2, "1000")
+        s.gateway.summary = {"files": 3, "bytes": 1000, "waking": True}
+        await s.settle(40)
+        assert s.condition("Placed")[:2] == ("False", "Placing")
         s.gateway.summary = {"files": 4, "bytes": 2048, "entries": 5}
         await s.settle(40)
+        assert s.condition("Placed")[0] == "True"
         assert s.condition() == ("False", "QuotaExceeded", "2Ki of 1Ki are used")
         s.gateway.summary = {"files": 4, "bytes": 100, "corrupted": 1}
         await s.settle(40)

@@ -1,7 +1,7 @@
 """Stores as they live: believed, doubted, given up, exchanged."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import pytest
@@ -113,6 +113,64 @@ async def test_a_change_that_could_not_be_told_is_told_again(w: World):
 
 
 @virtual()
+async def test_a_mesh_is_behind_until_all_is_due_that_a_change_makes_due(w: World):
+    go_on, acting = asyncio.Event(), asyncio.Event()
+    act = w.mesh._on_change
+    assert act is not None
+
+    async def on_change(name: str) -> None:
+        acting.set()
+        await go_on.wait()
+        await act(name)
+
+    w.mesh._on_change = on_change
+    await w.put("f", b"content")
+    assert not w.mesh.behind
+    w.faults.down.add("c")
+    await asyncio.sleep(GONE_SECONDS / 2)
+    # nobody knows whether it is away: there is nothing to do yet
+    assert (w.member("c").state, w.mesh.behind) == ("Unknown", False)
+    await acting.wait()
+    assert (w.member("c").state, w.mesh.behind) == ("Gone", True)
+    go_on.set()
+    await asyncio.sleep(1)
+    assert not w.mesh.behind
+    go_on.clear()
+    acting.clear()
+    w.faults.clear()
+    await acting.wait()
+    assert (w.member("c").state, w.mesh.behind) == ("Up", True)
+    # one that is opened anew meanwhile, with other limits, goes on where it was
+    *others, last = w.config.stores
+    await w.use(stores=(*others, msgspec.structs.replace(last, requests_per_second=99)))
+    assert w.mesh.behind
+    acting.clear()
+    await acting.wait()
+    assert w.mesh.behind
+    go_on.set()
+    await asyncio.sleep(1)
+    assert not w.mesh.behind
+
+
+@virtual()
+async def test_a_mesh_is_behind_while_other_rules_are_told(w: World, monkeypatch: pytest.MonkeyPatch):
+    wake, seen = w.catalog.wake, []
+
+    async def watched(*, store: str = "", due: int) -> int:
+        seen.append(w.mesh.behind)
+        if len(seen) == 1:
+            raise Transient("the catalogue is away")
+        return await wake(store=store, due=due)
+
+    monkeypatch.setattr(w.catalog, "wake", watched)
+    await w.mesh.use(msgspec.structs.replace(w.config, rules=(PlacementRule("b", Match(path="x/**")), *w.config.rules)))
+    assert w.mesh.behind
+    await asyncio.sleep(30)
+    assert seen == [True, True]
+    assert not w.mesh.behind
+
+
+@virtual()
 async def test_store_taken_out_and_put_back(w: World):
     await w.put("f", b"content")
     stores = w.config.stores
@@ -161,6 +219,26 @@ async def test_a_moment_of_silence_wakes_only_what_was_missed(w: World):
     assert set(seen) == {"during"}
     assert listed == 0
     assert "a" in await w.copies("during")
+
+
+@virtual()
+async def test_a_mesh_is_behind_until_what_a_silent_store_missed_is_due(w: World):
+    behind, again = [], w.mesh._on_blip
+    assert again is not None
+
+    async def on_blip(name: str, missed: Sequence[str]) -> None:
+        behind.append((name, len(missed), w.mesh.behind))
+        await again(name, missed)
+
+    w.mesh._on_blip = on_blip
+    w.faults.down.add("a")
+    await asyncio.sleep(GONE_SECONDS / 3)
+    await w.put("during", b"written meanwhile")
+    assert (w.member("a").state, w.mesh.behind) == ("Unknown", False)
+    w.faults.clear()
+    await asyncio.sleep(30)
+    assert behind == [("a", 1, True)]
+    assert not w.mesh.behind
 
 
 @virtual()

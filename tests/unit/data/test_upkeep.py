@@ -9,9 +9,10 @@ import pytest
 from tests.unit.data.gateway_scene import AUTH, OPERATOR_TOKEN, Served, basic, until
 
 from cloudmesh.data.catalog.journal import JOURNAL, SNAPSHOT
-from cloudmesh.data.config import AccessRule, AuthConfig
+from cloudmesh.data.config import AccessRule, AuthConfig, Summary
 from cloudmesh.data.gateway import service
 from cloudmesh.data.mesh import MARKER
+from cloudmesh.data.model import Totals
 from cloudmesh.engine.errors import Conflict, Transient
 
 
@@ -29,6 +30,26 @@ def ready(served: Served) -> None:
 def snapshots(served: Served, store: str) -> list[str]:
     """Keys of snapshots in a store."""
     return [key for key in served.place(store).objects if SNAPSHOT in key]
+
+
+@pytest.mark.parametrize(("before", "after"), [(True, False), (False, True), (False, False)])
+def test_a_summary_owns_up_to_what_is_not_due_yet(tmp_path: Path, before: bool, after: bool) -> None:
+    with Served(tmp_path) as served:
+        gateway = served.gateway
+        member, sums = gateway.mesh.members["one"], gateway.catalog.totals
+
+        async def totals() -> Totals:
+            # a store comes back, or is done with, while the sums are read
+            found = await sums()
+            member.unanswered = after
+            return found
+
+        async def told() -> Summary:
+            gateway.catalog.totals = totals  # type: ignore[method-assign]
+            member.unanswered = before
+            return await gateway.summary()
+
+        assert served.call(told()).waking is (before or after)
 
 
 def test_a_snapshot_by_hand(tmp_path: Path) -> None:

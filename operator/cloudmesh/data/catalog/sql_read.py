@@ -376,7 +376,9 @@ def held(db: DB, store: str, after: str, limit: int) -> list[Copy]:
 def totals(db: DB) -> Totals:
     """The sums."""
     # before `held`: who empties the tables locks them in that order too
-    (moving,) = db.execute("SELECT count(*) FROM (SELECT 1 FROM visit LIMIT 1) v").fetchone()
+    left = "SELECT (SELECT count(*) FROM (SELECT 1 FROM visit LIMIT 1) v), "
+    left += "(SELECT count(*) FROM (SELECT 1 FROM waking LIMIT 1) w)"
+    moving, waking = db.execute(left).fetchone()
     files, directories, size, pending = db.execute("SELECT files, directories, bytes, pending FROM sums").fetchone()
     stores: dict[str, tuple[int, int]] = {}
     states: dict[str, int] = {}
@@ -387,7 +389,7 @@ def totals(db: DB) -> Totals:
             stores[store] = (number, held)
         else:
             states[state] = states.get(state, 0) + number
-    return Totals(files, directories, size, stores, pending, states, held_by, bool(moving))
+    return Totals(files, directories, size, stores, pending, states, held_by, bool(moving), bool(moving or waking))
 
 
 def weigh(db: DB, entry_id: str) -> tuple[int, int]:

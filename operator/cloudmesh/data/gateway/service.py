@@ -478,7 +478,10 @@ class Gateway:
 
     async def summary(self) -> Summary:
         """How the directory does."""
+        # before the sums are read: what is due since they were is in none of both
+        behind = self.mesh.behind
         totals = Totals() if self.left else await self.catalog.totals()
+        behind |= self.mesh.behind or totals.waking
         stores = [self.meter.store(m, self._store(m, totals)) for m in self.mesh.members.values()]
         drained = await self._drained(totals)
         stores = [msgspec.structs.replace(store, drained=store.name in drained) for store in stores]
@@ -486,7 +489,7 @@ class Gateway:
             config=configs.fingerprint(self._text), files=totals.files,
             error=self._error or self.waits or plugins.trouble(self.mesh.config.rules),
             directories=totals.directories, bytes=totals.bytes, pending=totals.pending,
-            corrupted=totals.states.get("Corrupt", 0), stores=tuple(stores),
+            waking=behind, corrupted=totals.states.get("Corrupt", 0), stores=tuple(stores),
             entries=totals.files + totals.directories, snapshot_at=self.journal.snapshot_at,
             under_replicated=self.census.counted.under_replicated, unreachable=self.census.counted.unreachable,
             beyond_repair=self.census.counted.beyond_repair, done=self.mover.done.told(),
