@@ -44,8 +44,18 @@ NEEDS = {
 }
 
 
+_made: dict[int, tuple[dict[str, Any], st.SearchStrategy[Any]]] = {}
+"""By the id of a schema, which is kept with it: making them anew for each draw is most of what a draw takes."""
+
+
 def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Mostly what the schema allows, sometimes one step outside, seldom anything."""
+    if id(schema) not in _made:
+        _made[id(schema)] = schema, _values(schema)
+    return _made[id(schema)][1]
+
+
+def _values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     good: st.SearchStrategy[Any]
     if "enum" in schema:
         good = st.sampled_from(schema["enum"])
